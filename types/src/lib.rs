@@ -1,0 +1,21 @@
+//! What every other crate of Millpond speaks in: SQL types and values, schemas, records, ids, time, and the ports to
+//! storage with their in-memory form.
+//!
+//! Not here: reading or writing bytes of any format (`formats`), the wire (`broker`), any I/O.
+
+pub mod clock;
+pub mod error;
+pub mod ids;
+pub mod memory;
+pub mod ports;
+pub mod record;
+pub mod schema;
+pub mod sql_type;
+pub mod value;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{Error, ErrorKind, Result};
+pub use ids::{Offset, PartitionId, Sequence, TopicId, TopicPartition};
+pub use schema::{Column, ColumnRole, Schema};
+pub use sql_type::{Field, SqlType};
+pub use value::Value;
