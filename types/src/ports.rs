@@ -204,7 +204,8 @@ mod tests {
     /// Values of Kafka's own `Utils.murmur2`, as its published test lists them.
     #[test]
     fn murmur2_is_kafkas() {
-        for (key, hash) in [("21", -973_932_308), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)] {
+        for (key, hash) in [("21", -973_932_308), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)]
+        {
             assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
         }
     }

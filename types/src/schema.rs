@@ -82,10 +82,7 @@ impl Schema {
     /// The Arrow schema of a batch with exactly these columns in this order, all nullable.
     pub fn to_arrow(&self) -> SchemaRef {
         Arc::new(ArrowSchema::new(
-            self.columns
-                .iter()
-                .map(|c| ArrowField::new(c.name.as_str(), c.ty.to_arrow(), true))
-                .collect::<Vec<_>>(),
+            self.columns.iter().map(|c| ArrowField::new(c.name.as_str(), c.ty.to_arrow(), true)).collect::<Vec<_>>(),
         ))
     }
 }
