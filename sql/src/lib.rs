@@ -1,1 +1,10 @@
+//! The ksqlDB dialect: text to syntax, syntax to checked, typed plans, or diagnostics that point at the place. Pure: no
+//! I/O, no clock; what it must know of the world comes through [`plan::Environment`].
+#![forbid(unsafe_code)]
 
+pub mod diagnostic;
+pub mod syntax;
+
+pub mod expr;
+pub mod functions;
+pub mod plan;
