@@ -4,6 +4,7 @@
 
 pub mod diagnostic;
 pub mod syntax;
+pub mod token;
 
 pub mod expr;
 pub mod functions;

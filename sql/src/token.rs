@@ -1,0 +1,5 @@
+//! Words and tokens of the dialect.
+
+mod keyword;
+
+pub use keyword::*;
