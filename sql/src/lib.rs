@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnostic;
+pub mod parse;
+pub mod substitute;
 pub mod syntax;
 pub mod token;
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written parses to an equal tree.
 
-use std::fmt::{self, Display, Formatter, Result};
+use std::fmt::{Display, Formatter, Result};
 
 use millpond_types::is_plain_identifier;
 
