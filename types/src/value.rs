@@ -98,12 +98,12 @@ impl Value {
 pub fn array_from_values(ty: &SqlType, values: &[Value]) -> Result<ArrayRef> {
     let wrong = |value: &Value| Error::bad_request(format!("{value:?} is not a value of type {ty}"));
     macro_rules! build {
-        ($builder:expr, $($pattern:pat => $item:expr),+) => {{
+        ($builder:expr, $($pattern:pat $(if $guard:expr)? => $item:expr),+) => {{
             let mut builder = $builder;
             for value in values {
                 match value {
                     Value::Null => builder.append_null(),
-                    $($pattern => builder.append_value($item),)+
+                    $($pattern $(if $guard)? => builder.append_value($item),)+
                     other => return Err(wrong(other)),
                 }
             }

@@ -1,0 +1,399 @@
+//! Topic settings by Kafka's names: the table that answers DescribeConfigs, the checks, and their typed form.
+//!
+//! Not here: where they are kept (`storage`), settings of the broker itself. Every setting that Kafka knows is accepted
+//! and reported; those that have no meaning for this log say so in their text.
+
+use std::collections::BTreeMap;
+
+use crate::batch::{Codec, TimestampType};
+
+/// Types as DescribeConfigs numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i8)]
+pub enum ConfigKind {
+    Boolean = 1,
+    Str = 2,
+    Int = 3,
+    Short = 4,
+    Long = 5,
+    Double = 6,
+    List = 7,
+}
+
+/// What values are allowed beyond the type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Allowed {
+    Any,
+    AtLeast(i64),
+    Between(i64, i64),
+    Fraction,
+    OneOf(&'static [&'static str]),
+    /// Several of these, separated by commas.
+    SomeOf(&'static [&'static str]),
+    /// Pairs `partition:broker`, or `*`.
+    Replicas,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TopicConfig {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub kind: ConfigKind,
+    /// The broker setting whose value is the default in Kafka.
+    pub synonym: Option<&'static str>,
+    pub documentation: &'static str,
+    allowed: Allowed,
+}
+
+const fn config(
+    name: &'static str,
+    default: &'static str,
+    kind: ConfigKind,
+    synonym: Option<&'static str>,
+    allowed: Allowed,
+    documentation: &'static str,
+) -> TopicConfig {
+    TopicConfig { name, default, kind, synonym, documentation, allowed }
+}
+
+use Allowed::{Any, AtLeast, Between, Fraction, OneOf, Replicas, SomeOf};
+use ConfigKind::{Boolean, Double, Int, List, Long, Str};
+
+const I32: i64 = i32::MAX as i64;
+
+/// By name.
+pub static TOPIC_CONFIGS: &[TopicConfig] = &[
+    config(
+        "cleanup.policy",
+        "delete",
+        List,
+        Some("log.cleanup.policy"),
+        SomeOf(&["compact", "delete"]),
+        "what happens to old records: deleted, kept only as the latest of each key, or both",
+    ),
+    config(
+        "compression.gzip.level",
+        "-1",
+        Int,
+        Some("compression.gzip.level"),
+        Between(-1, 9),
+        "accepted; the log compresses at the default level",
+    ),
+    config(
+        "compression.lz4.level",
+        "9",
+        Int,
+        Some("compression.lz4.level"),
+        Between(1, 17),
+        "accepted; the log compresses at the default level",
+    ),
+    config(
+        "compression.type",
+        "producer",
+        Str,
+        Some("compression.type"),
+        OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "the codec that batches are kept in; \"producer\" keeps each as it was sent",
+    ),
+    config(
+        "compression.zstd.level",
+        "3",
+        Int,
+        Some("compression.zstd.level"),
+        Between(-131_072, 22),
+        "accepted; the log compresses at the default level",
+    ),
+    config(
+        "delete.retention.ms",
+        "86400000",
+        Long,
+        Some("log.cleaner.delete.retention.ms"),
+        AtLeast(0),
+        "how long deletion markers of a compacted topic are kept",
+    ),
+    config("file.delete.delay.ms", "60000", Long, Some("log.segment.delete.delay.ms"), AtLeast(0), "no effect here"),
+    config(
+        "flush.messages",
+        "9223372036854775807",
+        Long,
+        Some("log.flush.interval.messages"),
+        AtLeast(1),
+        "no effect here; durability is a setting of the whole log",
+    ),
+    config(
+        "flush.ms",
+        "9223372036854775807",
+        Long,
+        Some("log.flush.interval.ms"),
+        AtLeast(0),
+        "no effect here; durability is a setting of the whole log",
+    ),
+    config(
+        "follower.replication.throttled.replicas",
+        "",
+        List,
+        None,
+        Replicas,
+        "no effect here; there are no followers",
+    ),
+    config("index.interval.bytes", "4096", Int, Some("log.index.interval.bytes"), AtLeast(0), "no effect here"),
+    config("leader.replication.throttled.replicas", "", List, None, Replicas, "no effect here; there are no followers"),
+    config("local.retention.bytes", "-2", Long, Some("log.local.retention.bytes"), AtLeast(-2), "no effect here"),
+    config("local.retention.ms", "-2", Long, Some("log.local.retention.ms"), AtLeast(-2), "no effect here"),
+    config(
+        "max.compaction.lag.ms",
+        "9223372036854775807",
+        Long,
+        Some("log.cleaner.max.compaction.lag.ms"),
+        AtLeast(1),
+        "the longest time that a record stays uncompacted",
+    ),
+    config(
+        "max.message.bytes",
+        "1048588",
+        Int,
+        Some("message.max.bytes"),
+        AtLeast(0),
+        "the largest record batch that is accepted",
+    ),
+    config("message.downconversion.enable", "true", Boolean, None, Any, "no effect here; version 2 is always served"),
+    config(
+        "message.format.version",
+        "3.0-IV1",
+        Str,
+        Some("log.message.format.version"),
+        Any,
+        "no effect here; batches are of version 2",
+    ),
+    config(
+        "message.timestamp.after.max.ms",
+        "3600000",
+        Long,
+        Some("log.message.timestamp.after.max.ms"),
+        AtLeast(0),
+        "how far a record's timestamp may lie in the future",
+    ),
+    config(
+        "message.timestamp.before.max.ms",
+        "9223372036854775807",
+        Long,
+        Some("log.message.timestamp.before.max.ms"),
+        AtLeast(0),
+        "how far a record's timestamp may lie in the past",
+    ),
+    config(
+        "message.timestamp.difference.max.ms",
+        "9223372036854775807",
+        Long,
+        Some("log.message.timestamp.difference.max.ms"),
+        AtLeast(0),
+        "older form of the two settings before and after; used where they are not set",
+    ),
+    config(
+        "message.timestamp.type",
+        "CreateTime",
+        Str,
+        Some("log.message.timestamp.type"),
+        OneOf(&["CreateTime", "LogAppendTime"]),
+        "whether a record's timestamp is the producer's or the log's",
+    ),
+    config(
+        "min.cleanable.dirty.ratio",
+        "0.5",
+        Double,
+        Some("log.cleaner.min.cleanable.ratio"),
+        Fraction,
+        "how much of a log must be uncompacted before it is compacted",
+    ),
+    config(
+        "min.compaction.lag.ms",
+        "0",
+        Long,
+        Some("log.cleaner.min.compaction.lag.ms"),
+        AtLeast(0),
+        "the shortest time that a record stays uncompacted",
+    ),
+    config(
+        "min.insync.replicas",
+        "1",
+        Int,
+        Some("min.insync.replicas"),
+        AtLeast(1),
+        "how many replicas must have a record; there is one here",
+    ),
+    config("preallocate", "false", Boolean, Some("log.preallocate"), Any, "no effect here"),
+    config("remote.log.copy.disable", "false", Boolean, None, Any, "no effect here; there is no remote storage"),
+    config("remote.log.delete.on.disable", "false", Boolean, None, Any, "no effect here; there is no remote storage"),
+    config("remote.storage.enable", "false", Boolean, None, OneOf(&["false"]), "there is no remote storage"),
+    config(
+        "retention.bytes",
+        "-1",
+        Long,
+        Some("log.retention.bytes"),
+        AtLeast(-1),
+        "how much of a partition is kept; -1 is all",
+    ),
+    config(
+        "retention.ms",
+        "604800000",
+        Long,
+        Some("log.retention.ms"),
+        AtLeast(-1),
+        "how long records are kept; -1 is for ever",
+    ),
+    config(
+        "segment.bytes",
+        "1073741824",
+        Int,
+        Some("log.segment.bytes"),
+        Between(14, I32),
+        "the largest batch that is accepted; the log is not kept in segment files",
+    ),
+    config("segment.index.bytes", "10485760", Int, Some("log.index.size.max.bytes"), AtLeast(4), "no effect here"),
+    config("segment.jitter.ms", "0", Long, Some("log.roll.jitter.ms"), AtLeast(0), "no effect here"),
+    config("segment.ms", "604800000", Long, Some("log.roll.ms"), AtLeast(1), "no effect here"),
+    config(
+        "unclean.leader.election.enable",
+        "false",
+        Boolean,
+        Some("unclean.leader.election.enable"),
+        Any,
+        "no effect here; there is one replica",
+    ),
+];
+
+pub fn topic_config(name: &str) -> Option<&'static TopicConfig> {
+    TOPIC_CONFIGS.iter().find(|c| c.name == name)
+}
+
+impl TopicConfig {
+    /// Says what is wrong with a value.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        let wrong = |right: String| Err(format!("\"{}\" cannot be \"{value}\": it must be {right}", self.name));
+        let listed = |all: &[&str]| all.iter().map(|v| format!("\"{v}\"")).collect::<Vec<_>>().join(", ");
+        match self.kind {
+            Boolean if !matches!(value, "true" | "false") => return wrong("\"true\" or \"false\"".into()),
+            Int if value.trim().parse::<i32>().is_err() => return wrong("a whole number of 32 bits".into()),
+            Long if value.trim().parse::<i64>().is_err() => return wrong("a whole number of 64 bits".into()),
+            Double if value.trim().parse::<f64>().is_err() => return wrong("a number".into()),
+            _ => {}
+        }
+        let number = value.trim().parse::<i64>().unwrap_or_default();
+        match self.allowed {
+            Any => Ok(()),
+            AtLeast(low) if number < low => wrong(format!("{low} or more")),
+            Between(low, high) if !(low..=high).contains(&number) => wrong(format!("between {low} and {high}")),
+            Fraction if !value.trim().parse::<f64>().is_ok_and(|f| (0.0..=1.0).contains(&f)) => {
+                wrong("between 0 and 1".into())
+            }
+            OneOf(all) if !all.contains(&value) => wrong(format!("one of {}", listed(all))),
+            SomeOf(all) if list_of(value).is_empty() || list_of(value).iter().any(|v| !all.contains(v)) => {
+                wrong(format!("some of {}, separated by commas", listed(all)))
+            }
+            Replicas if value != "*" && !list_of(value).iter().all(|pair| is_replica(pair)) => {
+                wrong("\"*\" or pairs of partition and broker such as \"0:1\"".into())
+            }
+            AtLeast(_) | Between(..) | Fraction | OneOf(_) | SomeOf(_) | Replicas => Ok(()),
+        }
+    }
+}
+
+fn list_of(value: &str) -> Vec<&str> {
+    value.split(',').map(str::trim).filter(|v| !v.is_empty()).collect()
+}
+
+fn is_replica(pair: &str) -> bool {
+    pair.split_once(':').is_some_and(|(a, b)| a.parse::<u32>().is_ok() && b.parse::<u32>().is_ok())
+}
+
+/// The settings of a topic that the log acts on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicSettings {
+    pub compacted: bool,
+    pub deleted: bool,
+    /// `None`: as the producer chose.
+    pub codec: Option<Codec>,
+    pub batch_bytes_max: usize,
+    pub segment_bytes: usize,
+    pub timestamp_type: TimestampType,
+    pub timestamp_before_max_ms: i64,
+    pub timestamp_after_max_ms: i64,
+    pub min_insync_replicas: i32,
+    /// `None`: for ever.
+    pub retention_ms: Option<i64>,
+    /// `None`: all.
+    pub retention_bytes: Option<u64>,
+}
+
+/// Checks settings by name and value, and reads those that the log acts on.
+pub fn check_topic_configs(configs: &BTreeMap<String, String>) -> Result<TopicSettings, String> {
+    for (name, value) in configs {
+        topic_config(name).ok_or_else(|| format!("there is no topic setting \"{name}\""))?.check(value)?;
+    }
+    let text = |name: &str| match configs.get(name) {
+        Some(value) => value.as_str(),
+        None => topic_config(name).map_or("", |c| c.default),
+    };
+    let number = |name: &str| text(name).trim().parse::<i64>().unwrap_or_default();
+    let timestamp_max = |name: &str| match configs.get("message.timestamp.difference.max.ms") {
+        Some(both) if !configs.contains_key(name) => both.trim().parse().unwrap_or(i64::MAX),
+        _ => number(name),
+    };
+    let policy = list_of(text("cleanup.policy"));
+    Ok(TopicSettings {
+        compacted: policy.contains(&"compact"),
+        deleted: policy.contains(&"delete"),
+        codec: Codec::by_name(text("compression.type")),
+        batch_bytes_max: number("max.message.bytes").max(0) as usize,
+        segment_bytes: number("segment.bytes").max(0) as usize,
+        timestamp_type: match text("message.timestamp.type") {
+            "LogAppendTime" => TimestampType::LogAppendTime,
+            _ => TimestampType::CreateTime,
+        },
+        timestamp_before_max_ms: timestamp_max("message.timestamp.before.max.ms"),
+        timestamp_after_max_ms: timestamp_max("message.timestamp.after.max.ms"),
+        min_insync_replicas: number("min.insync.replicas") as i32,
+        retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
+        retention_bytes: u64::try_from(number("retention.bytes")).ok(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_their_own_checks_and_names_are_sorted() {
+        for config in TOPIC_CONFIGS {
+            assert_eq!(config.check(config.default), Ok(()), "{}", config.name);
+        }
+        assert!(TOPIC_CONFIGS.is_sorted_by_key(|c| c.name));
+    }
+
+    #[test]
+    fn settings_are_read_and_refused() {
+        let check = |pairs: &[(&str, &str)]| {
+            check_topic_configs(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        };
+        let defaults = check(&[]).unwrap();
+        assert_eq!((defaults.compacted, defaults.deleted, defaults.codec), (false, true, None));
+        assert_eq!((defaults.batch_bytes_max, defaults.retention_bytes), (1_048_588, None));
+        let both = check(&[("cleanup.policy", "compact, delete"), ("retention.ms", "-1")]).unwrap();
+        assert_eq!((both.compacted, both.deleted, both.retention_ms), (true, true, None));
+        let older = check(&[("message.timestamp.difference.max.ms", "5")]).unwrap();
+        assert_eq!((older.timestamp_before_max_ms, older.timestamp_after_max_ms), (5, 5));
+        for (name, value) in [
+            ("no.such.setting", "1"),
+            ("cleanup.policy", "shred"),
+            ("cleanup.policy", ""),
+            ("compression.type", "none"),
+            ("retention.ms", "-2"),
+            ("retention.ms", "soon"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+            ("preallocate", "yes"),
+            ("remote.storage.enable", "true"),
+        ] {
+            assert!(check(&[(name, value)]).is_err(), "{name}={value}");
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The embedded storage: topics, partitions and their batches, state, cursors, catalog and group data in one RocksDB.
+//!
+//! One thread writes (`writer`): it gives offsets and commit sequences, puts everything that came while the last write
+//! was under way into one `WriteBatch`, and shows nothing before that is as durable as the setting promises. Checks,
+//! codecs and encoding run with the caller. Not here: the wire and groups (`api`, `groups`), the bytes of a batch
+//! (`batch`), the bytes of keys (`keys`), what state and catalog mean (the engine).
+//!
+//! Invariants: an offset belongs to a batch that is written or to none; a step is written whole or not at all; a later
+//! append has a higher sequence; what was shown is not taken back by a crash, as far as the durability setting says.
+//!
+//! Calls that may block on disk say so; from async code they belong on a blocking thread.
+
+mod directory;
+mod error;
+mod housekeeping;
+mod load;
+mod lookup;
+mod partition;
+mod port;
+mod producers;
+mod read;
+mod shared;
+mod state;
+mod topics;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use millpond_types::ports::{Cursor, PartitionOffsets, TopicSpec};
+use millpond_types::{Clock, Offset, Sequence, SystemClock, TopicId, TopicPartition};
+use tokio::sync::{Notify, oneshot, watch};
+
+pub use self::error::{OpenError, StorageError};
+use self::housekeeping::Threads;
+pub use self::lookup::{ListedOffset, OffsetQuery};
+pub use self::read::{FetchLimits, Fetched};
+use self::shared::Shared;
+use self::topics::NewTopic;
+pub use self::topics::Topic;
+use self::writer::{Change, ProduceJob};
+use crate::batch::{BatchRules, Codec, ValidBatch, validate};
+use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
+
+type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// In the operating system's hands: survives the end of the process, not of the machine.
+    None,
+    /// As `None`, and forced to disk so often; a power loss may take what came since.
+    Interval(Duration),
+    /// Forced to disk before it is shown or answered, one force for all that came together.
+    Group,
+}
+
+/// How a data directory is opened. Every limit has a default that suits a small machine.
+#[derive(Clone)]
+pub struct StorageOptions {
+    pub path: PathBuf,
+    pub durability: Durability,
+    pub clock: Arc<dyn Clock>,
+    pub node_id: i32,
+    /// Partitions of a topic created with -1.
+    pub partitions_default: i32,
+    /// Partitions of one topic.
+    pub topic_partitions_max: i32,
+    /// Partitions of all topics.
+    pub partitions_max: usize,
+    /// RocksDB's memtables together.
+    pub write_buffer_bytes: usize,
+    /// RocksDB's block cache.
+    pub block_cache_bytes: usize,
+    /// RocksDB's threads for flushes and compactions.
+    pub background_jobs: i32,
+    /// Newest batches kept in memory, over all partitions.
+    pub tail_bytes: usize,
+    /// Newest batches kept in memory, of one partition.
+    pub tail_partition_bytes: usize,
+    /// Produced batches waiting for the writer.
+    pub produce_queue_bytes: usize,
+    /// Steps waiting for the writer.
+    pub step_queue_bytes: usize,
+    /// One step.
+    pub step_bytes_max: usize,
+    /// About so much goes into one write.
+    pub write_bytes_max: usize,
+    /// Records of one batch when decompressed.
+    pub decompressed_bytes_max: usize,
+    /// Retention and time lookups see runs of batches of about this size.
+    pub segment_bytes: u64,
+    pub retention_interval: Duration,
+    /// An idempotent producer that appended nothing for so long is forgotten.
+    pub producer_expiration: Duration,
+    /// Idempotent producers remembered per partition; the one idle longest makes room.
+    pub partition_producers_max: usize,
+}
+
+impl StorageOptions {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            durability: Durability::Group,
+            clock: Arc::new(SystemClock),
+            node_id: 1,
+            partitions_default: 1,
+            topic_partitions_max: 10_000,
+            partitions_max: 100_000,
+            write_buffer_bytes: 96 << 20,
+            block_cache_bytes: 64 << 20,
+            background_jobs: 2,
+            tail_bytes: 64 << 20,
+            tail_partition_bytes: 8 << 20,
+            produce_queue_bytes: 64 << 20,
+            step_queue_bytes: 64 << 20,
+            step_bytes_max: 64 << 20,
+            write_bytes_max: 8 << 20,
+            decompressed_bytes_max: 128 << 20,
+            segment_bytes: 1 << 20,
+            retention_interval: Duration::from_secs(60),
+            producer_expiration: Duration::from_secs(24 * 3600),
+            partition_producers_max: 10_000,
+        }
+    }
+}
+
+/// The embedded storage; clones share it. Dropping the last one stops its threads after what is queued was written.
+#[derive(Clone)]
+pub struct Storage {
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
+
+/// A checked batch, ready to be appended.
+#[derive(Debug)]
+pub struct PreparedBatch(ValidBatch);
+
+impl PreparedBatch {
+    /// The codec it is stored in.
+    pub fn codec(&self) -> Codec {
+        self.0.header.codec().unwrap_or(Codec::None)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.bytes.len() - BATCH_PREFIX_LEN
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.header.count == 0
+    }
+}
+
+/// Where a batch came to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    /// The time that the log stamped, or -1.
+    pub log_append_time_ms: i64,
+    pub log_start_offset: Offset,
+    /// It had been appended before; nothing was written now.
+    pub duplicate: bool,
+    /// 0 for a duplicate.
+    pub sequence: Sequence,
+}
+
+/// The outcome of something queued; ready when it is durable and visible.
+#[derive(Debug)]
+pub struct Pending<T>(oneshot::Receiver<Result<T>>);
+
+pub type PendingAppend = Pending<Appended>;
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StorageError::Closed)))
+    }
+}
+
+/// Wakes when one of some partitions changes: an append, a new log start, the topic's end. Made before the first look,
+/// it misses nothing.
+#[derive(Debug)]
+pub struct Watch(Arc<Notify>);
+
+impl Watch {
+    /// Ready when something changed since the last call, or since the watch was made.
+    pub async fn changed(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl Storage {
+    /// Opens a data directory, making it where it is missing or empty. Blocks on disk.
+    pub fn open(options: StorageOptions) -> Result<Storage, OpenError> {
+        let shared = Arc::new(load::open(options)?);
+        let threads = housekeeping::start(&shared)?;
+        Ok(Self { shared, threads: Arc::new(threads) })
+    }
+
+    /// Writes what is queued, flushes, and lets go of the directory. Later calls fail with [`StorageError::Closed`].
+    /// Blocks on disk. The directory is free when all snapshots are gone too.
+    pub fn close(&self) -> Result<()> {
+        self.threads.stop();
+        self.shared.close()
+    }
+
+    pub fn cluster_id(&self) -> &str {
+        &self.shared.cluster_id
+    }
+
+    pub fn node_id(&self) -> i32 {
+        self.shared.node_id
+    }
+
+    /// Of all partitions; grows at each open.
+    pub fn leader_epoch(&self) -> i32 {
+        self.shared.epoch
+    }
+
+    /// Partitions of a topic that is created without saying how many.
+    pub fn default_partitions(&self) -> i32 {
+        self.shared.options.partitions_default
+    }
+
+    pub fn find_topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.shared.topics.read().by_name.get(name).cloned()
+    }
+
+    pub fn find_topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.shared.topics.read().by_id.get(&id).cloned()
+    }
+
+    /// By name.
+    pub fn all_topics(&self) -> Vec<Arc<Topic>> {
+        self.shared.topics.read().by_name.values().cloned().collect()
+    }
+
+    /// Everything that creating the topic would check now.
+    pub fn check_topic(&self, spec: &TopicSpec) -> Result<()> {
+        let new = self.shared.check_new_topic(spec.clone())?;
+        self.shared.check_new_topics(std::slice::from_ref(&new))
+    }
+
+    /// Partitions and replicas of -1 mean the defaults.
+    pub async fn create_topic(&self, spec: TopicSpec) -> Result<Arc<Topic>> {
+        let new: NewTopic = self.shared.check_new_topic(spec)?;
+        let name = new.spec.name.clone();
+        self.shared.change(Change::CreateTopic(new)).await?;
+        self.find_topic(&name).ok_or_else(|| StorageError::InvalidTopic(format!("topic \"{name}\" was deleted")))
+    }
+
+    pub async fn delete_topic(&self, id: TopicId) -> Result<()> {
+        self.shared.change(Change::DeleteTopic(id)).await.map(drop)
+    }
+
+    /// Replaces all settings of a topic.
+    pub async fn set_topic_configs(&self, id: TopicId, configs: BTreeMap<String, String>) -> Result<()> {
+        let settings = crate::configs::check_topic_configs(&configs).map_err(StorageError::InvalidConfig)?;
+        self.shared.change(Change::SetConfigs { id, configs, settings: Box::new(settings) }).await.map(drop)
+    }
+
+    /// Gives a topic more partitions.
+    pub async fn add_partitions(&self, id: TopicId, total: i32) -> Result<()> {
+        self.shared.change(Change::AddPartitions { id, total }).await.map(drop)
+    }
+
+    /// Moves the log's start forward, -1 to its end; returns the start.
+    pub async fn delete_records(&self, place: TopicPartition, before: Offset) -> Result<Offset> {
+        let partition = self.shared.partition(place)?;
+        self.shared.change(Change::MoveStart { partition, before, strict: true }).await
+    }
+
+    /// An id that no producer had.
+    pub async fn allocate_producer_id(&self) -> Result<i64> {
+        self.shared.change(Change::AllocateProducerId).await
+    }
+
+    /// Checks the records of a produce request for one partition. Only computes.
+    pub fn prepare(&self, place: TopicPartition, batch: &Bytes) -> Result<PreparedBatch> {
+        let topic = self.shared.topic(place.topic)?;
+        let settings = &topic.settings;
+        let rules = BatchRules {
+            batch_bytes_max: settings.batch_bytes_max,
+            compacted: settings.compacted,
+            timestamp_type: settings.timestamp_type,
+            before_max_ms: settings.timestamp_before_max_ms,
+            after_max_ms: settings.timestamp_after_max_ms,
+            codec: settings.codec,
+            decompressed_bytes_max: self.shared.options.decompressed_bytes_max,
+            now_ms: self.shared.options.clock.now_ms(),
+            room_before: BATCH_PREFIX_LEN,
+        };
+        let valid = validate(batch, &rules)?;
+        let size = valid.bytes.len() - BATCH_PREFIX_LEN;
+        if size > settings.segment_bytes {
+            return Err(StorageError::RecordListTooLarge { size, max: settings.segment_bytes });
+        }
+        if valid.header.is_transactional() {
+            return Err(StorageError::InvalidTxnState("the partition is in no transaction of the producer".into()));
+        }
+        Ok(PreparedBatch(valid))
+    }
+
+    /// Waits for room in the queue and queues; batches of a partition lie in the order of queueing. The result is
+    /// awaited apart, so that a caller may queue its next batch meanwhile.
+    pub async fn append(&self, place: TopicPartition, batch: PreparedBatch) -> Result<PendingAppend> {
+        let partition = self.shared.partition(place)?;
+        let room = self.shared.produce_room(batch.0.bytes.len()).await?;
+        let (answer, pending) = oneshot::channel();
+        self.shared.queue.push_produce(ProduceJob { partition, batch: batch.0, _room: room, answer })?;
+        Ok(Pending(pending))
+    }
+
+    pub fn partition_offsets(&self, place: TopicPartition) -> Result<PartitionOffsets> {
+        let partition = self.shared.partition(place)?;
+        let log = partition.log.lock();
+        Ok(PartitionOffsets { start: log.start, stable_end: log.end, end: log.end })
+    }
+
+    /// Bytes of the partition's batches.
+    pub fn partition_bytes(&self, place: TopicPartition) -> Result<u64> {
+        Ok(self.shared.partition(place)?.log.lock().bytes())
+    }
+
+    /// Whole batches from the one that contains `offset` on. May block on disk.
+    pub fn fetch(&self, place: TopicPartition, offset: Offset, limits: FetchLimits) -> Result<Fetched> {
+        read::fetch(&self.shared, &*self.shared.partition(place)?, offset, limits)
+    }
+
+    /// As [`Storage::fetch`] from memory alone; `None` where that would not do.
+    pub fn fetch_hot(&self, place: TopicPartition, offset: Offset, limits: FetchLimits) -> Result<Option<Fetched>> {
+        read::fetch_hot(&*self.shared.partition(place)?, offset, limits)
+    }
+
+    /// Unknown partitions are left out; a look at them fails at once.
+    pub fn watch(&self, places: &[TopicPartition]) -> Watch {
+        let notify = Arc::new(Notify::new());
+        for place in places {
+            if let Ok(partition) = self.shared.partition(*place) {
+                partition.add_waiter(&notify);
+            }
+        }
+        Watch(notify)
+    }
+
+    /// The sequence up to which everything is visible, as it grows.
+    pub fn sequences(&self) -> watch::Receiver<Sequence> {
+        self.shared.published.subscribe()
+    }
+
+    /// May block on disk for times.
+    pub fn list_offset(&self, place: TopicPartition, what: OffsetQuery) -> Result<ListedOffset> {
+        lookup::list_offset(&self.shared, &*self.shared.partition(place)?, what)
+    }
+
+    /// The largest leader epoch up to `epoch` and where it ends; (-1, -1) where there is none.
+    pub fn epoch_end(&self, place: TopicPartition, epoch: i32) -> Result<(i32, Offset)> {
+        Ok(lookup::epoch_end(&*self.shared.partition(place)?, epoch))
+    }
+
+    /// Puts and deletes entries of the protocol layer, all or nothing; durable when it returns.
+    pub async fn group_write(&self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()> {
+        self.shared.change(Change::Group(entries)).await.map(drop)
+    }
+
+    pub fn group_get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        let db = self.shared.db()?;
+        let value = db.get_cf(shared::family(&db, cf::GROUP)?, keys::prefixed(Kind::Group, key))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    /// Entries whose key starts with `prefix`, in key order.
+    pub fn group_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>> {
+        self.shared.scan_prefixed(cf::GROUP, Kind::Group, prefix)
+    }
+
+    /// Cursors of all queries.
+    pub fn query_cursors(&self) -> Result<Vec<Cursor>> {
+        self.shared.cursors(&[Kind::Cursor as u8])
+    }
+}

@@ -1,0 +1,197 @@
+//! The data directory: whose it is, which format it has, and the RocksDB inside.
+//!
+//! ```text
+//! millpond   text: "millpond data directory", "format N", "ready" once the database was made; locked while in use
+//! db/        RocksDB
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, LruCacheOptions, Options,
+};
+
+use super::StorageOptions;
+use super::error::OpenError;
+use crate::keys::{FORMAT_VERSION, cf};
+
+const MARKER: &str = "millpond";
+const DATABASE: &str = "db";
+const FIRST_LINE: &str = "millpond data directory";
+const MARKER_BYTES_MAX: u64 = 4096;
+
+/// Values below this stay in the LSM tree instead of a blob file.
+const BLOB_BYTES_MIN: u64 = 2048;
+/// Blob files of this size are what retention gives back as a whole.
+const BLOB_FILE_BYTES: u64 = 128 << 20;
+const WAL_BYTES_MAX: u64 = 128 << 20;
+const OPEN_FILES_MAX: i32 = 1024;
+/// Memtables grow by so much at a time, so that idle ones are small.
+const ARENA_BYTES: usize = 128 << 10;
+const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
+
+/// Holds the directory for this process until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    marker: File,
+    ready: bool,
+}
+
+/// Checks that the directory is ours or empty, creates what is missing, and locks it.
+pub fn claim(path: &Path) -> Result<Claim, OpenError> {
+    let name = || path.display().to_string();
+    let io = |e: std::io::Error| OpenError::Io { path: name(), detail: e.to_string() };
+    fs::create_dir_all(path).map_err(io)?;
+    let marker_path = path.join(MARKER);
+    if !marker_path.try_exists().map_err(io)? && fs::read_dir(path).map_err(io)?.next().is_some() {
+        return Err(OpenError::Foreign(name()));
+    }
+    let mut marker =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&marker_path).map_err(io)?;
+    match marker.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name())),
+        Err(TryLockError::Error(e)) => return Err(io(e)),
+    }
+    let mut bytes = Vec::new();
+    (&mut marker).take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.is_empty() {
+        // New, or a crash came between creating the marker and writing it.
+        let others = fs::read_dir(path).map_err(io)?.count();
+        if others > 1 {
+            return Err(OpenError::Damaged {
+                path: name(),
+                detail: format!("the marker file \"{MARKER}\" is empty, but there are other files"),
+            });
+        }
+        write_marker(&mut marker, false).map_err(io)?;
+        sync_directory(path).map_err(io)?;
+        return Ok(Claim { marker, ready: false });
+    }
+    let damaged = |detail: &str| OpenError::Damaged { path: name(), detail: detail.to_owned() };
+    let text = std::str::from_utf8(&bytes).map_err(|_| damaged("the marker file is not text"))?;
+    let mut lines = text.lines();
+    if lines.next() != Some(FIRST_LINE) {
+        return Err(damaged("the marker file does not begin as it should"));
+    }
+    let format = lines
+        .next()
+        .and_then(|l| l.strip_prefix("format "))
+        .and_then(|n| n.parse::<u32>().ok())
+        .ok_or_else(|| damaged("the marker file names no format"))?;
+    if format > FORMAT_VERSION {
+        return Err(OpenError::Newer { path: name(), found: format, known: FORMAT_VERSION });
+    }
+    if format == 0 {
+        return Err(damaged("the marker file names format 0"));
+    }
+    let ready = lines.next() == Some("ready");
+    if ready && !path.join(DATABASE).join("CURRENT").is_file() {
+        return Err(damaged("the database in \"db\" is missing"));
+    }
+    Ok(Claim { marker, ready })
+}
+
+impl Claim {
+    /// Notes that the database was made; from then on a missing one is damage.
+    pub fn set_ready(&mut self, path: &Path) -> Result<(), OpenError> {
+        if !self.ready {
+            write_marker(&mut self.marker, true)
+                .map_err(|e| OpenError::Io { path: path.display().to_string(), detail: e.to_string() })?;
+            self.ready = true;
+        }
+        Ok(())
+    }
+}
+
+fn write_marker(marker: &mut File, ready: bool) -> std::io::Result<()> {
+    let ready = if ready { "ready\n" } else { "" };
+    marker.seek(SeekFrom::Start(0))?;
+    marker.write_all(format!("{FIRST_LINE}\nformat {FORMAT_VERSION}\n{ready}").as_bytes())?;
+    marker.sync_all()
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Opens the database of a claimed directory, making it where it is missing.
+pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
+    let path = options.path.join(DATABASE);
+    let mut cache_options = LruCacheOptions::default();
+    cache_options.set_capacity(options.block_cache_bytes);
+    cache_options.set_num_shard_bits(2);
+    let cache = Cache::new_lru_cache_opts(&cache_options);
+    let families = [cf::META, cf::LOG, cf::INDEX, cf::PRODUCER, cf::GROUP, cf::CATALOG, cf::STATE]
+        .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, options, &cache)));
+    DB::open_cf_descriptors(&database_options(options), &path, families).map_err(|e| {
+        let path = options.path.display().to_string();
+        let detail = e.to_string();
+        match e.kind() {
+            rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument | rocksdb::ErrorKind::NotFound => {
+                OpenError::Damaged { path, detail }
+            }
+            _ if detail.contains("lock") => OpenError::Locked(path),
+            _ => OpenError::Io { path, detail },
+        }
+    })
+}
+
+fn database_options(options: &StorageOptions) -> Options {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    db.set_max_open_files(OPEN_FILES_MAX);
+    db.set_max_background_jobs(options.background_jobs);
+    db.set_db_write_buffer_size(options.write_buffer_bytes);
+    db.set_max_total_wal_size(WAL_BYTES_MAX);
+    db.set_bytes_per_sync(1 << 20);
+    db.set_wal_bytes_per_sync(512 << 10);
+    db.set_keep_log_file_num(2);
+    db.set_max_log_file_size(1 << 20);
+    db.set_log_level(LogLevel::Warn);
+    db.set_stats_dump_period_sec(0);
+    db.set_stats_persist_period_sec(0);
+    db.set_skip_stats_update_on_db_open(true);
+    db.set_avoid_unnecessary_blocking_io(true);
+    // One thread writes.
+    db.set_allow_concurrent_memtable_write(false);
+    db.set_enable_write_thread_adaptive_yield(false);
+    db
+}
+
+fn family_options(name: &str, options: &StorageOptions, cache: &Cache) -> Options {
+    let mut family = Options::default();
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(16 << 10);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(5);
+    family.set_arena_block_size(ARENA_BYTES);
+    family.set_compression_type(DBCompressionType::Lz4);
+    family.set_max_write_buffer_number(3);
+    match name {
+        cf::LOG => {
+            family.set_write_buffer_size(options.write_buffer_bytes / 3);
+            family.set_enable_blob_files(true);
+            family.set_min_blob_size(BLOB_BYTES_MIN);
+            family.set_blob_file_size(BLOB_FILE_BYTES);
+            // Batches come compressed, or were meant not to be.
+            family.set_blob_compression_type(DBCompressionType::None);
+            family.set_compression_type(DBCompressionType::None);
+            family.set_enable_blob_gc(true);
+            family.set_blob_gc_age_cutoff(0.25);
+            family.set_blob_gc_force_threshold(0.6);
+        }
+        cf::STATE => {
+            table.set_bloom_filter(10.0, false);
+            family.set_write_buffer_size(options.write_buffer_bytes / 3);
+        }
+        _ => family.set_write_buffer_size(SMALL_MEMTABLE_BYTES),
+    }
+    family.set_block_based_table_factory(&table);
+    family
+}

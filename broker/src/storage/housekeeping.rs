@@ -1,0 +1,222 @@
+//! The storage's threads: the writer, and one that does what time asks for: retention, forgetting producers, forcing
+//! writes to disk at intervals, giving deleted space back.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use millpond_types::Offset;
+use parking_lot::{Condvar, Mutex};
+
+use super::error::OpenError;
+use super::partition::{LogState, Partition};
+use super::shared::{Shared, family};
+use super::topics::Topic;
+use super::writer::{self, Change};
+use super::{Durability, Result};
+use crate::configs::TopicSettings;
+use crate::keys::{self, Kind, cf};
+
+/// Deleting less than this of a partition at once leaves it to RocksDB when the disk gets the space back.
+const RECLAIM_BYTES_MIN: u64 = 32 << 20;
+
+pub struct Threads {
+    shared: Arc<Shared>,
+    stop: Arc<Stop>,
+    running: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// True when it is time to end.
+    fn wait(&self, at_most: Duration) -> bool {
+        let mut stopped = self.stopped.lock();
+        self.changed.wait_while_for(&mut stopped, |stopped| !*stopped, at_most);
+        *stopped
+    }
+}
+
+pub fn start(shared: &Arc<Shared>) -> Result<Threads, OpenError> {
+    let threads = Threads { shared: shared.clone(), stop: Arc::default(), running: Mutex::default() };
+    threads.spawn("storage-writer", |shared, _| writer::run(&shared))?;
+    threads.spawn("storage-keeper", |shared, stop| keep(&shared, &stop))?;
+    Ok(threads)
+}
+
+impl Threads {
+    fn spawn(&self, name: &str, work: impl FnOnce(Arc<Shared>, Arc<Stop>) + Send + 'static) -> Result<(), OpenError> {
+        let (shared, stop) = (self.shared.clone(), self.stop.clone());
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(shared, stop)).map_err(|e| {
+            OpenError::Io {
+                path: self.shared.options.path.display().to_string(),
+                detail: format!("thread \"{name}\" cannot be started: {e}"),
+            }
+        })?;
+        self.running.lock().push(thread);
+        Ok(())
+    }
+
+    /// Ends the threads after the queue was written.
+    pub fn stop(&self) {
+        *self.stop.stopped.lock() = true;
+        self.stop.changed.notify_all();
+        self.shared.queue.close();
+        for thread in std::mem::take(&mut *self.running.lock()) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the storage ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn keep(shared: &Shared, stop: &Stop) {
+    let retention = shared.options.retention_interval.max(Duration::from_millis(1));
+    let sync = match shared.options.durability {
+        Durability::Interval(interval) => Some(interval.max(Duration::from_millis(1))),
+        Durability::None | Durability::Group => None,
+    };
+    let mut retention_due = Instant::now() + retention;
+    loop {
+        let until_retention = retention_due.saturating_duration_since(Instant::now());
+        if stop.wait(sync.map_or(until_retention, |sync| sync.min(until_retention))) {
+            return;
+        }
+        if sync.is_some()
+            && let Err(e) = shared.db().and_then(|db| Ok(db.flush_wal(true)?))
+        {
+            tracing::error!("writes cannot be forced to disk: {e}");
+        }
+        if Instant::now() >= retention_due {
+            if let Err(e) = retain(shared, stop) {
+                tracing::error!("retention failed: {e}");
+            }
+            retention_due = Instant::now() + retention;
+        }
+    }
+}
+
+fn retain(shared: &Shared, stop: &Stop) -> Result<()> {
+    let now_ms = shared.options.clock.now_ms();
+    let expiration_ms = i64::try_from(shared.options.producer_expiration.as_millis()).unwrap_or(i64::MAX);
+    let unused_since_ms = now_ms.saturating_sub(expiration_ms);
+    let topics: Vec<Arc<Topic>> = shared.topics.read().by_id.values().cloned().collect();
+    for topic in topics {
+        for partition in &topic.partitions {
+            if stop.wait(Duration::ZERO) {
+                return Ok(());
+            }
+            retain_partition(shared, &topic.settings, partition, now_ms)?;
+            if partition.producers.lock().values().any(|p| p.used_ms < unused_since_ms) {
+                shared.change_blocking(Change::ForgetProducers { partition: partition.clone(), unused_since_ms })?;
+            }
+        }
+    }
+    reclaim(shared, stop)
+}
+
+fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<Partition>, now_ms: i64) -> Result<()> {
+    let (start, freed) = {
+        let log = partition.log.lock();
+        if log.gone || !settings.deleted {
+            return Ok(());
+        }
+        expired(&log, settings, now_ms)
+    };
+    if let Some(before) = start {
+        shared.change_blocking(Change::MoveStart { partition: partition.clone(), before, strict: false })?;
+        tracing::info!(topic = ?partition.place.topic, partition = partition.place.partition, "log starts at {before} now");
+        if freed >= RECLAIM_BYTES_MIN {
+            shared.reclaim.lock().push(partition.uid);
+        }
+    }
+    Ok(())
+}
+
+/// Where the log should start by its retention settings, if not where it does, and how many bytes that frees. The
+/// oldest segments go, as long as each is too old or what stays is enough.
+fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> (Option<Offset>, u64) {
+    let oldest_ms = settings.retention_ms.map(|ms| now_ms.saturating_sub(ms));
+    let mut left = log.bytes();
+    let (mut start, mut freed) = (None, 0);
+    for segment in log.segments.iter().chain(&log.open) {
+        let too_old = oldest_ms.is_some_and(|oldest| segment.age_from() < oldest);
+        let too_much = settings.retention_bytes.is_some_and(|max| left.saturating_sub(segment.bytes) >= max);
+        if !too_old && !too_much {
+            break;
+        }
+        left = left.saturating_sub(segment.bytes);
+        freed += segment.bytes;
+        start = Some(segment.last + 1);
+    }
+    (start, freed)
+}
+
+/// Compacts partitions with much deleted; blob files without live batches go at once.
+fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
+    let mut uids = std::mem::take(&mut *shared.reclaim.lock());
+    uids.sort_unstable();
+    uids.dedup();
+    for uid in uids {
+        if stop.wait(Duration::ZERO) {
+            break;
+        }
+        let db = shared.db()?;
+        let (from, to) = keys::partition_range(Kind::Batch, uid);
+        db.compact_range_cf(family(&db, cf::LOG)?, Some(from), Some(to));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::partition::Segment;
+    use super::*;
+    use crate::configs::check_topic_configs;
+
+    fn log() -> LogState {
+        let mut log = LogState { end: 40, ..LogState::default() };
+        for (i, time) in [10, 50, 20].into_iter().enumerate() {
+            let base = i as i64 * 10;
+            log.segments.push_back(Segment::starting_with(base, base + 9, time, 60, 100));
+        }
+        // No record here has a time, so that the append's counts.
+        log.open = Some(Segment::starting_with(30, 39, -1, 60, 50));
+        log
+    }
+
+    fn check(configs: &[(&str, &str)], now_ms: i64) -> (Option<Offset>, u64) {
+        let configs: BTreeMap<String, String> =
+            configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        expired(&log(), &check_topic_configs(&configs).unwrap(), now_ms)
+    }
+
+    #[test]
+    fn old_segments_go_in_order() {
+        assert_eq!(check(&[("retention.ms", "100")], 100), (None, 0));
+        assert_eq!(check(&[("retention.ms", "100")], 111), (Some(10), 100));
+        assert_eq!(check(&[("retention.ms", "100")], 151), (Some(30), 300));
+        assert_eq!(check(&[("retention.ms", "100")], 161), (Some(40), 350));
+        assert_eq!(check(&[("retention.ms", "-1")], i64::MAX), (None, 0));
+    }
+
+    #[test]
+    fn what_stays_is_at_least_the_size_asked_for() {
+        assert_eq!(check(&[("retention.bytes", "350")], 0), (None, 0));
+        assert_eq!(check(&[("retention.bytes", "250")], 0), (Some(10), 100));
+        assert_eq!(check(&[("retention.bytes", "249")], 0), (Some(10), 100));
+        assert_eq!(check(&[("retention.bytes", "0")], 0), (Some(40), 350));
+    }
+}

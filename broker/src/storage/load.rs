@@ -1,0 +1,234 @@
+//! Opening: identity, counters, topics, and what each partition's memory starts from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use millpond_types::{Offset, TopicPartition};
+use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+
+use super::StorageOptions;
+use super::directory::{claim, open_database};
+use super::error::{OpenError, StorageError};
+use super::partition::{LogState, Partition, Segment};
+use super::producers::Producer;
+use super::shared::{Counters, Found, Shared, family};
+use super::topics::{StoredTopic, Topic, TopicTable};
+use super::writer::add_to_segment;
+use crate::batch::BatchHeader;
+use crate::configs::check_topic_configs;
+use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Fields, Kind, cf};
+
+const IDENTITY_VERSION: u8 = 1;
+
+pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
+    let mut claim = claim(&options.path)?;
+    let db = open_database(&options)?;
+    let found = load(&db, &options).map_err(|e| {
+        let path = options.path.display().to_string();
+        match e {
+            StorageError::Corrupt(detail) => OpenError::Damaged { path, detail },
+            other => OpenError::Io { path, detail: other.to_string() },
+        }
+    })?;
+    claim.set_ready(&options.path)?;
+    Ok(Shared::new(options, found, db, claim))
+}
+
+fn damaged(what: &str, key: &[u8]) -> StorageError {
+    StorageError::Corrupt(format!("the stored {what} {key:02x?} is damaged"))
+}
+
+fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
+    let meta = family(db, cf::META)?;
+    let mut batch = WriteBatch::default();
+
+    let identity = match db.get_cf(meta, keys::identity())? {
+        Some(value) => Identity::decode(&value).ok_or_else(|| damaged("identity", &keys::identity()))?,
+        None => {
+            let new = Identity { cluster_id: *uuid::Uuid::new_v4().as_bytes(), node_id: options.node_id };
+            batch.put_cf(meta, keys::identity(), new.encode());
+            new
+        }
+    };
+    let counter = |which: Counter| -> Result<u64, StorageError> {
+        match db.get_cf(meta, keys::counter(which))? {
+            None => Ok(0),
+            Some(value) => Fields(&value).u64().ok_or_else(|| damaged("counter", &keys::counter(which))),
+        }
+    };
+    let epoch = counter(Counter::LeaderEpoch)? + 1;
+    batch.put_cf(meta, keys::counter(Counter::LeaderEpoch), epoch.to_be_bytes());
+    let counters = Counters {
+        partition_uid: counter(Counter::PartitionUid)?.max(1),
+        producer_id: counter(Counter::ProducerId)?,
+        sequence: counter(Counter::Sequence)?,
+    };
+    // The new epoch must be on disk before anything is stamped with it.
+    let mut durable = WriteOptions::default();
+    durable.set_sync(true);
+    db.write_opt(batch, &durable)?;
+
+    Ok(Found {
+        cluster_id: identity.cluster_id_text(),
+        node_id: identity.node_id,
+        epoch: i32::try_from(epoch).unwrap_or(i32::MAX),
+        topics: load_topics(db, options)?,
+        counters,
+    })
+}
+
+fn load_topics(db: &DB, options: &StorageOptions) -> Result<TopicTable, StorageError> {
+    let mut logs = load_logs(db)?;
+    let mut table = TopicTable::default();
+    let meta = family(db, cf::META)?;
+    let prefix = [Kind::Topic as u8];
+    for entry in db.iterator_cf(meta, IteratorMode::From(&prefix, Direction::Forward)) {
+        let (key, value) = entry?;
+        if !key.starts_with(&prefix) {
+            break;
+        }
+        let (id, stored) =
+            keys::parse_topic(&key).zip(StoredTopic::decode(&value)).ok_or_else(|| damaged("topic", &key))?;
+        let settings = check_topic_configs(&stored.configs).map_err(StorageError::Corrupt)?;
+        let mut partitions = Vec::with_capacity(stored.uids.len());
+        for (partition, uid) in (0..).zip(&stored.uids) {
+            let mut log = logs.remove(uid).unwrap_or_default();
+            find_end(db, *uid, &mut log, options.clock.now_ms())?;
+            partitions.push(Arc::new(Partition::new(*uid, TopicPartition { topic: id, partition }, log)));
+        }
+        table.insert(Arc::new(Topic {
+            id,
+            name: stored.name,
+            replicas: stored.replicas,
+            configs: stored.configs,
+            settings,
+            partitions,
+        }));
+    }
+    load_producers(db, &table)?;
+    Ok(table)
+}
+
+/// Log starts, epochs and closed segments by partition uid.
+fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
+    let meta = family(db, cf::META)?;
+    let mut logs: HashMap<u64, LogState> = HashMap::new();
+    let prefix = [Kind::LogStart as u8];
+    for entry in db.iterator_cf(meta, IteratorMode::From(&prefix, Direction::Forward)) {
+        let (key, value) = entry?;
+        match key.first() {
+            Some(&kind) if kind == Kind::LogStart as u8 => {
+                let (uid, start) =
+                    keys::parse_log_start(&key).zip(Fields(&value).i64()).ok_or_else(|| damaged("log start", &key))?;
+                logs.entry(uid).or_default().start = start;
+            }
+            Some(&kind) if kind == Kind::EpochStart as u8 => {
+                let ((uid, epoch), first) = keys::parse_epoch_start(&key)
+                    .zip(Fields(&value).i64())
+                    .ok_or_else(|| damaged("leader epoch", &key))?;
+                logs.entry(uid).or_default().epochs.push((epoch, first));
+            }
+            _ => break,
+        }
+    }
+    for entry in db.iterator_cf(family(db, cf::INDEX)?, IteratorMode::Start) {
+        let (key, value) = entry?;
+        let (uid, segment) = keys::parse_numbered(Kind::Segment, &key)
+            .and_then(|(uid, last)| Some((uid, Segment::decode(Offset::try_from(last).ok()?, &value)?)))
+            .ok_or_else(|| damaged("segment", &key))?;
+        logs.entry(uid).or_default().segments.push_back(segment);
+    }
+    Ok(logs)
+}
+
+/// The end of a partition is after its last batch; batches after the last closed segment are read into an open one.
+fn find_end(db: &DB, uid: u64, log: &mut LogState, now_ms: i64) -> Result<(), StorageError> {
+    let family = family(db, cf::LOG)?;
+    let (_, to) = keys::partition_range(Kind::Batch, uid);
+    let known = log.segments.back().map_or(0, |s| s.last + 1);
+    log.end = log.start.max(known);
+    let mut read = ReadOptions::default();
+    read.set_iterate_upper_bound(to.to_vec());
+    read.fill_cache(false);
+    let mut at = db.raw_iterator_cf_opt(family, read);
+    at.seek(keys::batch(uid, log.end));
+    while let (Some(key), Some(value)) = (at.key(), at.value()) {
+        let last = keys::parse_numbered(Kind::Batch, key).and_then(|(_, last)| Offset::try_from(last).ok());
+        let header = value.get(BATCH_PREFIX_LEN..).and_then(BatchHeader::parse);
+        let (last, header) = last.zip(header).ok_or_else(|| damaged("batch", key))?;
+        if header.last_offset() != last {
+            return Err(damaged("batch", key));
+        }
+        add_to_segment(&mut log.open, last, &header, now_ms, value.len() - BATCH_PREFIX_LEN);
+        log.end = last + 1;
+        at.next();
+    }
+    at.status()?;
+    log.tail_from = log.end;
+    Ok(())
+}
+
+fn load_producers(db: &DB, topics: &TopicTable) -> Result<(), StorageError> {
+    let partitions: HashMap<u64, &Arc<Partition>> =
+        topics.by_id.values().flat_map(|t| &t.partitions).map(|p| (p.uid, p)).collect();
+    for entry in db.iterator_cf(family(db, cf::PRODUCER)?, IteratorMode::Start) {
+        let (key, value) = entry?;
+        let ((uid, id), producer) = keys::parse_numbered(Kind::Producer, &key)
+            .zip(Producer::decode(&value))
+            .ok_or_else(|| damaged("producer", &key))?;
+        if let Some(partition) = partitions.get(&uid) {
+            partition.producers.lock().insert(id as i64, producer);
+        }
+    }
+    Ok(())
+}
+
+/// Version u8, cluster id [16], node id i32.
+struct Identity {
+    cluster_id: [u8; 16],
+    node_id: i32,
+}
+
+impl Identity {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![IDENTITY_VERSION];
+        out.extend_from_slice(&self.cluster_id);
+        out.extend_from_slice(&self.node_id.to_be_bytes());
+        out
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(value);
+        if fields.u8()? != IDENTITY_VERSION {
+            return None;
+        }
+        Some(Self { cluster_id: fields.take()?, node_id: fields.i32()? })
+    }
+
+    /// As Kafka writes its ids: base64 for URLs, without padding.
+    fn cluster_id_text(&self) -> String {
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut text = String::with_capacity(22);
+        for group in self.cluster_id.chunks(3) {
+            let bits = group.iter().fold(0u32, |bits, b| bits << 8 | u32::from(*b)) << (8 * (3 - group.len()));
+            for digit in 0..=group.len() {
+                let digit = (bits >> (18 - 6 * digit)) & 63;
+                text.extend(DIGITS.get(digit as usize).map(|b| char::from(*b)));
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_id_is_base64_for_urls() {
+        let id = Identity { cluster_id: [0xff; 16], node_id: 1 };
+        assert_eq!(id.cluster_id_text(), "_____________________w");
+        let id = Identity { cluster_id: *b"abcdefghijklmnop", node_id: 1 };
+        assert_eq!(id.cluster_id_text(), "YWJjZGVmZ2hpamtsbW5vcA");
+    }
+}

@@ -1,0 +1,204 @@
+//! What is in memory of a partition: its ends, the hot tail, the segments, the leader epochs, and who waits for it.
+//!
+//! Only the writer changes these, after what they say is durable; everybody reads. Invariant: every offset from
+//! `tail_from` to `end` lies in a batch of the tail.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use millpond_types::{Offset, Sequence, TopicPartition};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::producers::Producer;
+use crate::keys::{BATCH_PREFIX_LEN, Fields};
+
+/// What an entry of the tail costs besides its batch.
+pub const TAIL_ENTRY_BYTES: usize = 128;
+
+/// A batch as it is stored: our prefix, then the batch.
+#[derive(Clone, Debug)]
+pub struct StoredBatch {
+    pub last: Offset,
+    pub sequence: Sequence,
+    value: Bytes,
+}
+
+impl StoredBatch {
+    pub fn new(last: Offset, sequence: Sequence, value: Bytes) -> Self {
+        Self { last, sequence, value }
+    }
+
+    pub fn batch(&self) -> Bytes {
+        if self.value.len() < BATCH_PREFIX_LEN { Bytes::new() } else { self.value.slice(BATCH_PREFIX_LEN..) }
+    }
+
+    /// Bytes of the batch itself.
+    pub fn len(&self) -> usize {
+        self.value.len().saturating_sub(BATCH_PREFIX_LEN)
+    }
+
+    pub fn cost(&self) -> usize {
+        self.value.len() + TAIL_ENTRY_BYTES
+    }
+}
+
+/// A run of batches that retention and time lookups take as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub base: Offset,
+    pub last: Offset,
+    /// Greatest timestamp of its records; -1 where none has one.
+    pub max_timestamp: i64,
+    /// Wall-clock time of its last append.
+    pub appended_ms: i64,
+    pub bytes: u64,
+}
+
+impl Segment {
+    const VERSION: u8 = 1;
+
+    pub fn starting_with(base: Offset, last: Offset, max_timestamp: i64, appended_ms: i64, bytes: usize) -> Self {
+        Self { base, last, max_timestamp, appended_ms, bytes: bytes as u64 }
+    }
+
+    pub fn add(&mut self, last: Offset, max_timestamp: i64, appended_ms: i64, bytes: usize) {
+        self.last = last;
+        self.max_timestamp = self.max_timestamp.max(max_timestamp);
+        self.appended_ms = self.appended_ms.max(appended_ms);
+        self.bytes += bytes as u64;
+    }
+
+    /// The time that retention counts from.
+    pub fn age_from(&self) -> i64 {
+        if self.max_timestamp >= 0 { self.max_timestamp } else { self.appended_ms }
+    }
+
+    /// Version u8, base i64, max timestamp i64, appended i64, bytes u64; the last offset is in the key.
+    pub fn encode(&self) -> [u8; 33] {
+        let mut value = [Self::VERSION; 33];
+        value[1..9].copy_from_slice(&self.base.to_be_bytes());
+        value[9..17].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        value[17..25].copy_from_slice(&self.appended_ms.to_be_bytes());
+        value[25..].copy_from_slice(&self.bytes.to_be_bytes());
+        value
+    }
+
+    pub fn decode(last: Offset, value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(value);
+        if fields.u8()? != Self::VERSION {
+            return None;
+        }
+        Some(Self {
+            base: fields.i64()?,
+            last,
+            max_timestamp: fields.i64()?,
+            appended_ms: fields.i64()?,
+            bytes: fields.u64()?,
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct LogState {
+    pub start: Offset,
+    /// Offset that the next record gets; everything below is durable as far as the setting promises.
+    pub end: Offset,
+    /// The topic was deleted.
+    pub gone: bool,
+    pub tail: VecDeque<StoredBatch>,
+    pub tail_from: Offset,
+    pub tail_cost: usize,
+    /// Closed segments, oldest first.
+    pub segments: VecDeque<Segment>,
+    pub open: Option<Segment>,
+    /// Leader epochs with the first offset of each, in order.
+    pub epochs: Vec<(i32, Offset)>,
+}
+
+impl LogState {
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().chain(&self.open).map(|s| s.bytes).sum()
+    }
+
+    /// The leader epoch that an offset was written in.
+    pub fn epoch_of(&self, offset: Offset) -> i32 {
+        let after = self.epochs.partition_point(|(_, start)| *start <= offset);
+        after.checked_sub(1).and_then(|i| self.epochs.get(i)).map_or(-1, |(epoch, _)| *epoch)
+    }
+
+    /// Takes the oldest batch out of the tail and says what it cost.
+    pub fn shorten_tail(&mut self) -> usize {
+        let Some(oldest) = self.tail.pop_front() else { return 0 };
+        self.tail_from = oldest.last + 1;
+        self.tail_cost -= oldest.cost();
+        oldest.cost()
+    }
+
+    /// Batches of the tail from the one that contains `from` on; `None` where the tail does not reach back so far.
+    pub fn tail_at(&self, from: Offset) -> Option<impl Iterator<Item = &StoredBatch>> {
+        if from < self.tail_from {
+            return None;
+        }
+        let first = self.tail.partition_point(|b| b.last < from);
+        Some(self.tail.range(first..))
+    }
+}
+
+#[derive(Debug)]
+pub struct Partition {
+    /// Never used again, so that a topic deleted and created again has other keys.
+    pub uid: u64,
+    pub place: TopicPartition,
+    pub log: Mutex<LogState>,
+    /// Idempotent producers by id. Only the writer adds, so that check and append are one.
+    pub producers: Mutex<HashMap<i64, Producer>>,
+    waiters: Mutex<Vec<Weak<Notify>>>,
+}
+
+impl Partition {
+    pub fn new(uid: u64, place: TopicPartition, log: LogState) -> Self {
+        Self {
+            uid,
+            place,
+            log: Mutex::new(log),
+            producers: Mutex::new(HashMap::new()),
+            waiters: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub fn add_waiter(&self, waiter: &Arc<Notify>) {
+        let mut waiters = self.waiters.lock();
+        // Those that gave up are forgotten here too, so that a partition nobody writes to does not gather them.
+        if waiters.len() == waiters.capacity() {
+            waiters.retain(|w| w.strong_count() > 0);
+        }
+        waiters.push(Arc::downgrade(waiter));
+    }
+
+    pub fn wake(&self) {
+        self.waiters.lock().retain(|waiter| match waiter.upgrade() {
+            None => false,
+            Some(waiter) => {
+                waiter.notify_one();
+                true
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_survives_the_round_trip() {
+        let mut segment = Segment::starting_with(3, 5, -1, 10, 100);
+        assert_eq!(segment.age_from(), 10);
+        segment.add(9, 7, 11, 50);
+        assert_eq!(segment, Segment { base: 3, last: 9, max_timestamp: 7, appended_ms: 11, bytes: 150 });
+        assert_eq!(Segment::decode(9, &segment.encode()), Some(segment));
+        assert_eq!(Segment::decode(9, &segment.encode()[..32]), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! Idempotent producers of a partition: what each appended last, and whether its next batch fits.
+//!
+//! Pure. The writer keeps a producer's entry in the same write as the batch, so that a duplicate is known after a restart.
+
+use std::collections::VecDeque;
+
+use millpond_types::Offset;
+
+use super::error::StorageError;
+use crate::batch::BatchHeader;
+use crate::keys::Fields;
+
+/// So many batches a producer may have in flight, and so many are remembered.
+const BATCHES_KEPT: usize = 5;
+const VERSION: u8 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducedBatch {
+    pub first_sequence: i32,
+    pub last_sequence: i32,
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    /// What the producer was answered: the log's time, or -1.
+    pub log_append_time_ms: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Producer {
+    pub epoch: i16,
+    /// Wall-clock time of the last append.
+    pub used_ms: i64,
+    /// Oldest first.
+    pub batches: VecDeque<ProducedBatch>,
+}
+
+fn last_sequence(header: &BatchHeader) -> i32 {
+    // Sequences wrap from the greatest i32 to 0.
+    ((i64::from(header.base_sequence) + i64::from(header.last_offset_delta)) & i64::from(i32::MAX)) as i32
+}
+
+/// Whether a batch may be appended (`None`), or is the duplicate of one that was.
+pub fn check(known: Option<&Producer>, header: &BatchHeader) -> Result<Option<ProducedBatch>, StorageError> {
+    let Some(producer) = known else { return Ok(None) };
+    let id = header.producer_id;
+    if header.producer_epoch < producer.epoch {
+        return Err(StorageError::InvalidProducerEpoch(format!(
+            "epoch {} of producer {id} is older than {}",
+            header.producer_epoch, producer.epoch
+        )));
+    }
+    if header.producer_epoch > producer.epoch {
+        return match header.base_sequence {
+            0 => Ok(None),
+            other => Err(StorageError::OutOfOrderSequence(format!(
+                "producer {id} starts epoch {} with sequence {other}, not 0",
+                header.producer_epoch
+            ))),
+        };
+    }
+    let last = last_sequence(header);
+    if let Some(same) =
+        producer.batches.iter().find(|b| b.first_sequence == header.base_sequence && b.last_sequence == last)
+    {
+        return Ok(Some(*same));
+    }
+    let expected = producer.batches.back().map_or(0, |b| b.last_sequence.wrapping_add(1) & i32::MAX);
+    if header.base_sequence != expected {
+        return Err(StorageError::OutOfOrderSequence(format!(
+            "producer {id} sent sequence {} where {expected} was due",
+            header.base_sequence
+        )));
+    }
+    Ok(None)
+}
+
+impl Producer {
+    /// The producer after it appended a batch.
+    pub fn after(known: Option<&Producer>, header: &BatchHeader, base: Offset, time: i64, now_ms: i64) -> Self {
+        let mut next = match known {
+            Some(producer) if producer.epoch == header.producer_epoch => producer.clone(),
+            _ => Self { epoch: header.producer_epoch, ..Self::default() },
+        };
+        next.used_ms = now_ms;
+        if next.batches.len() >= BATCHES_KEPT {
+            next.batches.pop_front();
+        }
+        next.batches.push_back(ProducedBatch {
+            first_sequence: header.base_sequence,
+            last_sequence: last_sequence(header),
+            base_offset: base,
+            last_offset: base + i64::from(header.last_offset_delta),
+            log_append_time_ms: time,
+        });
+        next
+    }
+
+    /// Version u8, epoch i16, used i64, then per batch: sequences i32 i32, offsets i64 i64, time i64.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(11 + 32 * self.batches.len());
+        out.push(VERSION);
+        out.extend_from_slice(&self.epoch.to_be_bytes());
+        out.extend_from_slice(&self.used_ms.to_be_bytes());
+        for batch in &self.batches {
+            out.extend_from_slice(&batch.first_sequence.to_be_bytes());
+            out.extend_from_slice(&batch.last_sequence.to_be_bytes());
+            out.extend_from_slice(&batch.base_offset.to_be_bytes());
+            out.extend_from_slice(&batch.last_offset.to_be_bytes());
+            out.extend_from_slice(&batch.log_append_time_ms.to_be_bytes());
+        }
+        out
+    }
+
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(value);
+        if fields.u8()? != VERSION {
+            return None;
+        }
+        let mut producer = Self { epoch: fields.i16()?, used_ms: fields.i64()?, batches: VecDeque::new() };
+        while !fields.0.is_empty() {
+            producer.batches.push_back(ProducedBatch {
+                first_sequence: fields.i32()?,
+                last_sequence: fields.i32()?,
+                base_offset: fields.i64()?,
+                last_offset: fields.i64()?,
+                log_append_time_ms: fields.i64()?,
+            });
+        }
+        Some(producer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(epoch: i16, sequence: i32, count: i32) -> BatchHeader {
+        BatchHeader {
+            base_offset: 0,
+            length: 0,
+            leader_epoch: 0,
+            magic: 2,
+            crc: 0,
+            attributes: 0,
+            last_offset_delta: count - 1,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            producer_id: 1,
+            producer_epoch: epoch,
+            base_sequence: sequence,
+            count,
+        }
+    }
+
+    fn run(batches: &[(i16, i32, i32)]) -> Producer {
+        let mut producer = None;
+        for (i, (epoch, sequence, count)) in batches.iter().enumerate() {
+            let header = header(*epoch, *sequence, *count);
+            assert_eq!(check(producer.as_ref(), &header), Ok(None), "batch {i}");
+            producer = Some(Producer::after(producer.as_ref(), &header, i as i64 * 100, -1, 7));
+        }
+        producer.unwrap()
+    }
+
+    #[test]
+    fn sequences_are_held_and_wrap() {
+        let producer = run(&[(0, 40, 2), (0, 42, 1), (1, 0, 5), (1, 5, 1)]);
+        let verdict = |epoch, sequence, count| check(Some(&producer), &header(epoch, sequence, count));
+        assert_eq!(verdict(1, 6, 1), Ok(None));
+        assert_eq!(verdict(1, 0, 5).unwrap().unwrap().base_offset, 200);
+        assert!(matches!(verdict(1, 7, 1), Err(StorageError::OutOfOrderSequence(_))));
+        assert!(matches!(verdict(1, 5, 2), Err(StorageError::OutOfOrderSequence(_))));
+        assert!(matches!(verdict(0, 43, 1), Err(StorageError::InvalidProducerEpoch(_))));
+        assert!(matches!(verdict(2, 6, 1), Err(StorageError::OutOfOrderSequence(_))));
+        let wrapped = run(&[(0, i32::MAX - 1, 3)]);
+        assert_eq!(check(Some(&wrapped), &header(0, 1, 1)), Ok(None));
+    }
+
+    #[test]
+    fn five_batches_are_remembered_and_survive_the_round_trip() {
+        let producer = run(&[(0, 0, 1), (0, 1, 1), (0, 2, 1), (0, 3, 1), (0, 4, 1), (0, 5, 1)]);
+        assert!(matches!(check(Some(&producer), &header(0, 0, 1)), Err(StorageError::OutOfOrderSequence(_))));
+        assert!(check(Some(&producer), &header(0, 1, 1)).unwrap().is_some());
+        assert_eq!(Producer::decode(&producer.encode()), Some(producer.clone()));
+        assert_eq!(Producer::decode(&producer.encode()[..20]), None);
+    }
+}

@@ -1,0 +1,264 @@
+//! Reading batches: from the hot tail where it reaches back far enough, else from RocksDB.
+//!
+//! Ends are read before an iterator is opened, so nothing is seen that is not durable. Log starts are looked at again
+//! afterwards, so that what was deleted meanwhile is an error and not a gap.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use millpond_types::ports::ReadLimits;
+use millpond_types::record::{RecordView, Records, Slice};
+use millpond_types::{Offset, Sequence};
+use rocksdb::ReadOptions;
+
+use super::Result;
+use super::error::StorageError;
+use super::partition::{LogState, Partition, StoredBatch};
+use super::shared::{Shared, family};
+use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress};
+use crate::keys::{self, Kind, cf};
+
+/// So much is read at once at most, whatever the caller allows.
+const CHUNK_BYTES_MAX: usize = 4 << 20;
+
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    pub bytes_max: usize,
+    /// The first batch is returned even where it is larger.
+    pub at_least_one: bool,
+}
+
+/// Batches as they lie in the log; they may be sent one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Fetched {
+    pub batches: Vec<Bytes>,
+    pub bytes: usize,
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    pub log_start_offset: Offset,
+}
+
+impl Fetched {
+    fn empty(log: &LogState) -> Self {
+        Self { high_watermark: log.end, last_stable_offset: log.end, log_start_offset: log.start, ..Self::default() }
+    }
+
+    fn add(&mut self, batches: impl IntoIterator<Item = StoredBatch>) {
+        for stored in batches {
+            self.bytes += stored.len();
+            self.batches.push(stored.batch());
+        }
+    }
+}
+
+fn check_range(partition: &Partition, log: &LogState, offset: Offset) -> Result<()> {
+    if log.gone {
+        return Err(StorageError::unknown_partition(partition.place));
+    }
+    if offset < log.start || offset > log.end {
+        return Err(StorageError::OffsetOutOfRange { offset, start: log.start, end: log.end });
+    }
+    Ok(())
+}
+
+/// Counts bytes until the limit is reached.
+struct Budget {
+    left: usize,
+    first_is_free: bool,
+}
+
+impl Budget {
+    fn takes(&mut self, len: usize) -> bool {
+        if len > self.left && !self.first_is_free {
+            return false;
+        }
+        self.left = self.left.saturating_sub(len);
+        self.first_is_free = false;
+        true
+    }
+}
+
+fn from_tail(log: &LogState, offset: Offset, budget: &mut Budget) -> Option<VecDeque<StoredBatch>> {
+    Some(log.tail_at(offset)?.take_while(|b| budget.takes(b.len())).cloned().collect())
+}
+
+pub fn fetch_hot(partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Option<Fetched>> {
+    let log = partition.log.lock();
+    check_range(partition, &log, offset)?;
+    let mut fetched = Fetched::empty(&log);
+    let mut budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
+    let batches = from_tail(&log, offset, &mut budget);
+    drop(log);
+    Ok(batches.map(|batches| {
+        fetched.add(batches);
+        fetched
+    }))
+}
+
+pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Fetched> {
+    if let Some(fetched) = fetch_hot(partition, offset, limits)? {
+        return Ok(fetched);
+    }
+    let mut fetched = {
+        let log = partition.log.lock();
+        check_range(partition, &log, offset)?;
+        Fetched::empty(&log)
+    };
+    let budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
+    fetched.add(from_disk(shared, partition, offset, fetched.high_watermark, budget)?);
+    check_range(partition, &partition.log.lock(), offset)?;
+    Ok(fetched)
+}
+
+/// Batches from the one that contains `offset` on, up to `end`.
+fn from_disk(
+    shared: &Shared,
+    partition: &Partition,
+    offset: Offset,
+    end: Offset,
+    mut budget: Budget,
+) -> Result<VecDeque<StoredBatch>> {
+    let db = shared.db()?;
+    let mut read = ReadOptions::default();
+    // Keys hold last offsets, so this leaves out every batch that is not below the end.
+    read.set_iterate_upper_bound(keys::batch(partition.uid, end).to_vec());
+    read.fill_cache(false);
+    let mut at = db.raw_iterator_cf_opt(family(&db, cf::LOG)?, read);
+    at.seek(keys::batch(partition.uid, offset));
+    let mut batches = VecDeque::new();
+    while let (Some(key), Some(value)) = (at.key(), at.value()) {
+        let damaged = || StorageError::Corrupt(format!("the stored batch {key:02x?} is damaged"));
+        let last = keys::parse_numbered(Kind::Batch, key)
+            .and_then(|(_, last)| Offset::try_from(last).ok())
+            .ok_or_else(damaged)?;
+        let sequence = keys::parse_batch_prefix(value).ok_or_else(damaged)?;
+        if !budget.takes(value.len()) {
+            break;
+        }
+        batches.push_back(StoredBatch::new(last, sequence, Bytes::copy_from_slice(value)));
+        at.next();
+    }
+    at.status()?;
+    Ok(batches)
+}
+
+/// Some stored batches from the one that contains `from` on, at least one where there is one, and the log's end.
+pub fn stored(
+    shared: &Shared,
+    partition: &Partition,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<(VecDeque<StoredBatch>, Offset)> {
+    let bytes_max = bytes_max.min(CHUNK_BYTES_MAX);
+    let end = {
+        let log = partition.log.lock();
+        check_range(partition, &log, from)?;
+        let mut budget = Budget { left: bytes_max, first_is_free: true };
+        if let Some(batches) = from_tail(&log, from, &mut budget) {
+            return Ok((batches, log.end));
+        }
+        log.end
+    };
+    let budget = Budget { left: bytes_max, first_is_free: true };
+    let batches = from_disk(shared, partition, from, end, budget)?;
+    check_range(partition, &partition.log.lock(), from)?;
+    Ok((batches, end))
+}
+
+/// A stored batch opened: its header and its decompressed records.
+pub fn open_batch(shared: &Shared, stored: &StoredBatch) -> Result<(BatchHeader, Bytes)> {
+    let batch = stored.batch();
+    let damaged =
+        |what: &str| StorageError::Corrupt(format!("the batch that ends at offset {} is damaged: {what}", stored.last));
+    let header = BatchHeader::parse(&batch).ok_or_else(|| damaged("it is cut short"))?;
+    let codec = header.codec().ok_or_else(|| damaged("its codec is unknown"))?;
+    let records = decompress(codec, &batch.slice(HEADER_LEN..), shared.options.decompressed_bytes_max)
+        .map_err(|e| damaged(&e.to_string()))?;
+    Ok((header, records))
+}
+
+/// Records from `from` on, as views.
+pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: ReadLimits) -> Result<Records> {
+    let mut records = Records { next_offset: from, ..Records::default() };
+    let mut size = 0;
+    // A chunk may hold no record for the caller at all (markers), so that there can be several.
+    loop {
+        let from = records.next_offset;
+        let (batches, end) = match stored(shared, partition, from, limits.bytes_max.saturating_sub(size)) {
+            Ok(found) => found,
+            Err(StorageError::OffsetOutOfRange { offset, start, end }) if offset >= start => {
+                // At or past the end there is nothing.
+                records.stable_end = end;
+                return Ok(records);
+            }
+            Err(e) => return Err(e),
+        };
+        records.stable_end = end;
+        if batches.is_empty() {
+            return Ok(records);
+        }
+        for stored in batches {
+            if stored.sequence > limits.up_to {
+                return Ok(records);
+            }
+            if !add_batch(shared, &stored, from, limits, &mut size, &mut records)? {
+                return Ok(records);
+            }
+            records.next_offset = stored.last + 1;
+        }
+        if !records.views.is_empty() {
+            return Ok(records);
+        }
+    }
+}
+
+/// Adds a batch's records; false where a limit ended it, `next_offset` then being that of the next record.
+fn add_batch(
+    shared: &Shared,
+    stored: &StoredBatch,
+    from: Offset,
+    limits: ReadLimits,
+    size: &mut usize,
+    records: &mut Records,
+) -> Result<bool> {
+    let (header, bytes) = open_batch(shared, stored)?;
+    if header.is_control() {
+        return Ok(true);
+    }
+    let buffer = records.buffers.len() as u32;
+    let sequence: Sequence = stored.sequence;
+    let slice = |span: Span| Slice { buffer, start: span.start, len: span.len };
+    let before = records.views.len();
+    let mut ended = false;
+    for record in RecordIter::new(&bytes, header.count) {
+        let record = record.map_err(|e| {
+            StorageError::Corrupt(format!("the batch that ends at offset {} is damaged: {e}", stored.last))
+        })?;
+        let offset = header.base_offset + i64::from(record.offset_delta);
+        if offset < from {
+            continue;
+        }
+        if !records.views.is_empty() && (records.views.len() >= limits.records_max || *size >= limits.bytes_max) {
+            records.next_offset = offset;
+            ended = true;
+            break;
+        }
+        *size += record.key.map_or(0, |s| s.len as usize) + record.value.map_or(0, |s| s.len as usize);
+        records.views.push(RecordView {
+            offset,
+            timestamp: header.timestamp_of(record.timestamp_delta),
+            sequence,
+            key: record.key.map(slice),
+            value: record.value.map(slice),
+            headers: if record.headers.len == 0 {
+                Slice { buffer: 0, start: 0, len: 0 }
+            } else {
+                slice(record.headers)
+            },
+        });
+    }
+    if records.views.len() > before {
+        records.buffers.push(bytes);
+    }
+    Ok(!ended)
+}

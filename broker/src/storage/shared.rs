@@ -1,0 +1,341 @@
+//! What the storage's callers and threads share: the database, the topics, the queue, and what is visible.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millpond_types::ports::{Cursor, TopicSpec};
+use millpond_types::{Sequence, TopicId, TopicPartition};
+use parking_lot::{Condvar, Mutex, RwLock};
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::directory::Claim;
+use super::error::StorageError;
+use super::partition::Partition;
+use super::topics::{NewTopic, Topic, TopicTable};
+use super::writer::{Change, ChangeJob, Job, ProduceJob, StepJob, Work};
+use super::{Result, StorageOptions};
+use crate::keys::{self, Kind, cf};
+
+/// A change without bytes of its own counts as so many in the produce queue.
+const CHANGE_COST: usize = 256;
+
+pub struct Shared {
+    pub options: StorageOptions,
+    pub cluster_id: String,
+    pub node_id: i32,
+    pub epoch: i32,
+    pub topics: RwLock<TopicTable>,
+    /// Next partition uid and producer id, and the last sequence, as they were at open; the writer counts on.
+    pub counters: Counters,
+    pub published: watch::Sender<Sequence>,
+    visible: Mutex<Sequence>,
+    visible_moved: Condvar,
+    pub queue: Queue,
+    produce_room: Arc<Semaphore>,
+    /// Partitions with much deleted, to be compacted so that the disk gets the space back.
+    pub reclaim: Mutex<Vec<u64>>,
+    database: RwLock<Option<Arc<DB>>>,
+    claim: Mutex<Option<Claim>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    pub partition_uid: u64,
+    pub producer_id: u64,
+    pub sequence: Sequence,
+}
+
+/// What was found at open.
+pub struct Found {
+    pub cluster_id: String,
+    pub node_id: i32,
+    pub epoch: i32,
+    pub topics: TopicTable,
+    pub counters: Counters,
+}
+
+pub fn family<'a>(db: &'a DB, name: &str) -> Result<&'a ColumnFamily> {
+    db.cf_handle(name).ok_or_else(|| StorageError::Corrupt(format!("the column family \"{name}\" is missing")))
+}
+
+impl Shared {
+    pub fn new(options: StorageOptions, found: Found, database: DB, claim: Claim) -> Self {
+        let sequence = found.counters.sequence;
+        let room = options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self {
+            queue: Queue::new(options.step_queue_bytes),
+            options,
+            cluster_id: found.cluster_id,
+            node_id: found.node_id,
+            epoch: found.epoch,
+            topics: RwLock::new(found.topics),
+            counters: found.counters,
+            published: watch::Sender::new(sequence),
+            visible: Mutex::new(sequence),
+            visible_moved: Condvar::new(),
+            produce_room: Arc::new(Semaphore::new(room)),
+            reclaim: Mutex::new(Vec::new()),
+            database: RwLock::new(Some(Arc::new(database))),
+            claim: Mutex::new(Some(claim)),
+        }
+    }
+
+    pub fn db(&self) -> Result<Arc<DB>> {
+        self.database.read().clone().ok_or(StorageError::Closed)
+    }
+
+    /// Flushes and lets go of database and directory. Called after the writer ended.
+    pub fn close(&self) -> Result<()> {
+        let Some(db) = self.database.write().take() else { return Ok(()) };
+        let done = self.finish(&db);
+        drop(db);
+        self.claim.lock().take();
+        done
+    }
+
+    fn finish(&self, db: &DB) -> Result<()> {
+        db.cancel_all_background_work(false);
+        // Open segments are closed, so that the next open need not read their batches.
+        let mut batch = rocksdb::WriteBatch::default();
+        let index = family(db, cf::INDEX)?;
+        for topic in self.topics.read().by_id.values() {
+            for partition in &topic.partitions {
+                if let Some(open) = partition.log.lock().open {
+                    batch.put_cf(index, keys::segment(partition.uid, open.last), open.encode());
+                }
+            }
+        }
+        db.write(batch)?;
+        db.flush_wal(true)?;
+        Ok(())
+    }
+
+    pub fn topic(&self, id: TopicId) -> Result<Arc<Topic>> {
+        self.topics.read().by_id.get(&id).cloned().ok_or(StorageError::UnknownTopicId(id))
+    }
+
+    pub fn partition(&self, place: TopicPartition) -> Result<Arc<Partition>> {
+        let topics = self.topics.read();
+        let topic = topics.by_id.get(&place.topic).ok_or(StorageError::UnknownTopicId(place.topic))?;
+        topic.partition(place.partition).cloned().ok_or_else(|| StorageError::unknown_partition(place))
+    }
+
+    pub fn check_new_topic(&self, spec: TopicSpec) -> Result<NewTopic> {
+        NewTopic::check(spec, self.options.partitions_default, self.options.topic_partitions_max)
+    }
+
+    /// Checks new topics against those that are there, against each other, and against the limit.
+    pub fn check_new_topics(&self, new: &[NewTopic]) -> Result<()> {
+        let topics = self.topics.read();
+        let mut partitions = topics.partition_count();
+        for (i, topic) in new.iter().enumerate() {
+            let name = &topic.spec.name;
+            topics.check_new(name)?;
+            if new.iter().take(i).any(|other| other.spec.name == *name) {
+                return Err(StorageError::TopicExists(name.clone()));
+            }
+            partitions = partitions.saturating_add(topic.spec.partitions.max(0) as usize);
+            self.check_partition_count(partitions)?;
+        }
+        Ok(())
+    }
+
+    pub fn check_partition_count(&self, partitions: usize) -> Result<()> {
+        let max = self.options.partitions_max;
+        if partitions > max {
+            return Err(StorageError::InvalidPartitions(format!(
+                "there would be {partitions} partitions, more than the limit \"partitions_max\", {max}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Waits until so many bytes may be queued.
+    pub async fn produce_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let all = self.options.produce_queue_bytes.clamp(1, u32::MAX as usize);
+        let permits = bytes.clamp(1, all) as u32;
+        self.produce_room.clone().acquire_many_owned(permits).await.map_err(|_| StorageError::Closed)
+    }
+
+    pub async fn change(&self, change: Change) -> Result<i64> {
+        let room = self.produce_room(CHANGE_COST + change.size()).await?;
+        let (answer, pending) = oneshot::channel();
+        self.queue.push_change(ChangeJob { change, answer, _room: Some(room) })?;
+        pending.await.unwrap_or(Err(StorageError::Closed))
+    }
+
+    /// As `change`, from a thread of the storage itself.
+    pub fn change_blocking(&self, change: Change) -> Result<i64> {
+        let (answer, pending) = oneshot::channel();
+        self.queue.push_change(ChangeJob { change, answer, _room: None })?;
+        pending.blocking_recv().unwrap_or(Err(StorageError::Closed))
+    }
+
+    pub fn sequence(&self) -> Sequence {
+        *self.visible.lock()
+    }
+
+    /// Makes everything up to `sequence` visible.
+    pub fn publish(&self, sequence: Sequence) {
+        *self.visible.lock() = sequence;
+        self.visible_moved.notify_all();
+        self.published.send_replace(sequence);
+    }
+
+    pub fn wait_past(&self, sequence: Sequence, timeout: Duration) -> Sequence {
+        let mut visible = self.visible.lock();
+        self.visible_moved.wait_while_for(&mut visible, |v| *v <= sequence, timeout);
+        *visible
+    }
+
+    /// Entries of a kind whose key after the kind byte starts with `prefix`; keys without the kind byte.
+    pub fn scan_prefixed(&self, name: &str, kind: Kind, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>> {
+        let db = self.db()?;
+        let prefix = keys::prefixed(kind, prefix);
+        let mut entries = Vec::new();
+        for entry in db.iterator_cf(family(&db, name)?, IteratorMode::From(&prefix, Direction::Forward)) {
+            let (key, value) = entry?;
+            if !key.starts_with(&prefix) {
+                break;
+            }
+            entries.push((key.get(1..).unwrap_or_default().to_vec(), Bytes::from(value)));
+        }
+        Ok(entries)
+    }
+
+    /// Cursors whose whole key starts with `prefix`.
+    pub fn cursors(&self, prefix: &[u8]) -> Result<Vec<Cursor>> {
+        let db = self.db()?;
+        let mut cursors = Vec::new();
+        for entry in db.iterator_cf(family(&db, cf::CATALOG)?, IteratorMode::From(prefix, Direction::Forward)) {
+            let (key, value) = entry?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            let cursor = keys::parse_cursor(&key).zip(keys::Fields(&value).i64());
+            let ((query, source), offset) =
+                cursor.ok_or_else(|| StorageError::Corrupt(format!("the stored cursor {key:02x?} is damaged")))?;
+            cursors.push(Cursor { query, source, offset });
+        }
+        Ok(cursors)
+    }
+}
+
+/// What waits for the writer: produced batches, bounded by the permits they hold, and steps and changes in the order
+/// they came, steps bounded by their bytes.
+pub struct Queue {
+    state: Mutex<QueueState>,
+    came: Condvar,
+    room: Condvar,
+    step_bytes_max: usize,
+}
+
+#[derive(Default)]
+struct QueueState {
+    produces: VecDeque<ProduceJob>,
+    jobs: VecDeque<Job>,
+    step_bytes: usize,
+    closing: bool,
+}
+
+impl Queue {
+    fn new(step_bytes_max: usize) -> Self {
+        Self { state: Mutex::default(), came: Condvar::new(), room: Condvar::new(), step_bytes_max }
+    }
+
+    pub fn push_produce(&self, job: ProduceJob) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
+        state.produces.push_back(job);
+        self.came.notify_one();
+        Ok(())
+    }
+
+    pub fn push_change(&self, job: ChangeJob) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
+        state.jobs.push_back(Job::Change(job));
+        self.came.notify_one();
+        Ok(())
+    }
+
+    /// Blocks while the steps queued are over their limit.
+    pub fn push_step(&self, job: StepJob) -> Result<()> {
+        let mut state = self.state.lock();
+        self.room.wait_while(&mut state, |s| {
+            !s.closing && s.step_bytes > 0 && s.step_bytes.saturating_add(job.bytes) > self.step_bytes_max
+        });
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
+        state.step_bytes += job.bytes;
+        state.jobs.push_back(Job::Step(Box::new(job)));
+        self.came.notify_one();
+        Ok(())
+    }
+
+    /// No more is taken; what is queued is still written.
+    pub fn close(&self) {
+        self.state.lock().closing = true;
+        self.came.notify_all();
+        self.room.notify_all();
+    }
+
+    /// Forgets everything; those who wait are told that the storage is closed.
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        state.closing = true;
+        let produces = std::mem::take(&mut state.produces);
+        let jobs = std::mem::take(&mut state.jobs);
+        state.step_bytes = 0;
+        drop(state);
+        self.room.notify_all();
+        drop((produces, jobs));
+    }
+
+    /// What one write takes: about `bytes_max` of produced batches and as much of steps. A job that changes topics
+    /// goes alone. Blocks until there is something; `None` when closed and empty.
+    pub fn take(&self, bytes_max: usize) -> Option<Work> {
+        let mut state = self.state.lock();
+        self.came.wait_while(&mut state, |s| s.produces.is_empty() && s.jobs.is_empty() && !s.closing);
+        if state.produces.is_empty() && state.jobs.is_empty() {
+            return None;
+        }
+        let mut work = Work::default();
+        if state.jobs.front().is_some_and(Job::changes_topics) {
+            work.jobs.extend(state.jobs.pop_front());
+        } else {
+            let mut bytes = 0;
+            while bytes < bytes_max
+                && let Some(job) = state.produces.pop_front()
+            {
+                bytes += job.batch.bytes.len();
+                work.produces.push(job);
+            }
+            work.bytes = bytes;
+            bytes = 0;
+            while bytes < bytes_max
+                && state.jobs.front().is_some_and(|job| !job.changes_topics())
+                && let Some(job) = state.jobs.pop_front()
+            {
+                bytes += job.size();
+                work.jobs.push(job);
+            }
+            work.bytes += bytes;
+        }
+        for job in &work.jobs {
+            if let Job::Step(step) = job {
+                state.step_bytes = state.step_bytes.saturating_sub(step.bytes);
+            }
+        }
+        self.room.notify_all();
+        Some(work)
+    }
+}

@@ -1,0 +1,267 @@
+//! Growing columns that rows are decoded into, and that can be cut back when a row turns out to be wrong.
+//!
+//! Not here: reading any format. Invariants: after every row all top columns have the same length; string columns hold
+//! UTF-8 only; offsets fit 32 bits as [`BYTES_MAX`] bounds what one decoding takes in.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float64Array, Int32Array,
+    Int64Array, ListArray, MapArray, StringArray, StructArray, Time32MillisecondArray, TimestampMillisecondArray,
+};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field as ArrowField, Fields};
+use millpond_types::{Error, Result, SqlType};
+
+use crate::json::members::Members;
+
+/// Most bytes that one decoding takes in: a third of what 32-bit offsets reach, since text can grow when it is made
+/// from other JSON (a point, a comma and a space, a replacement character).
+pub const BYTES_MAX: usize = i32::MAX as usize / 3;
+
+/// Which rows are not NULL; nothing is stored until there is a NULL.
+#[derive(Debug, Default)]
+pub struct Validity {
+    bits: Option<BooleanBufferBuilder>,
+    len: usize,
+}
+
+impl Validity {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    pub fn push(&mut self, valid: bool) {
+        if let Some(bits) = &mut self.bits {
+            bits.append(valid);
+        } else if !valid {
+            self.materialise().append(false);
+        }
+        self.len += 1;
+    }
+
+    #[cold]
+    fn materialise(&mut self) -> &mut BooleanBufferBuilder {
+        let len = self.len;
+        self.bits.get_or_insert_with(|| {
+            let mut bits = BooleanBufferBuilder::new(len.max(1024));
+            bits.append_n(len, true);
+            bits
+        })
+    }
+
+    fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            self.len = len;
+            if let Some(bits) = &mut self.bits {
+                bits.truncate(len);
+            }
+        }
+    }
+
+    fn finish(self) -> Option<NullBuffer> {
+        self.bits.map(|mut bits| NullBuffer::new(bits.finish()))
+    }
+}
+
+/// Text or bytes one after the other.
+#[derive(Debug)]
+pub struct Bytes {
+    pub data: Vec<u8>,
+    offsets: Vec<i32>,
+}
+
+impl Bytes {
+    fn new(capacity: usize) -> Self {
+        let mut offsets = Vec::with_capacity(capacity + 1);
+        offsets.push(0);
+        Self { data: Vec::with_capacity(capacity * 16), offsets }
+    }
+
+    /// Ends a value; its bytes are what was added to `data` since the last end.
+    #[inline(always)]
+    pub fn end(&mut self) {
+        self.offsets.push(self.data.len() as i32);
+    }
+
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.offsets.len() {
+            self.offsets.truncate(len + 1);
+            // Also what was added without an end.
+            self.data.truncate(self.offsets[len] as usize);
+        }
+    }
+
+    pub fn get(&self, index: usize) -> &[u8] {
+        &self.data[self.offsets[index] as usize..self.offsets[index + 1] as usize]
+    }
+}
+
+/// One column, with its parts.
+#[derive(Debug)]
+pub struct Column {
+    pub valid: Validity,
+    pub data: Data,
+}
+
+#[derive(Debug)]
+pub enum Data {
+    Boolean(BooleanBufferBuilder),
+    Integer(Vec<i32>),
+    Date(Vec<i32>),
+    Time(Vec<i32>),
+    BigInt(Vec<i64>),
+    Timestamp(Vec<i64>),
+    Double(Vec<f64>),
+    Decimal { values: Vec<i128>, precision: u8, scale: u8 },
+    String(Bytes),
+    Bytes(Bytes),
+    List { offsets: Vec<i32>, items: Box<Column> },
+    Map { offsets: Vec<i32>, keys: Box<Bytes>, values: Box<Column> },
+    Struct { names: Fields, members: Members, fields: Vec<Column> },
+}
+
+impl Column {
+    /// An empty column; `capacity` rows are made room for. MAP keys must be STRING.
+    pub fn new(ty: &SqlType, capacity: usize) -> Result<Self> {
+        let offsets = || {
+            let mut offsets = Vec::with_capacity(capacity + 1);
+            offsets.push(0);
+            offsets
+        };
+        let data = match ty {
+            SqlType::Boolean => Data::Boolean(BooleanBufferBuilder::new(capacity)),
+            SqlType::Integer => Data::Integer(Vec::with_capacity(capacity)),
+            SqlType::Date => Data::Date(Vec::with_capacity(capacity)),
+            SqlType::Time => Data::Time(Vec::with_capacity(capacity)),
+            SqlType::BigInt => Data::BigInt(Vec::with_capacity(capacity)),
+            SqlType::Timestamp => Data::Timestamp(Vec::with_capacity(capacity)),
+            SqlType::Double => Data::Double(Vec::with_capacity(capacity)),
+            SqlType::Decimal { precision, scale } => {
+                Data::Decimal { values: Vec::with_capacity(capacity), precision: *precision, scale: *scale }
+            }
+            SqlType::String => Data::String(Bytes::new(capacity)),
+            SqlType::Bytes => Data::Bytes(Bytes::new(capacity)),
+            SqlType::Array(item) => Data::List { offsets: offsets(), items: Box::new(Self::new(item, capacity)?) },
+            SqlType::Map(key, value) if **key == SqlType::String => Data::Map {
+                offsets: offsets(),
+                keys: Box::new(Bytes::new(capacity)),
+                values: Box::new(Self::new(value, capacity)?),
+            },
+            SqlType::Map(..) => return Err(Error::bad_request("only MAP types with STRING keys can be decoded")),
+            SqlType::Struct(fields) => Data::Struct {
+                names: fields.iter().map(|f| ArrowField::new(f.name.as_str(), f.ty.to_arrow(), true)).collect(),
+                members: Members::new(fields.iter().map(|f| f.name.as_str())),
+                fields: fields.iter().map(|f| Self::new(&f.ty, capacity)).collect::<Result<_>>()?,
+            },
+        };
+        Ok(Self { valid: Validity::default(), data })
+    }
+
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.valid.len
+    }
+
+    pub fn push_null(&mut self) {
+        match &mut self.data {
+            Data::Boolean(values) => values.append(false),
+            Data::Integer(values) | Data::Date(values) | Data::Time(values) => values.push(0),
+            Data::BigInt(values) | Data::Timestamp(values) => values.push(0),
+            Data::Double(values) => values.push(0.0),
+            Data::Decimal { values, .. } => values.push(0),
+            Data::String(bytes) | Data::Bytes(bytes) => bytes.end(),
+            Data::List { offsets, items } => offsets.push(items.len() as i32),
+            Data::Map { offsets, keys, .. } => offsets.push(keys.len() as i32),
+            Data::Struct { fields, .. } => fields.iter_mut().for_each(Self::push_null),
+        }
+        self.valid.push(false);
+    }
+
+    /// Forgets everything from row `len` on, a value begun and not ended included.
+    pub fn truncate(&mut self, len: usize) {
+        match &mut self.data {
+            Data::Boolean(values) => {
+                if len < values.len() {
+                    values.truncate(len);
+                }
+            }
+            Data::Integer(values) | Data::Date(values) | Data::Time(values) => values.truncate(len),
+            Data::BigInt(values) | Data::Timestamp(values) => values.truncate(len),
+            Data::Double(values) => values.truncate(len),
+            Data::Decimal { values, .. } => values.truncate(len),
+            Data::String(bytes) | Data::Bytes(bytes) => bytes.truncate(len),
+            Data::List { offsets, items } => {
+                if len < offsets.len() {
+                    offsets.truncate(len + 1);
+                    items.truncate(offsets[len] as usize);
+                }
+            }
+            Data::Map { offsets, keys, values } => {
+                if len < offsets.len() {
+                    offsets.truncate(len + 1);
+                    keys.truncate(offsets[len] as usize);
+                    values.truncate(offsets[len] as usize);
+                }
+            }
+            Data::Struct { fields, .. } => fields.iter_mut().for_each(|f| f.truncate(len)),
+        }
+        self.valid.truncate(len);
+    }
+
+    pub fn finish(self) -> Result<ArrayRef> {
+        let bug = |e| Error::bug(format!("decoded column: {e}"));
+        let len = self.valid.len;
+        let nulls = self.valid.finish();
+        let buffer = |offsets: Vec<i32>| OffsetBuffer::new(ScalarBuffer::from(offsets));
+        Ok(match self.data {
+            Data::Boolean(mut values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
+            Data::Integer(values) => Arc::new(Int32Array::try_new(values.into(), nulls).map_err(bug)?),
+            Data::Date(values) => Arc::new(Date32Array::try_new(values.into(), nulls).map_err(bug)?),
+            Data::Time(values) => Arc::new(Time32MillisecondArray::try_new(values.into(), nulls).map_err(bug)?),
+            Data::BigInt(values) => Arc::new(Int64Array::try_new(values.into(), nulls).map_err(bug)?),
+            Data::Timestamp(values) => Arc::new(TimestampMillisecondArray::try_new(values.into(), nulls).map_err(bug)?),
+            Data::Double(values) => Arc::new(Float64Array::try_new(values.into(), nulls).map_err(bug)?),
+            Data::Decimal { values, precision, scale } => Arc::new(
+                Decimal128Array::try_new(values.into(), nulls)
+                    .and_then(|array| array.with_precision_and_scale(precision, scale as i8))
+                    .map_err(bug)?,
+            ),
+            Data::String(bytes) => Arc::new(string_array(bytes, nulls)?),
+            Data::Bytes(bytes) => {
+                Arc::new(BinaryArray::try_new(buffer(bytes.offsets), Buffer::from_vec(bytes.data), nulls).map_err(bug)?)
+            }
+            Data::List { offsets, items } => {
+                let items = items.finish()?;
+                let field = Arc::new(ArrowField::new("item", items.data_type().clone(), true));
+                Arc::new(ListArray::try_new(field, buffer(offsets), items, nulls).map_err(bug)?)
+            }
+            Data::Map { offsets, keys, values } => {
+                let (keys, values) = (string_array(*keys, None)?, values.finish()?);
+                let fields: Fields = vec![
+                    ArrowField::new("key", DataType::Utf8, false),
+                    ArrowField::new("value", values.data_type().clone(), true),
+                ]
+                .into();
+                let entries = StructArray::try_new(fields.clone(), vec![Arc::new(keys), values], None).map_err(bug)?;
+                let field = Arc::new(ArrowField::new("entries", DataType::Struct(fields), false));
+                Arc::new(MapArray::try_new(field, buffer(offsets), entries, nulls, false).map_err(bug)?)
+            }
+            Data::Struct { names, fields, .. } => {
+                let arrays = fields.into_iter().map(Self::finish).collect::<Result<Vec<_>>>()?;
+                Arc::new(StructArray::try_new_with_length(names, arrays, nulls, len).map_err(bug)?)
+            }
+        })
+    }
+}
+
+fn string_array(bytes: Bytes, nulls: Option<NullBuffer>) -> Result<StringArray> {
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(bytes.offsets));
+    StringArray::try_new(offsets, Buffer::from_vec(bytes.data), nulls)
+        .map_err(|e| Error::bug(format!("decoded text: {e}")))
+}
