@@ -1,0 +1,321 @@
+//! What each Kafka API does, one file per API, and how errors become Kafka's codes.
+//!
+//! Here: the table of what is advertised, dispatch, and [`code_of`]. Not here: bytes and frames (`wire`), sockets and
+//! queues (`server`), what groups do (`groups`), what is stored (`storage`).
+//!
+//! Invariant: what the table lists is answered for every version of its range; nothing else is. A body reaches the
+//! codec only after it passed the check of its shape.
+
+mod config_entries;
+mod k00_produce;
+mod k01_fetch;
+mod k02_list_offsets;
+mod k03_metadata;
+mod k08_offset_commit;
+mod k09_offset_fetch;
+mod k10_find_coordinator;
+mod k11_join_group;
+mod k12_heartbeat;
+mod k13_leave_group;
+mod k14_sync_group;
+mod k15_describe_groups;
+mod k16_list_groups;
+mod k18_api_versions;
+mod k19_create_topics;
+mod k20_delete_topics;
+mod k21_delete_records;
+mod k22_init_producer_id;
+mod k23_offset_for_leader_epoch;
+mod k29_describe_acls;
+mod k32_describe_configs;
+mod k33_alter_configs;
+mod k35_describe_log_dirs;
+mod k37_create_partitions;
+mod k42_delete_groups;
+mod k43_elect_leaders;
+mod k44_incremental_alter_configs;
+mod k46_list_partition_reassignments;
+mod k47_offset_delete;
+mod k60_describe_cluster;
+mod topics;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::{Decodable, Encodable};
+use tokio::sync::Semaphore;
+
+use crate::groups::{Coordinator, GroupError};
+use crate::metrics::Metrics;
+use crate::server::{ServerSettings, TopicGuard};
+use crate::storage::{Storage, StorageError};
+use crate::wire::{Error, Reply, RequestHead, Response, Shape, shape_of};
+
+/// An API that is answered.
+pub(crate) struct Api {
+    pub key: i16,
+    pub name: &'static str,
+    /// Lowest version in the answer to ApiVersions.
+    pub advertised_min: i16,
+    /// Lowest version that is answered.
+    pub min: i16,
+    pub max: i16,
+    pub shape: &'static Shape,
+}
+
+const fn api(key: i16, name: &'static str, min: i16, max: i16, shape: &'static Shape) -> Api {
+    Api { key, name, advertised_min: min, min, max, shape }
+}
+
+/// All that is advertised, by key.
+pub(crate) static APIS: &[Api] = &[
+    // Old librdkafka believes in gzip, snappy and lz4 only where Produce 0 is offered. None sends it.
+    Api { advertised_min: 0, ..api(0, "produce", 3, 12, &shape_of::PRODUCE) },
+    api(1, "fetch", 4, 12, &shape_of::FETCH),
+    api(2, "list_offsets", 1, 10, &shape_of::LIST_OFFSETS),
+    api(3, "metadata", 0, 13, &shape_of::METADATA),
+    api(8, "offset_commit", 2, 9, &shape_of::OFFSET_COMMIT),
+    api(9, "offset_fetch", 1, 9, &shape_of::OFFSET_FETCH),
+    api(10, "find_coordinator", 0, 4, &shape_of::FIND_COORDINATOR),
+    api(11, "join_group", 0, 9, &shape_of::JOIN_GROUP),
+    api(12, "heartbeat", 0, 4, &shape_of::HEARTBEAT),
+    api(13, "leave_group", 0, 5, &shape_of::LEAVE_GROUP),
+    api(14, "sync_group", 0, 5, &shape_of::SYNC_GROUP),
+    api(15, "describe_groups", 0, 6, &shape_of::DESCRIBE_GROUPS),
+    api(16, "list_groups", 0, 5, &shape_of::LIST_GROUPS),
+    api(18, "api_versions", 0, 4, &shape_of::API_VERSIONS),
+    api(19, "create_topics", 2, 7, &shape_of::CREATE_TOPICS),
+    api(20, "delete_topics", 1, 6, &shape_of::DELETE_TOPICS),
+    api(21, "delete_records", 0, 2, &shape_of::DELETE_RECORDS),
+    api(22, "init_producer_id", 0, 5, &shape_of::INIT_PRODUCER_ID),
+    api(23, "offset_for_leader_epoch", 2, 4, &shape_of::OFFSET_FOR_LEADER_EPOCH),
+    api(29, "describe_acls", 1, 3, &shape_of::DESCRIBE_ACLS),
+    api(32, "describe_configs", 1, 4, &shape_of::DESCRIBE_CONFIGS),
+    api(33, "alter_configs", 0, 2, &shape_of::ALTER_CONFIGS),
+    api(35, "describe_log_dirs", 1, 4, &shape_of::DESCRIBE_LOG_DIRS),
+    api(37, "create_partitions", 0, 3, &shape_of::CREATE_PARTITIONS),
+    api(42, "delete_groups", 0, 2, &shape_of::DELETE_GROUPS),
+    api(43, "elect_leaders", 0, 2, &shape_of::ELECT_LEADERS),
+    api(44, "incremental_alter_configs", 0, 1, &shape_of::INCREMENTAL_ALTER_CONFIGS),
+    api(46, "list_partition_reassignments", 0, 0, &shape_of::LIST_PARTITION_REASSIGNMENTS),
+    api(47, "offset_delete", 0, 0, &shape_of::OFFSET_DELETE),
+    api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
+];
+
+pub(crate) const PRODUCE: i16 = 0;
+const FETCH: i16 = 1;
+const JOIN_GROUP: i16 = 11;
+const SYNC_GROUP: i16 = 14;
+const API_VERSIONS: i16 = 18;
+
+pub(crate) fn name_of(key: i16) -> &'static str {
+    find(key).map_or("unknown", |api| api.name)
+}
+
+fn find(key: i16) -> Option<&'static Api> {
+    APIS.binary_search_by_key(&key, |api| api.key).ok().and_then(|i| APIS.get(i))
+}
+
+/// Whether an answer to this may wait for others, so that it is given up when the peer is gone.
+pub(crate) fn waits(key: i16) -> bool {
+    matches!(key, FETCH | JOIN_GROUP | SYNC_GROUP)
+}
+
+/// What every API may use.
+pub(crate) struct Shared {
+    pub storage: Storage,
+    pub groups: Coordinator,
+    pub settings: ServerSettings,
+    pub guard: Arc<dyn TopicGuard>,
+    pub metrics: Arc<Metrics>,
+    /// Permits for reads that may have to go to disk.
+    pub disk_reads: Semaphore,
+    /// Permits for bytes of requests.
+    pub requests_bytes: Arc<Semaphore>,
+}
+
+/// The two ends of the connection that a request came over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub remote: SocketAddr,
+    pub local: SocketAddr,
+}
+
+/// A request whose body passed its shape's check.
+pub(crate) struct Request {
+    pub head: RequestHead,
+    pub body: Bytes,
+    api: &'static Api,
+}
+
+pub(crate) type Later = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// How far a request has come.
+pub(crate) enum Stage {
+    Done(Reply),
+    /// Its place in the log is fixed, so that the next one may begin; the answer follows.
+    Later(Later),
+}
+
+impl Request {
+    /// Reads a frame. An unknown version of ApiVersions comes out as a request of version 0 with `Reply` ready.
+    pub fn read(mut frame: Bytes, settings: &ServerSettings) -> Result<Result<Self, Reply>, Error> {
+        let mut head = RequestHead::begin(&mut frame)?;
+        let Some(api) = find(head.key) else {
+            return Err(Error::malformed(format!("api {} is not known here", head.key)));
+        };
+        if head.version < api.min || head.version > api.max {
+            if api.key == API_VERSIONS {
+                head.version = 0;
+                return Ok(Err(k18_api_versions::unsupported(&head)?));
+            }
+            let (name, version, min, max) = (api.name, head.version, api.min, api.max);
+            return Err(Error::malformed(format!("version {version} of \"{name}\" is not one of {min} to {max}")));
+        }
+        head.finish(&mut frame, head.version >= api.shape.flexible, settings.request_elements_max)?;
+        api.shape.check(head.version, &frame, settings.request_elements_max)?;
+        Ok(Ok(Self { head, body: frame, api }))
+    }
+
+    fn decode<T: Decodable>(&self) -> Result<T, Error> {
+        T::decode(&mut self.body.clone(), self.head.version)
+            .map_err(|e| Error::malformed(format!("a \"{}\" request cannot be read: {e}", self.api.name)))
+    }
+
+    /// Whether the response's header ends with tagged fields. That of ApiVersions never does.
+    fn flexible_head(&self) -> bool {
+        self.head.version >= self.api.shape.flexible && self.api.key != API_VERSIONS
+    }
+
+    fn respond<T: Encodable>(&self, message: &T) -> Result<Reply, Error> {
+        Response::of(&self.head, self.flexible_head(), message).map(Reply::Response)
+    }
+
+    fn client_id(&self) -> &str {
+        self.head.client_id.as_deref().unwrap_or_default()
+    }
+}
+
+/// Answers a request, or brings it as far as the next one may begin.
+pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request) -> Stage {
+    let result = match request.head.key {
+        0 => return k00_produce::handle(&shared, request).await,
+        1 => k01_fetch::handle(&shared, &request).await,
+        2 => k02_list_offsets::handle(&shared, &request).await,
+        3 => k03_metadata::handle(&shared, &peer, &request).await,
+        8 => k08_offset_commit::handle(&shared, &request).await,
+        9 => k09_offset_fetch::handle(&shared, &request),
+        10 => k10_find_coordinator::handle(&shared, &peer, &request),
+        11 => k11_join_group::handle(&shared, &peer, &request).await,
+        12 => k12_heartbeat::handle(&shared, &request),
+        13 => k13_leave_group::handle(&shared, &request),
+        14 => k14_sync_group::handle(&shared, &request).await,
+        15 => k15_describe_groups::handle(&shared, &request),
+        16 => k16_list_groups::handle(&shared, &request),
+        18 => k18_api_versions::handle(&request),
+        19 => k19_create_topics::handle(&shared, &request).await,
+        20 => k20_delete_topics::handle(&shared, &request).await,
+        21 => k21_delete_records::handle(&shared, &request).await,
+        22 => k22_init_producer_id::handle(&shared, &request).await,
+        23 => k23_offset_for_leader_epoch::handle(&shared, &request),
+        29 => k29_describe_acls::handle(&request),
+        32 => k32_describe_configs::handle(&shared, &peer, &request),
+        33 => k33_alter_configs::handle(&shared, &request).await,
+        35 => k35_describe_log_dirs::handle(&shared, &request).await,
+        37 => k37_create_partitions::handle(&shared, &request).await,
+        42 => k42_delete_groups::handle(&shared, &request).await,
+        43 => k43_elect_leaders::handle(&shared, &request),
+        44 => k44_incremental_alter_configs::handle(&shared, &request).await,
+        46 => k46_list_partition_reassignments::handle(&request),
+        47 => k47_offset_delete::handle(&shared, &request).await,
+        60 => k60_describe_cluster::handle(&shared, &peer, &request),
+        key => Err(Error::malformed(format!("api {key} is not known here"))),
+    };
+    Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))
+}
+
+/// A refusal as it goes into a response: the code, and a sentence where the response has room for one.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    pub error: ResponseError,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(error: ResponseError, message: impl Into<String>) -> Self {
+        Self { error, message: message.into() }
+    }
+
+    pub fn code(&self) -> i16 {
+        self.error.code()
+    }
+}
+
+impl From<StorageError> for Refusal {
+    fn from(error: StorageError) -> Self {
+        Self { error: code_of(&error), message: error.to_string() }
+    }
+}
+
+impl From<GroupError> for Refusal {
+    fn from(error: GroupError) -> Self {
+        let error = code_of_group(error);
+        Self { error, message: error.to_string() }
+    }
+}
+
+/// Kafka's code for what storage says.
+pub(crate) fn code_of(error: &StorageError) -> ResponseError {
+    match error {
+        StorageError::UnknownTopicOrPartition(_) => ResponseError::UnknownTopicOrPartition,
+        StorageError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
+        StorageError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        StorageError::CorruptMessage(_) => ResponseError::CorruptMessage,
+        StorageError::MessageTooLarge { .. } => ResponseError::MessageTooLarge,
+        StorageError::RecordListTooLarge { .. } => ResponseError::RecordListTooLarge,
+        StorageError::InvalidRecord { .. } => ResponseError::InvalidRecord,
+        StorageError::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,
+        StorageError::UnsupportedCompression(_) => ResponseError::UnsupportedCompressionType,
+        StorageError::InvalidProducerEpoch(_) => ResponseError::InvalidProducerEpoch,
+        StorageError::OutOfOrderSequence(_) => ResponseError::OutOfOrderSequenceNumber,
+        StorageError::InvalidTxnState(_) => ResponseError::InvalidTxnState,
+        StorageError::InvalidTopic(_) => ResponseError::InvalidTopicException,
+        StorageError::TopicExists(_) => ResponseError::TopicAlreadyExists,
+        StorageError::InvalidPartitions(_) => ResponseError::InvalidPartitions,
+        StorageError::InvalidReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
+        StorageError::InvalidConfig(_) => ResponseError::InvalidConfig,
+        StorageError::InvalidRequest(_) => ResponseError::InvalidRequest,
+        StorageError::Unavailable(_) | StorageError::Closed | StorageError::Corrupt(_) => {
+            ResponseError::KafkaStorageError
+        }
+    }
+}
+
+/// Kafka's code for what a group says.
+pub(crate) fn code_of_group(error: GroupError) -> ResponseError {
+    match error {
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::UnknownMember => ResponseError::UnknownMemberId,
+        GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
+        GroupError::FencedInstance => ResponseError::FencedInstanceId,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::GroupFull | GroupError::TooMany => ResponseError::GroupMaxSizeReached,
+        GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
+        GroupError::GroupNotFound => ResponseError::GroupIdNotFound,
+        GroupError::QueryGroup => ResponseError::GroupAuthorizationFailed,
+        GroupError::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+        GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::NotPersisted => ResponseError::CoordinatorNotAvailable,
+    }
+}
+
+fn group_code(result: Result<(), GroupError>) -> i16 {
+    result.map_or_else(|e| code_of_group(e).code(), |()| 0)
+}

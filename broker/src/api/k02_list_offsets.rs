@@ -1,0 +1,71 @@
+//! ListOffsets (2), versions 1 to 10.
+//!
+//! -1 the end (the last stable offset for read_committed), -2 the start, -3 the record with the greatest timestamp, -4
+//! the start again as nothing is tiered, -5 nothing for the same reason; otherwise the first record at or past a time.
+//! Ignored: replica_id, timeout_ms.
+
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+
+use super::topics::{check_epoch, partition};
+use super::{Refusal, Request, Shared};
+use crate::storage::{ListedOffset, OffsetQuery, Storage};
+use crate::wire::{Error, Reply};
+
+const NOTHING: ListedOffset = ListedOffset { offset: -1, timestamp: -1, leader_epoch: -1 };
+
+pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Reply, Error> {
+    let asked: ListOffsetsRequest = request.decode()?;
+    let version = request.head.version;
+    let on_disk = |p: &ListOffsetsPartition| p.timestamp >= 0 || p.timestamp == -3;
+    if !asked.topics.iter().flat_map(|t| &t.partitions).any(on_disk) {
+        return request.respond(&answer(&shared.storage, &asked, version));
+    }
+    let gone = || Error::malformed("the server is shutting down");
+    let _permit = shared.disk_reads.acquire().await.map_err(|_| gone())?;
+    let storage = shared.storage.clone();
+    let task = tokio::task::spawn_blocking(move || answer(&storage, &asked, version));
+    request.respond(&task.await.map_err(|_| gone())?)
+}
+
+fn answer(storage: &Storage, asked: &ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+    let committed = asked.isolation_level == 1;
+    let topics = asked.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|p| {
+            let response = ListOffsetsPartitionResponse::default().with_partition_index(p.partition_index);
+            match look(storage, &topic.name, p, committed) {
+                Ok(found) => {
+                    let epoch = if version >= 4 { found.leader_epoch } else { -1 };
+                    response.with_offset(found.offset).with_timestamp(found.timestamp).with_leader_epoch(epoch)
+                }
+                Err(refusal) => {
+                    response.with_error_code(refusal.code()).with_offset(-1).with_timestamp(-1).with_leader_epoch(-1)
+                }
+            }
+        });
+        ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
+    });
+    ListOffsetsResponse::default().with_topics(topics.collect())
+}
+
+fn look(storage: &Storage, name: &str, asked: &ListOffsetsPartition, committed: bool) -> Result<ListedOffset, Refusal> {
+    let (_, id) = partition(storage, name, asked.partition_index)?;
+    check_epoch(storage, asked.current_leader_epoch)?;
+    let query = match asked.timestamp {
+        -1 if committed => OffsetQuery::LatestStable,
+        -1 => OffsetQuery::Latest,
+        -2 | -4 => OffsetQuery::Earliest,
+        -3 => OffsetQuery::MaxTimestamp,
+        -5 => return Ok(NOTHING),
+        time if time >= 0 => OffsetQuery::Timestamp(time),
+        other => {
+            let message = format!("{other} is not a time, nor one of -1 to -5");
+            return Err(Refusal::new(ResponseError::UnsupportedVersion, message));
+        }
+    };
+    Ok(storage.list_offset(id, query)?)
+}

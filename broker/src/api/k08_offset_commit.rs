@@ -1,0 +1,66 @@
+//! OffsetCommit (8), versions 2 to 9.
+//!
+//! All offsets of a request are written at once. Partitions that do not exist and texts that are too long fail by
+//! themselves. Groups of queries are read-only. retention_time_ms (v2 to v4) is honoured.
+
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+
+use super::topics::partition;
+use super::{Request, Shared, code_of_group};
+use crate::groups::{Committed, GroupError, OffsetKey};
+use crate::wire::{Error, Reply};
+
+pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: OffsetCommitRequest = request.decode()?;
+    let now = shared.groups.time();
+    let expires_at = match asked.retention_time_ms {
+        ms if ms >= 0 => now.saturating_add(ms),
+        _ => -1,
+    };
+    let metadata_max = shared.settings.groups.offset_metadata_bytes_max;
+    let mut offsets = Vec::new();
+    let mut codes = Vec::new();
+    for topic in &asked.topics {
+        for p in &topic.partitions {
+            let metadata = p.committed_metadata.as_deref().unwrap_or_default();
+            let checked = match partition(&shared.storage, &topic.name, p.partition_index) {
+                Err(refusal) => Err(refusal.code()),
+                Ok(_) if metadata.len() > metadata_max => Err(code_of_group(GroupError::OffsetMetadataTooLarge).code()),
+                Ok((found, _)) => Ok(found.id),
+            };
+            if let Ok(topic_id) = checked {
+                let key = OffsetKey { topic: topic.name.to_string(), partition: p.partition_index };
+                let committed = Committed {
+                    topic_id,
+                    offset: p.committed_offset,
+                    leader_epoch: p.committed_leader_epoch,
+                    metadata: metadata.to_owned(),
+                    committed_at: now,
+                    expires_at,
+                };
+                offsets.push((key, committed));
+            }
+            codes.push(checked.err());
+        }
+    }
+    let result = if asked.group_id.is_empty() {
+        Err(GroupError::InvalidGroupId)
+    } else {
+        let (member, instance) = (&asked.member_id, asked.group_instance_id.as_deref());
+        shared.groups.commit(&asked.group_id, member, instance, asked.generation_id_or_member_epoch, offsets).await
+    };
+    let group_code = super::group_code(result);
+    let mut codes = codes.into_iter();
+    let topics = asked.topics.into_iter().map(|topic| {
+        let answer =
+            |(index, code): (i32, Option<i16>)| {
+                OffsetCommitResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_error_code(if group_code != 0 { group_code } else { code.unwrap_or(0) })
+            };
+        let partitions = topic.partitions.iter().map(|p| p.partition_index).zip(&mut codes).map(answer).collect();
+        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+    });
+    request.respond(&OffsetCommitResponse::default().with_topics(topics.collect()))
+}

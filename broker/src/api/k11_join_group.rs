@@ -1,0 +1,60 @@
+//! JoinGroup (11), versions 0 to 9. The answer waits until the generation begins.
+//!
+//! From v4 on a member without an id is told one first; from v9 on a static leader may be told to leave the assignment
+//! as it is. v0 has no rebalance timeout: the session's counts. Ignored: reason.
+
+use bytes::Bytes;
+use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
+use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
+use uuid::Uuid;
+
+use super::{Peer, Request, Shared, code_of_group};
+use crate::groups::JoinRequest;
+use crate::wire::{Error, Reply, text};
+
+pub(super) async fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<Reply, Error> {
+    let version = request.head.version;
+    let asked: JoinGroupRequest = request.decode()?;
+    let instance_id = asked.group_instance_id.as_ref().map(ToString::to_string);
+    let prefix = instance_id.as_deref().unwrap_or(request.client_id());
+    // What is kept is copied: it would keep the whole frame otherwise.
+    let protocols = asked.protocols.iter().map(|p| (p.name.to_string(), Bytes::copy_from_slice(&p.metadata)));
+    let join = JoinRequest {
+        group: asked.group_id.to_string(),
+        member_id: asked.member_id.to_string(),
+        client_id: request.client_id().to_owned(),
+        client_host: format!("/{}", peer.remote.ip().to_canonical()),
+        session_timeout_ms: asked.session_timeout_ms,
+        rebalance_timeout_ms: if version == 0 { asked.session_timeout_ms } else { asked.rebalance_timeout_ms },
+        protocol_type: asked.protocol_type.to_string(),
+        protocols: protocols.collect(),
+        id_required: version >= 4,
+        can_skip_assignment: version >= 9,
+        new_id: format!("{prefix}-{}", Uuid::new_v4()),
+        instance_id,
+    };
+    let response = match shared.groups.join(join).await {
+        Ok(answer) => {
+            let members = answer.members.into_iter().map(|m| {
+                JoinGroupResponseMember::default()
+                    .with_member_id(text(&m.id))
+                    .with_group_instance_id(m.instance_id.filter(|_| version >= 5).map(|i| text(&i)))
+                    .with_metadata(m.metadata)
+            });
+            JoinGroupResponse::default()
+                .with_generation_id(answer.generation)
+                .with_protocol_type(Some(text(&answer.protocol_type)))
+                .with_protocol_name(Some(text(&answer.protocol)))
+                .with_leader(text(&answer.leader))
+                .with_skip_assignment(answer.skip_assignment)
+                .with_member_id(text(&answer.member_id))
+                .with_members(members.collect())
+        }
+        Err(refused) => JoinGroupResponse::default()
+            .with_error_code(code_of_group(refused.error).code())
+            .with_generation_id(-1)
+            .with_protocol_name((version < 7).then(|| text("")))
+            .with_member_id(text(&refused.member_id)),
+    };
+    request.respond(&response)
+}

@@ -1,0 +1,42 @@
+//! DescribeGroups (15), versions 0 to 6. A group that is not there is "Dead"; from v6 on with an error.
+
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
+
+use super::topics::{GROUP_OPERATIONS, NOT_ASKED};
+use super::{Request, Shared, code_of_group};
+use crate::groups::GroupError;
+use crate::wire::{Error, Reply, text};
+
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: DescribeGroupsRequest = request.decode()?;
+    let operations = if asked.include_authorized_operations { GROUP_OPERATIONS } else { NOT_ASKED };
+    let groups = asked.groups.into_iter().map(|id| {
+        let found = shared.groups.describe(&id);
+        let group = DescribedGroup::default().with_group_id(id).with_authorized_operations(operations);
+        let Some(found) = found else {
+            let group = group.with_group_state(text("Dead"));
+            return match request.head.version {
+                0..6 => group,
+                _ => group
+                    .with_error_code(code_of_group(GroupError::GroupNotFound).code())
+                    .with_error_message(Some(text("there is no such group"))),
+            };
+        };
+        let members = found.members.into_iter().map(|m| {
+            DescribedGroupMember::default()
+                .with_member_id(text(&m.id))
+                .with_group_instance_id(m.instance_id.map(|i| text(&i)))
+                .with_client_id(text(&m.client_id))
+                .with_client_host(text(&m.client_host))
+                .with_member_metadata(m.metadata)
+                .with_member_assignment(m.assignment)
+        });
+        group
+            .with_group_state(text(found.state.name()))
+            .with_protocol_type(text(&found.protocol_type))
+            .with_protocol_data(text(&found.protocol))
+            .with_members(members.collect())
+    });
+    request.respond(&DescribeGroupsResponse::default().with_groups(groups.collect()))
+}

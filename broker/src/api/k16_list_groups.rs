@@ -1,0 +1,28 @@
+//! ListGroups (16), versions 0 to 5. Filters by state (v4) and type (v5) regardless of case; all groups are "classic".
+
+use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
+
+use super::{Request, Shared};
+use crate::wire::{Error, Reply, text};
+
+const TYPE: &str = "classic";
+
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: ListGroupsRequest = request.decode()?;
+    let passes = |filter: &[kafka_protocol::protocol::StrBytes], value: &str| {
+        filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
+    };
+    let groups = shared
+        .groups
+        .list()
+        .into_iter()
+        .filter(|g| passes(&asked.states_filter, g.state.name()) && passes(&asked.types_filter, TYPE));
+    let version = request.head.version;
+    let groups = groups.map(|g| {
+        let listed = ListedGroup::default().with_group_id(text(&g.group)).with_protocol_type(text(&g.protocol_type));
+        let listed = if version >= 4 { listed.with_group_state(text(g.state.name())) } else { listed };
+        if version >= 5 { listed.with_group_type(text(TYPE)) } else { listed }
+    });
+    request.respond(&ListGroupsResponse::default().with_groups(groups.collect()))
+}

@@ -1,0 +1,121 @@
+//! CreateTopics (19), versions 2 to 7. Every topic succeeds or fails by itself.
+//!
+//! Assignments are accepted where they name this broker alone for each partition. Ignored: timeout_ms.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse};
+use millpond_types::ports::TopicSpec;
+use uuid::Uuid;
+
+use super::config_entries::{SOURCE_DEFAULT, SOURCE_TOPIC, value_of};
+use super::{Refusal, Request, Shared};
+use crate::configs::TOPIC_CONFIGS;
+use crate::storage::Topic;
+use crate::wire::{Error, Reply, text};
+
+pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: CreateTopicsRequest = request.decode()?;
+    let mut seen = BTreeSet::new();
+    let twice: BTreeSet<String> =
+        asked.topics.iter().filter(|t| !seen.insert(t.name.as_str())).map(|t| t.name.to_string()).collect();
+    let mut results: Vec<CreatableTopicResult> = Vec::with_capacity(asked.topics.len());
+    let mut refused = BTreeSet::new();
+    for topic in &asked.topics {
+        if twice.contains(topic.name.as_str()) {
+            if refused.insert(topic.name.as_str()) {
+                let message = "the request names this topic more than once";
+                results.push(failure(topic, &Refusal::new(ResponseError::InvalidRequest, message)));
+            }
+            continue;
+        }
+        results.push(match create(shared, topic, asked.validate_only).await {
+            Ok(mut result) => {
+                if request.head.version < 5 {
+                    result.configs = None;
+                }
+                result.with_name(topic.name.clone())
+            }
+            Err(refusal) => failure(topic, &refusal),
+        });
+    }
+    request.respond(&CreateTopicsResponse::default().with_topics(results))
+}
+
+fn failure(topic: &CreatableTopic, refusal: &Refusal) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(topic.name.clone())
+        .with_error_code(refusal.code())
+        .with_error_message(Some(text(&refusal.message)))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_configs(Some(Vec::new()))
+}
+
+async fn create(shared: &Shared, asked: &CreatableTopic, validate_only: bool) -> Result<CreatableTopicResult, Refusal> {
+    let mut configs = BTreeMap::new();
+    for config in &asked.configs {
+        let value = config.value.as_ref().ok_or_else(|| {
+            let message = format!("topic setting \"{}\" has no value", config.name.as_str());
+            Refusal::new(ResponseError::InvalidConfig, message)
+        })?;
+        configs.insert(config.name.to_string(), value.to_string());
+    }
+    let (partitions, replicas) = if asked.assignments.is_empty() {
+        (asked.num_partitions, asked.replication_factor)
+    } else {
+        assigned(shared, asked)?
+    };
+    let spec = TopicSpec { name: asked.name.to_string(), partitions, replicas, configs };
+    if validate_only {
+        shared.storage.check_topic(&spec)?;
+        let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
+        let entries = TOPIC_CONFIGS.iter().map(|config| match spec.configs.get(config.name) {
+            Some(value) => entry(config.name, value, SOURCE_TOPIC),
+            None => entry(config.name, config.default, SOURCE_DEFAULT),
+        });
+        return Ok(result(Uuid::nil(), count, replicas.max(1), entries.collect()));
+    }
+    let topic = shared.storage.create_topic(spec).await?;
+    Ok(describe(&topic))
+}
+
+/// Partitions and replicas by explicit assignments.
+fn assigned(shared: &Shared, asked: &CreatableTopic) -> Result<(i32, i16), Refusal> {
+    let node = BrokerId(shared.storage.node_id());
+    let mut indexes: Vec<i32> = asked.assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    let in_order = indexes.iter().zip(0..).all(|(index, expected)| *index == expected);
+    if !in_order || asked.assignments.iter().any(|a| a.broker_ids != [node]) {
+        let message = format!("partitions 0 and up must each be assigned to broker {} alone", node.0);
+        return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message));
+    }
+    if asked.num_partitions != -1 || asked.replication_factor != -1 {
+        let message = "with assignments, the partition count and the replication factor must be -1";
+        return Err(Refusal::new(ResponseError::InvalidRequest, message));
+    }
+    Ok((indexes.len() as i32, 1))
+}
+
+fn describe(topic: &Topic) -> CreatableTopicResult {
+    let entries = TOPIC_CONFIGS.iter().map(|config| {
+        let (value, source) = value_of(topic, config);
+        entry(config.name, value, source)
+    });
+    result(Uuid::from_bytes(topic.id.0), topic.partition_count(), topic.replicas, entries.collect())
+}
+
+fn entry(name: &str, value: &str, source: i8) -> CreatableTopicConfigs {
+    CreatableTopicConfigs::default().with_name(text(name)).with_value(Some(text(value))).with_config_source(source)
+}
+
+fn result(id: Uuid, partitions: i32, replicas: i16, configs: Vec<CreatableTopicConfigs>) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_topic_id(id)
+        .with_num_partitions(partitions)
+        .with_replication_factor(replicas)
+        .with_configs(Some(configs))
+}

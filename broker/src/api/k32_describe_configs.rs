@@ -1,0 +1,63 @@
+//! DescribeConfigs (32), versions 1 to 4: topics and this broker, all settings with their defaults.
+//!
+//! Other kinds of resources, among them the broker's loggers, are refused.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+
+use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_topic};
+use super::topics::advertised;
+use super::{Peer, Refusal, Request, Shared};
+use crate::wire::{Error, Reply, text};
+
+pub(super) fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<Reply, Error> {
+    let asked: DescribeConfigsRequest = request.decode()?;
+    let results = asked.resources.iter().map(|resource| {
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match entries(shared, peer, resource, &asked) {
+            Ok(configs) => result.with_configs(configs),
+            Err(refusal) => result.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
+        }
+    });
+    request.respond(&DescribeConfigsResponse::default().with_results(results.collect()))
+}
+
+fn entries(
+    shared: &Shared,
+    peer: &Peer,
+    resource: &DescribeConfigsResource,
+    asked: &DescribeConfigsRequest,
+) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
+    let name = resource.resource_name.as_str();
+    let only: Option<Vec<&str>> =
+        resource.configuration_keys.as_ref().map(|keys| keys.iter().map(|key| key.as_str()).collect());
+    match resource.resource_type {
+        RESOURCE_TOPIC => {
+            let topic = shared.storage.find_topic(name).ok_or_else(|| {
+                Refusal::new(ResponseError::UnknownTopicOrPartition, format!("there is no topic \"{name}\""))
+            })?;
+            Ok(of_topic(&topic, only.as_deref(), asked.include_synonyms, asked.include_documentation))
+        }
+        RESOURCE_BROKER => {
+            let node = shared.storage.node_id().to_string();
+            if name.is_empty() {
+                // Settings for all brokers that were made while running: there are none.
+                return Ok(Vec::new());
+            }
+            if name != node {
+                let message = format!("there is no broker \"{name}\", only \"{node}\"");
+                return Err(Refusal::new(ResponseError::InvalidRequest, message));
+            }
+            let (host, port) = advertised(shared, peer);
+            Ok(of_broker(shared, &format!("PLAINTEXT://{host}:{port}"), only.as_deref()))
+        }
+        other => {
+            let message = format!("resources of type {other} have no settings here");
+            Err(Refusal::new(ResponseError::InvalidRequest, message))
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! IncrementalAlterConfigs (44), versions 0 and 1: sets, deletes, and appends to or takes from settings that are lists.
+
+use std::collections::BTreeSet;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+
+use super::k33_alter_configs::{replace, topic_of};
+use super::{Refusal, Request, Shared};
+use crate::configs::{ConfigKind, topic_config};
+use crate::wire::{Error, Reply, text};
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: IncrementalAlterConfigsRequest = request.decode()?;
+    let mut responses = Vec::with_capacity(asked.resources.len());
+    for resource in &asked.resources {
+        let response = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        responses.push(match alter(shared, resource, asked.validate_only).await {
+            Ok(()) => response,
+            Err(refusal) => response.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
+        });
+    }
+    request.respond(&IncrementalAlterConfigsResponse::default().with_responses(responses))
+}
+
+async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
+    let topic = topic_of(shared, resource.resource_type, &resource.resource_name)?;
+    let mut configs = topic.configs.clone();
+    let mut seen = BTreeSet::new();
+    for change in &resource.configs {
+        let name = change.name.as_str();
+        if !seen.insert(name) {
+            let message = format!("the request changes \"{name}\" more than once");
+            return Err(Refusal::new(ResponseError::InvalidRequest, message));
+        }
+        let config = topic_config(name).ok_or_else(|| {
+            Refusal::new(ResponseError::InvalidConfig, format!("there is no topic setting \"{name}\""))
+        })?;
+        if change.config_operation == DELETE {
+            configs.remove(name);
+            continue;
+        }
+        let value = change.value.as_ref().ok_or_else(|| {
+            Refusal::new(ResponseError::InvalidConfig, format!("topic setting \"{name}\" has no value"))
+        })?;
+        let is_list = config.kind == ConfigKind::List;
+        let value = match change.config_operation {
+            SET => value.to_string(),
+            APPEND | SUBTRACT if !is_list => {
+                let message = format!("topic setting \"{name}\" is not a list to append to or to take from");
+                return Err(Refusal::new(ResponseError::InvalidConfig, message));
+            }
+            operation @ (APPEND | SUBTRACT) => {
+                let current = configs.get(name).map_or(config.default, String::as_str);
+                let mut items: Vec<&str> = split(current).collect();
+                for item in split(value) {
+                    match (operation, items.contains(&item)) {
+                        (APPEND, false) => items.push(item),
+                        (SUBTRACT, true) => items.retain(|i| *i != item),
+                        _ => {}
+                    }
+                }
+                items.join(",")
+            }
+            other => {
+                let message = format!("{other} is not an operation on a setting");
+                return Err(Refusal::new(ResponseError::InvalidRequest, message));
+            }
+        };
+        configs.insert(name.to_owned(), value);
+    }
+    replace(shared, &topic, configs, validate_only).await
+}
+
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty())
+}

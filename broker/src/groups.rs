@@ -1,0 +1,105 @@
+//! Consumer groups by Kafka's classic protocol: who is in, which generation it is, who reads what, and how far.
+//!
+//! [`machine`] is a plain state machine: a request and the time go in, answers and things to persist come out. It knows
+//! no clock, no socket and no storage; answers that must wait are parked under the caller's ticket. [`Coordinator`] is
+//! the async edge: it holds the machine behind a lock, runs its timers and writes what it says.
+//!
+//! Invariants: a member is answered exactly once per ticket; within a generation a partition has the owner that the
+//! leader gave it; an assignment is handed out only after it was persisted; a session does not end while its member
+//! is parked.
+
+mod coordinator;
+mod group;
+mod machine;
+mod member;
+mod offsets;
+mod record;
+#[cfg(test)]
+mod script;
+mod state;
+mod subscription;
+
+pub use coordinator::{Coordinator, GroupOffset, QueryGroups};
+pub use machine::{Described, DescribedMember, Effect, Listed, Machine, Ticket};
+pub use member::{JoinAnswer, JoinRequest, JoinedMember, LeaveRequest, SyncAnswer, SyncRequest};
+pub use offsets::{Committed, OffsetKey};
+pub use state::State;
+
+/// Limits and times of groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// How long the first member of an empty group waits for others; 0 suits one process and tests.
+    pub initial_rebalance_delay_ms: i64,
+    pub session_timeout_min_ms: i32,
+    pub session_timeout_max_ms: i32,
+    pub members_max: usize,
+    pub groups_max: usize,
+    /// Bytes of the text committed beside an offset.
+    pub offset_metadata_bytes_max: usize,
+    /// Offsets committed in one group.
+    pub group_offsets_max: usize,
+    /// How long offsets of a group without members are kept.
+    pub offsets_retention_ms: i64,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            initial_rebalance_delay_ms: 0,
+            session_timeout_min_ms: 100,
+            session_timeout_max_ms: 30 * 60 * 1000,
+            members_max: 10_000,
+            groups_max: 100_000,
+            offset_metadata_bytes_max: 4096,
+            group_offsets_max: 1_000_000,
+            offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+        }
+    }
+}
+
+/// Why a group said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupError {
+    InvalidGroupId,
+    InvalidSessionTimeout,
+    UnknownMember,
+    MemberIdRequired,
+    FencedInstance,
+    IllegalGeneration,
+    InconsistentProtocol,
+    RebalanceInProgress,
+    GroupFull,
+    NonEmptyGroup,
+    GroupNotFound,
+    /// Belongs to a query; read-only.
+    QueryGroup,
+    SubscribedToTopic,
+    OffsetMetadataTooLarge,
+    /// A limit on groups or offsets is reached.
+    TooMany,
+    /// What had to be persisted was not; asking again may help.
+    NotPersisted,
+}
+
+impl std::fmt::Display for GroupError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InvalidGroupId => "the group id is empty",
+            Self::InvalidSessionTimeout => "the session timeout is outside what is allowed",
+            Self::UnknownMember => "the group has no such member",
+            Self::MemberIdRequired => "join again with the member id that is given",
+            Self::FencedInstance => "another member has taken this instance id",
+            Self::IllegalGeneration => "the group is in another generation",
+            Self::InconsistentProtocol => "the members have no such protocol in common",
+            Self::RebalanceInProgress => "the group is rebalancing",
+            Self::GroupFull => "the group has as many members as it may have",
+            Self::NonEmptyGroup => "the group has members",
+            Self::GroupNotFound => "there is no such group",
+            Self::QueryGroup => "the group belongs to a query and is read-only",
+            Self::SubscribedToTopic => "a member of the group reads this topic",
+            Self::OffsetMetadataTooLarge => "the text beside the offset is too long",
+            Self::TooMany => "there are as many groups or offsets as there may be",
+            Self::NotPersisted => "the change could not be written",
+        })
+    }
+}

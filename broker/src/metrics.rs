@@ -1,0 +1,110 @@
+//! Counters of the protocol server. Counting is one relaxed addition; reading takes a [`Snapshot`].
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// API keys that are counted one by one; requests of others end their connection and count as errors.
+const KEYS: usize = 64;
+
+#[derive(Debug)]
+pub struct Metrics {
+    requests: [AtomicU64; KEYS],
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    connections: AtomicI64,
+    connections_total: AtomicU64,
+    connections_refused: AtomicU64,
+    malformed: AtomicU64,
+    panics: AtomicU64,
+    batches_refused: AtomicU64,
+}
+
+/// All counters at about one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Requests by API name, those that came at least once.
+    pub requests_total: Vec<(&'static str, u64)>,
+    pub bytes_in_total: u64,
+    pub bytes_out_total: u64,
+    pub connections: i64,
+    pub connections_total: u64,
+    /// Turned away because "connections_max" were open.
+    pub connections_refused_total: u64,
+    /// Connections ended because of what came over them.
+    pub malformed_total: u64,
+    /// Connections ended by a defect of ours.
+    pub panics_total: u64,
+    /// Batches of produce requests that were refused.
+    pub batches_refused_total: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: std::array::from_fn(|_| AtomicU64::new(0)),
+            bytes_in: AtomicU64::default(),
+            bytes_out: AtomicU64::default(),
+            connections: AtomicI64::default(),
+            connections_total: AtomicU64::default(),
+            connections_refused: AtomicU64::default(),
+            malformed: AtomicU64::default(),
+            panics: AtomicU64::default(),
+            batches_refused: AtomicU64::default(),
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn request(&self, key: i16, bytes: usize) {
+        if let Some(counter) = usize::try_from(key).ok().and_then(|key| self.requests.get(key)) {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.bytes_in.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn response(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connections.fetch_add(1, Relaxed);
+        self.connections_total.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.connections_refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn malformed(&self) {
+        self.malformed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn batch_refused(&self) {
+        self.batches_refused.fetch_add(1, Relaxed);
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let count = |(key, counter): (usize, &AtomicU64)| {
+            let count = counter.load(Relaxed);
+            (count > 0).then(|| (crate::api::name_of(key as i16), count))
+        };
+        Snapshot {
+            requests_total: self.requests.iter().enumerate().filter_map(count).collect(),
+            bytes_in_total: self.bytes_in.load(Relaxed),
+            bytes_out_total: self.bytes_out.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            connections_total: self.connections_total.load(Relaxed),
+            connections_refused_total: self.connections_refused.load(Relaxed),
+            malformed_total: self.malformed.load(Relaxed),
+            panics_total: self.panics.load(Relaxed),
+            batches_refused_total: self.batches_refused.load(Relaxed),
+        }
+    }
+}

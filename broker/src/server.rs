@@ -1,0 +1,239 @@
+//! Listening for Kafka clients: connections, their limits and their end.
+//!
+//! Here: accepting, reading and writing frames, order of answers, timeouts. Not here: what bytes mean (`wire`), what
+//! requests do (`api`).
+//!
+//! Invariants: responses of a connection go back in the order of its requests; what one connection sends or does
+//! cannot end another, nor the server; whatever is spawned here is awaited when the server shuts down.
+
+mod connection;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_types::{Clock, SystemClock};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, error, warn};
+
+use crate::api::{Peer, Shared};
+use crate::groups::{Coordinator, GroupSettings, QueryGroups};
+use crate::metrics::Metrics;
+use crate::storage::{Storage, StorageError};
+
+/// How long the listener rests when a connection cannot be accepted, as when files have run out.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Limits and times of the protocol server.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Host and port that clients are told; without it the address that they came in on.
+    pub advertised: Option<(String, u16)>,
+    /// Metadata requests create topics that they name, where they allow it.
+    pub auto_create_topics: bool,
+    pub connections_max: usize,
+    /// Largest request.
+    pub request_bytes_max: usize,
+    /// Largest number of array elements and tagged fields in a request.
+    pub request_elements_max: usize,
+    /// Bytes of all requests that are being received or answered.
+    pub requests_bytes_max: usize,
+    /// Produce requests of a connection whose batches are queued and whose answers are awaited.
+    pub pipelined_requests_max: usize,
+    /// Largest fetch answer, but for the batch that is always given.
+    pub fetch_bytes_max: usize,
+    /// Longest wait of a fetch, whatever is asked.
+    pub fetch_wait_max: Duration,
+    /// Reads from disk at a time.
+    pub disk_reads_max: usize,
+    /// A connection without any request is closed after this.
+    pub idle_timeout: Duration,
+    /// A request that has begun must be there after this.
+    pub receive_timeout: Duration,
+    /// A response must be taken within this.
+    pub write_timeout: Duration,
+    /// How long connections may finish what they are at when the server shuts down.
+    pub shutdown_timeout: Duration,
+    pub groups: GroupSettings,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            advertised: None,
+            auto_create_topics: true,
+            connections_max: 10_000,
+            request_bytes_max: 100 * 1024 * 1024,
+            request_elements_max: 100_000,
+            requests_bytes_max: 512 * 1024 * 1024,
+            pipelined_requests_max: 8,
+            fetch_bytes_max: 64 * 1024 * 1024,
+            fetch_wait_max: Duration::from_secs(60),
+            disk_reads_max: 16,
+            idle_timeout: Duration::from_secs(600),
+            receive_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            shutdown_timeout: Duration::from_secs(5),
+            groups: GroupSettings::default(),
+        }
+    }
+}
+
+/// What the rest of the program says about topics that clients want to change.
+pub trait TopicGuard: Send + Sync {
+    /// Why a client may not write to this topic; a table's sink, for instance.
+    fn refuse_write(&self, topic: &str) -> Option<String>;
+
+    /// Why a client may not delete this topic.
+    fn refuse_delete(&self, topic: &str) -> Option<String> {
+        let _ = topic;
+        None
+    }
+}
+
+/// Lets clients do everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoGuard;
+
+impl TopicGuard for NoGuard {
+    fn refuse_write(&self, _topic: &str) -> Option<String> {
+        None
+    }
+}
+
+/// What the rest of the program adds to the server.
+#[derive(Clone)]
+pub struct Hooks {
+    pub guard: Arc<dyn TopicGuard>,
+    /// Cursors of queries, shown as groups that nobody can join or change.
+    pub query_groups: Option<Arc<dyn QueryGroups>>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { guard: Arc::new(NoGuard), query_groups: None, clock: Arc::new(SystemClock) }
+    }
+}
+
+/// A server that runs.
+pub struct ServerHandle {
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    groups: Coordinator,
+    task: JoinHandle<()>,
+}
+
+impl ServerHandle {
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    pub fn groups(&self) -> &Coordinator {
+        &self.groups
+    }
+
+    /// Waits until the server has shut down: connections are closed, groups are written.
+    pub async fn join(self) {
+        if let Err(error) = self.task.await {
+            error!(%error, "the protocol server ended by a defect");
+        }
+    }
+}
+
+/// Serves Kafka clients until `shutdown` is done. Reads the groups first, which fails where storage does.
+pub async fn serve(
+    listener: TcpListener,
+    storage: Storage,
+    settings: ServerSettings,
+    hooks: Hooks,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<ServerHandle, StorageError> {
+    let address = listener.local_addr().map_err(|e| StorageError::Unavailable(format!("the listener is gone: {e}")))?;
+    let (groups_storage, groups_settings, clock) = (storage.clone(), settings.groups.clone(), hooks.clock.clone());
+    let queries = hooks.query_groups.clone();
+    let load = move || Coordinator::load(groups_storage, groups_settings, clock.as_ref(), queries);
+    let groups = tokio::task::spawn_blocking(load)
+        .await
+        .map_err(|e| StorageError::Unavailable(format!("groups were not read: {e}")))??;
+    let metrics = Arc::new(Metrics::default());
+    // One request must always fit.
+    let requests_bytes = settings.requests_bytes_max.max(settings.request_bytes_max).min(Semaphore::MAX_PERMITS);
+    let shared = Arc::new(Shared {
+        storage,
+        groups: groups.clone(),
+        disk_reads: Semaphore::new(settings.disk_reads_max),
+        requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
+        settings,
+        guard: hooks.guard,
+        metrics: Arc::clone(&metrics),
+    });
+    let task = spawn(run(listener, shared, shutdown));
+    Ok(ServerHandle { address, metrics, groups, task })
+}
+
+#[allow(clippy::disallowed_methods, reason = "the handle is awaited by ServerHandle::join")]
+fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(future)
+}
+
+async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<Output = ()> + Send) {
+    let (stop, stopping) = watch::channel(false);
+    let groups = spawn(shared.groups.clone().run(stopping.clone()));
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => reap(&shared, ended),
+            accepted = listener.accept() => match accepted {
+                Ok((socket, remote)) if connections.len() < shared.settings.connections_max => {
+                    let Ok(local) = socket.local_addr() else { continue };
+                    shared.metrics.connected();
+                    let peer = Peer { remote, local };
+                    connections.spawn(connection::run(socket, peer, Arc::clone(&shared), stopping.clone()));
+                }
+                Ok((socket, remote)) => {
+                    shared.metrics.refused();
+                    debug!(%remote, "connection refused: \"connections_max\" are open");
+                    drop(socket);
+                }
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let _nobody_left = stop.send(true);
+    let finish = async {
+        while let Some(ended) = connections.join_next().await {
+            reap(&shared, ended);
+        }
+    };
+    if tokio::time::timeout(shared.settings.shutdown_timeout, finish).await.is_err() {
+        debug!(connections = connections.len(), "connections cut off");
+        connections.shutdown().await;
+    }
+    if let Err(error) = groups.await {
+        error!(%error, "the group coordinator ended by a defect");
+    }
+}
+
+fn reap(shared: &Shared, ended: Result<(), tokio::task::JoinError>) {
+    shared.metrics.disconnected();
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        shared.metrics.panicked();
+        error!(%error, "a connection ended by a defect");
+    }
+}

@@ -1,0 +1,309 @@
+//! One connection: requests in, responses out, in order.
+//!
+//! A request is handled when the one before it is answered; only produce requests may follow each other while their
+//! batches are being committed, since their place in the log is fixed when they are queued. While requests are handled
+//! at most one more is read ahead.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::api::{self, Later, Peer, Request, Shared, Stage};
+use crate::wire::{Error, Frames, Reply};
+
+/// Pieces of a response that go to one system call.
+const PIECES_PER_WRITE: usize = 64;
+
+/// Why a connection ended.
+enum End {
+    /// The peer is done, or the server shuts down.
+    Quiet,
+    Io(io::Error),
+    Malformed(Error),
+    /// A request whose answer is the end of the connection.
+    Refused(String),
+    Timeout(&'static str),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+type Starting = Pin<Box<dyn Future<Output = Stage> + Send>>;
+
+/// An answer that is on its way, with the permit for its request's bytes.
+struct Awaited {
+    answer: Answer,
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Answer {
+    Ready(Option<Reply>),
+    Later(Later),
+}
+
+impl Awaited {
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Reply> {
+        match &mut self.answer {
+            Answer::Ready(reply) => match reply.take() {
+                Some(reply) => std::task::Poll::Ready(reply),
+                None => std::task::Poll::Pending,
+            },
+            Answer::Later(later) => later.as_mut().poll(cx),
+        }
+    }
+}
+
+/// What a connection is at when nothing happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Busy,
+    Idle,
+    Receiving,
+}
+
+struct Connection {
+    peer: Peer,
+    shared: Arc<Shared>,
+    frames: Frames,
+    /// Permit for the frame that comes next.
+    permit: Option<OwnedSemaphorePermit>,
+    /// The request that is being handled, its key and its permit.
+    starting: Option<(i16, Starting, OwnedSemaphorePermit)>,
+    awaited: VecDeque<Awaited>,
+    read_end: bool,
+    phase: Phase,
+    since: Instant,
+}
+
+pub(super) async fn run(mut socket: TcpStream, peer: Peer, shared: Arc<Shared>, stopping: watch::Receiver<bool>) {
+    let remote = peer.remote;
+    // Only a hint to the system; the connection works without.
+    let _hint = socket.set_nodelay(true);
+    let mut connection = Connection {
+        frames: Frames::new(shared.settings.request_bytes_max),
+        peer,
+        shared: Arc::clone(&shared),
+        permit: None,
+        starting: None,
+        awaited: VecDeque::new(),
+        read_end: false,
+        phase: Phase::Idle,
+        since: Instant::now(),
+    };
+    let (mut reader, mut writer) = socket.split();
+    match connection.serve(&mut reader, &mut writer, stopping).await {
+        End::Quiet => {}
+        End::Io(error) => debug!(%remote, %error, "connection lost"),
+        End::Malformed(error) => {
+            shared.metrics.malformed();
+            debug!(%remote, %error, "connection closed: malformed request");
+        }
+        End::Refused(reason) => debug!(%remote, reason, "connection closed"),
+        End::Timeout(what) => debug!(%remote, what, "connection closed: too slow"),
+    }
+}
+
+impl Connection {
+    async fn serve(
+        &mut self,
+        reader: &mut ReadHalf<'_>,
+        writer: &mut WriteHalf<'_>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> End {
+        loop {
+            if let Err(end) = self.step(reader, writer, &mut stopping).await {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for one thing to happen and does what follows from it.
+    async fn step(
+        &mut self,
+        reader: &mut ReadHalf<'_>,
+        writer: &mut WriteHalf<'_>,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Result<(), End> {
+        while self.start_next()? {}
+        let settings = &self.shared.settings;
+        let announced = self.frames.announced()?;
+        let ready = self.frames.ready()?;
+        let busy = self.starting.is_some() || !self.awaited.is_empty();
+        if self.read_end {
+            let waits = self.starting.as_ref().is_some_and(|(key, ..)| api::waits(*key));
+            if waits || (!busy && !(ready && self.permit.is_none())) {
+                return Err(End::Quiet);
+            }
+        }
+        let phase = match (busy, self.frames.is_empty()) {
+            (true, _) => Phase::Busy,
+            (false, true) => Phase::Idle,
+            (false, false) => Phase::Receiving,
+        };
+        if phase != self.phase || phase == Phase::Busy {
+            (self.phase, self.since) = (phase, Instant::now());
+        }
+        let (patience, what) = match phase {
+            Phase::Busy => (None, ""),
+            Phase::Idle => (Some(settings.idle_timeout), "idle"),
+            Phase::Receiving => (Some(settings.receive_timeout), "request not received"),
+        };
+        let until = self.since + patience.unwrap_or_default();
+        let bytes = announced.map_or(0, |length| u32::try_from(length).unwrap_or(u32::MAX));
+        tokio::select! {
+            biased;
+            reply = front(&mut self.awaited), if !self.awaited.is_empty() => {
+                let awaited = self.awaited.pop_front();
+                send(&self.shared, writer, reply).await?;
+                drop(awaited);
+            }
+            stage = started(&mut self.starting), if self.starting.is_some() => {
+                if let Some((_, _, permit)) = self.starting.take() {
+                    let answer = match stage {
+                        Stage::Done(reply) => Answer::Ready(Some(reply)),
+                        Stage::Later(later) => Answer::Later(later),
+                    };
+                    self.awaited.push_back(Awaited { answer, _permit: permit });
+                }
+            }
+            permit = Arc::clone(&self.shared.requests_bytes).acquire_many_owned(bytes),
+                if announced.is_some() && self.permit.is_none() =>
+            {
+                self.permit = Some(permit.map_err(|_| End::Quiet)?);
+            }
+            // Without a permit for what is announced no more of it is read.
+            read = reader.read_buf(self.frames.room()),
+                if !self.read_end && !ready && (announced.is_none() || self.permit.is_some()) =>
+            {
+                self.read_end = read? == 0;
+            }
+            () = tokio::time::sleep_until(until), if patience.is_some() => {
+                return Err(End::Timeout(what));
+            }
+            () = stopped(stopping) => return self.finish(writer).await,
+        }
+        Ok(())
+    }
+
+    /// Begins the next request if it is there and may begin. False: it is not, or may not.
+    fn start_next(&mut self) -> Result<bool, End> {
+        let follows = self.awaited.is_empty()
+            || (self.frames.peek_key() == Some(api::PRODUCE)
+                && self.awaited.len() < self.shared.settings.pipelined_requests_max);
+        if self.starting.is_some() || self.permit.is_none() || !follows {
+            return Ok(false);
+        }
+        let (Some(frame), Some(permit)) = (self.frames.take()?, self.permit.take()) else { return Ok(false) };
+        let size = frame.len();
+        match Request::read(frame, &self.shared.settings)? {
+            Ok(request) => {
+                let key = request.head.key;
+                self.shared.metrics.request(key, size);
+                let handling = api::handle(Arc::clone(&self.shared), self.peer, request);
+                self.starting = Some((key, Box::pin(handling), permit));
+            }
+            Err(reply) => self.awaited.push_back(Awaited { answer: Answer::Ready(Some(reply)), _permit: permit }),
+        }
+        Ok(true)
+    }
+
+    /// Answers what is being handled, unless it waits for others, and ends.
+    async fn finish(&mut self, writer: &mut WriteHalf<'_>) -> Result<(), End> {
+        while !self.awaited.is_empty() {
+            let reply = front(&mut self.awaited).await;
+            self.awaited.pop_front();
+            send(&self.shared, writer, reply).await?;
+        }
+        if self.starting.as_ref().is_some_and(|(key, ..)| !api::waits(*key)) {
+            let reply = match started(&mut self.starting).await {
+                Stage::Done(reply) => reply,
+                Stage::Later(later) => later.await,
+            };
+            send(&self.shared, writer, reply).await?;
+        }
+        Err(End::Quiet)
+    }
+}
+
+async fn send(shared: &Shared, writer: &mut WriteHalf<'_>, reply: Reply) -> Result<(), End> {
+    match reply {
+        Reply::Silent => Ok(()),
+        Reply::Close(reason) => Err(End::Refused(reason)),
+        Reply::Response(response) => {
+            let written = write_all(writer, response.pieces());
+            match tokio::time::timeout(shared.settings.write_timeout, written).await {
+                Err(_) => Err(End::Timeout("response not taken")),
+                Ok(result) => {
+                    result?;
+                    shared.metrics.response(response.size());
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error says that the server is gone, which is the same.
+    let _gone = stopping.wait_for(|stop| *stop).await.is_err();
+}
+
+async fn front(awaited: &mut VecDeque<Awaited>) -> Reply {
+    poll_fn(|cx| match awaited.front_mut() {
+        Some(first) => first.poll(cx),
+        None => std::task::Poll::Pending,
+    })
+    .await
+}
+
+async fn started(starting: &mut Option<(i16, Starting, OwnedSemaphorePermit)>) -> Stage {
+    poll_fn(|cx| match starting {
+        Some((_, stage, _)) => stage.as_mut().poll(cx),
+        None => std::task::Poll::Pending,
+    })
+    .await
+}
+
+/// Writes all pieces, several with one call.
+async fn write_all(writer: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
+    let (mut piece, mut offset) = (0, 0);
+    while piece < pieces.len() {
+        let rest = pieces.iter().skip(piece).take(PIECES_PER_WRITE).enumerate();
+        let slices: Vec<IoSlice<'_>> =
+            rest.map(|(i, p)| IoSlice::new(if i == 0 { p.get(offset..).unwrap_or_default() } else { p })).collect();
+        let mut written = writer.write_vectored(&slices).await?;
+        if written == 0 && slices.iter().any(|s| !s.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(current) = pieces.get(piece) {
+            let left = current.len() - offset;
+            if written < left {
+                offset += written;
+                break;
+            }
+            written -= left;
+            offset = 0;
+            piece += 1;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Responses as pieces of bytes, so that record data goes from storage to the socket without another copy.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::Encodable;
+
+use super::{Error, RequestHead};
+
+/// What goes back for a request.
+#[derive(Debug)]
+pub enum Reply {
+    Response(Response),
+    /// Nothing goes back (a produce with acks=0).
+    Silent,
+    /// The connection ends.
+    Close(String),
+}
+
+/// A response frame in pieces, its length in the first of them.
+#[derive(Debug, Default)]
+pub struct Response {
+    pieces: Vec<Bytes>,
+    size: usize,
+}
+
+impl Response {
+    /// The frame of a message that the codec encodes. `flexible`: the response header ends with tagged fields.
+    pub fn of<T: Encodable>(head: &RequestHead, flexible: bool, message: &T) -> Result<Self, Error> {
+        let failed = |e| Error::malformed(format!("response of api {} v{} not encoded: {e}", head.key, head.version));
+        let size = message.compute_size(head.version).map_err(failed)?;
+        let mut builder = Builder::new(head, flexible, size);
+        message.encode(builder.head(), head.version).map_err(failed)?;
+        builder.finish()
+    }
+
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Bytes of the frame, its length prefix included.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
+/// Builds a frame from small fields written in place and large pieces passed on.
+#[derive(Debug)]
+pub struct Builder {
+    current: BytesMut,
+    pieces: Vec<Bytes>,
+    size: usize,
+}
+
+impl Builder {
+    /// `size_hint`: bytes of the body that will be written in place.
+    pub fn new(head: &RequestHead, flexible: bool, size_hint: usize) -> Self {
+        let mut current = BytesMut::with_capacity(size_hint + 9);
+        current.put_i32(0);
+        current.put_i32(head.correlation_id);
+        if flexible {
+            current.put_u8(0);
+        }
+        Self { current, pieces: Vec::new(), size: 0 }
+    }
+
+    /// Where the next small field goes.
+    pub fn head(&mut self) -> &mut BytesMut {
+        &mut self.current
+    }
+
+    /// Adds bytes as they lie.
+    pub fn piece(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        let written = self.current.split().freeze();
+        self.size += written.len() + bytes.len();
+        self.pieces.push(written);
+        self.pieces.push(bytes);
+    }
+
+    pub fn finish(mut self) -> Result<Response, Error> {
+        self.size += self.current.len();
+        let length = i32::try_from(self.size - 4)
+            .map_err(|_| Error::malformed(format!("a response of {} bytes does not fit a frame", self.size)))?;
+        if self.pieces.is_empty() {
+            if let Some(prefix) = self.current.first_chunk_mut::<4>() {
+                *prefix = length.to_be_bytes();
+            }
+            return Ok(Response { pieces: vec![self.current.freeze()], size: self.size });
+        }
+        // The first piece is shared by now: its length goes before it as a piece of its own.
+        if let Some(first) = self.pieces.first_mut() {
+            *first = first.slice(4..);
+        }
+        if !self.current.is_empty() {
+            self.pieces.push(self.current.freeze());
+        }
+        self.pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()));
+        Ok(Response { pieces: self.pieces, size: self.size })
+    }
+}

@@ -1,0 +1,373 @@
+//! Walks a request's bytes by its shape before the codec sees them.
+//!
+//! The codec reserves memory for an array by the count on the wire, so that twenty bytes could ask for all memory there
+//! is and abort the process. What passes here has all the elements that its counts promise, no more of them than
+//! `elements_max` in all, and no length past its end; decoding it then allocates in proportion to what was checked.
+//!
+//! Invariant: every byte is read here as the codec reads it, or refused. Where the codec is lax (varints that are too
+//! long, a known tagged field of another length than it says) this is strict, so that the two cannot part ways.
+
+use super::Error;
+
+/// Versions of a request that has no flexible form.
+pub const NEVER: i16 = i16::MAX;
+
+pub struct Shape {
+    /// First version with compact lengths and tagged fields.
+    pub flexible: i16,
+    fields: &'static [Field],
+}
+
+pub struct Field {
+    name: &'static str,
+    kind: Kind,
+    since: i16,
+    until: i16,
+    tag: Option<u32>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Fixed(usize),
+    Text,
+    Blob,
+    List(&'static [Field]),
+    ListOf(&'static Kind),
+}
+
+pub const BOOL: Kind = Kind::Fixed(1);
+pub const I8: Kind = Kind::Fixed(1);
+pub const I16: Kind = Kind::Fixed(2);
+pub const I32: Kind = Kind::Fixed(4);
+pub const I64: Kind = Kind::Fixed(8);
+pub const UUID: Kind = Kind::Fixed(16);
+pub const TEXT: Kind = Kind::Text;
+pub const BLOB: Kind = Kind::Blob;
+
+pub const fn shape(flexible: i16, fields: &'static [Field]) -> Shape {
+    Shape { flexible, fields }
+}
+
+pub const fn field(name: &'static str, kind: Kind) -> Field {
+    Field { name, kind, since: 0, until: i16::MAX, tag: None }
+}
+
+pub const fn list(name: &'static str, fields: &'static [Field]) -> Field {
+    field(name, Kind::List(fields))
+}
+
+pub const fn list_of(name: &'static str, kind: &'static Kind) -> Field {
+    field(name, Kind::ListOf(kind))
+}
+
+impl Field {
+    pub const fn since(self, version: i16) -> Self {
+        Self { since: version, ..self }
+    }
+
+    pub const fn until(self, version: i16) -> Self {
+        Self { until: version, ..self }
+    }
+
+    /// Sent among the tagged fields, under this number.
+    pub const fn tag(self, tag: u32) -> Self {
+        Self { tag: Some(tag), ..self }
+    }
+
+    const fn has(&self, version: i16) -> bool {
+        self.since <= version && version <= self.until
+    }
+}
+
+impl Shape {
+    /// Accepts a body that the codec can decode without allocating for more than `elements_max` array elements and tagged
+    /// fields in all. Bytes past the end of the shape are left alone, as Kafka leaves them.
+    pub fn check(&self, version: i16, body: &[u8], elements_max: usize) -> Result<(), Error> {
+        let mut walk = Walk { rest: body, version, flexible: version >= self.flexible, elements_left: elements_max };
+        walk.fields(self.fields)
+    }
+}
+
+struct Walk<'a> {
+    rest: &'a [u8],
+    version: i16,
+    flexible: bool,
+    elements_left: usize,
+}
+
+impl Walk<'_> {
+    fn fields(&mut self, fields: &'static [Field]) -> Result<(), Error> {
+        let version = self.version;
+        for field in fields.iter().filter(|f| f.tag.is_none() && f.has(version)) {
+            self.kind(field.name, field.kind)?;
+        }
+        if self.flexible { self.tagged_fields(fields) } else { Ok(()) }
+    }
+
+    fn kind(&mut self, name: &'static str, kind: Kind) -> Result<(), Error> {
+        match kind {
+            Kind::Fixed(len) => self.skip(name, len),
+            Kind::Text => {
+                let len = if self.flexible { self.compact_len(name)? } else { self.short_len(name)? };
+                self.skip(name, len.unwrap_or(0))
+            }
+            Kind::Blob => {
+                let len = if self.flexible { self.compact_len(name)? } else { self.long_len(name)? };
+                self.skip(name, len.unwrap_or(0))
+            }
+            Kind::List(fields) => {
+                for _ in 0..self.count(name)? {
+                    self.fields(fields)?;
+                }
+                Ok(())
+            }
+            Kind::ListOf(kind) => {
+                for _ in 0..self.count(name)? {
+                    self.kind(name, *kind)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn tagged_fields(&mut self, fields: &'static [Field]) -> Result<(), Error> {
+        let count = self.varint("tagged fields")? as usize;
+        self.charge("tagged fields", count)?;
+        for _ in 0..count {
+            let tag = self.varint("tag")?;
+            let len = self.varint("tagged field")? as usize;
+            let before = self.rest.len();
+            match fields.iter().find(|f| f.tag == Some(tag) && f.has(self.version)) {
+                None => self.skip("tagged field", len)?,
+                Some(field) => {
+                    self.kind(field.name, field.kind)?;
+                    if before - self.rest.len() != len {
+                        return Err(Error::malformed(format!(
+                            "tagged field \"{}\" is not as long as it says",
+                            field.name
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many elements the array that begins here has; they are charged to the budget.
+    fn count(&mut self, name: &'static str) -> Result<usize, Error> {
+        let count = if self.flexible { self.compact_len(name)? } else { self.long_len(name)? }.unwrap_or(0);
+        self.charge(name, count)?;
+        Ok(count)
+    }
+
+    fn charge(&mut self, name: &'static str, count: usize) -> Result<(), Error> {
+        // Every element takes at least a byte.
+        if count > self.rest.len() {
+            let rest = self.rest.len();
+            return Err(Error::malformed(format!("\"{name}\" claims {count} elements with {rest} bytes left")));
+        }
+        match self.elements_left.checked_sub(count) {
+            Some(left) => self.elements_left = left,
+            None => return Err(Error::malformed("the request has more elements than \"request_elements_max\" allows")),
+        }
+        Ok(())
+    }
+
+    fn compact_len(&mut self, name: &'static str) -> Result<Option<usize>, Error> {
+        Ok(self.varint(name)?.checked_sub(1).map(|n| n as usize))
+    }
+
+    fn short_len(&mut self, name: &'static str) -> Result<Option<usize>, Error> {
+        let bytes = self.take::<2>(name)?;
+        non_negative(name, i16::from_be_bytes(bytes).into())
+    }
+
+    fn long_len(&mut self, name: &'static str) -> Result<Option<usize>, Error> {
+        let bytes = self.take::<4>(name)?;
+        non_negative(name, i32::from_be_bytes(bytes))
+    }
+
+    fn varint(&mut self, name: &'static str) -> Result<u32, Error> {
+        let mut value = 0u32;
+        for i in 0..5 {
+            let [byte] = self.take::<1>(name)?;
+            if i == 4 && byte > 0x0f {
+                break;
+            }
+            value |= u32::from(byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Error::malformed(format!("the varint at \"{name}\" does not fit 32 bits")))
+    }
+
+    fn take<const N: usize>(&mut self, name: &'static str) -> Result<[u8; N], Error> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| cut_short(name))?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn skip(&mut self, name: &'static str, len: usize) -> Result<(), Error> {
+        self.rest = self.rest.get(len..).ok_or_else(|| cut_short(name))?;
+        Ok(())
+    }
+}
+
+fn non_negative(name: &'static str, len: i32) -> Result<Option<usize>, Error> {
+    match len {
+        -1 => Ok(None),
+        len => usize::try_from(len).map(Some).map_err(|_| Error::malformed(format!("\"{name}\" has the length {len}"))),
+    }
+}
+
+fn cut_short(name: &'static str) -> Error {
+    Error::malformed(format!("the request ends within \"{name}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kafka_protocol::messages::*;
+    use kafka_protocol::protocol::{Decodable, Message};
+
+    use super::*;
+    use crate::wire::shapes::*;
+
+    const ELEMENTS_MAX: usize = 1000;
+
+    /// Small, fast, and the same every time.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 >> 33
+        }
+
+        fn below(&mut self, bound: u64) -> u64 {
+            self.next() % bound
+        }
+    }
+
+    /// Writes random bytes of a shape: the opposite of the walk.
+    fn write(fields: &[Field], version: i16, flexible: bool, random: &mut Random, out: &mut Vec<u8>) {
+        for field in fields.iter().filter(|f| f.tag.is_none() && f.has(version)) {
+            write_kind(field.kind, version, flexible, random, out);
+        }
+        if flexible {
+            let tagged: Vec<_> = fields.iter().filter(|f| f.tag.is_some() && f.has(version)).collect();
+            out.push(tagged.len() as u8 + 1);
+            for field in tagged {
+                let mut content = Vec::new();
+                write_kind(field.kind, version, flexible, random, &mut content);
+                out.extend([field.tag.unwrap() as u8, content.len() as u8]);
+                out.extend(content);
+            }
+            out.extend([99, 2, 7, 7]);
+        }
+    }
+
+    fn write_kind(kind: Kind, version: i16, flexible: bool, random: &mut Random, out: &mut Vec<u8>) {
+        let mut len = |bytes: usize, len: u64, out: &mut Vec<u8>| match (flexible, bytes) {
+            (true, _) => out.push(len as u8 + 1),
+            (false, 2) => out.extend((len as u16).to_be_bytes()),
+            (false, _) => out.extend((len as u32).to_be_bytes()),
+        };
+        match kind {
+            Kind::Fixed(n) => out.extend((0..n).map(|_| random.next() as u8)),
+            Kind::Text | Kind::Blob => {
+                let n = random.below(20);
+                len(if matches!(kind, Kind::Text) { 2 } else { 4 }, n, out);
+                out.extend((0..n).map(|_| b'a' + random.below(26) as u8));
+            }
+            Kind::List(fields) => {
+                let n = random.below(4);
+                len(4, n, out);
+                (0..n).for_each(|_| write(fields, version, flexible, random, out));
+            }
+            Kind::ListOf(kind) => {
+                let n = random.below(4);
+                len(4, n, out);
+                (0..n).for_each(|_| write_kind(*kind, version, flexible, random, out));
+            }
+        }
+    }
+
+    /// What the walk takes for a request of this shape is what the codec takes for one, to the byte.
+    fn agrees<T: Decodable + Message>(name: &str, shape: &Shape, versions: std::ops::RangeInclusive<i16>) {
+        let mut random = Random(42);
+        for version in versions {
+            assert!(T::VERSIONS.min <= version && version <= T::VERSIONS.max, "{name} v{version} is not the codec's");
+            for _ in 0..60 {
+                let mut body = Vec::new();
+                write(shape.fields, version, version >= shape.flexible, &mut random, &mut body);
+                shape.check(version, &body, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{name} v{version}: {e}"));
+                let mut bytes = Bytes::from(body.clone());
+                T::decode(&mut bytes, version).unwrap_or_else(|e| panic!("{name} v{version}: {e}: {body:?}"));
+                assert!(bytes.is_empty(), "{name} v{version}: the codec leaves {} bytes", bytes.len());
+                if let Some((_, cut)) = body.split_last() {
+                    assert!(shape.check(version, cut, ELEMENTS_MAX).is_err(), "{name} v{version} cut short");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_are_the_codecs() {
+        agrees::<ProduceRequest>("produce", &PRODUCE, 3..=12);
+        agrees::<FetchRequest>("fetch", &FETCH, 4..=12);
+        agrees::<ListOffsetsRequest>("list offsets", &LIST_OFFSETS, 1..=10);
+        agrees::<MetadataRequest>("metadata", &METADATA, 0..=13);
+        agrees::<OffsetCommitRequest>("offset commit", &OFFSET_COMMIT, 2..=9);
+        agrees::<OffsetFetchRequest>("offset fetch", &OFFSET_FETCH, 1..=9);
+        agrees::<FindCoordinatorRequest>("find coordinator", &FIND_COORDINATOR, 0..=6);
+        agrees::<JoinGroupRequest>("join group", &JOIN_GROUP, 0..=9);
+        agrees::<HeartbeatRequest>("heartbeat", &HEARTBEAT, 0..=4);
+        agrees::<LeaveGroupRequest>("leave group", &LEAVE_GROUP, 0..=5);
+        agrees::<SyncGroupRequest>("sync group", &SYNC_GROUP, 0..=5);
+        agrees::<DescribeGroupsRequest>("describe groups", &DESCRIBE_GROUPS, 0..=6);
+        agrees::<ListGroupsRequest>("list groups", &LIST_GROUPS, 0..=5);
+        agrees::<ApiVersionsRequest>("api versions", &API_VERSIONS, 0..=4);
+        agrees::<CreateTopicsRequest>("create topics", &CREATE_TOPICS, 2..=7);
+        agrees::<DeleteTopicsRequest>("delete topics", &DELETE_TOPICS, 1..=6);
+        agrees::<DeleteRecordsRequest>("delete records", &DELETE_RECORDS, 0..=2);
+        agrees::<InitProducerIdRequest>("init producer id", &INIT_PRODUCER_ID, 0..=5);
+        agrees::<OffsetForLeaderEpochRequest>("offset for leader epoch", &OFFSET_FOR_LEADER_EPOCH, 2..=4);
+        agrees::<DescribeAclsRequest>("describe acls", &DESCRIBE_ACLS, 1..=3);
+        agrees::<DescribeConfigsRequest>("describe configs", &DESCRIBE_CONFIGS, 1..=4);
+        agrees::<AlterConfigsRequest>("alter configs", &ALTER_CONFIGS, 0..=2);
+        agrees::<DescribeLogDirsRequest>("describe log dirs", &DESCRIBE_LOG_DIRS, 1..=4);
+        agrees::<CreatePartitionsRequest>("create partitions", &CREATE_PARTITIONS, 0..=3);
+        agrees::<DeleteGroupsRequest>("delete groups", &DELETE_GROUPS, 0..=2);
+        agrees::<ElectLeadersRequest>("elect leaders", &ELECT_LEADERS, 0..=2);
+        agrees::<IncrementalAlterConfigsRequest>("incremental alter configs", &INCREMENTAL_ALTER_CONFIGS, 0..=1);
+        agrees::<ListPartitionReassignmentsRequest>("list reassignments", &LIST_PARTITION_REASSIGNMENTS, 0..=0);
+        agrees::<OffsetDeleteRequest>("offset delete", &OFFSET_DELETE, 0..=0);
+        agrees::<DescribeClusterRequest>("describe cluster", &DESCRIBE_CLUSTER, 0..=2);
+    }
+
+    #[test]
+    fn counts_are_held_against_what_is_there() {
+        let claims = |count: i32| METADATA.check(1, &count.to_be_bytes(), ELEMENTS_MAX);
+        assert!(claims(0).is_ok());
+        assert!(claims(-1).is_ok());
+        assert!(claims(i32::MAX).is_err());
+        assert!(claims(i32::MIN).is_err());
+        let mut many = 1001i32.to_be_bytes().to_vec();
+        many.extend([0; 2002]);
+        assert!(METADATA.check(1, &many, 1001).is_ok());
+        assert!(METADATA.check(1, &many, 1000).is_err());
+    }
+
+    #[test]
+    fn a_known_tagged_field_is_as_long_as_it_says() {
+        let mut body = Vec::new();
+        write(FETCH.fields, 12, true, &mut Random(1), &mut body);
+        let cluster = body.len() - 4;
+        assert_eq!(&body[cluster..], &[99, 2, 7, 7]);
+        let mut body = vec![0; 25];
+        body.extend([1, 1, 1, 1, 0, 5, 2, b'x', 0, 0, 0]);
+        assert!(FETCH.check(12, &body, ELEMENTS_MAX).is_err());
+    }
+}

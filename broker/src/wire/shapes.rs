@@ -1,0 +1,355 @@
+//! The shapes of the requests that we answer, for the versions that we advertise. A test holds them against the codec.
+//!
+//! `list` is an array of structs, `list_of` an array of plain values; nullable or not makes no difference here.
+
+use super::shape::{BLOB, BOOL, I8, I16, I32, I64, NEVER, Shape, TEXT, UUID, field, list, list_of, shape};
+
+pub const PRODUCE: Shape = shape(
+    9,
+    &[
+        field("transactional_id", TEXT),
+        field("acks", I16),
+        field("timeout_ms", I32),
+        list(
+            "topic_data",
+            &[field("name", TEXT), list("partition_data", &[field("index", I32), field("records", BLOB)])],
+        ),
+    ],
+);
+
+pub const FETCH: Shape = shape(
+    12,
+    &[
+        field("replica_id", I32),
+        field("max_wait_ms", I32),
+        field("min_bytes", I32),
+        field("max_bytes", I32),
+        field("isolation_level", I8),
+        field("session_id", I32).since(7),
+        field("session_epoch", I32).since(7),
+        list(
+            "topics",
+            &[
+                field("topic", TEXT),
+                list(
+                    "partitions",
+                    &[
+                        field("partition", I32),
+                        field("current_leader_epoch", I32).since(9),
+                        field("fetch_offset", I64),
+                        field("last_fetched_epoch", I32).since(12),
+                        field("log_start_offset", I64).since(5),
+                        field("partition_max_bytes", I32),
+                    ],
+                ),
+            ],
+        ),
+        list("forgotten_topics_data", &[field("topic", TEXT), list_of("partitions", &I32)]).since(7),
+        field("rack_id", TEXT).since(11),
+        field("cluster_id", TEXT).since(12).tag(0),
+    ],
+);
+
+pub const LIST_OFFSETS: Shape = shape(
+    6,
+    &[
+        field("replica_id", I32),
+        field("isolation_level", I8).since(2),
+        list(
+            "topics",
+            &[
+                field("name", TEXT),
+                list(
+                    "partitions",
+                    &[
+                        field("partition_index", I32),
+                        field("current_leader_epoch", I32).since(4),
+                        field("timestamp", I64),
+                    ],
+                ),
+            ],
+        ),
+        field("timeout_ms", I32).since(10),
+    ],
+);
+
+pub const METADATA: Shape = shape(
+    9,
+    &[
+        list("topics", &[field("topic_id", UUID).since(10), field("name", TEXT)]),
+        field("allow_auto_topic_creation", BOOL).since(4),
+        field("include_cluster_authorized_operations", BOOL).since(8).until(10),
+        field("include_topic_authorized_operations", BOOL).since(8),
+    ],
+);
+
+pub const OFFSET_COMMIT: Shape = shape(
+    8,
+    &[
+        field("group_id", TEXT),
+        field("generation_id_or_member_epoch", I32),
+        field("member_id", TEXT),
+        field("group_instance_id", TEXT).since(7),
+        field("retention_time_ms", I64).until(4),
+        list(
+            "topics",
+            &[
+                field("name", TEXT),
+                list(
+                    "partitions",
+                    &[
+                        field("partition_index", I32),
+                        field("committed_offset", I64),
+                        field("committed_leader_epoch", I32).since(6),
+                        field("committed_metadata", TEXT),
+                    ],
+                ),
+            ],
+        ),
+    ],
+);
+
+pub const OFFSET_FETCH: Shape = shape(
+    6,
+    &[
+        field("group_id", TEXT).until(7),
+        list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)]).until(7),
+        list(
+            "groups",
+            &[
+                field("group_id", TEXT),
+                field("member_id", TEXT).since(9),
+                field("member_epoch", I32).since(9),
+                list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)]),
+            ],
+        )
+        .since(8),
+        field("require_stable", BOOL).since(7),
+    ],
+);
+
+pub const FIND_COORDINATOR: Shape = shape(
+    3,
+    &[field("key", TEXT).until(3), field("key_type", I8).since(1), list_of("coordinator_keys", &TEXT).since(4)],
+);
+
+pub const JOIN_GROUP: Shape = shape(
+    6,
+    &[
+        field("group_id", TEXT),
+        field("session_timeout_ms", I32),
+        field("rebalance_timeout_ms", I32).since(1),
+        field("member_id", TEXT),
+        field("group_instance_id", TEXT).since(5),
+        field("protocol_type", TEXT),
+        list("protocols", &[field("name", TEXT), field("metadata", BLOB)]),
+        field("reason", TEXT).since(8),
+    ],
+);
+
+pub const HEARTBEAT: Shape = shape(
+    4,
+    &[
+        field("group_id", TEXT),
+        field("generation_id", I32),
+        field("member_id", TEXT),
+        field("group_instance_id", TEXT).since(3),
+    ],
+);
+
+pub const LEAVE_GROUP: Shape = shape(
+    4,
+    &[
+        field("group_id", TEXT),
+        field("member_id", TEXT).until(2),
+        list("members", &[field("member_id", TEXT), field("group_instance_id", TEXT), field("reason", TEXT).since(5)])
+            .since(3),
+    ],
+);
+
+pub const SYNC_GROUP: Shape = shape(
+    4,
+    &[
+        field("group_id", TEXT),
+        field("generation_id", I32),
+        field("member_id", TEXT),
+        field("group_instance_id", TEXT).since(3),
+        field("protocol_type", TEXT).since(5),
+        field("protocol_name", TEXT).since(5),
+        list("assignments", &[field("member_id", TEXT), field("assignment", BLOB)]),
+    ],
+);
+
+pub const DESCRIBE_GROUPS: Shape =
+    shape(5, &[list_of("groups", &TEXT), field("include_authorized_operations", BOOL).since(3)]);
+
+pub const LIST_GROUPS: Shape =
+    shape(3, &[list_of("states_filter", &TEXT).since(4), list_of("types_filter", &TEXT).since(5)]);
+
+pub const API_VERSIONS: Shape =
+    shape(3, &[field("client_software_name", TEXT).since(3), field("client_software_version", TEXT).since(3)]);
+
+pub const CREATE_TOPICS: Shape = shape(
+    5,
+    &[
+        list(
+            "topics",
+            &[
+                field("name", TEXT),
+                field("num_partitions", I32),
+                field("replication_factor", I16),
+                list("assignments", &[field("partition_index", I32), list_of("broker_ids", &I32)]),
+                list("configs", &[field("name", TEXT), field("value", TEXT)]),
+            ],
+        ),
+        field("timeout_ms", I32),
+        field("validate_only", BOOL),
+    ],
+);
+
+pub const DELETE_TOPICS: Shape = shape(
+    4,
+    &[
+        list("topics", &[field("name", TEXT), field("topic_id", UUID)]).since(6),
+        list_of("topic_names", &TEXT).until(5),
+        field("timeout_ms", I32),
+    ],
+);
+
+pub const DELETE_RECORDS: Shape = shape(
+    2,
+    &[
+        list(
+            "topics",
+            &[field("name", TEXT), list("partitions", &[field("partition_index", I32), field("offset", I64)])],
+        ),
+        field("timeout_ms", I32),
+    ],
+);
+
+pub const INIT_PRODUCER_ID: Shape = shape(
+    2,
+    &[
+        field("transactional_id", TEXT),
+        field("transaction_timeout_ms", I32),
+        field("producer_id", I64).since(3),
+        field("producer_epoch", I16).since(3),
+    ],
+);
+
+pub const OFFSET_FOR_LEADER_EPOCH: Shape = shape(
+    4,
+    &[
+        field("replica_id", I32).since(3),
+        list(
+            "topics",
+            &[
+                field("topic", TEXT),
+                list(
+                    "partitions",
+                    &[field("partition", I32), field("current_leader_epoch", I32), field("leader_epoch", I32)],
+                ),
+            ],
+        ),
+    ],
+);
+
+pub const DESCRIBE_ACLS: Shape = shape(
+    2,
+    &[
+        field("resource_type_filter", I8),
+        field("resource_name_filter", TEXT),
+        field("pattern_type_filter", I8),
+        field("principal_filter", TEXT),
+        field("host_filter", TEXT),
+        field("operation", I8),
+        field("permission_type", I8),
+    ],
+);
+
+pub const DESCRIBE_CONFIGS: Shape = shape(
+    4,
+    &[
+        list(
+            "resources",
+            &[field("resource_type", I8), field("resource_name", TEXT), list_of("configuration_keys", &TEXT)],
+        ),
+        field("include_synonyms", BOOL),
+        field("include_documentation", BOOL).since(3),
+    ],
+);
+
+pub const ALTER_CONFIGS: Shape = shape(
+    2,
+    &[
+        list(
+            "resources",
+            &[
+                field("resource_type", I8),
+                field("resource_name", TEXT),
+                list("configs", &[field("name", TEXT), field("value", TEXT)]),
+            ],
+        ),
+        field("validate_only", BOOL),
+    ],
+);
+
+pub const DESCRIBE_LOG_DIRS: Shape = shape(2, &[list("topics", &[field("topic", TEXT), list_of("partitions", &I32)])]);
+
+pub const CREATE_PARTITIONS: Shape = shape(
+    2,
+    &[
+        list(
+            "topics",
+            &[field("name", TEXT), field("count", I32), list("assignments", &[list_of("broker_ids", &I32)])],
+        ),
+        field("timeout_ms", I32),
+        field("validate_only", BOOL),
+    ],
+);
+
+pub const DELETE_GROUPS: Shape = shape(2, &[list_of("groups_names", &TEXT)]);
+
+pub const ELECT_LEADERS: Shape = shape(
+    2,
+    &[
+        field("election_type", I8).since(1),
+        list("topic_partitions", &[field("topic", TEXT), list_of("partitions", &I32)]),
+        field("timeout_ms", I32),
+    ],
+);
+
+pub const INCREMENTAL_ALTER_CONFIGS: Shape = shape(
+    1,
+    &[
+        list(
+            "resources",
+            &[
+                field("resource_type", I8),
+                field("resource_name", TEXT),
+                list("configs", &[field("name", TEXT), field("config_operation", I8), field("value", TEXT)]),
+            ],
+        ),
+        field("validate_only", BOOL),
+    ],
+);
+
+pub const LIST_PARTITION_REASSIGNMENTS: Shape =
+    shape(0, &[field("timeout_ms", I32), list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)])]);
+
+pub const OFFSET_DELETE: Shape = shape(
+    NEVER,
+    &[
+        field("group_id", TEXT),
+        list("topics", &[field("name", TEXT), list("partitions", &[field("partition_index", I32)])]),
+    ],
+);
+
+pub const DESCRIBE_CLUSTER: Shape = shape(
+    0,
+    &[
+        field("include_cluster_authorized_operations", BOOL),
+        field("endpoint_type", I8).since(1),
+        field("include_fenced_brokers", BOOL).since(2),
+    ],
+);
