@@ -4,7 +4,12 @@
 //! crate that names `rocksdb`.
 #![forbid(unsafe_code)]
 
+mod api;
 pub mod batch;
 pub mod configs;
+pub mod groups;
 mod keys;
+pub mod metrics;
+pub mod server;
 pub mod storage;
+mod wire;
