@@ -166,12 +166,14 @@ impl Diagnostic {
         sentence
     }
 
-    /// In one line as ksqlDB's clients know it: `line 1:32: ` and the sentence. Lines count from 1, columns from 0.
+    /// In one line as ksqlDB's clients know it: `line 1:32: Syntax Error: ` and the sentence. Lines and columns count
+    /// from 1.
     pub fn with_position(&self, text: &str) -> String {
         match self.span {
             Some(span) => {
                 let place = Place::of(text, span.start);
-                format!("line {}:{}: {}", place.line, place.column, self.sentence())
+                let class = if self.code == Code::Syntax { "Syntax Error: " } else { "" };
+                format!("line {}:{}: {class}{}", place.line, place.column + 1, self.sentence())
             }
             None => self.sentence(),
         }
@@ -306,7 +308,7 @@ mod tests {
         let text = "SELECT 'ä'\n  FORM x;";
         let at = text.find("FORM").unwrap_or_default();
         let diagnostic = Diagnostic::at(Code::Syntax, Span::new(at, at + 4), "expected FROM");
-        assert_eq!(diagnostic.with_position(text), "line 2:2: expected FROM");
+        assert_eq!(diagnostic.with_position(text), "line 2:3: Syntax Error: expected FROM");
         assert!(diagnostic.render(text).contains("2 |   FORM x;\n  |   ^^^^\n"), "{}", diagnostic.render(text));
     }
 }

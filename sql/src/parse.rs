@@ -111,6 +111,47 @@ pub fn is_complete(text: &str) -> bool {
     !open && tokens.last().is_none_or(|t| t.kind.is_symbol(";"))
 }
 
+/// What can stand at the end of a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completions {
+    /// Where the word begins that is to be completed; the length of the text if a new one begins.
+    pub start: usize,
+    /// The keywords that go on with what is there.
+    pub words: Vec<&'static str>,
+    /// The class of names that can stand here: "the name of a source", "an expression", "a type" ...
+    pub name: Option<&'static str>,
+}
+
+/// What can stand at the end of a text; nothing if the text in front of it is already wrong.
+pub fn complete(text: &str) -> Completions {
+    let mut tokens = tokenize(text);
+    let word = tokens.pop_if(|last| matches!(last.kind, TokenKind::Word(_)) && last.span.end == text.len());
+    let start = word.as_ref().map_or(text.len(), |w| w.span.start);
+    let prefix = match word.map(|w| w.kind) {
+        Some(TokenKind::Word(word)) => word,
+        _ => String::new(),
+    };
+    // Within a comment or string nothing is completed.
+    let closed = tokens.last().is_none_or(|t| match t.kind {
+        TokenKind::Unterminated(_) => false,
+        TokenKind::Comment => t.span.end < text.len() || text.ends_with("*/"),
+        _ => true,
+    });
+    if !closed {
+        return Completions { start, ..Completions::default() };
+    }
+    let tokens = significant(tokens);
+    let last = tokens.rsplit(|t| t.kind.is_symbol(";")).next().unwrap_or(&[]);
+    let mut cursor = Cursor::new(text, last, Span::new);
+    // Right or wrong, what counts is how far it got.
+    let _ = cursor.statement();
+    let (mut words, name) = cursor.expected_at_end();
+    words.retain(|w| w.starts_with(&prefix));
+    words.sort_unstable();
+    words.dedup();
+    Completions { start, words, name }
+}
+
 fn significant(mut tokens: Vec<Token>) -> Vec<Token> {
     tokens.retain(|t| t.kind != TokenKind::Comment);
     tokens

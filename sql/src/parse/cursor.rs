@@ -98,6 +98,26 @@ impl<'a> Cursor<'a> {
         self.expected.clear();
     }
 
+    /// The keywords, and the class of names, that could stand behind the last token.
+    pub(super) fn expected_at_end(&self) -> (Vec<&'static str>, Option<&'static str>) {
+        if !self.at_end() {
+            return (vec![], None);
+        }
+        let name = self.expected.iter().find_map(|e| if let Expected::Some(what) = e { Some(*what) } else { None });
+        (self.expected_words().collect(), name)
+    }
+
+    fn expected_words(&self) -> impl Iterator<Item = &'static str> {
+        self.expected
+            .iter()
+            .flat_map(|e| match e {
+                Expected::Word(word) => std::slice::from_ref(word),
+                Expected::Operator => &OPERATOR_WORDS,
+                _ => &[],
+            })
+            .copied()
+    }
+
     pub(super) fn at_end(&self) -> bool {
         self.index >= self.tokens.len()
     }
@@ -202,7 +222,7 @@ impl<'a> Cursor<'a> {
             return Ok(name);
         }
         let hint = match self.kind(0) {
-            Some(TokenKind::Word(word)) => {
+            Some(TokenKind::Word(word)) if !matches!(word.as_str(), "FROM" | "NULL") => {
                 Some(format!("\"{word}\" is a reserved word; as a name it is written `{word}`"))
             }
             Some(TokenKind::Quoted(_)) => Some("a name has at least one character".to_string()),
@@ -301,6 +321,11 @@ impl<'a> Cursor<'a> {
 
     /// The error that the next token is none of what could stand here.
     pub(super) fn unexpected(&self) -> Diagnostic {
+        self.unexpected_instead_of(None)
+    }
+
+    /// As [`Self::unexpected`], with one name for all that could stand here.
+    pub(super) fn unexpected_instead_of(&self, what: Option<&str>) -> Diagnostic {
         let span = self.span();
         if let Some(diagnostic) = self.damage(span) {
             return diagnostic;
@@ -309,20 +334,13 @@ impl<'a> Cursor<'a> {
             Some(token) => format!("\"{}\"", shorten(token.span.slice(self.text))),
             None => "the end of the statement".to_string(),
         };
-        let words = || {
-            self.expected.iter().flat_map(|e| match e {
-                Expected::Word(word) => std::slice::from_ref(word),
-                Expected::Operator => &OPERATOR_WORDS,
-                _ => &[],
-            })
-        };
-        let message = match self.expected_list() {
+        let message = match what.map(str::to_string).or_else(|| self.expected_list()) {
             Some(list) => format!("expected {list}, found {found}"),
             None => format!("unexpected {found}"),
         };
         let diagnostic = Diagnostic::at(Code::Syntax, span, message);
         let meant = match self.kind(0) {
-            Some(TokenKind::Word(word)) => suggest(word, words().copied()).map(|w| (word, w)),
+            Some(TokenKind::Word(word)) => suggest(word, self.expected_words()).map(|w| (word, w)),
             _ => None,
         };
         let meant = meant.or_else(|| {

@@ -3,6 +3,8 @@
 //! From loose to tight: OR, AND, NOT, predicates (which do not chain), `||`, `+ -`, `* / %`, AT TIME ZONE, signs, and
 //! `[…]` and `->` behind a primary expression.
 
+use millpond_types::sql_type::DECIMAL_PRECISION_MAX;
+
 use super::cursor::{Cursor, too_deep};
 use crate::diagnostic::{Code, Diagnostic, Result};
 use crate::syntax::*;
@@ -63,6 +65,11 @@ enum Infix {
 impl Cursor<'_> {
     pub(super) fn expression(&mut self) -> Result<Expr> {
         self.tree(Level::Or).map(|t| t.expr)
+    }
+
+    /// An expression without AND, OR, NOT and predicates on its outermost level.
+    pub(super) fn value(&mut self) -> Result<Expr> {
+        self.tree(Level::Concat).map(|t| t.expr)
     }
 
     /// An expression that holds together at least as tightly as `min`.
@@ -171,13 +178,14 @@ impl Cursor<'_> {
     fn postfix(&mut self, mut tree: Tree) -> Result<Tree> {
         loop {
             let start = tree.expr.span;
-            if self.eat_symbol("[").is_some() {
+            if self.is_symbol_at(0, "[") {
+                self.advance();
                 let index = self.tree(Level::Or)?;
                 let end = self.expect_symbol("]")?;
                 let height = tree.height.max(index.height);
                 let kind = ExprKind::Subscript { base: tree.boxed(), index: index.boxed() };
                 tree = Tree::over(height, kind, start.to(end))?;
-            } else if self.is_symbol("->") && !self.is_symbol_at(1, "*") {
+            } else if self.is_symbol_at(0, "->") && !self.is_symbol_at(1, "*") {
                 self.advance();
                 let field = self.name("the name of a field")?;
                 let (height, span) = (tree.height, start.to(field.span));
@@ -210,11 +218,12 @@ impl Cursor<'_> {
 
     fn name_or_call(&mut self) -> Result<Tree> {
         let name = self.name("an expression")?;
-        if self.is_symbol("(") {
+        if self.is_symbol_at(0, "(") {
             return self.call(name);
         }
         let start = name.span;
-        let column = if self.eat_symbol(".").is_some() {
+        let column = if self.is_symbol_at(0, ".") {
+            self.advance();
             ColumnRef { qualifier: Some(name), name: self.name("the name of a column")? }
         } else {
             ColumnRef { qualifier: None, name }
@@ -546,7 +555,7 @@ fn decimal(text: &str) -> Option<(i128, u8, u8)> {
     let digits = digits.trim_start_matches('0');
     let scale = u8::try_from(fraction.len()).ok()?;
     let precision = u8::try_from(digits.len()).ok()?.max(scale).max(1);
-    if precision > millpond_types::sql_type::DECIMAL_PRECISION_MAX {
+    if precision > DECIMAL_PRECISION_MAX {
         return None;
     }
     let unscaled = if digits.is_empty() { 0 } else { format!("{sign}{digits}").parse().ok()? };

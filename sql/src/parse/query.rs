@@ -41,14 +41,8 @@ impl Cursor<'_> {
             Some(_) => Some(self.expression()?),
             None => None,
         };
-        let group_by = match self.eat_all(&["GROUP", "BY"]) {
-            Some(_) => self.expressions()?,
-            None => vec![],
-        };
-        let partition_by = match self.eat_all(&["PARTITION", "BY"]) {
-            Some(_) => self.expressions()?,
-            None => vec![],
-        };
+        let group_by = if self.eat("GROUP").is_some() { self.by()? } else { vec![] };
+        let partition_by = if self.eat("PARTITION").is_some() { self.by()? } else { vec![] };
         let having = match self.eat("HAVING") {
             Some(_) => Some(self.expression()?),
             None => None,
@@ -175,11 +169,15 @@ impl Cursor<'_> {
             let both = self.interval()?;
             (both, both)
         };
-        let grace = match self.eat_all(&["GRACE", "PERIOD"]) {
-            Some(_) => Some(self.interval()?),
-            None => None,
-        };
-        Ok(Within { before, after, grace })
+        Ok(Within { before, after, grace: self.grace()? })
+    }
+
+    fn grace(&mut self) -> Result<Option<Interval>> {
+        if self.eat("GRACE").is_none() {
+            return Ok(None);
+        }
+        self.expect("PERIOD")?;
+        self.interval().map(Some)
     }
 
     pub(super) fn interval(&mut self) -> Result<Interval> {
@@ -220,18 +218,20 @@ impl Cursor<'_> {
         while self.eat_symbol(",").is_some() {
             if retention.is_none() && grace.is_none() && self.eat("RETENTION").is_some() {
                 retention = Some(self.interval()?);
-            } else if grace.is_none() && self.eat_all(&["GRACE", "PERIOD"]).is_some() {
-                grace = Some(self.interval()?);
             } else {
-                return Err(self.unexpected());
+                grace = match self.grace()? {
+                    Some(found) if grace.is_none() => Some(found),
+                    _ => return Err(self.unexpected()),
+                };
             }
         }
         let end = self.expect_symbol(")")?;
         Ok(Window { name, kind: Spanned::new(kind, start.to(end)), retention, grace })
     }
 
-    /// `a, b` or `(a, b)`, not empty.
-    fn expressions(&mut self) -> Result<Vec<Expr>> {
+    /// What stands behind GROUP or PARTITION: `BY a, b` or `BY (a, b)`.
+    fn by(&mut self) -> Result<Vec<Expr>> {
+        self.expect("BY")?;
         if self.is_symbol_at(0, "(") {
             let mark = self.mark();
             if let Ok(list) = self.list()
@@ -241,9 +241,12 @@ impl Cursor<'_> {
             }
             self.reset(mark);
         }
-        let mut exprs = vec![self.expression()?];
+        let mut exprs = vec![self.value()?];
         while self.eat_symbol(",").is_some() {
-            exprs.push(self.expression()?);
+            exprs.push(self.value()?);
+        }
+        if self.is_word_at(0, "AND") {
+            return Err(self.unexpected().with_hint("several expressions are separated by commas"));
         }
         Ok(exprs)
     }
@@ -264,9 +267,10 @@ impl Cursor<'_> {
 
     fn order_by(&mut self) -> Result<Vec<OrderItem>> {
         let mut items = Vec::new();
-        if self.eat_all(&["ORDER", "BY"]).is_none() {
+        if self.eat("ORDER").is_none() {
             return Ok(items);
         }
+        self.expect("BY")?;
         loop {
             let expr = self.expression()?;
             let descending = self.eat("DESC").is_some();

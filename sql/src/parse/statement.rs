@@ -64,7 +64,7 @@ impl Cursor<'_> {
             let diagnostic = Diagnostic::at(Code::Syntax, self.span(), "RUN SCRIPT is a command of the client");
             return Err(diagnostic.with_hint("send the statements of the script"));
         }
-        Err(self.unexpected())
+        Err(self.unexpected_instead_of(Some("a statement")))
     }
 
     fn if_not_exists(&mut self) -> bool {
@@ -82,13 +82,17 @@ impl Cursor<'_> {
             self.expect("AS")?;
             return Ok(Statement::CreateType { name, if_not_exists, ty: self.type_name()? });
         }
-        if self.eat_all(&["SINK", "CONNECTOR"]).is_some() {
+        if self.eat("SINK").is_some() {
+            self.expect("CONNECTOR")?;
             return self.create_connector(ConnectorKind::Sink);
         }
         if self.eat_all(&["SOURCE", "CONNECTOR"]).is_some() {
             return self.create_connector(ConnectorKind::Source);
         }
-        let or_replace = self.eat_all(&["OR", "REPLACE"]).is_some();
+        let or_replace = self.eat("OR").is_some();
+        if or_replace {
+            self.expect("REPLACE")?;
+        }
         let read_only = self.eat("SOURCE");
         let kind = self.source_kind()?;
         let if_not_exists = self.if_not_exists();
@@ -350,7 +354,10 @@ impl Cursor<'_> {
 
     fn assert(&mut self) -> Result<Statement> {
         let start = self.last_span();
-        let exists = self.eat_all(&["NOT", "EXISTS"]).is_none();
+        let exists = self.eat("NOT").is_none();
+        if !exists {
+            self.expect("EXISTS")?;
+        }
         if self.eat("TOPIC").is_some() {
             let topic = self.outside_name("the name of a topic")?;
             let properties = self.properties()?;

@@ -29,13 +29,15 @@ impl Cursor<'_> {
     }
 
     fn type_kind(&mut self) -> Result<(TypeNameKind, usize)> {
-        if self.eat("ARRAY").is_some() {
+        if self.is_word_at(0, "ARRAY") {
+            self.advance();
             self.expect_symbol("<")?;
             let (item, height) = self.type_tree()?;
             self.expect_symbol(">")?;
             return Ok((TypeNameKind::Array(Box::new(item)), checked(height + 1, self.last_span())?));
         }
-        if self.eat("MAP").is_some() {
+        if self.is_word_at(0, "MAP") {
+            self.advance();
             self.expect_symbol("<")?;
             let (key, key_height) = self.type_tree()?;
             self.expect_symbol(",")?;
@@ -44,7 +46,8 @@ impl Cursor<'_> {
             let height = checked(key_height.max(value_height) + 1, self.last_span())?;
             return Ok((TypeNameKind::Map(Box::new(key), Box::new(value)), height));
         }
-        if self.eat("STRUCT").is_some() {
+        if self.is_word_at(0, "STRUCT") {
+            self.advance();
             return self.struct_type();
         }
         let name = self.name("a type")?;

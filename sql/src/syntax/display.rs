@@ -4,7 +4,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use millpond_types::is_plain_identifier;
+use millpond_types::sql_type::is_plain_identifier;
 
 use super::*;
 use crate::token::{is_constructor, is_keyword, is_reserved};
@@ -272,7 +272,11 @@ impl Display for Query {
 }
 
 fn write_group(f: &mut Formatter<'_>, clause: &str, exprs: &[Expr]) -> Result {
-    if exprs.is_empty() { Ok(()) } else { write!(f, " {clause} {}", List(exprs)) }
+    if exprs.is_empty() {
+        return Ok(());
+    }
+    let values: Vec<_> = exprs.iter().map(|e| At(e, Level::Concat)).collect();
+    write!(f, " {clause} {}", List(&values))
 }
 
 impl Display for SelectItem {

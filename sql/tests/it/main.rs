@@ -1,0 +1,3 @@
+//! Tests through the public interface of the crate.
+
+mod syntax;
