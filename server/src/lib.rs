@@ -1,1 +1,132 @@
+//! HTTP: ksqlDB's REST API, upload of WebAssembly, metrics. The only crate that names axum.
+//!
+//! Handlers translate; what statements mean is the engine's business. Calls that may block run on blocking threads.
+#![forbid(unsafe_code)]
 
+mod entities;
+mod errors;
+mod info;
+mod inserts;
+mod ksql;
+mod metrics;
+mod rows;
+mod stream;
+mod udfs;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
+use millpond_engine::Engine;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::error;
+
+pub use metrics::{MetricsSource, Sample};
+
+/// Settings of the HTTP server, with their defaults.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Largest body of a statement request, in bytes.
+    pub request_bytes_max: usize,
+    /// Largest WebAssembly upload, in bytes.
+    pub upload_bytes_max: usize,
+    /// How long open row streams may go on after shutdown began.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { request_bytes_max: 4 << 20, upload_bytes_max: 64 << 20, shutdown_grace: Duration::from_secs(5) }
+    }
+}
+
+/// What handlers share.
+pub(crate) struct App {
+    pub engine: Engine,
+    pub cluster_id: String,
+    pub address: SocketAddr,
+    pub metrics: Vec<Arc<dyn MetricsSource>>,
+    pub stop: watch::Receiver<bool>,
+}
+
+pub(crate) type Shared = Arc<App>;
+
+/// A running HTTP server. It ends when [`HttpServer::shutdown`] is called.
+pub struct HttpServer {
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+    grace: Duration,
+}
+
+impl HttpServer {
+    /// Ends row streams with a clean end, answers what is under way, closes.
+    pub async fn shutdown(self) {
+        let _ = self.stop.send(true);
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(self.grace, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}
+
+/// Serves the API on a listener that is bound already.
+pub fn serve(
+    listener: TcpListener,
+    engine: Engine,
+    cluster_id: String,
+    metrics: Vec<Arc<dyn MetricsSource>>,
+    options: HttpOptions,
+) -> std::io::Result<HttpServer> {
+    let address = listener.local_addr()?;
+    let (stop, stopped) = watch::channel(false);
+    let app = Arc::new(App { engine, cluster_id, address, metrics, stop: stopped.clone() });
+    let router = router(app, &options);
+    let mut until = stopped;
+    let signal = async move {
+        let _ = until.wait_for(|stop| *stop).await;
+    };
+    #[allow(clippy::disallowed_methods, reason = "awaited in HttpServer::shutdown")]
+    let task = tokio::spawn(async move {
+        if let Err(e) = axum::serve(listener, router).with_graceful_shutdown(signal).await {
+            error!(reason = %e, "HTTP server ended");
+        }
+    });
+    Ok(HttpServer { address, stop, task, grace: options.shutdown_grace })
+}
+
+fn router(app: Shared, options: &HttpOptions) -> Router {
+    let uploads = Router::new()
+        .route("/udfs", get(udfs::list))
+        .route("/udfs/{name}", put(udfs::upload).get(udfs::show).delete(udfs::delete))
+        .layer(DefaultBodyLimit::max(options.upload_bytes_max));
+    let rest = Router::new()
+        .route("/", get(info::root))
+        .route("/info", get(info::info))
+        .route("/healthcheck", get(info::healthcheck))
+        .route("/clusterStatus", get(info::cluster_status))
+        .route("/chc/ready", get(info::ready))
+        .route("/chc/live", get(info::ready))
+        .route("/v1/metadata", get(info::metadata))
+        .route("/v1/metadata/id", get(info::metadata_id))
+        .route("/is_valid_property/{name}", get(info::is_valid_property))
+        .route("/metrics", get(metrics::metrics))
+        .route("/ksql", post(ksql::ksql))
+        .route("/query", post(stream::query))
+        .route("/query-stream", post(stream::query_stream))
+        .route("/close-query", post(stream::close_query))
+        .layer(DefaultBodyLimit::max(options.request_bytes_max));
+    // Its body is a stream without an end; lines are limited one by one.
+    let inserts = Router::new().route("/inserts-stream", post(inserts::inserts_stream)).layer(DefaultBodyLimit::disable());
+    uploads
+        .merge(rest)
+        .merge(inserts)
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not Found") })
+        .with_state(app)
+}

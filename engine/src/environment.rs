@@ -1,0 +1,81 @@
+//! The catalog as the analyser sees it while it looks at one statement.
+
+use std::sync::Arc;
+
+use millpond_formats::Format;
+use millpond_sql::functions::FunctionCatalog;
+use millpond_sql::plan::{Environment, FormatError, FormatSpec, Side, SourceInfo};
+use millpond_types::{ErrorKind, Field, SqlType};
+
+use crate::catalog::Catalog;
+use crate::engine::Engine;
+use crate::serdes::format_of;
+use crate::session::Session;
+
+pub(crate) struct CatalogEnvironment<'a> {
+    pub engine: &'a Engine,
+    pub catalog: &'a Catalog,
+    pub session: &'a Session,
+    /// A source that is treated as not there: the one that the statement under analysis made.
+    pub hidden: Option<&'a str>,
+}
+
+fn fields(columns: &[(String, SqlType)]) -> Vec<Field> {
+    columns.iter().map(|(name, ty)| Field::new(name.as_str(), ty.clone())).collect()
+}
+
+impl Environment for CatalogEnvironment<'_> {
+    fn source(&self, name: &str) -> Option<Arc<SourceInfo>> {
+        if self.hidden == Some(name) { None } else { self.catalog.sources.get(name).cloned() }
+    }
+
+    fn source_names(&self) -> Vec<String> {
+        self.catalog.sources.keys().filter(|name| self.hidden != Some(name.as_str())).cloned().collect()
+    }
+
+    fn custom_type(&self, name: &str) -> Option<SqlType> {
+        self.catalog.types.get(name).cloned()
+    }
+
+    fn functions(&self) -> &dyn FunctionCatalog {
+        self.engine.functions().as_ref()
+    }
+
+    fn topic(&self, name: &str) -> Option<(i32, i16)> {
+        self.engine.topic_shape(name)
+    }
+
+    fn property(&self, name: &str) -> Option<String> {
+        self.engine.property(self.session, name)
+    }
+
+    fn check_format(&self, spec: &FormatSpec, side: Side, columns: &[(String, SqlType)]) -> Result<(), FormatError> {
+        let side = match side {
+            Side::Key => millpond_formats::Side::Key,
+            Side::Value => millpond_formats::Side::Value,
+        };
+        let fields = fields(columns);
+        let check = || {
+            let format = format_of(spec, side)?;
+            format.check_columns(side, &fields)?;
+            format.unwraps(side, &fields, spec.wrap_single, None)?;
+            Ok(format)
+        };
+        match check() {
+            Ok(format) if format.is_implemented() => Ok(()),
+            Ok(format) => Err(FormatError::Unsupported(format!("the {} format is not supported yet", format.name()))),
+            Err(e) => {
+                let e: millpond_types::Error = e;
+                match e.kind() {
+                    ErrorKind::Unsupported => Err(FormatError::Unsupported(e.message().to_string())),
+                    _ => Err(FormatError::Invalid(e.message().to_string())),
+                }
+            }
+        }
+    }
+
+    fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool {
+        let objection = |f: Format| f.objection(millpond_formats::Side::Key, &fields(columns));
+        Format::parse(name).is_ok_and(|format| objection(format).is_none())
+    }
+}

@@ -1,0 +1,261 @@
+//! Statements that give rows to a client: push queries, pull queries, PRINT.
+//!
+//! Owns the list of open push queries. A push query ends with its handle, when its client is gone, or by TERMINATE.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_formats::print::Guesser;
+use millpond_formats::text::write_timestamp;
+use millpond_sql::analyse::analyse;
+use millpond_sql::plan::{Analysed, QueryPlan, Relation};
+use millpond_sql::syntax::{Parsed, Print, Statement};
+use millpond_types::ports::ReadLimits;
+use millpond_types::{Error, Offset, Result, Schema, TopicPartition};
+use parking_lot::Mutex;
+
+use crate::engine::Engine;
+use crate::error::{Problem, StatementError};
+use crate::pull::{self, PullResult};
+use crate::query::{ClientReceiver, Output, Query, QuerySpec, client_channel};
+use crate::session::Session;
+
+/// What a row-giving statement turned out to be.
+pub enum Selected {
+    Push(PushQuery),
+    Pull(PullResult),
+    Print(PrintQuery),
+}
+
+/// Open push queries by id.
+pub(crate) struct PushQueries {
+    open: Mutex<BTreeMap<String, Open>>,
+    max: usize,
+}
+
+struct Open {
+    statement: String,
+    engine: std::sync::Weak<crate::engine::Inner>,
+}
+
+impl PushQueries {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { open: Mutex::new(BTreeMap::new()), max }
+    }
+
+    pub(crate) fn list(&self) -> Vec<(String, String)> {
+        self.open.lock().iter().map(|(id, open)| (id.clone(), open.statement.clone())).collect()
+    }
+
+    /// Ends a push query; its client sees the end of its rows. False where there is none of this id.
+    pub(crate) fn close(&self, id: &str) -> bool {
+        let removed = {
+            let mut open = self.open.lock();
+            let key = open.keys().find(|k| k.eq_ignore_ascii_case(id)).cloned();
+            key.and_then(|k| open.remove_entry(&k))
+        };
+        match removed {
+            Some((id, open)) => {
+                if let Some(inner) = open.engine.upgrade() {
+                    inner.runner.stop(&id);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn close_all(&self) {
+        let ids: Vec<String> = self.open.lock().keys().cloned().collect();
+        for id in ids {
+            self.close(&id);
+        }
+    }
+
+    fn add(&self, id: &str, statement: &str, engine: &Engine) -> Result<()> {
+        let mut open = self.open.lock();
+        if open.len() >= self.max {
+            return Err(Error::conflict(format!(
+                "there are {} push queries open, and no more than {} are allowed; close one, or raise push_queries_max",
+                open.len(),
+                self.max
+            )));
+        }
+        let entry = Open { statement: statement.to_string(), engine: Arc::downgrade(&engine.0) };
+        open.insert(id.to_string(), entry);
+        Ok(())
+    }
+}
+
+/// A running push query. Dropping it ends it.
+pub struct PushQuery {
+    pub id: String,
+    /// Result columns in select order.
+    pub schema: Schema,
+    pub relation: Relation,
+    pub rows: ClientReceiver,
+    engine: Engine,
+}
+
+impl Drop for PushQuery {
+    fn drop(&mut self) {
+        self.engine.0.push.close(&self.id);
+    }
+}
+
+/// PRINT: the records of a topic as text.
+pub struct PrintQuery {
+    pub topic: String,
+    engine: Engine,
+    next: Vec<(TopicPartition, Offset)>,
+    left: Option<u64>,
+    interval: u64,
+    seen: u64,
+    keys: Guesser,
+    values: Guesser,
+    header: bool,
+}
+
+/// Records read from a partition at a time for PRINT.
+const PRINT_RECORDS: usize = 500;
+const PRINT_BYTES: usize = 1 << 20;
+
+impl Engine {
+    /// Runs one SELECT or PRINT. Pull queries block until they are done.
+    pub fn select(&self, text: &str, session: &Session) -> std::result::Result<Selected, StatementError> {
+        let parsed = self.parse(text, session)?;
+        let [one] = parsed.as_slice() else {
+            let message = format!("expected exactly one statement, found {}", parsed.len());
+            let problem = Problem::Failed(Error::bad_request(message));
+            return Err(StatementError { problem, statement: text.to_string(), done: Vec::new() });
+        };
+        self.select_one(one, session).map_err(|problem| StatementError {
+            problem,
+            statement: one.text.clone(),
+            done: Vec::new(),
+        })
+    }
+
+    fn select_one(&self, one: &Parsed, session: &Session) -> std::result::Result<Selected, Problem> {
+        match &one.statement {
+            Statement::Query(_) => {
+                let catalog = self.catalog();
+                let environment = self.environment(&catalog, session);
+                match analyse(&one.statement, &one.text, &environment)? {
+                    Analysed::Push(plan) => Ok(Selected::Push(self.push(plan, &one.text, session)?)),
+                    Analysed::Pull(plan) => Ok(Selected::Pull(pull::run(self, &plan)?)),
+                    _ => Err(Problem::Failed(Error::bug("a SELECT that is neither push nor pull"))),
+                }
+            }
+            Statement::Print(print) => Ok(Selected::Print(self.print(print)?)),
+            _ => Err(Problem::Failed(Error::bad_request(
+                "only SELECT and PRINT give rows: send other statements to /ksql",
+            ))),
+        }
+    }
+
+    fn push(&self, plan: QueryPlan, text: &str, session: &Session) -> Result<PushQuery> {
+        let first = plan.sources.first().map_or("", String::as_str);
+        let id = format!("transient_{first}_{:016x}", self.next_transient());
+        let starts = self.start_offsets(&plan, session)?;
+        let (sender, rows) = client_channel(self.0.options.push_buffer_batches);
+        let (schema, relation) = (plan.root.schema.clone(), plan.root.relation);
+        let spec = QuerySpec {
+            id: id.clone(),
+            plan,
+            output: Output::Client(sender),
+            materialise: false,
+            settings: self.query_settings(session),
+            start: starts.iter().map(|(at, start, _)| (*at, *start)).collect(),
+            backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+            transient: true,
+        };
+        let query = self.build_query(spec)?;
+        self.0.push.add(&id, text, self)?;
+        let handle = PushQuery { id, schema, relation, rows, engine: self.clone() };
+        self.hand_over(query)?;
+        Ok(handle)
+    }
+
+    fn print(&self, print: &Print) -> Result<PrintQuery> {
+        let topic = self.topic_of(&print.topic.node)?;
+        let next = (0..topic.partitions)
+            .map(|partition| {
+                let at = TopicPartition { topic: topic.id, partition };
+                let offsets = self.storage().offsets(at)?;
+                Ok((at, if print.from_beginning { offsets.start } else { offsets.stable_end }))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(PrintQuery {
+            topic: topic.name,
+            engine: self.clone(),
+            next,
+            left: print.limit,
+            interval: print.interval.unwrap_or(1).max(1),
+            seen: 0,
+            keys: Guesser::default(),
+            values: Guesser::default(),
+            header: false,
+        })
+    }
+}
+
+impl PrintQuery {
+    /// The next lines, if any came within the time; `None` when the limit is reached or the topic is gone. Blocks.
+    pub fn next_lines(&mut self, timeout: Duration) -> Result<Option<Vec<String>>> {
+        if self.left == Some(0) {
+            return Ok(None);
+        }
+        let storage = self.engine.storage().clone();
+        let up_to = storage.sequence();
+        let mut lines = Vec::new();
+        for i in 0..self.next.len() {
+            let (at, from) = self.next[i];
+            let limits = ReadLimits { records_max: PRINT_RECORDS, bytes_max: PRINT_BYTES, up_to };
+            let records = match storage.read(at, from, limits) {
+                Ok(records) => records,
+                Err(e) if e.kind() == millpond_types::ErrorKind::NotFound => match storage.offsets(at) {
+                    // Retention has removed what was next.
+                    Ok(offsets) if offsets.start > from => {
+                        self.next[i].1 = offsets.start;
+                        continue;
+                    }
+                    _ => return Ok(None),
+                },
+                Err(e) => return Err(e),
+            };
+            for row in 0..records.views.len() {
+                self.seen += 1;
+                if (self.seen - 1) % self.interval != 0 {
+                    continue;
+                }
+                let (key, value) = (records.key(row), records.value(row));
+                let (key, value) = (self.keys.show(key), self.values.show(value));
+                if !self.header {
+                    self.header = true;
+                    lines.push(format!("Key format: {}", self.keys.formats()));
+                    lines.push(format!("Value format: {}", self.values.formats()));
+                }
+                let mut time = Vec::new();
+                write_timestamp(&mut time, records.views[row].timestamp);
+                lines.push(format!(
+                    "rowtime: {}Z, key: {key}, value: {value}, partition: {}",
+                    String::from_utf8_lossy(&time),
+                    at.partition
+                ));
+                if let Some(left) = &mut self.left {
+                    *left -= 1;
+                    if *left == 0 {
+                        return Ok(Some(lines));
+                    }
+                }
+            }
+            self.next[i].1 = records.next_offset;
+        }
+        if lines.is_empty() {
+            storage.wait_past(up_to, timeout);
+        }
+        Ok(Some(lines))
+    }
+}

@@ -1,0 +1,187 @@
+//! What each statement does. One function per statement; those that change the catalog hold the engine's `change` lock.
+
+use std::collections::BTreeMap;
+
+use millpond_sql::analyse::analyse;
+use millpond_sql::diagnostic::{Code, Diagnostic};
+use millpond_sql::plan::{Analysed, QueryPlan};
+use millpond_sql::syntax::{Explain, Parsed, Statement};
+use millpond_types::Error;
+
+use crate::catalog::QueryEntry;
+use crate::engine::Engine;
+use crate::entity::{Answer, Entity, PropertyEntry};
+use crate::environment::CatalogEnvironment;
+use crate::error::Problem;
+use crate::query::Output;
+use crate::session::{self, Session};
+
+mod assert;
+mod control;
+mod create;
+mod describe;
+mod drop;
+mod insert_values;
+
+pub(crate) use insert_values::{InsertTarget, insert_row};
+
+/// Runs one statement that is not a SELECT or PRINT.
+pub(crate) fn run(engine: &Engine, parsed: &Parsed, session: &mut Session) -> Result<Answer, Problem> {
+    let mut warnings = Vec::new();
+    let entity = dispatch(engine, parsed, session, &mut warnings)?;
+    Ok(Answer { statement: format!("{};", parsed.text), warnings, entity })
+}
+
+fn dispatch(
+    engine: &Engine,
+    parsed: &Parsed,
+    session: &mut Session,
+    warnings: &mut Vec<String>,
+) -> Result<Entity, Problem> {
+    match &parsed.statement {
+        Statement::CreateSource(_) | Statement::CreateAs(_) | Statement::InsertInto(_) | Statement::InsertValues(_) => {
+            let _guard = engine.0.change.lock();
+            let catalog = engine.catalog();
+            let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))
+                .map_err(|d| shift(d, parsed))?;
+            match analysed {
+                Analysed::InsertValues { target, columns, values, row_time } => {
+                    insert_values::insert(engine, &target, &columns, &values, row_time.as_ref())
+                }
+                other => create::create(engine, other, parsed, session, warnings),
+            }
+        }
+        Statement::Query(_) | Statement::Print(_) => Err(Problem::Failed(Error::bad_request(
+            "a SELECT or PRINT gives rows: send it to /query or /query-stream, one at a time",
+        ))),
+        Statement::DropSource(drop) => drop::source(engine, drop),
+        Statement::AlterSource(alter) => create::alter(engine, alter, parsed, session),
+        Statement::CreateType { name, if_not_exists, ty } => {
+            create::create_type(engine, name, *if_not_exists, ty, parsed)
+        }
+        Statement::DropType { name, if_exists } => drop::drop_type(engine, name, *if_exists),
+        Statement::Terminate(target) => control::terminate(engine, target),
+        Statement::Pause(target) => control::pause(engine, target, true),
+        Statement::Resume(target) => control::pause(engine, target, false),
+        Statement::Explain(Explain::Query(id)) => describe::explain_query(engine, id.as_str()),
+        Statement::Explain(Explain::Statement(inner)) => {
+            let catalog = engine.catalog();
+            let environment = engine.environment(&catalog, session);
+            let analysed =
+                analyse(&inner.node, &parsed.text, &environment).map_err(|d| shift(d, parsed))?;
+            Ok(Entity::Plan(describe::plan_text(&analysed)))
+        }
+        Statement::ListTopics { all, extended } => describe::topics(engine, *all, *extended),
+        Statement::ListSources { kind, extended } | Statement::DescribeSources { kind, extended } => {
+            let described = matches!(parsed.statement, Statement::DescribeSources { .. }) || *extended;
+            describe::sources(engine, *kind, *extended, described)
+        }
+        Statement::ListQueries { extended } => describe::queries(engine, *extended),
+        Statement::ListFunctions => describe::functions(engine),
+        Statement::ListProperties => Ok(Entity::Properties(properties(engine, session))),
+        Statement::ListTypes => Ok(Entity::Types(engine.catalog().types.clone())),
+        Statement::ListVariables => Ok(Entity::Variables(session.variables.clone())),
+        Statement::DescribeSource { name, extended } => describe::source(engine, name.as_str(), *extended),
+        Statement::DescribeFunction { name } => describe::function(engine, name.as_str()),
+        Statement::Set(pair) => {
+            check_property(&pair.key.node)?;
+            session.set(&pair.key.node, pair.value.node.clone());
+            Ok(Entity::Done)
+        }
+        Statement::Unset { key } => {
+            check_property(&key.node)?;
+            session.unset(&key.node);
+            Ok(Entity::Done)
+        }
+        Statement::Define(define) => {
+            session.variables.insert(define.name.as_str().to_string(), define.value.node.clone());
+            Ok(Entity::Done)
+        }
+        Statement::Undefine { name } => match session.variables.remove(name.as_str()) {
+            Some(_) => Ok(Entity::Done),
+            None => Ok(Entity::Warning(format!("there is no variable \"{}\"", name.as_str()))),
+        },
+        Statement::AssertTopic(assert) => assert::topic(engine, assert),
+        Statement::AlterSystem(_) => Err(unsupported("ALTER SYSTEM", "set the property in the server's configuration")),
+        Statement::AssertSchema(_) => Err(unsupported("ASSERT SCHEMA", "there is no schema registry yet")),
+        Statement::ListConnectors { .. }
+        | Statement::ListConnectorPlugins
+        | Statement::DescribeConnector { .. }
+        | Statement::CreateConnector(_)
+        | Statement::DropConnector { .. } => Err(unsupported("a connector statement", "there are no connectors yet")),
+    }
+}
+
+fn unsupported(what: &str, hint: &str) -> Problem {
+    Diagnostic::unsupported(format!("{what} is not supported")).with_hint(hint).into()
+}
+
+fn check_property(name: &str) -> Result<(), Problem> {
+    if session::is_known_property(name) {
+        return Ok(());
+    }
+    let near = session::PROPERTIES.iter().map(|(known, _)| *known).find(|known| known.ends_with(name));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+    Err(Problem::Failed(Error::bad_request(format!("unknown property: \"{name}\"{hint}"))))
+}
+
+fn properties(engine: &Engine, session: &Session) -> Vec<PropertyEntry> {
+    let mut names: BTreeMap<&str, ()> = session::PROPERTIES.iter().map(|(name, _)| (*name, ())).collect();
+    names.extend(engine.0.options.properties.keys().map(|name| (name.as_str(), ())));
+    names.extend(session.overrides().keys().map(|name| (name.as_str(), ())));
+    names
+        .into_keys()
+        .map(|name| PropertyEntry {
+            name: name.to_string(),
+            value: engine.property(session, name).unwrap_or_default(),
+            scope: "KSQL",
+            overridden: session.get(name).is_some(),
+            editable: true,
+        })
+        .collect()
+}
+
+/// Diagnostics of the analyser point into the statement's own text; the user sent a longer one.
+fn shift(mut diagnostic: Diagnostic, parsed: &Parsed) -> Problem {
+    if let Some(span) = &mut diagnostic.span {
+        span.start += parsed.span.start;
+        span.end += parsed.span.start;
+    }
+    diagnostic.into()
+}
+
+/// The plan and output of a query in the catalog, from its statement.
+pub(crate) fn plan_entry(
+    environment: &CatalogEnvironment<'_>,
+    entry: &QueryEntry,
+) -> Result<(QueryPlan, Output), Problem> {
+    let parsed = millpond_sql::parse(&entry.statement)?;
+    let [one] = parsed.as_slice() else {
+        return Err(Problem::Failed(Error::corrupt(format!("query \"{}\" is not one statement", entry.id))));
+    };
+    let analysed = analyse(&one.statement, &one.text, environment)?;
+    match analysed {
+        Analysed::CreateAs { query, sink, .. } => {
+            // The sink may have been altered since; what it is now is in the catalog.
+            let source = environment.catalog.sources.get(&entry.sink).map_or(sink.source, |s| s.as_ref().clone());
+            Ok((query, Output::Sink { target: source, materialise: true }))
+        }
+        Analysed::InsertInto { query, target, .. } => {
+            Ok((query, Output::Sink { target, materialise: false }))
+        }
+        Analysed::CreateSource { source, .. } => {
+            Ok((create::materialising_plan(&source), Output::State { target: source }))
+        }
+        _ => Err(Problem::Failed(Error::corrupt(format!("query \"{}\" is not a persistent query", entry.id)))),
+    }
+}
+
+fn not_found(what: &str, name: &str, near: impl Iterator<Item = String>) -> Problem {
+    let near = near.filter(|n| n.eq_ignore_ascii_case(name)).collect::<Vec<_>>();
+    let mut diagnostic = Diagnostic::new(Code::UnknownName, format!("{what} \"{name}\" does not exist"));
+    if let Some(n) = near.first() {
+        diagnostic = diagnostic.with_hint(format!("did you mean `{n}`?"));
+    }
+    diagnostic.into()
+}
+

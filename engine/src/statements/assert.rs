@@ -1,0 +1,64 @@
+//! ASSERT TOPIC: waits until a topic is there (or gone), as it should be.
+
+use std::time::Duration;
+
+use millpond_sql::syntax::{AssertTopic, Literal};
+use millpond_types::Error;
+
+use crate::engine::Engine;
+use crate::entity::Entity;
+use crate::error::Problem;
+
+const TIMEOUT_DEFAULT: Duration = Duration::from_millis(1000);
+const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_millis(50);
+
+pub(super) fn topic(engine: &Engine, assert: &AssertTopic) -> Result<Entity, Problem> {
+    let mut expected = Vec::new();
+    for property in &assert.properties.items {
+        let name = property.name.value.to_ascii_uppercase();
+        let Literal::Integer(count) = &property.value.node else {
+            return Err(Problem::Failed(Error::bad_request(format!("property \"{name}\" takes a whole number"))));
+        };
+        if !["PARTITIONS", "REPLICAS"].contains(&name.as_str()) {
+            return Err(Problem::Failed(Error::bad_request(format!(
+                "cannot assert unknown topic property: \"{name}\"; PARTITIONS and REPLICAS can be asserted"
+            ))));
+        }
+        expected.push((name, i64::from(*count)));
+    }
+    let timeout = assert
+        .timeout
+        .as_ref()
+        .map_or(TIMEOUT_DEFAULT, |t| Duration::from_millis(t.millis().max(0) as u64))
+        .min(TIMEOUT_MAX);
+    let name = &assert.topic.node;
+    let deadline = engine.0.clock.now_ms().saturating_add(timeout.as_millis() as i64);
+    loop {
+        let failure = check(engine, name, assert.exists, &expected);
+        match failure {
+            None => return Ok(Entity::AssertTopic { topic: name.clone(), exists: assert.exists }),
+            Some(message) if engine.0.options.stepped || engine.0.clock.now_ms() >= deadline => {
+                return Err(Problem::Assertion(message));
+            }
+            Some(_) => {
+                // Nothing announces a new topic; the log's own movement does for everything else.
+                engine.storage().wait_past(engine.storage().sequence(), POLL);
+            }
+        }
+    }
+}
+
+fn check(engine: &Engine, name: &str, exists: bool, expected: &[(String, i64)]) -> Option<String> {
+    match (engine.topic_shape(name), exists) {
+        (None, true) => Some(format!("topic \"{name}\" does not exist")),
+        (Some(_), false) => Some(format!("topic \"{name}\" exists")),
+        (None, false) => None,
+        (Some((partitions, replicas)), true) => expected.iter().find_map(|(property, want)| {
+            let have = if property == "PARTITIONS" { i64::from(partitions) } else { i64::from(replicas) };
+            (have != *want).then(|| {
+                format!("mismatched configuration for topic \"{name}\": for config {}, expected {want} got {have}", property.to_lowercase())
+            })
+        }),
+    }
+}

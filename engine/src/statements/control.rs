@@ -1,0 +1,93 @@
+//! TERMINATE, PAUSE and RESUME.
+
+use std::sync::Arc;
+
+use millpond_sql::syntax::QueryTarget;
+use millpond_types::ports::Step;
+
+use super::not_found;
+use crate::catalog::{self, QueryEntry};
+use crate::engine::Engine;
+use crate::entity::{CommandStatus, Entity};
+use crate::error::Problem;
+
+/// The persistent queries that a target means.
+fn targets(engine: &Engine, target: &QueryTarget) -> Result<Vec<Arc<QueryEntry>>, Problem> {
+    let catalog = engine.catalog();
+    match target {
+        QueryTarget::All => Ok(catalog.queries_in_order()),
+        QueryTarget::Query(id) => match catalog.queries.get(id.as_str()) {
+            Some(query) => Ok(vec![query.clone()]),
+            None => Err(not_found("query", id.as_str(), catalog.queries.keys().cloned())),
+        },
+    }
+}
+
+fn status(kind: &'static str, target: &QueryTarget, message: &str, sequence: u64) -> Entity {
+    let name = match target {
+        QueryTarget::All => "ALL".to_string(),
+        QueryTarget::Query(id) => id.as_str().to_string(),
+    };
+    Entity::Status(CommandStatus {
+        kind,
+        name,
+        action: "execute",
+        message: message.to_string(),
+        query_id: None,
+        sequence,
+    })
+}
+
+pub(super) fn terminate(engine: &Engine, target: &QueryTarget) -> Result<Entity, Problem> {
+    if let QueryTarget::Query(id) = target
+        && engine.0.push.close(id.as_str())
+    {
+        return Ok(status("terminate", target, "Query terminated.", engine.0.storage.sequence()));
+    }
+    let _guard = engine.0.change.lock();
+    let queries = targets(engine, target)?;
+    let ids: Vec<String> = queries.iter().map(|q| q.id.clone()).collect();
+    // The tables of these queries stay, but their state goes: they can no longer be pulled.
+    let catalog = engine.catalog();
+    let tables: Vec<_> = queries
+        .iter()
+        .filter(|q| q.creates_sink)
+        .filter_map(|q| catalog.sources.get(&q.sink))
+        .filter(|s| s.materialised)
+        .map(|s| {
+            let mut source = s.as_ref().clone();
+            source.materialised = false;
+            source
+        })
+        .collect();
+    let step = Step { catalog: tables.iter().map(catalog::put_source).collect(), ..Step::default() };
+    let sequence = engine.drop_queries(&ids, step, |catalog| {
+        for source in tables {
+            catalog.sources.insert(source.name.clone(), Arc::new(source));
+        }
+    })?;
+    Ok(status("terminate", target, "Query terminated.", sequence))
+}
+
+pub(super) fn pause(engine: &Engine, target: &QueryTarget, paused: bool) -> Result<Entity, Problem> {
+    let _guard = engine.0.change.lock();
+    let changed: Vec<QueryEntry> = targets(engine, target)?
+        .into_iter()
+        .map(|query| QueryEntry { paused, ..query.as_ref().clone() })
+        .collect();
+    let step = Step { catalog: changed.iter().map(catalog::put_query).collect(), ..Step::default() };
+    let ids: Vec<String> = changed.iter().map(|q| q.id.clone()).collect();
+    let (sequence, _) = engine.commit(step, |catalog| {
+        for query in changed {
+            catalog.queries.insert(query.id.clone(), Arc::new(query));
+        }
+    })?;
+    for id in ids {
+        if paused { engine.0.runner.pause(&id) } else { engine.0.runner.resume(&id) }
+    }
+    Ok(if paused {
+        status("pause", target, "Query paused.", sequence)
+    } else {
+        status("resume", target, "Query resumed.", sequence)
+    })
+}

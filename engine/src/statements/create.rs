@@ -1,0 +1,508 @@
+//! CREATE STREAM / TABLE, CREATE ... AS SELECT, INSERT INTO ... SELECT, ALTER and CREATE TYPE.
+//!
+//! Creating a query is one commit: its sink's topic, its source, its entry, its first cursors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millpond_sql::diagnostic::{Code, Diagnostic};
+use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
+use millpond_sql::syntax::{AlterSource, Ident, Parsed, SourceKind, TypeName};
+use millpond_types::ports::{Cursor, Step, TopicSpec};
+use millpond_types::{Column, Error, SqlType};
+
+use super::{not_found, shift};
+use crate::catalog::{self, QueryEntry};
+use crate::engine::Engine;
+use crate::entity::{CommandStatus, Entity};
+use crate::error::Problem;
+use crate::query::Output;
+use crate::session::Session;
+
+pub(super) fn create(
+    engine: &Engine,
+    analysed: Analysed,
+    parsed: &Parsed,
+    session: &Session,
+    warnings: &mut Vec<String>,
+) -> Result<Entity, Problem> {
+    match analysed {
+        Analysed::CreateSource { source, create_topic, or_replace, if_not_exists } => {
+            if let Some(done) = existing(engine, &source, or_replace, if_not_exists)? {
+                return Ok(done);
+            }
+            create_source(engine, source, create_topic, parsed, session)
+        }
+        Analysed::CreateAs { query, sink, or_replace, if_not_exists } => {
+            if let Some(done) = existing(engine, &sink.source, or_replace, if_not_exists)? {
+                return Ok(done);
+            }
+            create_as(engine, query, sink, parsed, session, warnings)
+        }
+        Analysed::InsertInto { query, target, query_id } => {
+            insert_into(engine, query, target, query_id, parsed, session, warnings)
+        }
+        _ => Err(Problem::Failed(Error::bug("not a statement that creates something"))),
+    }
+}
+
+fn kind_of(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Stream => "stream",
+        Relation::Table => "table",
+    }
+}
+
+fn created(source: &SourceInfo, message: String, query_id: Option<String>, sequence: u64) -> Entity {
+    Entity::Status(CommandStatus {
+        kind: kind_of(source.relation),
+        name: source.name.clone(),
+        action: "create",
+        message,
+        query_id,
+        sequence,
+    })
+}
+
+/// What to do about a source of the same name: nothing (`None`), be done with it, or refuse.
+fn existing(
+    engine: &Engine,
+    source: &SourceInfo,
+    or_replace: bool,
+    if_not_exists: bool,
+) -> Result<Option<Entity>, Problem> {
+    let catalog = engine.catalog();
+    let Some(old) = catalog.sources.get(&source.name) else { return Ok(None) };
+    let (name, kind) = (&source.name, kind_of(old.relation));
+    if if_not_exists {
+        return Ok(Some(Entity::Warning(format!(
+            "Cannot add {} `{name}`: A {kind} with the same name already exists.",
+            kind_of(source.relation)
+        ))));
+    }
+    let refuse = |why: String| Err(Problem::from(Diagnostic::new(Code::Conflict, why)));
+    if !or_replace {
+        return refuse(format!("cannot add {} `{name}`: a {kind} with the same name already exists", kind_of(source.relation)));
+    }
+    if old.read_only || source.read_only {
+        return refuse(format!("cannot add {kind} `{name}`: CREATE OR REPLACE is not supported on source {kind}s"));
+    }
+    if old.relation != source.relation {
+        return refuse(format!("cannot replace {kind} `{name}` by a {}", kind_of(source.relation)));
+    }
+    let keys = |s: &SourceInfo| s.schema.keys().cloned().collect::<Vec<_>>();
+    if keys(old) != keys(source) {
+        return refuse(format!(
+            "cannot upgrade data source `{name}`: key columns must be identical; they are [{}]",
+            millpond_types::Schema::new(keys(old))
+        ));
+    }
+    let added: Vec<&Column> = source.schema.values().collect();
+    for (i, column) in old.schema.values().enumerate() {
+        if added.get(i).copied() != Some(column) {
+            return refuse(format!(
+                "cannot upgrade data source `{name}`: column `{}` {} must stay where it is; columns can only be added at the end",
+                column.name, column.ty
+            ));
+        }
+    }
+    for (what, before, after) in [
+        ("topic", &old.topic, &source.topic),
+        ("key format", &old.key_format.name, &source.key_format.name),
+        ("value format", &old.value_format.name, &source.value_format.name),
+    ] {
+        if before != after {
+            return refuse(format!("cannot upgrade data source `{name}`: the {what} must stay \"{before}\""));
+        }
+    }
+    Ok(None)
+}
+
+fn create_source(
+    engine: &Engine,
+    mut source: SourceInfo,
+    create_topic: Option<(i32, i16)>,
+    parsed: &Parsed,
+    session: &Session,
+) -> Result<Entity, Problem> {
+    source.statement = format!("{};", parsed.text);
+    let mut step = Step::default();
+    let topic = engine.storage().topic(&source.topic);
+    match (&topic, create_topic) {
+        (None, Some((partitions, replicas))) => {
+            step.create_topics.push(TopicSpec {
+                name: source.topic.clone(),
+                partitions,
+                replicas,
+                configs: BTreeMap::new(),
+            });
+        }
+        (None, None) => {
+            return Err(Problem::from(
+                Diagnostic::new(Code::UnknownName, format!("Kafka topic does not exist: {}", source.topic))
+                    .with_hint("give PARTITIONS in the WITH clause to create it"),
+            ));
+        }
+        (Some(_), _) => {}
+    }
+    let number = engine.catalog().next_query;
+    step.catalog.push(catalog::put_next_query(number + 1));
+    let materialise = source.read_only && source.relation == Relation::Table;
+    source.materialised = materialise;
+    step.catalog.push(catalog::put_source(&source));
+    if materialise {
+        return materialise_source(engine, source, step, number, session);
+    }
+    let message = match source.relation {
+        Relation::Stream => "Stream created",
+        Relation::Table => "Table created",
+    };
+    let shown = Arc::new(source);
+    let (sequence, _) = engine.commit(step, |catalog| {
+        catalog.sources.insert(shown.name.clone(), shown.clone());
+        catalog.next_query = number + 1;
+    })?;
+    Ok(created(&shown, message.to_string(), None, sequence))
+}
+
+/// A SOURCE TABLE can be pulled at once, so it has a query that keeps its state.
+fn materialise_source(
+    engine: &Engine,
+    source: SourceInfo,
+    mut step: Step,
+    number: u64,
+    session: &Session,
+) -> Result<Entity, Problem> {
+    if !step.create_topics.is_empty() {
+        // The topic must be there before cursors can point into it.
+        let topics = Step { create_topics: std::mem::take(&mut step.create_topics), ..Step::default() };
+        engine.commit(topics, |_| {})?;
+    }
+    let plan = materialising_plan(&source);
+    // The whole table, whatever the session says about new queries.
+    let mut all = session.clone();
+    all.set("auto.offset.reset", "earliest");
+    let source = Arc::new(source);
+    let mut with_source = catalog::Catalog::clone(&engine.catalog());
+    with_source.sources.insert(source.name.clone(), source.clone());
+    let starts = {
+        let topic = engine.topic_of(&source.topic)?;
+        let mut starts = Vec::new();
+        for partition in 0..topic.partitions {
+            let at = millpond_types::TopicPartition { topic: topic.id, partition };
+            let offsets = engine.storage().offsets(at)?;
+            starts.push((at, offsets.start, offsets.stable_end));
+        }
+        starts
+    };
+    let entry = QueryEntry {
+        id: format!("CST_{}_{number}", source.name),
+        number,
+        statement: source.statement.trim_end_matches(';').to_string(),
+        sink: source.name.clone(),
+        creates_sink: true,
+        sources: vec![],
+        properties: all.overrides().clone(),
+        modules: vec![],
+        paused: false,
+        backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+    };
+    step.catalog.push(catalog::put_query(&entry));
+    step.cursors = cursors(&entry.id, &starts);
+    let shown = Arc::new(entry);
+    let (sequence, _) = engine.commit(step, |catalog| {
+        catalog.sources.insert(source.name.clone(), source.clone());
+        catalog.queries.insert(shown.id.clone(), shown.clone());
+        catalog.next_query = number + 1;
+    })?;
+    engine.start_query(&shown, plan, Output::State { target: source.as_ref().clone() }, &all)?;
+    Ok(created(&source, "Table created".to_string(), None, sequence))
+}
+
+/// Reads a table as it is.
+pub(super) fn materialising_plan(source: &SourceInfo) -> QueryPlan {
+    let root = Node {
+        schema: source.schema.clone(),
+        relation: source.relation,
+        window: source.window,
+        kind: NodeKind::Source(Arc::new(source.clone())),
+    };
+    QueryPlan { root, sources: vec![source.name.clone()], limit: None, modules: Vec::new() }
+}
+
+fn cursors(id: &str, starts: &[(millpond_types::TopicPartition, i64, i64)]) -> Vec<Cursor> {
+    starts.iter().map(|(at, start, _)| Cursor { query: id.to_string(), source: *at, offset: *start }).collect()
+}
+
+fn check_room(engine: &Engine) -> Result<(), Problem> {
+    let (have, max) = (engine.catalog().queries.len(), engine.0.options.queries_max);
+    if have >= max {
+        return Err(Problem::Failed(Error::conflict(format!(
+            "there are {have} persistent queries, and no more than {max} are allowed; terminate one, or raise \
+             queries_max"
+        ))));
+    }
+    Ok(())
+}
+
+fn create_as(
+    engine: &Engine,
+    plan: QueryPlan,
+    sink: Sink,
+    parsed: &Parsed,
+    session: &Session,
+    warnings: &mut Vec<String>,
+) -> Result<Entity, Problem> {
+    let mut source = sink.source;
+    source.statement = format!("{};", parsed.text);
+    source.materialised = source.relation == Relation::Table;
+    let catalog = engine.catalog();
+    let replaced = catalog.writers(&source.name).find(|q| q.creates_sink).cloned();
+    if replaced.is_none() {
+        if catalog.sources.contains_key(&source.name) {
+            return Err(Problem::from(Diagnostic::new(
+                Code::Conflict,
+                format!("cannot replace `{}`: it was not created by a query", source.name),
+            )));
+        }
+        check_room(engine)?;
+    }
+    let mut step = Step::default();
+    match engine.topic_shape(&source.topic) {
+        None => step.create_topics.push(TopicSpec {
+            name: source.topic.clone(),
+            partitions: source.partitions,
+            replicas: source.replicas,
+            configs: sink.topic_configs,
+        }),
+        Some((partitions, _)) if partitions != source.partitions => {
+            return Err(Problem::from(
+                Diagnostic::new(
+                    Code::Conflict,
+                    format!(
+                        "a Kafka topic with the name \"{}\" already exists, with different partition configuration than \
+                         required: it has {partitions} partitions, and the query needs {}",
+                        source.topic, source.partitions
+                    ),
+                )
+                .with_hint(format!("set PARTITIONS={partitions} in the WITH clause, or another KAFKA_TOPIC")),
+            ));
+        }
+        Some(_) => {}
+    }
+    let number = catalog.next_query;
+    let prefix = if source.relation == Relation::Stream { "CSAS" } else { "CTAS" };
+    let sources = plan.sources.clone();
+    warn_about_cycle(&source.name, &sources, warnings);
+    let output = Output::Sink { target: source.clone(), materialise: true };
+
+    let entry = if let Some(old) = replaced {
+        let before = {
+            let session = Session::with_properties(&old.properties);
+            let environment = crate::environment::CatalogEnvironment {
+                engine,
+                catalog: &catalog,
+                session: &session,
+                hidden: Some(&source.name),
+            };
+            super::plan_entry(&environment, &old)?.0
+        };
+        if let Some(why) = crate::upgrade::incompatible(&before, &plan) {
+            return Err(Problem::from(
+                Diagnostic::new(Code::Conflict, format!("cannot upgrade `{}`: {why}", source.name))
+                    .with_hint("drop it and create it anew"),
+            ));
+        }
+        engine.0.runner.stop(&old.id);
+        engine.0.stepped.lock().remove(&old.id);
+        QueryEntry {
+            statement: parsed.text.clone(),
+            sources,
+            properties: session.overrides().clone(),
+            modules: plan.modules.clone(),
+            ..old.as_ref().clone()
+        }
+    } else {
+        let starts = engine.start_offsets(&plan, session)?;
+        let id = format!("{prefix}_{}_{number}", source.name);
+        step.cursors = cursors(&id, &starts);
+        step.catalog.push(catalog::put_next_query(number + 1));
+        QueryEntry {
+            id,
+            number,
+            statement: parsed.text.clone(),
+            sink: source.name.clone(),
+            creates_sink: true,
+            sources,
+            properties: session.overrides().clone(),
+            modules: plan.modules.clone(),
+            paused: false,
+            backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+        }
+    };
+    step.catalog.push(catalog::put_source(&source));
+    step.catalog.push(catalog::put_query(&entry));
+    let (source, entry) = (Arc::new(source), Arc::new(entry));
+    let (sequence, _) = engine.commit(step, |catalog| {
+        catalog.sources.insert(source.name.clone(), source.clone());
+        catalog.queries.insert(entry.id.clone(), entry.clone());
+        catalog.next_query = catalog.next_query.max(number + 1);
+    })?;
+    engine.start_query(&entry, plan, output, session)?;
+    Ok(created(&source, format!("Created query with ID {}", entry.id), Some(entry.id.clone()), sequence))
+}
+
+fn warn_about_cycle(sink: &str, sources: &[String], warnings: &mut Vec<String>) {
+    if sources.iter().any(|s| s == sink) {
+        warnings.push(format!("`{sink}` is read by the query that writes it: it will never come to an end"));
+    }
+}
+
+fn insert_into(
+    engine: &Engine,
+    plan: QueryPlan,
+    target: SourceInfo,
+    query_id: Option<String>,
+    parsed: &Parsed,
+    session: &Session,
+    warnings: &mut Vec<String>,
+) -> Result<Entity, Problem> {
+    check_room(engine)?;
+    let catalog = engine.catalog();
+    let number = catalog.next_query;
+    let id = query_id.map_or_else(|| format!("INSERTQUERY_{number}"), |id| id.to_ascii_uppercase());
+    if catalog.queries.contains_key(&id) {
+        return Err(Problem::from(Diagnostic::new(Code::Conflict, format!("query id \"{id}\" is taken"))));
+    }
+    warn_about_cycle(&target.name, &plan.sources, warnings);
+    let starts = engine.start_offsets(&plan, session)?;
+    let entry = QueryEntry {
+        id: id.clone(),
+        number,
+        statement: parsed.text.clone(),
+        sink: target.name.clone(),
+        creates_sink: false,
+        sources: plan.sources.clone(),
+        properties: session.overrides().clone(),
+        modules: plan.modules.clone(),
+        paused: false,
+        backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+    };
+    let step = Step {
+        catalog: vec![catalog::put_query(&entry), catalog::put_next_query(number + 1)],
+        cursors: cursors(&id, &starts),
+        ..Step::default()
+    };
+    let entry = Arc::new(entry);
+    let (sequence, _) = engine.commit(step, |catalog| {
+        catalog.queries.insert(id.clone(), entry.clone());
+        catalog.next_query = number + 1;
+    })?;
+    let output = Output::Sink { target: target.clone(), materialise: false };
+    engine.start_query(&entry, plan, output, session)?;
+    Ok(created(&target, format!("Created query with ID {id}"), Some(id.clone()), sequence))
+}
+
+fn resolve(engine: &Engine, ty: &TypeName, parsed: &Parsed) -> Result<SqlType, Problem> {
+    let catalog = engine.catalog();
+    millpond_sql::resolve_type(ty, &|name| catalog.types.get(name).cloned()).map_err(|d| shift(d, parsed))
+}
+
+pub(super) fn alter(
+    engine: &Engine,
+    alter: &AlterSource,
+    parsed: &Parsed,
+    session: &Session,
+) -> Result<Entity, Problem> {
+    let _guard = engine.0.change.lock();
+    let catalog = engine.catalog();
+    let name = alter.name.as_str();
+    let Some(old) = catalog.sources.get(name) else {
+        return Err(not_found("source", name, catalog.sources.keys().cloned()));
+    };
+    let relation = if alter.kind == SourceKind::Stream { Relation::Stream } else { Relation::Table };
+    let refuse = |why: String| Err(Problem::from(Diagnostic::at(Code::Conflict, alter.name.span, why)));
+    if old.relation != relation {
+        return refuse(format!("incompatible data source type is {}, but statement was ALTER {relation}", old.relation));
+    }
+    if old.read_only {
+        return refuse(format!("cannot alter {} `{name}`: ALTER operations are not supported on source {}s", kind_of(relation), kind_of(relation)));
+    }
+    if catalog.writers(name).any(|q| q.creates_sink) {
+        return refuse(format!("ALTER command is not supported for CREATE ... AS statements: `{name}` is made by a query"));
+    }
+    let mut source = old.as_ref().clone();
+    for add in &alter.add {
+        let column = add.name.as_str();
+        if source.schema.get(column).is_some() {
+            return refuse(format!("cannot add column `{column}` to schema: a column with the same name already exists"));
+        }
+        source.schema.columns.push(Column::value(column, resolve(engine, &add.ty, parsed)?));
+    }
+    check_value_format(engine, &catalog, session, &source.value_format, &source)?;
+    let step = Step { catalog: vec![catalog::put_source(&source)], ..Step::default() };
+    let source = Arc::new(source);
+    let (sequence, _) = engine.commit(step, |catalog| {
+        catalog.sources.insert(source.name.clone(), source.clone());
+    })?;
+    Ok(Entity::Status(CommandStatus {
+        kind: kind_of(relation),
+        name: name.to_string(),
+        action: "alter",
+        message: format!("{} altered", if relation == Relation::Stream { "Stream" } else { "Table" }),
+        query_id: None,
+        sequence,
+    }))
+}
+
+fn check_value_format(
+    engine: &Engine,
+    catalog: &catalog::Catalog,
+    session: &Session,
+    format: &FormatSpec,
+    source: &SourceInfo,
+) -> Result<(), Problem> {
+    use millpond_sql::plan::{Environment, FormatError, Side};
+    let columns: Vec<_> = source.schema.values().map(|c| (c.name.clone(), c.ty.clone())).collect();
+    engine.environment(catalog, session).check_format(format, Side::Value, &columns).map_err(|e| match e {
+        FormatError::Invalid(m) => Diagnostic::new(Code::Format, m).into(),
+        FormatError::Unsupported(m) => Diagnostic::unsupported(m).into(),
+    })
+}
+
+pub(super) fn create_type(
+    engine: &Engine,
+    name: &Ident,
+    if_not_exists: bool,
+    ty: &TypeName,
+    parsed: &Parsed,
+) -> Result<Entity, Problem> {
+    let _guard = engine.0.change.lock();
+    let label = name.as_str();
+    if engine.catalog().types.contains_key(label) {
+        return if if_not_exists {
+            Ok(Entity::Warning(format!("{label} is already registered with type {}", engine.catalog().types[label])))
+        } else {
+            Err(Diagnostic::at(
+                Code::DuplicateName,
+                name.span,
+                format!("cannot register custom type \"{label}\": it is already registered with type {}", engine.catalog().types[label]),
+            )
+            .into())
+        };
+    }
+    let ty = resolve(engine, ty, parsed)?;
+    let step = Step { catalog: vec![catalog::put_type(label, &ty)], ..Step::default() };
+    let message = format!("Registered custom type with name '{label}' and SQL type {ty}");
+    let (sequence, _) = engine.commit(step, |catalog| {
+        catalog.types.insert(label.to_string(), ty);
+    })?;
+    Ok(Entity::Status(CommandStatus {
+        kind: "type",
+        name: label.to_string(),
+        action: "create",
+        message,
+        query_id: None,
+        sequence,
+    }))
+}

@@ -1,0 +1,211 @@
+//! SHOW / LIST, DESCRIBE and EXPLAIN.
+
+use std::sync::Arc;
+
+use millpond_sql::functions::{Function, FunctionKind, ResultType};
+use millpond_sql::plan::{Analysed, Relation, SourceInfo, describe_pull, describe_query};
+use millpond_sql::syntax::SourceKind;
+
+use super::not_found;
+use crate::catalog::{Catalog, QueryEntry};
+use crate::engine::Engine;
+use crate::entity::{
+    Entity, FunctionDescription, FunctionSummary, OverloadDescription, QueryDescription, QueryOffsets, QuerySummary,
+    QueryType, SourceDescription, TopicSummary,
+};
+use crate::error::Problem;
+use crate::session::Session;
+
+pub(super) fn topics(engine: &Engine, all: bool, extended: bool) -> Result<Entity, Problem> {
+    let topics = engine
+        .storage()
+        .topics()
+        .into_iter()
+        .filter(|t| all || !t.name.starts_with('_'))
+        .map(|t| {
+            let (partitions, replicas) = engine.topic_shape(&t.name).unwrap_or((t.partitions, t.replicas));
+            TopicSummary { name: t.name, partitions, replicas, consumer_groups: 0, consumers: 0 }
+        })
+        .collect();
+    Ok(Entity::Topics { topics, extended })
+}
+
+fn relation_of(kind: SourceKind) -> Relation {
+    match kind {
+        SourceKind::Stream => Relation::Stream,
+        SourceKind::Table => Relation::Table,
+    }
+}
+
+pub(super) fn sources(engine: &Engine, kind: SourceKind, extended: bool, described: bool) -> Result<Entity, Problem> {
+    let relation = relation_of(kind);
+    let catalog = engine.catalog();
+    let sources: Vec<Arc<SourceInfo>> = catalog.sources.values().filter(|s| s.relation == relation).cloned().collect();
+    if described {
+        return Ok(Entity::SourceList(sources.iter().map(|s| description(engine, &catalog, s, extended)).collect()));
+    }
+    Ok(Entity::Sources { relation, sources })
+}
+
+pub(super) fn source(engine: &Engine, name: &str, extended: bool) -> Result<Entity, Problem> {
+    let catalog = engine.catalog();
+    match catalog.sources.get(name) {
+        Some(source) => Ok(Entity::Source(Box::new(description(engine, &catalog, source, extended)))),
+        None => Err(not_found("source", name, catalog.sources.keys().cloned())),
+    }
+}
+
+fn description(engine: &Engine, catalog: &Catalog, source: &Arc<SourceInfo>, extended: bool) -> SourceDescription {
+    let summaries = |queries: Vec<Arc<QueryEntry>>| queries.iter().map(|q| summary(engine, catalog, q)).collect();
+    let readers: Vec<_> = catalog.readers(&source.name).cloned().collect();
+    let writers: Vec<_> = catalog.writers(&source.name).cloned().collect();
+    let constraints = readers.iter().filter(|q| q.creates_sink).map(|q| q.sink.clone()).collect();
+    let offsets = if extended { writers.iter().flat_map(|q| query_offsets(engine, q)).collect() } else { Vec::new() };
+    SourceDescription {
+        source: source.clone(),
+        extended,
+        read_queries: summaries(readers),
+        write_queries: summaries(writers),
+        constraints,
+        offsets,
+    }
+}
+
+fn query_offsets(engine: &Engine, query: &QueryEntry) -> Vec<QueryOffsets> {
+    let mut by_topic: Vec<QueryOffsets> = Vec::new();
+    for cursor in engine.storage().cursors(&query.id).unwrap_or_default() {
+        let Some(topic) = engine.storage().topic_by_id(cursor.source.topic) else { continue };
+        let Ok(offsets) = engine.storage().offsets(cursor.source) else { continue };
+        let row = (cursor.source.partition, offsets.start, offsets.end, cursor.offset);
+        match by_topic.iter_mut().find(|o| o.topic == topic.name) {
+            Some(found) => found.partitions.push(row),
+            None => by_topic.push(QueryOffsets {
+                group: format!("_confluent-ksql-default_query_{}", query.id),
+                topic: topic.name,
+                partitions: vec![row],
+            }),
+        }
+    }
+    by_topic
+}
+
+pub(super) fn summary(engine: &Engine, catalog: &Catalog, query: &QueryEntry) -> QuerySummary {
+    let (state, reason) = engine.query_state(&query.id);
+    let sink = catalog.sources.get(&query.sink);
+    QuerySummary {
+        id: query.id.clone(),
+        statement: query.statement.clone(),
+        query_type: QueryType::Persistent,
+        state,
+        reason,
+        sink: Some(query.sink.clone()),
+        sink_topic: sink.map(|s| s.topic.clone()),
+    }
+}
+
+pub(super) fn queries(engine: &Engine, extended: bool) -> Result<Entity, Problem> {
+    let catalog = engine.catalog();
+    let mut queries: Vec<QuerySummary> =
+        catalog.queries_in_order().iter().map(|q| summary(engine, &catalog, q)).collect();
+    queries.extend(engine.0.push.list().into_iter().map(|(id, statement)| QuerySummary {
+        id,
+        statement,
+        query_type: QueryType::Push,
+        state: "RUNNING".into(),
+        reason: None,
+        sink: None,
+        sink_topic: None,
+    }));
+    Ok(Entity::Queries { queries, extended })
+}
+
+pub(super) fn explain_query(engine: &Engine, id: &str) -> Result<Entity, Problem> {
+    let catalog = engine.catalog();
+    let Some(query) = catalog.queries.get(id) else {
+        return Err(not_found("query", id, catalog.queries.keys().cloned()));
+    };
+    let session = Session::with_properties(&query.properties);
+    let environment = crate::environment::CatalogEnvironment {
+        engine,
+        catalog: &catalog,
+        session: &session,
+        hidden: query.creates_sink.then_some(query.sink.as_str()),
+    };
+    let (plan, _) = super::plan_entry(&environment, query)?;
+    Ok(Entity::Query(Box::new(QueryDescription {
+        summary: summary(engine, &catalog, query),
+        schema: plan.root.schema.clone(),
+        window: plan.root.window,
+        sources: plan.sources.clone(),
+        plan: describe_query(&plan),
+        properties: query.properties.clone(),
+        metrics: engine.0.runner.metrics(id),
+    })))
+}
+
+pub(super) fn plan_text(analysed: &Analysed) -> String {
+    match analysed {
+        Analysed::CreateAs { query, .. } | Analysed::InsertInto { query, .. } | Analysed::Push(query) => {
+            describe_query(query)
+        }
+        Analysed::Pull(pull) => describe_pull(pull),
+        Analysed::CreateSource { source, .. } => format!("source {} over topic {}", source.name, source.topic),
+        Analysed::InsertValues { target, .. } => format!("one record into topic {}", target.topic),
+    }
+}
+
+fn kind_name(kind: FunctionKind) -> &'static str {
+    match kind {
+        FunctionKind::Scalar => "SCALAR",
+        FunctionKind::Aggregate => "AGGREGATE",
+        FunctionKind::Table => "TABLE",
+    }
+}
+
+pub(super) fn functions(engine: &Engine) -> Result<Entity, Problem> {
+    use millpond_sql::functions::FunctionCatalog;
+    let functions = engine
+        .functions()
+        .functions()
+        .iter()
+        .map(|f| FunctionSummary { name: f.name.clone(), kind: kind_name(f.kind), category: f.category.clone() })
+        .collect();
+    Ok(Entity::Functions(functions))
+}
+
+pub(super) fn function(engine: &Engine, name: &str) -> Result<Entity, Problem> {
+    use millpond_sql::functions::FunctionCatalog;
+    let upper = name.to_ascii_uppercase();
+    match engine.functions().function(&upper) {
+        Some(function) => Ok(Entity::Function(describe_function(&function))),
+        None => Err(not_found("function", name, engine.functions().functions().iter().map(|f| f.name.clone()))),
+    }
+}
+
+fn describe_function(function: &Function) -> FunctionDescription {
+    let overloads = function
+        .overloads
+        .iter()
+        .map(|o| OverloadDescription {
+            params: o
+                .params
+                .iter()
+                .enumerate()
+                .map(|(i, p)| (p.name.clone(), p.ty.to_string(), o.variadic == Some(i)))
+                .collect(),
+            result: match &o.result {
+                ResultType::Of(ty) => ty.to_string(),
+                ResultType::Computed(_) => "follows from the arguments".to_string(),
+            },
+            description: o.description.clone(),
+        })
+        .collect();
+    FunctionDescription {
+        name: function.name.clone(),
+        kind: kind_name(function.kind),
+        description: function.description.clone(),
+        author: function.author.clone(),
+        path: function.module.clone().unwrap_or_else(|| "internal".to_string()),
+        overloads,
+    }
+}

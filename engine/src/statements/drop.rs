@@ -1,0 +1,91 @@
+//! DROP STREAM / TABLE and DROP TYPE.
+
+use millpond_sql::diagnostic::{Code, Diagnostic};
+use millpond_sql::plan::Relation;
+use millpond_sql::syntax::{DropSource, Ident, SourceKind};
+use millpond_types::ports::Step;
+
+use super::not_found;
+use crate::catalog;
+use crate::engine::Engine;
+use crate::entity::{CommandStatus, Entity};
+use crate::error::Problem;
+
+pub(super) fn source(engine: &Engine, drop: &DropSource) -> Result<Entity, Problem> {
+    let _guard = engine.0.change.lock();
+    let catalog = engine.catalog();
+    let name = drop.name.as_str();
+    let relation = match drop.kind {
+        SourceKind::Stream => Relation::Stream,
+        SourceKind::Table => Relation::Table,
+    };
+    let kind = relation.to_string().to_lowercase();
+    let Some(source) = catalog.sources.get(name) else {
+        return if drop.if_exists {
+            Ok(Entity::Warning(format!("Source `{name}` does not exist.")))
+        } else {
+            Err(not_found(&kind, name, catalog.sources.keys().cloned()))
+        };
+    };
+    let conflict = |message: String| Problem::from(Diagnostic::at(Code::Conflict, drop.name.span, message));
+    if source.relation != relation {
+        let found = source.relation;
+        return Err(conflict(format!("incompatible data source type is {found}, but statement was DROP {relation}")));
+    }
+    if drop.delete_topic && source.read_only {
+        return Err(conflict(format!("cannot delete topic of read-only source: {name}")));
+    }
+    let own: Vec<String> =
+        catalog.writers(name).filter(|q| q.creates_sink).map(|q| q.id.clone()).collect();
+    let readers: Vec<String> =
+        catalog.readers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
+    let writers: Vec<String> =
+        catalog.writers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
+    if !readers.is_empty() || !writers.is_empty() {
+        return Err(conflict(format!(
+            "cannot drop \"{name}\": the following queries read from this source: [{}]; the following queries write into \
+             this source: [{}]; terminate them first",
+            readers.join(", "),
+            writers.join(", ")
+        )));
+    }
+    let topic = engine.storage().topic(&source.topic);
+    let delete_topics = if drop.delete_topic { topic.iter().map(|t| t.id).collect() } else { Vec::new() };
+    let step = Step { delete_topics, catalog: vec![catalog::delete_source(name)], ..Step::default() };
+    let sequence = engine.drop_queries(&own, step, |catalog| {
+        catalog.sources.remove(name);
+    })?;
+    Ok(Entity::Status(CommandStatus {
+        kind: if relation == Relation::Stream { "stream" } else { "table" },
+        name: name.to_string(),
+        action: "drop",
+        message: format!("Source `{name}` (topic: {}) was dropped.", source.topic),
+        query_id: None,
+        sequence,
+    }))
+}
+
+pub(super) fn drop_type(engine: &Engine, name: &Ident, if_exists: bool) -> Result<Entity, Problem> {
+    let _guard = engine.0.change.lock();
+    let catalog = engine.catalog();
+    let name = name.as_str();
+    if !catalog.types.contains_key(name) {
+        return if if_exists {
+            Ok(Entity::Warning(format!("Type `{name}` does not exist.")))
+        } else {
+            Err(not_found("type", name, catalog.types.keys().cloned()))
+        };
+    }
+    let step = Step { catalog: vec![catalog::delete_type(name)], ..Step::default() };
+    let (sequence, _) = engine.commit(step, |catalog| {
+        catalog.types.remove(name);
+    })?;
+    Ok(Entity::Status(CommandStatus {
+        kind: "type",
+        name: name.to_string(),
+        action: "drop",
+        message: format!("Dropped type '{name}'"),
+        query_id: None,
+        sequence,
+    }))
+}

@@ -1,0 +1,127 @@
+//! Error bodies in ksqlDB's shape, and the one place where kinds become HTTP statuses.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use millpond_engine::error::{Problem, StatementError};
+use millpond_types::ErrorKind;
+use serde_json::{Value as Json, json};
+
+use crate::entities;
+
+/// An answer that is an error. `code / 100` is the HTTP status.
+pub(crate) struct ApiError {
+    pub code: u32,
+    body: Json,
+}
+
+pub(crate) const BAD_REQUEST: u32 = 40000;
+pub(crate) const BAD_STATEMENT: u32 = 40001;
+pub(crate) const QUERY_ENDPOINT: u32 = 40002;
+pub(crate) const TOO_MANY_QUERIES: u32 = 40003;
+pub(crate) const HTTP2_ONLY: u32 = 40004;
+pub(crate) const NOT_FOUND: u32 = 40400;
+pub(crate) const CONFLICT: u32 = 40900;
+pub(crate) const ASSERTION: u32 = 41700;
+pub(crate) const TOO_LARGE: u32 = 41300;
+pub(crate) const INTERNAL: u32 = 50000;
+pub(crate) const UNAVAILABLE: u32 = 50300;
+
+impl ApiError {
+    pub fn new(code: u32, message: impl Into<String>) -> Self {
+        Self { code, body: json!({ "@type": "generic_error", "error_code": code, "message": message.into() }) }
+    }
+
+    /// Adds a member to the body.
+    pub fn with(mut self, name: &str, value: Json) -> Self {
+        self.body[name] = value;
+        self
+    }
+
+    pub fn body(&self) -> &Json {
+        &self.body
+    }
+
+    /// A failed statement, as `/ksql` and the query endpoints tell it.
+    pub fn statement(error: &StatementError, text: &str) -> Self {
+        let code = code_of(&error.problem);
+        let statement = if error.statement.is_empty() { text } else { &error.statement };
+        let entities: Vec<Json> = error.done.iter().filter_map(entities::to_json).collect();
+        let mut body = json!({
+            "@type": "statement_error",
+            "error_code": code,
+            "message": message_of(&error.problem, text),
+            "statementText": statement,
+            "entities": entities,
+        });
+        if let Problem::Sql(d) = &error.problem {
+            body["sqlCode"] = json!(d.code.as_str());
+            body["hint"] = json!(d.hint);
+            if let Some(span) = d.span {
+                body["position"] = json!({ "start": span.start, "end": span.end });
+            }
+        }
+        Self { code, body }
+    }
+}
+
+/// With line and column first, as ksqlDB's clients show it.
+fn message_of(problem: &Problem, text: &str) -> String {
+    match problem {
+        Problem::Sql(d) => {
+            let mut message = match d.span {
+                Some(span) => {
+                    let before = text.get(..span.start.min(text.len())).unwrap_or(text);
+                    let line = before.matches('\n').count() + 1;
+                    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                    format!("line {line}:{column}: {}", d.message)
+                }
+                None => d.message.clone(),
+            };
+            for more in [&d.detail, &d.hint].into_iter().flatten() {
+                message.push_str("; ");
+                message.push_str(more);
+            }
+            message
+        }
+        other => other.to_string(),
+    }
+}
+
+fn code_of(problem: &Problem) -> u32 {
+    match problem {
+        Problem::Assertion(_) => ASSERTION,
+        Problem::Sql(d) if d.code == millpond_sql::diagnostic::Code::Bug => INTERNAL,
+        Problem::Sql(_) => BAD_STATEMENT,
+        Problem::Failed(e) => match e.kind() {
+            // Also what a statement names and is not there: ksqlDB calls all of these bad statements.
+            ErrorKind::BadRequest | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Unsupported => BAD_STATEMENT,
+            ErrorKind::Retry => UNAVAILABLE,
+            ErrorKind::Corrupt | ErrorKind::Bug => INTERNAL,
+        },
+    }
+}
+
+/// The code of an error outside of statements.
+pub(crate) fn code_of_kind(kind: ErrorKind) -> u32 {
+    match kind {
+        ErrorKind::BadRequest | ErrorKind::Unsupported => BAD_REQUEST,
+        ErrorKind::NotFound => NOT_FOUND,
+        ErrorKind::Conflict => CONFLICT,
+        ErrorKind::Retry => UNAVAILABLE,
+        ErrorKind::Corrupt | ErrorKind::Bug => INTERNAL,
+    }
+}
+
+impl From<millpond_types::Error> for ApiError {
+    fn from(e: millpond_types::Error) -> Self {
+        Self::new(code_of_kind(e.kind()), e.message())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = u16::try_from(self.code / 100).ok().and_then(|s| StatusCode::from_u16(s).ok());
+        let headers = [(header::CONTENT_TYPE, "application/json")];
+        (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), headers, self.body.to_string()).into_response()
+    }
+}

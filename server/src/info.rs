@@ -1,0 +1,86 @@
+//! The small endpoints that tell what this server is and how it does.
+
+use axum::Json as Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use millpond_engine::session;
+use serde_json::{Value as Json, json};
+
+use crate::Shared;
+use crate::errors::{ApiError, BAD_REQUEST};
+
+/// What clients take for the version of ksqlDB; they compare it with their own.
+pub(crate) const KSQL_VERSION: &str = "8.5.0";
+const SERVICE_ID: &str = "default_";
+
+pub(crate) async fn root() -> Redirect {
+    Redirect::temporary("/info")
+}
+
+pub(crate) async fn info(State(app): State<Shared>) -> Body<Json> {
+    Body(json!({
+        "KsqlServerInfo": {
+            "version": KSQL_VERSION,
+            "kafkaClusterId": app.cluster_id,
+            "ksqlServiceId": SERVICE_ID,
+            "serverStatus": "RUNNING",
+            "millpondVersion": env!("CARGO_PKG_VERSION"),
+        }
+    }))
+}
+
+pub(crate) async fn healthcheck(State(app): State<Shared>) -> Response {
+    let stopping = *app.stop.borrow();
+    let healthy = !stopping;
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let part = json!({ "isHealthy": healthy });
+    let state = if stopping { "TERMINATING" } else { "READY" };
+    let body = json!({
+        "isHealthy": healthy,
+        "details": { "metastore": part, "kafka": part, "commandRunner": part },
+        "serverState": state,
+    });
+    (status, Body(body)).into_response()
+}
+
+pub(crate) async fn cluster_status(State(app): State<Shared>) -> Body<Json> {
+    let now = millpond_types::Clock::now_ms(&millpond_types::SystemClock);
+    Body(json!({
+        "clusterStatus": {
+            app.address.to_string(): {
+                "hostAlive": true,
+                "lastStatusUpdateMs": now,
+                "activeStandbyPerQuery": {},
+                "hostStoreLags": { "stateStoreLags": {}, "updateTimeMs": now },
+            }
+        }
+    }))
+}
+
+pub(crate) async fn ready() -> Body<Json> {
+    Body(json!({}))
+}
+
+pub(crate) async fn metadata(State(app): State<Shared>) -> Body<Json> {
+    Body(json!({ "version": KSQL_VERSION, "clusterId": cluster(&app.cluster_id) }))
+}
+
+pub(crate) async fn metadata_id(State(app): State<Shared>) -> Body<Json> {
+    Body(cluster(&app.cluster_id))
+}
+
+fn cluster(id: &str) -> Json {
+    json!({
+        "id": "",
+        "scope": { "path": [], "clusters": { "kafka-cluster": id, "ksql-cluster": SERVICE_ID } },
+    })
+}
+
+pub(crate) async fn is_valid_property(Path(name): Path<String>) -> Result<Body<Json>, ApiError> {
+    if session::is_known_property(&name) {
+        Ok(Body(Json::Bool(true)))
+    } else {
+        Err(ApiError::new(BAD_REQUEST, format!("One or more properties overrides set locally are prohibited by the KSQL server: unknown property \"{name}\"")))
+    }
+}

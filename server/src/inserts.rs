@@ -1,0 +1,116 @@
+//! POST /inserts-stream: one JSON object per line in, one acknowledgement per line out, while both go on (HTTP/2 only).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Version, header};
+use axum::response::{IntoResponse, Response};
+use futures::channel::mpsc;
+use futures::{SinkExt, StreamExt};
+use millpond_engine::inserts::Inserter;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use crate::Shared;
+use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, HTTP2_ONLY, TOO_LARGE};
+use crate::ksql::{DELIMITED, JSON, accepted, blocking};
+
+/// Longest line, in bytes.
+const LINE_BYTES_MAX: usize = 4 << 20;
+/// Acknowledgements that wait for a slow client; reading pauses behind them.
+const ACKS_MAX: usize = 64;
+
+#[derive(Deserialize)]
+struct Target {
+    target: String,
+}
+
+/// Splits a body into lines without holding more than one.
+struct Lines {
+    body: axum::body::BodyDataStream,
+    rest: Vec<u8>,
+    ended: bool,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Result<Vec<u8>, ApiError>> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let mut line: Vec<u8> = self.rest.drain(..=end).collect();
+                line.pop();
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                return Some(Ok(line));
+            }
+            if self.ended {
+                let line = std::mem::take(&mut self.rest);
+                return (!line.iter().all(u8::is_ascii_whitespace)).then_some(Ok(line));
+            }
+            if self.rest.len() > LINE_BYTES_MAX {
+                self.ended = true;
+                self.rest.clear();
+                let why = format!("a line is longer than {LINE_BYTES_MAX} bytes");
+                return Some(Err(ApiError::new(TOO_LARGE, why)));
+            }
+            match self.body.next().await {
+                Some(Ok(bytes)) => self.rest.extend_from_slice(&bytes),
+                Some(Err(_)) | None => self.ended = true,
+            }
+        }
+    }
+}
+
+pub(crate) async fn inserts_stream(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
+    if request.version() != Version::HTTP_2 {
+        return Err(ApiError::new(HTTP2_ONLY, "The /inserts-stream endpoint is only available when using HTTP2"));
+    }
+    let form = accepted(request.headers(), &[DELIMITED, JSON]);
+    let mut lines = Lines { body: request.into_body().into_data_stream(), rest: Vec::new(), ended: false };
+    let first = lines.next().await.unwrap_or_else(|| Err(ApiError::new(BAD_REQUEST, "the body is empty")))?;
+    let target: Target = serde_json::from_slice(&first).map_err(|e| {
+        ApiError::new(BAD_REQUEST, format!("the first line must be {{\"target\": \"NAME\", \"properties\": {{}}}}: {e}"))
+    })?;
+    let engine = app.engine.clone();
+    let inserter = blocking(move || engine.inserter(&target.target)).await?;
+    let inserter = Arc::new(inserter.map_err(|e| ApiError::new(BAD_STATEMENT, e.message()))?);
+    let (mut acks, receiver) = mpsc::channel::<String>(ACKS_MAX);
+    #[allow(clippy::disallowed_methods, reason = "bounded by the response body it feeds")]
+    tokio::spawn(async move {
+        let array = form == JSON;
+        let mut seq = 0_u64;
+        if array && acks.send("[".into()).await.is_err() {
+            return;
+        }
+        while let Some(line) = lines.next().await {
+            let ack = match line {
+                Err(e) => e.body().clone(),
+                Ok(line) => insert(inserter.clone(), line, seq).await,
+            };
+            let text = match (array, seq) {
+                (false, _) => format!("{ack}\n"),
+                (true, 0) => ack.to_string(),
+                (true, _) => format!(",\n{ack}"),
+            };
+            seq += 1;
+            if acks.send(text).await.is_err() {
+                return;
+            }
+        }
+        if array {
+            let _ = acks.send("]".into()).await;
+        }
+    });
+    let body = Body::from_stream(receiver.map(Ok::<_, std::convert::Infallible>));
+    Ok(([(header::CONTENT_TYPE, form)], body).into_response())
+}
+
+async fn insert(inserter: Arc<Inserter>, line: Vec<u8>, seq: u64) -> Json {
+    let done = blocking(move || inserter.insert_json(&line)).await;
+    match done {
+        Ok(Ok(())) => json!({ "status": "ok", "seq": seq }),
+        Ok(Err(e)) => json!({ "status": "error", "seq": seq, "error_code": BAD_REQUEST, "message": e.message() }),
+        Err(e) => json!({ "status": "error", "seq": seq, "error_code": e.code, "message": e.body()["message"] }),
+    }
+}

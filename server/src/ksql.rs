@@ -1,0 +1,90 @@
+//! POST /ksql: statements in, entities out. And what all statement requests share.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use millpond_engine::session::Session;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::errors::{ApiError, BAD_REQUEST, INTERNAL, QUERY_ENDPOINT};
+use crate::{Shared, entities};
+
+/// Body of `/ksql` and `/query`. `sql` and `properties` are the names that `/query-stream` uses.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StatementRequest {
+    #[serde(alias = "sql")]
+    pub ksql: String,
+    #[serde(default, alias = "properties")]
+    pub streams_properties: Option<BTreeMap<String, Json>>,
+    #[serde(default)]
+    pub session_variables: Option<BTreeMap<String, Json>>,
+}
+
+impl StatementRequest {
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        serde_json::from_slice(body).map_err(|e| {
+            ApiError::new(BAD_REQUEST, format!("the body is not a request: {e}; expected {{\"ksql\": \"statements\", ...}}"))
+        })
+    }
+
+    pub fn session(&self) -> Session {
+        let properties = self.streams_properties.iter().flatten().map(|(k, v)| (k.clone(), text_of(v)));
+        let mut session = Session::with_properties(properties);
+        session.variables =
+            self.session_variables.iter().flatten().map(|(k, v)| (k.to_uppercase(), text_of(v))).collect();
+        session
+    }
+}
+
+fn text_of(json: &Json) -> String {
+    json.as_str().map_or_else(|| json.to_string(), str::to_string)
+}
+
+pub(crate) const V1_JSON: &str = "application/vnd.ksql.v1+json";
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const DELIMITED: &str = "application/vnd.ksqlapi.delimited.v1";
+
+/// The first of `offered` that the client accepts; the first one where it says nothing.
+pub(crate) fn accepted(headers: &HeaderMap, offered: &[&'static str]) -> &'static str {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    for part in accept.split(',') {
+        let wanted = part.split(';').next().unwrap_or_default().trim();
+        if let Some(found) = offered.iter().find(|o| o.eq_ignore_ascii_case(wanted)) {
+            return found;
+        }
+    }
+    offered[0]
+}
+
+/// Runs a blocking call of the engine on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(f).await.map_err(|_| ApiError::new(INTERNAL, "the request failed inside the server"))
+}
+
+pub(crate) async fn ksql(State(app): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
+    let request = StatementRequest::parse(&body)?;
+    let mut session = request.session();
+    let engine = app.engine.clone();
+    let text = request.ksql.clone();
+    let result = blocking(move || engine.execute(&text, &mut session)).await?;
+    match result {
+        Ok(answers) => {
+            let list: Vec<Json> = answers.iter().filter_map(entities::to_json).collect();
+            let content = accepted(&headers, &[V1_JSON, JSON]);
+            Ok(([(header::CONTENT_TYPE, content)], Json::Array(list).to_string()).into_response())
+        }
+        Err(e) => {
+            let mut error = ApiError::statement(&e, &request.ksql);
+            if e.problem.message().contains("send it to /query") {
+                error.code = QUERY_ENDPOINT;
+                error = error.with("error_code", QUERY_ENDPOINT.into());
+            }
+            Err(error)
+        }
+    }
+}

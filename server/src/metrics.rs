@@ -1,0 +1,75 @@
+//! GET /metrics: counters in Prometheus' text form.
+
+use std::fmt::Write;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use crate::Shared;
+use crate::errors::ApiError;
+use crate::ksql::blocking;
+
+/// One measured value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Such as `broker_requests_total`; the prefix `millpond_` is added.
+    pub name: &'static str,
+    pub help: &'static str,
+    /// Counters only rise; gauges move.
+    pub counter: bool,
+    pub labels: Vec<(&'static str, String)>,
+    pub value: f64,
+}
+
+/// A part of the process that measures itself. Called per scrape; may block for a moment.
+pub trait MetricsSource: Send + Sync {
+    /// All samples; those of one name stand together.
+    fn samples(&self) -> Vec<Sample>;
+}
+
+pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, ApiError> {
+    let text = blocking(move || {
+        let mut text = String::new();
+        let mut samples: Vec<Sample> = app.metrics.iter().flat_map(|source| source.samples()).collect();
+        samples.extend(queries(&app));
+        let mut last = "";
+        for sample in &samples {
+            if sample.name != last {
+                last = sample.name;
+                let kind = if sample.counter { "counter" } else { "gauge" };
+                let _ = writeln!(text, "# HELP millpond_{} {}", sample.name, sample.help);
+                let _ = writeln!(text, "# TYPE millpond_{} {kind}", sample.name);
+            }
+            let labels: Vec<String> = sample.labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let _ = writeln!(text, "millpond_{}{labels} {}", sample.name, sample.value);
+        }
+        text
+    })
+    .await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Counters of all persistent queries.
+fn queries(app: &Shared) -> Vec<Sample> {
+    let ids: Vec<String> = app.engine.catalog().queries.keys().cloned().collect();
+    let mut samples: Vec<Sample> = ids
+        .iter()
+        .flat_map(|id| {
+            app.engine.query_metrics(id).into_iter().map(move |(counter, value)| Sample {
+                name: counter,
+                help: "Counter of a persistent query.",
+                counter: true,
+                labels: vec![("query", id.clone())],
+                value: value as f64,
+            })
+        })
+        .collect();
+    samples.sort_by_key(|s| s.name);
+    samples
+}

@@ -1,0 +1,276 @@
+//! POST /query and /query-stream: rows of push and pull queries and of PRINT, in the forms that clients ask for.
+//!
+//! A stream ends when its query does, when the client goes away (which ends the query), or when the server stops.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Version, header};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::channel::mpsc;
+use millpond_engine::push::{PrintQuery, PushQuery, Selected};
+use millpond_engine::query::{ClientEvent, EndReason};
+use millpond_engine::pull::PullResult;
+use millpond_types::Schema;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT};
+use crate::ksql::{DELIMITED, JSON, StatementRequest, V1_JSON, accepted, blocking};
+use crate::rows::{schema_text, type_text, write_batch_row};
+use crate::{Shared, rows};
+
+/// Chunks of a response that wait for a slow client; the query pauses behind them.
+const CHUNKS_MAX: usize = 4;
+/// How long PRINT waits for records before it looks whether it should end.
+const PRINT_WAIT: Duration = Duration::from_millis(250);
+
+/// The three ways to write a row stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A header object and one array per row, each on its line.
+    Delimited,
+    /// The same in one JSON array.
+    Array,
+    /// `StreamedRow` objects in one JSON array.
+    Rows,
+}
+
+impl Form {
+    fn content_type(self, v1: &'static str) -> &'static str {
+        match self {
+            Self::Delimited => DELIMITED,
+            Self::Array => JSON,
+            Self::Rows => v1,
+        }
+    }
+
+    fn header(self, id: &str, schema: &Schema, keys: bool) -> String {
+        match self {
+            Self::Delimited | Self::Array => {
+                let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
+                let types: Vec<String> = schema.columns.iter().map(|c| type_text(&c.ty)).collect();
+                // Clients recognise the header by its first member.
+                let body = format!(
+                    "{{\"queryId\":{},\"columnNames\":{},\"columnTypes\":{}}}",
+                    json!(id),
+                    json!(names),
+                    json!(types)
+                );
+                if self == Self::Array { format!("[{body}") } else { format!("{body}\n") }
+            }
+            Self::Rows => {
+                format!("[{}", json!({ "header": { "queryId": id, "schema": schema_text(schema, keys) } }))
+            }
+        }
+    }
+
+    fn row(self, out: &mut String, tombstone: bool, write: impl FnOnce(&mut String)) {
+        match self {
+            Self::Delimited => {
+                write(out);
+                out.push('\n');
+            }
+            Self::Array => {
+                out.push_str(",\n");
+                write(out);
+            }
+            Self::Rows => {
+                out.push_str(",\n{\"row\":{\"columns\":");
+                write(out);
+                out.push_str(if tombstone { ",\"tombstone\":true}}" } else { "}}" });
+            }
+        }
+    }
+
+    fn end(self, message: Option<&str>) -> String {
+        match (self, message) {
+            (Self::Delimited, _) => String::new(),
+            (Self::Array, _) | (Self::Rows, None) => "]\n".to_string(),
+            (Self::Rows, Some(message)) => format!(",\n{}]\n", json!({ "finalMessage": message })),
+        }
+    }
+
+    fn error(self, message: &str) -> String {
+        let body = format!(
+            "{{\"@type\":\"generic_error\",\"error_code\":50000,\"message\":{}}}",
+            serde_json::Value::from(message)
+        );
+        match self {
+            Self::Delimited => format!("{body}\n"),
+            Self::Array => format!(",\n{body}]\n"),
+            Self::Rows => format!(",\n{{\"errorMessage\":{body}}}]\n"),
+        }
+    }
+}
+
+pub(crate) async fn query(State(app): State<Shared>, version: Version, headers: HeaderMap, body: Bytes) -> Response {
+    let v1 = accepted(&headers, &[V1_JSON, JSON]);
+    let form = if accepted(&headers, &[V1_JSON, JSON, DELIMITED]) == DELIMITED { Form::Delimited } else { Form::Rows };
+    select(app, form, v1, version, &body).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+pub(crate) async fn query_stream(
+    State(app): State<Shared>,
+    version: Version,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let form = match accepted(&headers, &[DELIMITED, JSON, V1_JSON]) {
+        JSON => Form::Array,
+        V1_JSON => Form::Rows,
+        _ => Form::Delimited,
+    };
+    select(app, form, V1_JSON, version, &body).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn select(app: Shared, form: Form, v1: &'static str, version: Version, body: &[u8]) -> Result<Response, ApiError> {
+    let request = StatementRequest::parse(body)?;
+    let session = request.session();
+    let (engine, text) = (app.engine.clone(), request.ksql.clone());
+    let selected = blocking(move || engine.select(&text, &session)).await?;
+    let selected = selected.map_err(|e| ApiError::statement(&e, &request.ksql))?;
+    let (sender, receiver) = mpsc::channel::<String>(CHUNKS_MAX);
+    let content = match selected {
+        Selected::Pull(result) => {
+            spawn(pull(result, form, sender));
+            form.content_type(v1)
+        }
+        Selected::Push(query) => {
+            spawn(push(app, query, form, sender));
+            form.content_type(v1)
+        }
+        Selected::Print(print) => {
+            if version == Version::HTTP_2 {
+                return Err(ApiError::new(BAD_STATEMENT, "PRINT needs HTTP/1.1"));
+            }
+            spawn(print_lines(app, print, sender));
+            "text/plain; charset=utf-8"
+        }
+    };
+    let body = Body::from_stream(receiver.map(Ok::<_, std::convert::Infallible>));
+    Ok(([(header::CONTENT_TYPE, content)], body).into_response())
+}
+
+/// The task ends with its receiver (the response body), which hyper drops when the connection closes.
+#[allow(clippy::disallowed_methods, reason = "bounded by the response body it feeds")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+async fn send(sender: &mut mpsc::Sender<String>, text: String) -> bool {
+    use futures::SinkExt;
+    text.is_empty() || sender.send(text).await.is_ok()
+}
+
+async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) {
+    let id = format!("query_{}", millpond_engine::unique_id());
+    if !send(&mut sender, form.header(&id, &result.schema, true)).await {
+        return;
+    }
+    for batch in &result.batches {
+        let mut text = String::new();
+        for row in 0..batch.num_rows() {
+            form.row(&mut text, false, |out| write_batch_row(&result.schema, batch, row, out));
+        }
+        if !send(&mut sender, text).await {
+            return;
+        }
+    }
+    send(&mut sender, form.end(None)).await;
+}
+
+async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::Sender<String>) {
+    let mut stop = app.stop.clone();
+    if !send(&mut sender, form.header(&query.id, &query.schema, false)).await {
+        return;
+    }
+    loop {
+        let event = tokio::select! {
+            event = query.rows.recv() => event,
+            // The connection is gone: nobody will read another row.
+            () = closed(&sender) => return,
+            _ = stop.wait_for(|s| *s) => Some(ClientEvent::End(EndReason::Completed)),
+        };
+        let text = match event {
+            Some(ClientEvent::Rows(rows)) => {
+                let mut text = String::new();
+                for row in 0..rows.len() {
+                    let tombstone = rows.is_tombstone(row);
+                    if tombstone && form != Form::Rows {
+                        continue;
+                    }
+                    form.row(&mut text, tombstone, |out| rows::write_row(&query.schema, rows.columns(), row, out));
+                }
+                text
+            }
+            Some(ClientEvent::End(EndReason::LimitReached)) => {
+                send(&mut sender, form.end(Some("Limit Reached"))).await;
+                return;
+            }
+            Some(ClientEvent::End(EndReason::Failed(why))) => {
+                send(&mut sender, form.error(&why)).await;
+                return;
+            }
+            Some(ClientEvent::End(EndReason::Completed)) | None => {
+                send(&mut sender, form.end(Some("Query Completed"))).await;
+                return;
+            }
+        };
+        if !send(&mut sender, text).await {
+            return;
+        }
+    }
+}
+
+/// Resolves when the receiver is gone.
+async fn closed(sender: &mpsc::Sender<String>) {
+    while !sender.is_closed() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn print_lines(app: Shared, mut print: PrintQuery, mut sender: mpsc::Sender<String>) {
+    loop {
+        if sender.is_closed() || *app.stop.borrow() {
+            return;
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let lines = print.next_lines(PRINT_WAIT);
+            (print, lines)
+        });
+        let Ok((back, lines)) = read.await else { return };
+        print = back;
+        match lines {
+            Ok(Some(lines)) => {
+                let text: String = lines.into_iter().map(|line| line + "\n").collect();
+                if !send(&mut sender, text).await {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(e) => {
+                send(&mut sender, format!("{e}\n")).await;
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct CloseRequest {
+    #[serde(rename = "queryId")]
+    query_id: String,
+}
+
+pub(crate) async fn close_query(State(app): State<Shared>, body: Bytes) -> Result<(), ApiError> {
+    let request: CloseRequest = serde_json::from_slice(&body)
+        .map_err(|e| ApiError::new(BAD_REQUEST, format!("expected {{\"queryId\": \"...\"}}: {e}")))?;
+    if app.engine.close_push(&request.query_id) {
+        Ok(())
+    } else {
+        Err(ApiError::new(BAD_STATEMENT, format!("No query with id {}", request.query_id)))
+    }
+}

@@ -1,0 +1,172 @@
+//! Case files: reading them, and unfolding `format` and `config` lists into one case each.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use millpond_formats::json::{Comments, Json};
+
+/// One case, ready to run.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// `file - name - FORMAT`
+    pub id: String,
+    pub enabled: bool,
+    pub statements: Vec<String>,
+    /// Session properties, those of `config` included.
+    pub properties: Vec<(String, String)>,
+    pub topics: Vec<Topic>,
+    pub inputs: Vec<Record>,
+    pub outputs: Vec<Record>,
+    /// What the refusal should say, where a refusal is expected.
+    pub refusal: Option<String>,
+    pub post: Option<Json>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Topic {
+    pub name: String,
+    pub partitions: i32,
+    pub replicas: i16,
+    /// Whether it comes with a schema, which only a schema registry could serve.
+    pub has_schema: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub topic: String,
+    pub key: Json,
+    pub value: Json,
+    pub timestamp: Option<i64>,
+    pub window: Option<Window>,
+    /// Name and base64 value.
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub start: i64,
+    pub end: i64,
+    pub session: bool,
+}
+
+pub fn read_file(path: &Path, name: &str) -> Result<Vec<Case>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
+    let json = Json::parse(&text, Comments::Allowed).with_context(|| format!("\"{}\" is not JSON", path.display()))?;
+    let Some(tests) = json.get("tests").and_then(Json::as_array) else {
+        bail!("\"{}\" has no list \"tests\"", path.display());
+    };
+    let mut cases = Vec::new();
+    for test in tests {
+        let title = test.get("name").and_then(Json::as_str).unwrap_or("?");
+        unfold(test, &format!("{name} - {title}"), &mut cases)
+            .with_context(|| format!("case \"{title}\" in \"{}\"", path.display()))?;
+    }
+    Ok(cases)
+}
+
+fn list<'a>(json: &'a Json, name: &str) -> &'a [Json] {
+    json.get(name).and_then(Json::as_array).unwrap_or(&[])
+}
+
+fn unfold(test: &Json, id: &str, cases: &mut Vec<Case>) -> Result<()> {
+    let formats: Vec<Option<&str>> = match list(test, "format") {
+        [] => vec![None],
+        some => some.iter().map(Json::as_str).collect(),
+    };
+    let mut configs: Vec<Vec<(String, String)>> = vec![Vec::new()];
+    for (key, values) in test.get("config").and_then(Json::as_object).unwrap_or(&[]) {
+        let values = values.as_array().unwrap_or(&[]);
+        configs = configs
+            .iter()
+            .flat_map(|c| values.iter().map(move |v| c.iter().cloned().chain([(key.clone(), text_of(v))]).collect()))
+            .collect();
+    }
+    for format in &formats {
+        for config in &configs {
+            let mut id = id.to_string();
+            if let Some(format) = format {
+                id = format!("{id} - {format}");
+            }
+            for (key, value) in config {
+                id = format!("{id} - {key}={value}");
+            }
+            cases.push(read_case(test, id, *format, config)?);
+        }
+    }
+    Ok(())
+}
+
+/// A scalar as text; strings without quotes.
+fn text_of(json: &Json) -> String {
+    match json {
+        Json::String(s) => s.clone(),
+        other => {
+            let mut out = Vec::new();
+            other.write(&mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        }
+    }
+}
+
+fn read_case(test: &Json, id: String, format: Option<&str>, config: &[(String, String)]) -> Result<Case> {
+    let statements = list(test, "statements")
+        .iter()
+        .map(|s| {
+            let text = s.as_str().context("a statement is not text")?;
+            Ok(format.map_or_else(|| text.to_string(), |f| text.replace("{FORMAT}", f)))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut properties = config.to_vec();
+    for (key, value) in test.get("properties").and_then(Json::as_object).unwrap_or(&[]) {
+        properties.push((key.clone(), text_of(value)));
+    }
+    let refusal = test
+        .get("expectedException")
+        .map(|e| e.get("message").and_then(Json::as_str).unwrap_or_default().to_string());
+    Ok(Case {
+        id,
+        enabled: test.get("enabled").and_then(Json::as_bool).unwrap_or(true),
+        statements,
+        properties,
+        topics: list(test, "topics").iter().map(topic).collect::<Result<_>>()?,
+        inputs: list(test, "inputs").iter().map(record).collect::<Result<_>>()?,
+        outputs: list(test, "outputs").iter().map(record).collect::<Result<_>>()?,
+        refusal,
+        post: test.get("post").cloned(),
+    })
+}
+
+fn topic(json: &Json) -> Result<Topic> {
+    Ok(Topic {
+        name: json.get("name").and_then(Json::as_str).context("a topic has no name")?.to_string(),
+        partitions: json.get("partitions").and_then(Json::as_i64).map_or(1, |n| n as i32),
+        replicas: json.get("replicas").and_then(Json::as_i64).map_or(1, |n| n as i16),
+        has_schema: json.get("keySchema").or_else(|| json.get("valueSchema")).is_some_and(|s| !s.is_null()),
+    })
+}
+
+fn record(json: &Json) -> Result<Record> {
+    let window = match json.get("window") {
+        None | Some(Json::Null) => None,
+        Some(w) => Some(Window {
+            start: w.get("start").and_then(Json::as_i64).context("a window has no start")?,
+            end: w.get("end").and_then(Json::as_i64).context("a window has no end")?,
+            session: w.get("type").and_then(Json::as_str).is_some_and(|t| t.eq_ignore_ascii_case("session")),
+        }),
+    };
+    let headers = list(json, "headers")
+        .iter()
+        .map(|h| {
+            let key = h.get("KEY").and_then(Json::as_str).context("a header has no KEY")?.to_string();
+            Ok((key, h.get("VALUE").and_then(Json::as_str).map(str::to_string)))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Record {
+        topic: json.get("topic").and_then(Json::as_str).context("a record has no topic")?.to_string(),
+        key: json.get("key").cloned().unwrap_or(Json::Null),
+        value: json.get("value").cloned().unwrap_or(Json::Null),
+        timestamp: json.get("timestamp").and_then(Json::as_i64),
+        window,
+        headers,
+    })
+}
