@@ -183,7 +183,7 @@ mod tests {
         let mut variables = Variables::new();
         variables.define("v", "x".repeat(1 << 20));
         assert!(substitute(&"${v}".repeat(3), &variables).is_ok());
-        let refused = substitute(&"${v}".repeat(5), &variables);
-        assert_eq!(refused.err().map(|d| d.code), Some(Code::TooLarge));
+        let refused = substitute(&"${v}".repeat(5), &variables).err();
+        assert_eq!(refused.map(|d| d.code), Some(Code::TooLarge));
     }
 }

@@ -8,7 +8,7 @@ use crate::syntax::{DEPTH_MAX, Ident, Literal, Span, Spanned};
 use crate::token::{Token, TokenKind, Unterminated, is_reserved};
 
 /// Most alternatives that a message lists.
-const EXPECTED_MAX: usize = 8;
+const EXPECTED_MAX: usize = 16;
 
 pub(super) struct Cursor<'a> {
     text: &'a str,
@@ -331,6 +331,9 @@ impl<'a> Cursor<'a> {
             return diagnostic;
         }
         let found = match self.peek() {
+            Some(token) if matches!(token.kind, TokenKind::Text(_) | TokenKind::Quoted(_)) => {
+                shorten(token.span.slice(self.text))
+            }
             Some(token) => format!("\"{}\"", shorten(token.span.slice(self.text))),
             None => "the end of the statement".to_string(),
         };
@@ -339,22 +342,28 @@ impl<'a> Cursor<'a> {
             None => format!("unexpected {found}"),
         };
         let diagnostic = Diagnostic::at(Code::Syntax, span, message);
-        let meant = match self.kind(0) {
-            Some(TokenKind::Word(word)) => suggest(word, self.expected_words()).map(|w| (word, w)),
-            _ => None,
-        };
-        let meant = meant.or_else(|| {
-            let doubt = self.doubtful.as_ref().filter(|d| d.index + 1 == self.index)?;
-            let Some(TokenKind::Word(word)) = self.tokens.get(doubt.index).map(|t| &t.kind) else { return None };
-            suggest(word, doubt.instead.iter().copied()).map(|w| (word, w))
-        });
-        if let Some((word, meant)) = meant {
-            return diagnostic.with_hint(format!("did you mean {meant} instead of \"{word}\"?"));
+        if let Some(TokenKind::Word(word)) = self.kind(0)
+            && let Some(meant) = suggest(word, self.expected_words())
+        {
+            return diagnostic.with_hint(format!("did you mean {meant}?"));
+        }
+        if let Some((span, word, meant)) = self.doubt_before() {
+            let message = format!("expected {meant}, found \"{word}\"");
+            return Diagnostic::at(Code::Syntax, span, message).with_hint(format!("did you mean {meant}?"));
         }
         match self.kind(0) {
             Some(TokenKind::Unknown) if self.next_text() == "==" => diagnostic.with_hint("equality is written ="),
             _ => diagnostic,
         }
+    }
+
+    /// The word in front of the next token that was taken for a name and is rather a misspelt keyword; with the keyword.
+    fn doubt_before(&self) -> Option<(Span, &'a str, &'static str)> {
+        let doubt = self.doubtful.as_ref().filter(|d| d.index + 1 == self.index)?;
+        let token = self.tokens.get(doubt.index)?;
+        let TokenKind::Word(word) = &token.kind else { return None };
+        let meant = suggest(word, doubt.instead.iter().copied()).filter(|meant| meant != word)?;
+        Some((self.span_at(doubt.index), token.span.slice(self.text), meant))
     }
 
     /// "FROM, WHERE or a name"; `None` if nothing was asked for.
@@ -371,7 +380,7 @@ impl<'a> Cursor<'a> {
             .collect();
         if items.len() > EXPECTED_MAX {
             items.truncate(EXPECTED_MAX);
-            items.push("something else".to_string());
+            items.push("others".to_string());
         }
         let last = items.pop()?;
         Some(if items.is_empty() { last } else { format!("{} or {last}", items.join(", ")) })

@@ -133,7 +133,7 @@ impl Cursor<'_> {
                 "IN" => Some((Infix::In, Level::Predicate)),
                 "LIKE" => Some((Infix::Like, Level::Predicate)),
                 "NOT" => Some((Infix::Not, Level::Predicate)),
-                "AT" => Some((Infix::AtTimeZone, Level::Zone)),
+                "AT" if self.is_word_at(1, "TIME") => Some((Infix::AtTimeZone, Level::Zone)),
                 _ => None,
             },
             _ => None,

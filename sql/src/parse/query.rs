@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use crate::diagnostic::{Code, Diagnostic, Result};
 use crate::syntax::*;
-use crate::token::TokenKind;
+use crate::token::{TokenKind, is_reserved};
 
 /// What can stand behind a source and could be taken for its alias if misspelt.
 const BEHIND_SOURCE: &[&str] = &[
@@ -27,6 +27,10 @@ const BEHIND_SOURCE: &[&str] = &[
 impl Cursor<'_> {
     pub(super) fn query(&mut self) -> Result<Query> {
         self.expect("SELECT")?;
+        if self.is_word_at(0, "DISTINCT") {
+            let error = self.unexpected_instead_of(Some("an expression"));
+            return Err(error.with_hint("rows that are equal are put together with GROUP BY"));
+        }
         let mut select = vec![self.select_item()?];
         while self.eat_symbol(",").is_some() {
             select.push(self.select_item()?);
@@ -92,7 +96,8 @@ impl Cursor<'_> {
             joins.push(self.join(kind)?);
         }
         if self.is_symbol_at(0, ",") {
-            return Err(self.unexpected().with_hint("sources are combined with JOIN ... ON"));
+            let error = self.unexpected_instead_of(Some("JOIN or a clause"));
+            return Err(error.with_hint("sources are combined with JOIN ... ON"));
         }
         Ok(From { first, joins })
     }
@@ -119,8 +124,15 @@ impl Cursor<'_> {
 
     /// Whether words that could be an alias begin a clause.
     fn at_clause(&self) -> bool {
-        (self.is_word_at(0, "PARTITION") && self.is_word_at(1, "BY"))
-            || (self.is_word_at(0, "EMIT") && (self.is_word_at(1, "CHANGES") || self.is_word_at(1, "FINAL")))
+        match self.kind(0) {
+            Some(TokenKind::Word(word)) => match word.as_str() {
+                "PARTITION" | "ORDER" => self.is_word_at(1, "BY"),
+                // CHANGES or FINAL, perhaps misspelt.
+                "EMIT" => matches!(self.kind(1), Some(TokenKind::Word(next)) if !is_reserved(next)),
+                _ => false,
+            },
+            _ => false,
+        }
     }
 
     fn join_kind(&mut self) -> Result<Option<Spanned<JoinKind>>> {
@@ -262,7 +274,7 @@ impl Cursor<'_> {
     }
 
     fn at_list_end(&self) -> bool {
-        self.at_clause() || ["HAVING", "ORDER", "LIMIT"].iter().any(|word| self.is_word_at(0, word))
+        self.at_clause() || ["HAVING", "LIMIT"].iter().any(|word| self.is_word_at(0, word))
     }
 
     fn order_by(&mut self) -> Result<Vec<OrderItem>> {

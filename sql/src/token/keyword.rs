@@ -4,10 +4,10 @@
 
 /// Words that are never a name unless quoted.
 const RESERVED: &[&str] = &[
-    "ALL", "AND", "AS", "AT", "BETWEEN", "BY", "CASE", "CAST", "CREATE", "CROSS", "DESCRIBE", "DISTINCT", "DROP",
-    "ELSE", "END", "EXISTS", "FALSE", "FROM", "FULL", "GROUP", "HAVING", "IN", "INNER", "INSERT", "INTO", "IS", "JOIN",
-    "LEFT", "LIKE", "LIMIT", "NOT", "NULL", "ON", "OR", "ORDER", "OUTER", "RIGHT", "SELECT", "STREAM", "TABLE", "THEN",
-    "TRUE", "VALUES", "WHEN", "WHERE", "WINDOW", "WITH", "WITHIN",
+    "ALL", "AND", "AS", "BETWEEN", "BY", "CASE", "CAST", "CREATE", "DESCRIBE", "DISTINCT", "DROP", "ELSE", "END",
+    "EXISTS", "FALSE", "FROM", "FULL", "GROUP", "HAVING", "IN", "INNER", "INSERT", "INTO", "IS", "JOIN", "LEFT",
+    "LIKE", "LIMIT", "NOT", "NULL", "ON", "OR", "OUTER", "RIGHT", "SELECT", "STREAM", "TABLE", "THEN", "TRUE",
+    "VALUES", "WHEN", "WHERE", "WINDOW", "WITH", "WITHIN",
 ];
 
 /// Words with a meaning in some places, and names in all others.
@@ -18,6 +18,7 @@ const NON_RESERVED: &[&str] = &[
     "ARRAY",
     "ASC",
     "ASSERT",
+    "AT",
     "BEGINNING",
     "BIGINT",
     "BOOLEAN",
@@ -59,6 +60,7 @@ const NON_RESERVED: &[&str] = &[
     "MILLISECONDS",
     "MINUTE",
     "MINUTES",
+    "ORDER",
     "PARTITION",
     "PAUSE",
     "PERIOD",

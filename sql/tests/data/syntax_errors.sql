@@ -80,3 +80,9 @@ LIST ALL STREAMS;
 SELECT x'ff' FROM a;
 
 SELECT a FROM b UNION SELECT c FROM d;
+
+SELECT DISTINCT a FROM b;
+
+SELECT order, at, a.order AS order FROM order AT JOIN emit ON order.a = at.a ORDER BY order;
+
+CREATE STREAM a AS SELECT * FROM b PARTITON BY c;
