@@ -16,7 +16,7 @@ use super::error::StorageError;
 use super::partition::{LogState, Partition, StoredBatch};
 use super::shared::{Shared, family};
 use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress};
-use crate::keys::{self, Kind, cf};
+use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
 /// So much is read at once at most, whatever the caller allows.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
@@ -132,7 +132,7 @@ fn from_disk(
             .and_then(|(_, last)| Offset::try_from(last).ok())
             .ok_or_else(damaged)?;
         let sequence = keys::parse_batch_prefix(value).ok_or_else(damaged)?;
-        if !budget.takes(value.len()) {
+        if !budget.takes(value.len() - BATCH_PREFIX_LEN) {
             break;
         }
         batches.push_back(StoredBatch::new(last, sequence, Bytes::copy_from_slice(value)));

@@ -1,0 +1,86 @@
+//! A process that is killed while it writes loses nothing that it acknowledged, and keeps no half of a step.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use millpond_broker::storage::{Durability, Storage};
+use millpond_types::TopicPartition;
+use millpond_types::ports::{Cursor, Outcome, StateReader, Step, TopicLog};
+use millpond_types::record::RecordBuffer;
+
+use crate::fixture::{create, options, read_all, spec, step, topic};
+
+const DIRECTORY: &str = "MILLPOND_TEST_CRASH_DIRECTORY";
+
+/// Writes until it is killed; without the variable it has nothing to do.
+#[test]
+fn writer_to_be_killed() {
+    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let mut options = options(Path::new(&directory));
+    options.durability = if directory.ends_with("group") { Durability::Group } else { Durability::None };
+    let storage = Storage::open(options).unwrap();
+    let place = match storage.topic("t") {
+        Some(topic) => TopicPartition { topic: topic.id, partition: 0 },
+        None => create(&storage, "t", &[]),
+    };
+    for i in storage.partition_offsets(place).unwrap().end.. {
+        let mut records = RecordBuffer::default();
+        records.push(None, Some(format!("v{i}").as_bytes()), 1, &[]);
+        let next = Step {
+            appends: vec![(place, records)],
+            cursors: vec![Cursor { query: "q".into(), source: place, offset: i + 1 }],
+            state: vec![(b"count".to_vec(), Some((i + 1).to_be_bytes().to_vec()))],
+            create_topics: if i % 50 == 0 { vec![spec(&format!("t{i}"), 1, &[])] } else { vec![] },
+            ..Step::default()
+        };
+        let outcome = step(&storage, next);
+        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+        println!("acknowledged {i}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    for mode in ["none", "group"] {
+        let path = directory.path().join(mode);
+        let mut last = -1;
+        for round in 0..3 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "crash::writer_to_be_killed", "--nocapture"])
+                .env(DIRECTORY, &path)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let started = std::time::Instant::now();
+            let mut killed = false;
+            for line in lines {
+                // The rest of what it wrote before it died still comes.
+                if let Some((_, i)) = line.unwrap().split_once("acknowledged ") {
+                    last = i.parse::<i64>().unwrap();
+                }
+                if !killed && last > 150 * (round + 1) && started.elapsed() > Duration::from_millis(50) {
+                    child.kill().unwrap();
+                    killed = true;
+                }
+            }
+            child.wait().unwrap();
+            assert!(killed, "the writer ended by itself after {last}");
+
+            let storage = Storage::open(options(&path)).unwrap();
+            let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+            let rows = read_all(&storage, place, 0);
+            let end = rows.len() as i64;
+            assert!(end > last, "{last} was acknowledged, but the log ends at {end}");
+            assert!(rows.iter().enumerate().all(|(i, (offset, v))| *offset == i as i64 && *v == format!("v{i}")));
+            assert_eq!(storage.cursors("q").unwrap()[0].offset, end);
+            assert_eq!(storage.get(b"count").unwrap().unwrap(), end.to_be_bytes()[..]);
+            assert_eq!(storage.topics().len() as i64, 1 + (end + 49) / 50);
+            assert_eq!(storage.sequence(), end as u64);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A storage in a directory of its own, with a clock that the test moves.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millpond_broker::batch::{Codec, EncodeOptions, encode};
+use millpond_broker::storage::{Appended, Durability, Storage, StorageError, StorageOptions};
+use millpond_types::ports::{Outcome, ReadLimits, Step, TopicInfo, TopicLog, TopicSpec};
+use millpond_types::record::RecordBuffer;
+use millpond_types::{ManualClock, Offset, TopicPartition};
+
+pub const START_MS: i64 = 1_000_000;
+
+pub struct Fixture {
+    pub storage: Storage,
+    pub clock: Arc<ManualClock>,
+    pub options: StorageOptions,
+    _directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut StorageOptions)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(START_MS));
+        let mut options = options(directory.path());
+        options.clock = clock.clone();
+        change(&mut options);
+        Self { storage: Storage::open(options.clone()).unwrap(), clock, options, _directory: directory }
+    }
+
+    /// Opens again after a clean end, or after the end of all threads without one.
+    pub fn reopen(self, clean: bool) -> Self {
+        if clean {
+            self.storage.close().unwrap();
+        }
+        drop(self.storage);
+        Self { storage: Storage::open(self.options.clone()).unwrap(), ..self }
+    }
+}
+
+pub fn options(path: &Path) -> StorageOptions {
+    let mut options = StorageOptions::new(path);
+    options.durability = Durability::None;
+    options
+}
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub fn spec(name: &str, partitions: i32, configs: &[(&str, &str)]) -> TopicSpec {
+    let configs: BTreeMap<_, _> = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    TopicSpec { name: name.into(), partitions, replicas: 1, configs }
+}
+
+pub fn create(storage: &Storage, name: &str, configs: &[(&str, &str)]) -> TopicPartition {
+    let topic = block_on(storage.create_topic(spec(name, 1, configs))).unwrap();
+    TopicPartition { topic: topic.id, partition: 0 }
+}
+
+/// A batch of text values with their times.
+pub fn batch(rows: &[(&str, i64)], codec: Codec) -> Bytes {
+    let mut records = RecordBuffer::default();
+    for (value, time) in rows {
+        records.push(Some(b"k"), Some(value.as_bytes()), *time, &[]);
+    }
+    let options = EncodeOptions { codec, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+    encode(&records, options).unwrap().remove(0).bytes.into()
+}
+
+pub fn produce(storage: &Storage, place: TopicPartition, batch: &Bytes) -> Result<Appended, StorageError> {
+    let prepared = storage.prepare(place, batch)?;
+    block_on(async { storage.append(place, prepared).await?.await })
+}
+
+pub fn send(storage: &Storage, place: TopicPartition, values: &[&str]) -> Appended {
+    let rows: Vec<_> = values.iter().map(|v| (*v, START_MS)).collect();
+    produce(storage, place, &batch(&rows, Codec::None)).unwrap()
+}
+
+pub fn step(storage: &Storage, step: Step) -> Outcome {
+    storage.commit(step).wait()
+}
+
+pub const ALL: ReadLimits = ReadLimits { records_max: usize::MAX, bytes_max: usize::MAX, up_to: u64::MAX };
+
+/// Offsets and values of a partition from `from` to its end.
+pub fn read_all(storage: &Storage, place: TopicPartition, mut from: Offset) -> Vec<(Offset, String)> {
+    let mut rows = Vec::new();
+    loop {
+        let records = storage.read(place, from, ALL).unwrap();
+        for row in 0..records.views.len() {
+            let value = String::from_utf8_lossy(records.value(row).unwrap()).into_owned();
+            rows.push((records.views[row].offset, value));
+        }
+        if records.next_offset >= records.stable_end {
+            return rows;
+        }
+        assert!(records.next_offset > from, "no progress at {from}");
+        from = records.next_offset;
+    }
+}
+
+pub fn topic(storage: &Storage, name: &str) -> TopicInfo {
+    storage.topic(name).unwrap()
+}

@@ -1,0 +1,515 @@
+//! Produce, fetch, offsets, steps, state.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millpond_broker::batch::{BatchHeader, Codec, HEADER_LEN};
+use millpond_broker::storage::{Durability, FetchLimits, ListedOffset, OffsetQuery, StorageError};
+use millpond_types::ports::{Cursor, Outcome, ReadLimits, StateReader, StateStore, Step, TopicLog};
+use millpond_types::record::RecordBuffer;
+use millpond_types::{ErrorKind, TopicPartition};
+
+use crate::fixture::{ALL, Fixture, START_MS, batch, block_on, create, produce, read_all, send, spec, step, topic};
+
+const EVERYTHING: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true };
+
+fn records(rows: &[(&str, &str)]) -> RecordBuffer {
+    let mut records = RecordBuffer::default();
+    for (key, value) in rows {
+        records.push(Some(key.as_bytes()), Some(value.as_bytes()), START_MS, &[]);
+    }
+    records
+}
+
+/// Gives an uncompressed batch a producer.
+fn with_producer(batch: &Bytes, id: i64, epoch: i16, sequence: i32) -> Bytes {
+    let mut header = BatchHeader::parse(batch).unwrap();
+    (header.producer_id, header.producer_epoch, header.base_sequence) = (id, epoch, sequence);
+    let mut out = Vec::new();
+    header.put(&mut out);
+    out.extend_from_slice(&batch[HEADER_LEN..]);
+    let crc = crc32c_of(&out[21..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out.into()
+}
+
+/// The checksum bit by bit, so that the test does not trust the code it tests.
+fn crc32c_of(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+    })
+}
+
+#[test]
+fn batches_are_served_as_they_were_sent() {
+    for tail_bytes in [0, 1 << 20] {
+        let fixture = Fixture::with(|o| o.tail_bytes = tail_bytes);
+        let place = create(&fixture.storage, "t", &[]);
+        let mut sent = Vec::new();
+        for (i, codec) in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd].into_iter().enumerate() {
+            let batch = batch(&[("a", 1), ("b", 2)], codec);
+            let appended = produce(&fixture.storage, place, &batch).unwrap();
+            assert_eq!((appended.base_offset, appended.last_offset), (i as i64 * 2, i as i64 * 2 + 1));
+            assert_eq!((appended.log_append_time_ms, appended.duplicate), (-1, false));
+            sent.push(batch);
+        }
+        let fetched = fixture.storage.fetch(place, 3, EVERYTHING).unwrap();
+        assert_eq!((fetched.high_watermark, fetched.log_start_offset), (10, 0));
+        assert_eq!(fetched.batches.len(), 4, "the batch that contains the offset comes whole");
+        for (i, batch) in fetched.batches.iter().enumerate() {
+            let header = BatchHeader::parse(batch).unwrap();
+            assert_eq!(header.base_offset, (i as i64 + 1) * 2);
+            assert_eq!(header.leader_epoch, fixture.storage.leader_epoch());
+            assert_eq!(batch[16..], sent[i + 1][16..]);
+        }
+        let values: String = read_all(&fixture.storage, place, 0).into_iter().map(|(_, v)| v).collect();
+        assert_eq!(values, "ababababab");
+    }
+}
+
+#[test]
+fn fetch_keeps_its_limits_and_tells_what_is_out_of_range() {
+    for tail_bytes in [0, 1 << 20] {
+        let fixture = Fixture::with(|o| o.tail_bytes = tail_bytes);
+        let storage = &fixture.storage;
+        let place = create(storage, "t", &[]);
+        for _ in 0..10 {
+            send(storage, place, &["0123456789"]);
+        }
+        let fetch = |offset, bytes_max, at_least_one| {
+            storage.fetch(place, offset, FetchLimits { bytes_max, at_least_one }).map(|f| f.batches.len())
+        };
+        let one = storage.fetch(place, 0, EVERYTHING).unwrap().bytes / 10;
+        assert_eq!(fetch(0, one * 3, true), Ok(3));
+        assert_eq!(fetch(0, 1, true), Ok(1));
+        assert_eq!(fetch(0, 1, false), Ok(0));
+        assert_eq!(fetch(10, 1000, true), Ok(0));
+        let out_of_range = |offset| Err(StorageError::OffsetOutOfRange { offset, start: 0, end: 10 });
+        assert_eq!(fetch(11, 1000, true), out_of_range(11));
+        assert_eq!(fetch(-1, 1000, true), out_of_range(-1));
+        assert_eq!(storage.fetch_hot(place, 0, EVERYTHING).unwrap().is_some(), tail_bytes > 0);
+        let nowhere = TopicPartition { partition: 1, ..place };
+        assert!(matches!(storage.fetch(nowhere, 0, EVERYTHING), Err(StorageError::UnknownTopicOrPartition(_))));
+    }
+}
+
+#[test]
+fn a_duplicate_is_answered_as_the_first_time_even_after_a_restart() {
+    let mut fixture = Fixture::with(|o| o.tail_bytes = 0);
+    let place = create(&fixture.storage, "t", &[]);
+    let id = block_on(fixture.storage.allocate_producer_id()).unwrap();
+    let batches: Vec<_> = (0..7).map(|i| with_producer(&batch(&[("v", START_MS)], Codec::None), id, 0, i)).collect();
+    for (i, batch) in batches.iter().enumerate() {
+        assert_eq!(produce(&fixture.storage, place, batch).unwrap().base_offset, i as i64);
+    }
+    for clean in [true, false] {
+        fixture = fixture.reopen(clean);
+        let storage = &fixture.storage;
+        let again = produce(storage, place, &batches[3]).unwrap();
+        assert_eq!((again.base_offset, again.duplicate), (3, true));
+        assert!(matches!(produce(storage, place, &batches[0]), Err(StorageError::OutOfOrderSequence(_))));
+        assert_eq!(storage.partition_offsets(place).unwrap().end, 7);
+        assert!(block_on(storage.allocate_producer_id()).unwrap() > id);
+    }
+    let gap = with_producer(&batches[0], id, 0, 9);
+    assert!(matches!(produce(&fixture.storage, place, &gap), Err(StorageError::OutOfOrderSequence(_))));
+    let newer = with_producer(&batches[0], id, 1, 0);
+    assert_eq!(produce(&fixture.storage, place, &newer).unwrap().base_offset, 7);
+    let fenced = with_producer(&batches[0], id, 0, 7);
+    assert!(matches!(produce(&fixture.storage, place, &fenced), Err(StorageError::InvalidProducerEpoch(_))));
+}
+
+#[test]
+fn batches_of_one_write_are_checked_against_each_other() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[]);
+    let value = batch(&[("v", START_MS)], Codec::None);
+    let results = block_on(async {
+        let mut pending = Vec::new();
+        for sequence in [0, 1, 1, 3, 2] {
+            let prepared = storage.prepare(place, &with_producer(&value, 5, 0, sequence)).unwrap();
+            pending.push(storage.append(place, prepared).await.unwrap());
+        }
+        let mut results = Vec::new();
+        for pending in pending {
+            results.push(pending.await.map(|a| (a.base_offset, a.duplicate)).ok());
+        }
+        results
+    });
+    assert_eq!(results, [Some((0, false)), Some((1, false)), Some((1, true)), None, Some((2, false))]);
+}
+
+#[test]
+fn offsets_are_found_by_time() {
+    for tail_bytes in [0, 1 << 20] {
+        // Small segments, so that they matter.
+        let fixture = Fixture::with(|o| {
+            o.tail_bytes = tail_bytes;
+            o.segment_bytes = 150;
+        });
+        let storage = &fixture.storage;
+        let place = create(storage, "t", &[]);
+        let list = |what| storage.list_offset(place, what).map(|l| (l.offset, l.timestamp)).unwrap();
+        assert_eq!(list(OffsetQuery::MaxTimestamp), (-1, -1));
+        assert_eq!(list(OffsetQuery::Timestamp(0)), (-1, -1));
+        let times: [&[i64]; 4] = [&[10, 20], &[15, 50, 30], &[40], &[50, 45]];
+        for (i, batch_times) in times.iter().enumerate() {
+            let rows: Vec<_> = batch_times.iter().map(|t| ("v", *t)).collect();
+            let codec = if i % 2 == 0 { Codec::Lz4 } else { Codec::None };
+            produce(storage, place, &batch(&rows, codec)).unwrap();
+        }
+        assert_eq!(list(OffsetQuery::Earliest), (0, -1));
+        assert_eq!(list(OffsetQuery::Latest), (8, -1));
+        assert_eq!(list(OffsetQuery::Timestamp(0)), (0, 10));
+        assert_eq!(list(OffsetQuery::Timestamp(16)), (1, 20));
+        assert_eq!(list(OffsetQuery::Timestamp(21)), (3, 50));
+        assert_eq!(list(OffsetQuery::Timestamp(51)), (-1, -1));
+        assert_eq!(list(OffsetQuery::MaxTimestamp), (3, 50));
+        block_on(storage.delete_records(place, 4)).unwrap();
+        assert_eq!(list(OffsetQuery::Earliest), (4, -1));
+        assert_eq!(list(OffsetQuery::Timestamp(0)), (4, 30));
+        assert_eq!(list(OffsetQuery::Timestamp(41)), (6, 50));
+        assert_eq!(list(OffsetQuery::MaxTimestamp), (6, 50));
+        assert_eq!(
+            storage.list_offset(place, OffsetQuery::Timestamp(41)).unwrap(),
+            ListedOffset { offset: 6, timestamp: 50, leader_epoch: storage.leader_epoch() }
+        );
+    }
+}
+
+#[test]
+fn leader_epochs_end_where_the_next_begins() {
+    let mut fixture = Fixture::new();
+    let place = create(&fixture.storage, "t", &[]);
+    let first = fixture.storage.leader_epoch();
+    send(&fixture.storage, place, &["a", "b"]);
+    // An epoch in which nothing was written leaves no trace.
+    fixture = fixture.reopen(true).reopen(true);
+    let third = fixture.storage.leader_epoch();
+    send(&fixture.storage, place, &["c"]);
+    let end = |epoch| fixture.storage.epoch_end(place, epoch).unwrap();
+    assert_eq!(end(first - 1), (-1, -1));
+    assert_eq!(end(first), (first, 2));
+    assert_eq!(end(first + 1), (first, 2));
+    assert_eq!(end(third), (third, 3));
+}
+
+#[test]
+fn deleted_records_are_gone_and_stay_gone() {
+    for tail_bytes in [0, 1 << 20] {
+        let mut fixture = Fixture::with(|o| o.tail_bytes = tail_bytes);
+        let place = create(&fixture.storage, "t", &[]);
+        send(&fixture.storage, place, &["a", "b", "c"]);
+        send(&fixture.storage, place, &["d"]);
+        let delete =
+            |storage: &millpond_broker::storage::Storage, before| block_on(storage.delete_records(place, before));
+        assert_eq!(delete(&fixture.storage, 2), Ok(2));
+        assert_eq!(delete(&fixture.storage, 1), Ok(2), "never backwards");
+        assert!(matches!(delete(&fixture.storage, 5), Err(StorageError::OffsetOutOfRange { .. })));
+        for _ in 0..2 {
+            let storage = &fixture.storage;
+            assert_eq!(read_all(storage, place, 2), [(2, "c".to_owned()), (3, "d".to_owned())]);
+            let gone = storage.read(place, 1, ALL).unwrap_err();
+            assert_eq!(gone.kind(), ErrorKind::NotFound);
+            assert!(gone.message().contains("starts at 2"), "{gone}");
+            assert!(matches!(storage.fetch(place, 1, EVERYTHING), Err(StorageError::OffsetOutOfRange { .. })));
+            fixture = fixture.reopen(false);
+        }
+        assert_eq!(delete(&fixture.storage, -1), Ok(4));
+        fixture = fixture.reopen(false);
+        let offsets = fixture.storage.partition_offsets(place).unwrap();
+        assert_eq!((offsets.start, offsets.end), (4, 4), "the end is kept though nothing is left");
+        assert_eq!(send(&fixture.storage, place, &["e"]).base_offset, 4);
+    }
+}
+
+#[test]
+fn old_records_are_deleted() {
+    let fixture = Fixture::with(|o| {
+        o.retention_interval = Duration::from_millis(20);
+        o.segment_bytes = 1;
+    });
+    let storage = &fixture.storage;
+    let timed = create(storage, "timed", &[("retention.ms", "1000")]);
+    let sized = create(storage, "sized", &[("retention.bytes", "150")]);
+    let kept = create(storage, "kept", &[("cleanup.policy", "compact"), ("retention.ms", "1000")]);
+    for place in [timed, sized, kept] {
+        for i in 0..4 {
+            produce(storage, place, &batch(&[("v", START_MS + i * 500)], Codec::None)).unwrap();
+        }
+    }
+    fixture.clock.set(START_MS + 2001);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let start = |place| storage.partition_offsets(place).unwrap().start;
+    while start(timed) != 3 || start(sized) != 1 {
+        assert!(Instant::now() < deadline, "timed {} sized {}", start(timed), start(sized));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(start(kept), 0);
+    assert_eq!(storage.partition_bytes(sized).unwrap(), 3 * (storage.partition_bytes(timed).unwrap()));
+}
+
+#[test]
+fn topics_come_change_and_go() {
+    let mut fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let id = block_on(storage.create_topic(spec("t", 2, &[("retention.ms", "5")]))).unwrap().id;
+    let again = block_on(storage.create_topic(spec("t", 1, &[])));
+    assert_eq!(again.err(), Some(StorageError::TopicExists("t".into())));
+    assert!(matches!(storage.check_topic(&spec("a b", 1, &[])), Err(StorageError::InvalidTopic(_))));
+    assert!(matches!(storage.check_topic(&spec("u", 0, &[])), Err(StorageError::InvalidPartitions(_))));
+    assert!(matches!(storage.check_topic(&spec("u", 1, &[("no", "1")])), Err(StorageError::InvalidConfig(_))));
+    assert_eq!(storage.check_topic(&spec("u", -1, &[])), Ok(()));
+    let second = TopicPartition { topic: id, partition: 1 };
+    send(storage, second, &["a"]);
+    assert!(matches!(block_on(storage.add_partitions(id, 2)), Err(StorageError::InvalidPartitions(_))));
+    block_on(storage.add_partitions(id, 3)).unwrap();
+    block_on(storage.set_topic_configs(id, [("retention.ms".to_owned(), "6".to_owned())].into())).unwrap();
+    send(storage, TopicPartition { topic: id, partition: 2 }, &["b"]);
+
+    fixture = fixture.reopen(false);
+    let storage = &fixture.storage;
+    let info = topic(storage, "t");
+    assert_eq!((info.id, info.partitions, info.configs["retention.ms"].as_str()), (id, 3, "6"));
+    assert_eq!(read_all(storage, second, 0), [(0, "a".to_owned())]);
+
+    block_on(storage.delete_topic(id)).unwrap();
+    assert!(matches!(storage.fetch(second, 0, EVERYTHING), Err(StorageError::UnknownTopicId(_))));
+    let reborn = create(storage, "t", &[]);
+    assert_ne!(reborn.topic, id);
+    assert_eq!(storage.partition_offsets(reborn).unwrap().end, 0);
+    fixture = fixture.reopen(true);
+    assert_eq!(fixture.storage.topics().len(), 1);
+    assert_eq!(read_all(&fixture.storage, reborn, 0), []);
+}
+
+#[test]
+fn a_step_is_one_write() {
+    let mut fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let input = create(storage, "in", &[]);
+    let cursor = |query: &str, offset| Cursor { query: query.into(), source: input, offset };
+    let first = Step {
+        create_topics: vec![spec("out", 2, &[])],
+        cursors: vec![cursor("q", 0), cursor("r", 1)],
+        catalog: vec![(b"c/q".to_vec(), Some(b"plan".to_vec())), (b"d".to_vec(), Some(b"other".to_vec()))],
+        ..Step::default()
+    };
+    let Outcome::Committed { created, .. } = step(storage, first) else { panic!("not committed") };
+    let out = TopicPartition { topic: created[0].id, partition: 1 };
+    let second = Step {
+        appends: vec![(out, records(&[("k", "v"), ("k", "w")])), (input, records(&[("x", "y")]))],
+        cursors: vec![cursor("q", 7)],
+        drop_cursors: vec!["r".into()],
+        state: vec![
+            (b"a1".to_vec(), Some(b"1".to_vec())),
+            (b"a2".to_vec(), Some(b"2".to_vec())),
+            (b"b".to_vec(), Some(b"3".to_vec())),
+        ],
+        ..Step::default()
+    };
+    let Outcome::Committed { sequence, .. } = step(storage, second) else { panic!("not committed") };
+    assert_eq!(storage.sequence(), sequence);
+    let third = Step {
+        drop_state: vec![(b"a".to_vec(), b"b".to_vec())],
+        state: vec![(b"a2".to_vec(), Some(b"again".to_vec())), (b"b".to_vec(), None)],
+        ..Step::default()
+    };
+    assert!(matches!(step(storage, third), Outcome::Committed { .. }));
+
+    for clean in [false, true] {
+        let storage = &fixture.storage;
+        assert_eq!(read_all(storage, out, 0), [(0, "v".to_owned()), (1, "w".to_owned())]);
+        assert_eq!(storage.cursors("q").unwrap(), [cursor("q", 7)]);
+        assert_eq!(storage.cursors("r").unwrap(), []);
+        assert_eq!(storage.query_cursors().unwrap(), [cursor("q", 7)]);
+        assert_eq!(storage.catalog(b"c/").unwrap(), [(b"c/q".to_vec(), Bytes::from("plan"))]);
+        let state = storage.range(b"", b"z", false, 10).unwrap();
+        assert_eq!(state, [(Bytes::from("a2"), Bytes::from("again"))]);
+        assert_eq!(storage.sequence(), sequence);
+        fixture = fixture.reopen(clean);
+    }
+}
+
+#[test]
+fn a_step_is_refused_whole() {
+    let fixture = Fixture::with(|o| o.step_bytes_max = 10_000);
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[("max.message.bytes", "500")]);
+    let keyed = create(storage, "keyed", &[("cleanup.policy", "compact")]);
+    let good = || Step {
+        appends: vec![(place, records(&[("k", "v")]))],
+        state: vec![(b"s".to_vec(), Some(vec![1]))],
+        ..Step::default()
+    };
+    let nowhere = TopicPartition { partition: 9, ..place };
+    let large = "x".repeat(600);
+    let mut keyless = RecordBuffer::default();
+    keyless.push(None, Some(b"v"), 1, &[]);
+    let bad = |change: &dyn Fn(&mut Step), words: &str| {
+        let mut refused = good();
+        change(&mut refused);
+        match step(storage, refused) {
+            Outcome::Fatal(message) => assert!(message.contains(words), "{message}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    };
+    bad(&|s| s.appends.push((nowhere, records(&[("k", "v")]))), "partition 9");
+    bad(&|s| s.appends.push((place, records(&[("k", &large)]))), "\"t\"");
+    bad(&|s| s.appends.push((keyed, keyless.clone())), "no key");
+    bad(&|s| s.state.push((b"l".to_vec(), Some(vec![0; 10_000]))), "step_bytes_max");
+    bad(&|s| s.create_topics.push(spec("t", 1, &[])), "exists");
+    bad(&|s| s.create_topics.extend([spec("u", 1, &[]), spec("u", 1, &[])]), "exists");
+    bad(&|s| s.delete_topics.push(place.topic), "partition 0");
+    assert_eq!(storage.partition_offsets(place).unwrap().end, 0);
+    assert_eq!(storage.get(b"s").unwrap(), None);
+    assert_eq!(storage.topics().len(), 2);
+    assert!(matches!(step(storage, good()), Outcome::Committed { .. }));
+}
+
+#[test]
+fn large_steps_become_several_batches() {
+    let fixture = Fixture::with(|o| o.tail_bytes = 0);
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[("max.message.bytes", "1000"), ("compression.type", "zstd")]);
+    let rows: Vec<String> = (0..500).map(|i| format!("value {i}")).collect();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|r| ("key", r.as_str())).collect();
+    let all = Step { appends: vec![(place, records(&rows))], ..Step::default() };
+    assert!(matches!(step(storage, all), Outcome::Committed { .. }));
+    let fetched = storage.fetch(place, 0, EVERYTHING).unwrap();
+    assert!(fetched.batches.len() > 5 && fetched.batches.iter().all(|b| b.len() <= 1000));
+    assert!(fetched.batches.iter().all(|b| BatchHeader::parse(b).unwrap().codec() == Some(Codec::Zstd)));
+    let read = read_all(storage, place, 0);
+    assert!(read.iter().map(|(_, v)| v.as_str()).eq(rows.iter().map(|(_, v)| *v)));
+}
+
+#[test]
+fn reads_stop_at_limits_and_sequences() {
+    for tail_bytes in [0, 1 << 20] {
+        let fixture = Fixture::with(|o| o.tail_bytes = tail_bytes);
+        let storage = &fixture.storage;
+        let place = create(storage, "t", &[]);
+        let first = send(storage, place, &["a", "b", "c"]);
+        let other = create(storage, "u", &[]);
+        let between = send(storage, other, &["x"]);
+        let second = send(storage, place, &["d", "e"]);
+        assert!(first.sequence < between.sequence && between.sequence < second.sequence);
+        let read = |from, records_max, bytes_max, up_to| {
+            let records = storage.read(place, from, ReadLimits { records_max, bytes_max, up_to }).unwrap();
+            let offsets: Vec<i64> = records.views.iter().map(|v| v.offset).collect();
+            (offsets, records.next_offset)
+        };
+        assert_eq!(read(0, 9, 999, u64::MAX), (vec![0, 1, 2, 3, 4], 5));
+        assert_eq!(read(1, 9, 999, between.sequence), (vec![1, 2], 3));
+        assert_eq!(read(1, 9, 999, first.sequence - 1), (vec![], 1));
+        assert_eq!(read(1, 3, 999, u64::MAX), (vec![1, 2, 3], 4));
+        assert_eq!(read(4, 9, 0, u64::MAX), (vec![4], 5));
+        assert_eq!(read(5, 9, 999, u64::MAX), (vec![], 5));
+        let records = storage.read(place, 2, ALL).unwrap();
+        assert_eq!(records.views[0].sequence, first.sequence);
+        assert_eq!(records.views[1].sequence, second.sequence);
+        assert_eq!((records.key(1), records.stable_end), (Some(&b"k"[..]), 5));
+    }
+}
+
+#[test]
+fn a_snapshot_stays_as_it_was() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let put = |pairs: &[(&str, Option<&str>)]| {
+        let state = pairs.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.map(|v| v.as_bytes().to_vec()))).collect();
+        assert!(matches!(step(storage, Step { state, ..Step::default() }), Outcome::Committed { .. }));
+    };
+    put(&[("a", Some("1")), ("b", Some("2")), ("c", Some("3"))]);
+    let snapshot = storage.snapshot();
+    put(&[("a", None), ("b", Some("9")), ("d", Some("4"))]);
+    let keys: [&[u8]; 4] = [b"d", b"a", b"b", b"a"];
+    let found = |reader: &dyn StateReader| -> Vec<Option<Bytes>> { reader.multi_get(&keys).unwrap() };
+    let some = |v: &str| Some(Bytes::copy_from_slice(v.as_bytes()));
+    assert_eq!(found(&*snapshot), [None, some("1"), some("2"), some("1")]);
+    assert_eq!(found(storage), [some("4"), None, some("9"), None]);
+    let range = |reader: &dyn StateReader, reverse, max| -> String {
+        let entries = reader.range(b"a", b"d", reverse, max).unwrap();
+        entries.iter().map(|(k, v)| format!("{}{}", k[0] as char, v[0] as char)).collect()
+    };
+    assert_eq!(range(&*snapshot, false, 9), "a1b2c3");
+    assert_eq!(range(&*snapshot, true, 2), "c3b2");
+    assert_eq!(range(storage, false, 9), "b9c3");
+    assert_eq!(storage.range(b"d", b"a", false, 9).unwrap(), []);
+}
+
+#[test]
+fn those_who_wait_are_woken() {
+    let fixture = Fixture::with(|o| o.durability = Durability::Group);
+    let storage = Arc::new(fixture.storage.clone());
+    let place = create(&storage, "t", &[]);
+    let other = create(&storage, "u", &[]);
+    let before = storage.sequence();
+    assert_eq!(storage.wait_past(before, Duration::from_millis(1)), before);
+    let waiting = {
+        let storage = storage.clone();
+        std::thread::spawn(move || storage.wait_past(before, Duration::from_secs(20)))
+    };
+    let watch = storage.watch(&[place]);
+    send(&storage, other, &["x"]);
+    assert_eq!(waiting.join().unwrap(), before + 1);
+    block_on(async {
+        let quiet = tokio::time::timeout(Duration::from_millis(20), watch.changed()).await;
+        assert!(quiet.is_err(), "another partition's append wakes nobody");
+        let prepared = storage.prepare(place, &batch(&[("v", START_MS)], Codec::None)).unwrap();
+        storage.append(place, prepared).await.unwrap().await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.unwrap();
+        storage.delete_records(place, -1).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.unwrap();
+        storage.delete_topic(place.topic).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.unwrap();
+    });
+}
+
+#[test]
+fn group_entries_are_kept_by_prefix() {
+    let mut fixture = Fixture::new();
+    let put = |key: &str, value: &str| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()));
+    block_on(fixture.storage.group_write(vec![put("o/a", "1"), put("o/b", "2"), put("p", "3")])).unwrap();
+    block_on(fixture.storage.group_write(vec![(b"o/a".to_vec(), None), put("o/c", "4")])).unwrap();
+    fixture = fixture.reopen(false);
+    let found = fixture.storage.group_scan(b"o/").unwrap();
+    assert_eq!(found, [(b"o/b".to_vec(), Bytes::from("2")), (b"o/c".to_vec(), Bytes::from("4"))]);
+    assert_eq!(fixture.storage.group_get(b"p").unwrap(), Some(Bytes::from("3")));
+}
+
+#[test]
+fn the_log_may_stamp_the_time() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[("message.timestamp.type", "LogAppendTime")]);
+    let appended = produce(storage, place, &batch(&[("a", 1), ("b", 2)], Codec::Gzip)).unwrap();
+    assert_eq!(appended.log_append_time_ms, START_MS);
+    let stepped = Step { appends: vec![(place, records(&[("k", "v")]))], ..Step::default() };
+    assert!(matches!(step(storage, stepped), Outcome::Committed { .. }));
+    let records = storage.read(place, 0, ALL).unwrap();
+    assert!(records.views.iter().all(|v| v.timestamp == START_MS), "{:?}", records.views);
+}
+
+#[test]
+fn tails_of_many_partitions_share_one_budget() {
+    let fixture = Fixture::with(|o| {
+        o.tail_bytes = 1700;
+        o.tail_partition_bytes = 1500;
+    });
+    let storage = &fixture.storage;
+    let places: Vec<_> = (0..5).map(|i| create(storage, &format!("t{i}"), &[])).collect();
+    let value = "v".repeat(300);
+    for _ in 0..4 {
+        for place in &places {
+            send(storage, *place, &[&value]);
+        }
+    }
+    let hot = |place, offset| storage.fetch_hot(place, offset, EVERYTHING).unwrap().is_some();
+    assert!(hot(places[4], 3) && !hot(places[0], 3), "who appended longest ago loses its tail first");
+    for place in places {
+        assert_eq!(read_all(storage, place, 0).len(), 4);
+    }
+}
