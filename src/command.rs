@@ -1,0 +1,6 @@
+//! The subcommands.
+
+pub mod demo;
+pub mod serve;
+pub mod sql;
+pub mod test;

@@ -1,0 +1,275 @@
+//! `millpond serve`: opens the data directory, listens, and goes when it is told to.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use millpond::config::Config;
+use millpond::{Database, DatabaseOptions};
+use millpond_broker::groups::{GroupOffset, QueryGroups};
+use millpond_broker::server::{Hooks, ServerHandle, ServerSettings, TopicGuard};
+use millpond_broker::storage::Storage;
+use millpond_engine::Engine;
+use millpond_server::{HttpOptions, HttpServer, MetricsSource, Sample};
+use millpond_sql::plan::Relation;
+use millpond_types::ports::TopicLog;
+use millpond_udfs::CompileCommand;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::Serve;
+
+const DATA_DEFAULT: &str = "./millpond-data";
+const KAFKA_DEFAULT: &str = "127.0.0.1:9092";
+const HTTP_DEFAULT: &str = "127.0.0.1:8088";
+
+pub fn run(args: &Serve) -> Result<()> {
+    let mut config = match &args.config {
+        Some(path) => Config::read(path)?,
+        None => Config::default(),
+    };
+    if let Some(data) = &args.data {
+        config.data = Some(data.clone());
+    }
+    config.kafka = args.kafka.clone().or(config.kafka);
+    config.http = args.http.clone().or(config.http);
+    start_log();
+    runtime()?.block_on(async {
+        // Before anything is said to be ready, so that a signal is never missed.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let server = Server::start(&config).await?;
+        say(&format!("kafka listening on {}", server.kafka_address()));
+        say(&format!("http listening on http://{}", server.http_address()));
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        server.stop().await
+    })
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    // Whoever started this may not read what it says.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Log lines on stderr; `RUST_LOG` chooses them.
+pub fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // A second call in one process changes nothing.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("millpond-io")
+        .max_blocking_threads(128)
+        .build()
+        .context("cannot start the I/O threads")
+}
+
+/// A whole server in this process.
+pub struct Server {
+    pub database: Database,
+    kafka: ServerHandle,
+    http: HttpServer,
+    stop_kafka: oneshot::Sender<()>,
+}
+
+impl Server {
+    pub async fn start(config: &Config) -> Result<Self> {
+        let options = options(config)?;
+        // Addresses first: they fail at once, and a directory should not be opened in vain.
+        let kafka_listener = bind("kafka", config.kafka.as_deref().unwrap_or(KAFKA_DEFAULT)).await?;
+        let http_listener = bind("http", config.http.as_deref().unwrap_or(HTTP_DEFAULT)).await?;
+        let database = tokio::task::spawn_blocking(move || Database::open_with(options)).await??;
+
+        let settings = broker_settings(config)?;
+        let hooks = Hooks {
+            guard: Arc::new(SinkGuard(database.engine().clone())),
+            query_groups: Some(Arc::new(Cursors(database.storage().clone()))),
+            ..Hooks::default()
+        };
+        let (stop_kafka, stopped) = oneshot::channel();
+        let until = async {
+            // Dropped without a word means stop as well.
+            let _ = stopped.await;
+        };
+        let kafka =
+            millpond_broker::server::serve(kafka_listener, database.storage().clone(), settings, hooks, until).await?;
+        let metrics: Vec<Arc<dyn MetricsSource>> = vec![Arc::new(BrokerMetrics(kafka.metrics())), Arc::new(ProcessMetrics)];
+        let defaults = HttpOptions::default();
+        let http_options = HttpOptions {
+            request_bytes_max: config.limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
+            upload_bytes_max: config.limits.upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
+            ..defaults
+        };
+        let cluster = database.storage().cluster_id().to_string();
+        let http = millpond_server::serve(http_listener, database.engine().clone(), cluster, metrics, http_options)?;
+        Ok(Self { database, kafka, http, stop_kafka })
+    }
+
+    pub fn kafka_address(&self) -> std::net::SocketAddr {
+        self.kafka.local_addr()
+    }
+
+    pub fn http_address(&self) -> std::net::SocketAddr {
+        self.http.address
+    }
+
+    /// Answers what is under way, ends queries at the end of their step, writes everything out.
+    pub async fn stop(self) -> Result<()> {
+        let _ = self.stop_kafka.send(());
+        self.http.shutdown().await;
+        self.kafka.join().await;
+        let database = self.database;
+        tokio::task::spawn_blocking(move || database.close()).await??;
+        Ok(())
+    }
+}
+
+async fn bind(what: &str, address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen for {what} on \"{address}\"; choose another address with --{what} HOST:PORT")
+    })
+}
+
+fn options(config: &Config) -> Result<DatabaseOptions> {
+    let mut options = DatabaseOptions::new(config.data.clone().unwrap_or_else(|| DATA_DEFAULT.into()));
+    options.storage.durability = config.durability()?;
+    fn set<T: Copy>(target: &mut T, value: Option<T>) {
+        if let Some(value) = value {
+            *target = value;
+        }
+    }
+    let limits = &config.limits;
+    set(&mut options.storage.write_buffer_bytes, limits.write_buffer_bytes);
+    set(&mut options.storage.block_cache_bytes, limits.block_cache_bytes);
+    set(&mut options.storage.produce_queue_bytes, limits.produce_queue_bytes);
+    set(&mut options.storage.step_queue_bytes, limits.step_queue_bytes);
+    set(&mut options.storage.tail_bytes, limits.tail_bytes);
+    set(&mut options.storage.partitions_default, config.broker.partitions_default);
+    set(&mut options.engine.pull_rows_max, limits.pull_rows_max);
+    set(&mut options.engine.push_queries_max, limits.push_queries_max);
+    set(&mut options.engine.queries_max, limits.queries_max);
+    set(&mut options.engine.workers, limits.workers);
+    set(&mut options.guests.guest_memory_bytes_max, limits.guest_memory_bytes_max);
+    set(&mut options.guests.module_bytes_max, limits.upload_bytes_max);
+    options.engine.properties = config.ksql.clone();
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
+    options.compiler = Some(CompileCommand { program, args: vec!["compile-udf".into()] });
+    Ok(options)
+}
+
+fn broker_settings(config: &Config) -> Result<ServerSettings> {
+    let mut settings = ServerSettings { advertised: config.advertised()?, ..ServerSettings::default() };
+    if let Some(create) = config.broker.auto_create_topics {
+        settings.auto_create_topics = create;
+    }
+    if let Some(bytes) = config.limits.request_bytes_max {
+        settings.request_bytes_max = bytes;
+    }
+    if let Some(connections) = config.limits.connections_max {
+        settings.connections_max = connections;
+    }
+    if let Some(ms) = config.broker.group_initial_rebalance_delay_ms {
+        settings.groups.initial_rebalance_delay_ms = ms;
+    }
+    if let Some(ms) = config.broker.group_min_session_timeout_ms {
+        settings.groups.session_timeout_min_ms = ms;
+    }
+    Ok(settings)
+}
+
+/// Clients may not write where a table's query writes: its state would no longer be what its topic says.
+struct SinkGuard(Engine);
+
+impl TopicGuard for SinkGuard {
+    fn refuse_write(&self, topic: &str) -> Option<String> {
+        let catalog = self.0.catalog();
+        let table = catalog.sources.values().find(|s| {
+            s.topic == topic && s.relation == Relation::Table && catalog.writers(&s.name).any(|q| q.creates_sink && !s.read_only)
+        })?;
+        Some(format!("topic \"{topic}\" is written by the query of table \"{}\" alone", table.name))
+    }
+
+    fn refuse_delete(&self, topic: &str) -> Option<String> {
+        let catalog = self.0.catalog();
+        let source = catalog.sources.values().find(|s| s.topic == topic)?;
+        let user = catalog.readers(&source.name).chain(catalog.writers(&source.name)).next()?;
+        Some(format!("topic \"{topic}\" is used by query \"{}\"", user.id))
+    }
+}
+
+/// Cursors of persistent queries, as read-only consumer groups.
+struct Cursors(Storage);
+
+impl QueryGroups for Cursors {
+    fn offsets(&self) -> Vec<GroupOffset> {
+        let cursors = self.0.query_cursors().unwrap_or_default();
+        cursors
+            .into_iter()
+            .filter_map(|c| {
+                Some(GroupOffset {
+                    group: format!("_confluent-ksql-default_query_{}", c.query),
+                    topic: self.0.topic_by_id(c.source.topic)?.name,
+                    partition: c.source.partition,
+                    offset: c.offset,
+                })
+            })
+            .collect()
+    }
+}
+
+struct BrokerMetrics(Arc<millpond_broker::metrics::Metrics>);
+
+impl MetricsSource for BrokerMetrics {
+    fn samples(&self) -> Vec<Sample> {
+        let snapshot = self.0.snapshot();
+        let one = |name, help, counter, value: f64| Sample { name, help, counter, labels: Vec::new(), value };
+        let mut samples: Vec<Sample> = snapshot
+            .requests_total
+            .iter()
+            .map(|(api, count)| Sample {
+                name: "broker_requests_total",
+                help: "Requests by API.",
+                counter: true,
+                labels: vec![("api", (*api).to_string())],
+                value: *count as f64,
+            })
+            .collect();
+        samples.extend([
+            one("broker_bytes_in_total", "Bytes of requests.", true, snapshot.bytes_in_total as f64),
+            one("broker_bytes_out_total", "Bytes of responses.", true, snapshot.bytes_out_total as f64),
+            one("broker_connections", "Open connections.", false, snapshot.connections as f64),
+            one("broker_connections_total", "Connections accepted.", true, snapshot.connections_total as f64),
+            one("broker_connections_refused_total", "Connections refused for their number.", true, snapshot.connections_refused_total as f64),
+            one("broker_malformed_total", "Requests that could not be read.", true, snapshot.malformed_total as f64),
+            one("broker_panics_total", "Defects caught in a connection.", true, snapshot.panics_total as f64),
+            one("broker_batches_refused_total", "Batches refused by their checks.", true, snapshot.batches_refused_total as f64),
+        ]);
+        samples
+    }
+}
+
+/// What the operating system says of this process.
+struct ProcessMetrics;
+
+impl MetricsSource for ProcessMetrics {
+    fn samples(&self) -> Vec<Sample> {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = statm.split_whitespace().nth(1).and_then(|p| p.parse::<f64>().ok());
+        let resident = pages.map(|pages| Sample {
+            name: "process_resident_memory_bytes",
+            help: "Memory of the process that is in RAM.",
+            counter: false,
+            labels: Vec::new(),
+            value: pages * rustix::param::page_size() as f64,
+        });
+        resident.into_iter().collect()
+    }
+}
