@@ -53,7 +53,7 @@ pub fn function(module: &Arc<Module>, name: &str) -> ScalarFunction {
 }
 
 pub fn column(ty: &SqlType, values: &[Value]) -> ArrayRef {
-    Value::to_array(values, ty).unwrap()
+    millpond_types::value::array_from_values(ty, values).unwrap()
 }
 
 pub type Rows = (Vec<Value>, Vec<(usize, String)>);
@@ -77,7 +77,7 @@ pub fn call_in(
         let called = function.call_batch(instance, &context, &columns, to - from)?;
         let ty = function.signature().result_type().unwrap();
         assert_eq!(called.result.data_type(), &ty.to_arrow());
-        results.extend((0..to - from).map(|row| Value::from_array(&called.result, row).unwrap()));
+        results.extend((0..to - from).map(|row| millpond_types::value::value_at(called.result.as_ref(), &ty, row)));
         errors.extend(called.errors.into_iter().map(|e| (from + e.row, e.message)));
         instance.end_step();
         from = to;
