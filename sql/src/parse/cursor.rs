@@ -222,6 +222,7 @@ impl<'a> Cursor<'a> {
             return Ok(name);
         }
         let hint = match self.kind(0) {
+            Some(TokenKind::Word(word)) if word == "SELECT" => Some("there are no queries within queries".to_string()),
             Some(TokenKind::Word(word)) if !matches!(word.as_str(), "FROM" | "NULL") => {
                 Some(format!("\"{word}\" is a reserved word; as a name it is written `{word}`"))
             }

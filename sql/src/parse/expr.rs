@@ -77,6 +77,10 @@ impl Cursor<'_> {
         self.enter()?;
         let (mut left, mut ceiling) = self.prefix(min)?;
         while let Some((infix, level)) = self.infix() {
+            if level == Level::Predicate && ceiling < level && min <= Level::Not {
+                let error = self.unexpected_instead_of(Some("the end of the expression, AND or OR"));
+                return Err(error.with_hint("comparisons do not chain; put one of them in parentheses"));
+            }
             if level < min || level > ceiling {
                 break;
             }

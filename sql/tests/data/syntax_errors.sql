@@ -86,3 +86,7 @@ SELECT DISTINCT a FROM b;
 SELECT order, at, a.order AS order FROM order AT JOIN emit ON order.a = at.a ORDER BY order;
 
 CREATE STREAM a AS SELECT * FROM b PARTITON BY c;
+
+SELECT * FROM a WHERE b IN (SELECT c FROM d);
+
+SELECT NOT a = b BETWEEN c AND d FROM e;
