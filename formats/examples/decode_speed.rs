@@ -15,7 +15,7 @@ fn events() -> Vec<String> {
             let mut event = String::new();
             let _ = write!(
                 event,
-                r#"{{"ts":{},"ip":"10.{}.{}.{}","user_id":"user-{}","method":"{}","path":"/api/v1/items/{}","status":{},"bytes":{},"agent":"{}"}}"#,
+                r#"{{"ts":{},"ip":"10.{}.{}.{}","user_id":"user-{}","method":"{}","path":"/api/v1/items/{}","status":{},"bytes":{},"agent":"Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/117.0"}}"#,
                 1_700_000_000_000u64 + i as u64 * 37,
                 i % 256,
                 i / 7 % 256,
@@ -25,11 +25,42 @@ fn events() -> Vec<String> {
                 i * 31 % 5000,
                 [200, 404, 500, 301][i % 4],
                 i * 127 % 100_000,
-                "Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/117.0",
             );
             event
         })
         .collect()
+}
+
+/// Seconds per row of the fastest of many runs.
+fn fastest(mut run: impl FnMut()) -> f64 {
+    let once = |run: &mut dyn FnMut()| {
+        let start = Instant::now();
+        (0..5).for_each(|_| run());
+        start.elapsed().as_secs_f64() / 5.0
+    };
+    (0..30).map(|_| once(&mut run)).fold(f64::INFINITY, f64::min) / ROWS as f64
+}
+
+fn report(what: &str, size: usize, seconds: f64) {
+    let (rate, ns) = (1e-6 / seconds, seconds * 1e9);
+    println!("{what:<34} {rate:6.2} million rows/s of {size} bytes, {ns:.0} ns each");
+}
+
+/// Every event with its members in another order, with white space as Python writes it or without.
+fn reshaped(events: &[String], spaced: bool, order: impl Fn(usize, usize) -> usize) -> Vec<String> {
+    let shapes = events.iter().enumerate().map(|(row, event)| {
+        let members: Vec<&str> = event.trim_matches(['{', '}']).split(",\"").collect();
+        let members: Vec<String> = (0..members.len())
+            .map(|place| {
+                let member = members[order(row, place) % members.len()];
+                let (name, value) = member.split_once(':').unwrap_or((member, "null"));
+                let gap = if spaced { " " } else { "" };
+                format!("\"{}:{gap}{value}", name.trim_start_matches('"'))
+            })
+            .collect();
+        format!("{{{}}}", members.join(if spaced { ", " } else { "," }))
+    });
+    shapes.collect()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,38 +76,41 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     let wanted = [0, 2, 4, 5, 6];
     let events = events();
-    let size: usize = events.iter().map(String::len).sum::<usize>() / ROWS;
+    let size = |events: &[String]| events.iter().map(String::len).sum::<usize>() / events.len();
     let decoder = Decoder::new(Format::Json, &columns, DecodeOptions::default(), &wanted)?;
-    let mut best = f64::INFINITY;
-    for _ in 0..40 {
-        let start = Instant::now();
-        for _ in 0..5 {
-            let decoded = decoder.decode(events.iter().map(|e| Some(e.as_bytes())))?;
-            assert!(decoded.errors.is_empty());
-            black_box(decoded.columns);
-        }
-        best = best.min(start.elapsed().as_secs_f64() / 5.0);
+    for (what, events, batch) in [
+        ("decode", events.clone(), ROWS),
+        ("decode, batches of 8", events.clone(), 8),
+        ("decode, spaces", reshaped(&events, true, |_, place| place), ROWS),
+        ("decode, members in turning order", reshaped(&events, false, |row, place| row + place), ROWS),
+    ] {
+        let seconds = fastest(|| {
+            for batch in events.chunks(batch) {
+                let decoded = decoder.decode(batch.iter().map(|e| Some(e.as_bytes())));
+                assert!(decoded.as_ref().is_ok_and(|d| d.errors.is_empty()));
+                let _ = black_box(decoded);
+            }
+        });
+        report(what, size(&events), seconds);
     }
-    println!(
-        "decode: {:.2} million events/s of {size} bytes, {:.0} ns each",
-        ROWS as f64 / best / 1e6,
-        best / ROWS as f64 * 1e9
-    );
 
     let decoded = decoder.decode(events.iter().map(|e| Some(e.as_bytes())))?;
-    let out_columns: Vec<Field> = wanted.iter().map(|&i| columns[i].clone()).collect();
-    let encoder = Encoder::new(Format::Json, &out_columns, EncodeOptions::default())?;
-    let mut out = Encoded::default();
-    best = f64::INFINITY;
-    for _ in 0..40 {
-        let start = Instant::now();
-        for _ in 0..5 {
+    let fields: Vec<Field> = wanted.iter().map(|&i| columns[i].clone()).collect();
+    for (what, format) in [("encode", Format::Json), ("encode DELIMITED", Format::DELIMITED)] {
+        let encoder = Encoder::new(format, &fields, EncodeOptions::default())?;
+        let mut out = Encoded::default();
+        let seconds = fastest(|| {
             out.clear();
-            encoder.encode(decoded.rows, &decoded.columns, None, &mut out)?;
-            black_box(&out);
+            assert!(encoder.encode(decoded.rows, &decoded.columns, None, &mut out).is_ok());
+        });
+        report(what, out.size() / ROWS, seconds);
+        if format == Format::DELIMITED {
+            let decoder = Decoder::all(format, &fields, DecodeOptions::default())?;
+            let seconds = fastest(|| {
+                let _ = black_box(decoder.decode(out.iter()));
+            });
+            report("decode DELIMITED", out.size() / ROWS, seconds);
         }
-        best = best.min(start.elapsed().as_secs_f64() / 5.0);
     }
-    println!("encode: {:.2} million rows/s of {} bytes", ROWS as f64 / best / 1e6, out.size() / ROWS);
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Not here: what each format's bytes mean (`json`, `delimited`, `kafka`). Invariants: every column has one row for
 //! every record, in order; a record that cannot be read is all NULL and listed with its error; nothing of it stays.
 
+use std::sync::{Arc, Mutex};
+
 use arrow::array::{ArrayRef, BooleanBufferBuilder};
 use arrow::buffer::BooleanBuffer;
 use millpond_types::{Error, Field, Result};
@@ -22,7 +24,10 @@ pub struct DecodeOptions {
     pub check_all: bool,
 }
 
-/// Reads one side of records; immutable, so that threads can share it.
+/// What batches have learned of the order of members, kept for the batches to come; one for each that ran at a time.
+const LEARNED_MAX: usize = 16;
+
+/// Reads one side of records. Threads can share it: what it learns makes it faster, and changes no result.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     format: Format,
@@ -34,6 +39,7 @@ pub struct Decoder {
     wanted: Vec<usize>,
     /// For every field its place in `built`.
     targets: Vec<Option<usize>>,
+    learned: Arc<Mutex<Vec<Members>>>,
 }
 
 /// What was read.
@@ -78,6 +84,7 @@ impl Decoder {
             wanted: wanted.iter().filter_map(|&i| targets[i]).collect(),
             built,
             targets,
+            learned: Arc::default(),
         })
     }
 
@@ -101,9 +108,10 @@ impl Decoder {
         // A guess only: never more room at once than a large batch needs.
         let capacity = capacity.min(1 << 16);
         let columns = self.built.iter().map(|&i| Column::new(&self.fields[i].ty, capacity)).collect::<Result<_>>()?;
+        let learned = self.learned.try_lock().ok().and_then(|mut kept| kept.pop());
         Ok(Decoding {
             decoder: self,
-            members: Members::new(self.built.iter().map(|&i| self.fields[i].name.as_str())),
+            members: learned.unwrap_or_else(|| Members::new(self.built.iter().map(|&i| self.fields[i].name.as_str()))),
             columns,
             rows: 0,
             bytes: 0,
@@ -177,10 +185,8 @@ impl Decoding<'_> {
                 None if decoder.fields.is_empty() => {}
                 None => json::decode::single(bytes, None)?,
             },
-            Format::Delimited { delimiter } => {
-                if !decoder.fields.is_empty() {
-                    delimited::decode(bytes, delimiter, &decoder.targets, &mut self.columns, &mut self.scratch)?;
-                }
+            Format::Delimited { delimiter } if !decoder.fields.is_empty() => {
+                delimited::decode(bytes, delimiter, &decoder.targets, &mut self.columns, &mut self.scratch)?;
             }
             Format::Kafka => {
                 if let Some(column) = self.columns.first_mut() {
@@ -202,6 +208,12 @@ impl Decoding<'_> {
 
     /// The columns. Fails only by a defect of this crate.
     pub fn finish(self) -> Result<Decoded> {
+        if !self.members.is_full()
+            && let Ok(mut kept) = self.decoder.learned.try_lock()
+            && kept.len() < LEARNED_MAX
+        {
+            kept.push(self.members);
+        }
         let arrays = self.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
         let null_rows = self.null_rows.map(|mut nulls| {
             nulls.append_n(self.rows - nulls.len(), false);

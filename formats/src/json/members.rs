@@ -79,6 +79,11 @@ impl Members {
         Self { columns, exact, names: Vec::new(), by_token: HashMap::new(), order: Vec::new() }
     }
 
+    /// Whether no more names can be remembered, so that starting anew is better.
+    pub fn is_full(&self) -> bool {
+        self.names.len() >= NAMES_MAX
+    }
+
     pub fn column_name(&self, index: usize) -> &str {
         self.columns.get(index).map_or("", |name| name)
     }
