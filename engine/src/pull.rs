@@ -25,7 +25,8 @@ use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
 use millpond_sql::expr::{CompareOp, ExprKind, TypedExpr};
 use millpond_sql::plan::{AggregateCall, JoinKind, PullPlan, SourceInfo};
 use millpond_types::ports::StateReader;
@@ -64,15 +65,19 @@ pub fn run(engine: &Engine, plan: &PullPlan) -> Result<PullResult> {
         .build_arc()
         .map_err(failed)?;
     let context = Arc::new(TaskContext::default().with_runtime(runtime));
-    // A runtime of its own: the calling thread may block, and nothing here outlives the call.
-    let executor = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(|e| Error::retry(format!("cannot start a pull query: {e}")))?;
-    let batches = executor
-        .block_on(async { tokio::time::timeout(PULL_TIME_MAX, collect(physical, context)).await })
-        .map_err(|_| Error::retry(format!("the pull query took longer than {} s", PULL_TIME_MAX.as_secs())))?
-        .map_err(failed)?;
+    let deadline = build.now_ms.saturating_add(PULL_TIME_MAX.as_millis() as i64);
+    // Guests must not be called from an async task of tokio's, and nothing here waits for I/O: an executor of its own.
+    let batches = futures::executor::block_on(async {
+        let mut rows = execute_stream(physical, context).map_err(failed)?;
+        let mut batches = Vec::new();
+        while let Some(batch) = rows.next().await {
+            batches.push(batch.map_err(failed)?);
+            if engine.0.clock.now_ms() > deadline {
+                return Err(Error::retry(format!("the pull query took longer than {} s", PULL_TIME_MAX.as_secs())));
+            }
+        }
+        Ok(batches)
+    })?;
     Ok(PullResult { schema: plan.schema.clone(), batches: batches.into_iter().filter(|b| b.num_rows() > 0).collect() })
 }
 

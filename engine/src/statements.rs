@@ -43,7 +43,7 @@ fn dispatch(
             let _guard = engine.0.change.lock();
             let catalog = engine.catalog();
             let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))
-                .map_err(|d| shift(d, parsed))?;
+                ?;
             match analysed {
                 Analysed::InsertValues { target, columns, values, row_time } => {
                     insert_values::insert(engine, &target, &columns, &values, row_time.as_ref())
@@ -55,9 +55,9 @@ fn dispatch(
             "a SELECT or PRINT gives rows: send it to /query or /query-stream, one at a time",
         ))),
         Statement::DropSource(drop) => drop::source(engine, drop),
-        Statement::AlterSource(alter) => create::alter(engine, alter, parsed, session),
+        Statement::AlterSource(alter) => create::alter(engine, alter, session),
         Statement::CreateType { name, if_not_exists, ty } => {
-            create::create_type(engine, name, *if_not_exists, ty, parsed)
+            create::create_type(engine, name, *if_not_exists, ty, session)
         }
         Statement::DropType { name, if_exists } => drop::drop_type(engine, name, *if_exists),
         Statement::Terminate(target) => control::terminate(engine, target),
@@ -67,8 +67,7 @@ fn dispatch(
         Statement::Explain(Explain::Statement(inner)) => {
             let catalog = engine.catalog();
             let environment = engine.environment(&catalog, session);
-            let analysed =
-                analyse(&inner.node, &parsed.text, &environment).map_err(|d| shift(d, parsed))?;
+            let analysed = analyse(&inner.node, &parsed.text, &environment)?;
             Ok(Entity::Plan(describe::plan_text(&analysed)))
         }
         Statement::ListTopics { all, extended } => describe::topics(engine, *all, *extended),
@@ -139,15 +138,6 @@ fn properties(engine: &Engine, session: &Session) -> Vec<PropertyEntry> {
             editable: true,
         })
         .collect()
-}
-
-/// Diagnostics of the analyser point into the statement's own text; the user sent a longer one.
-fn shift(mut diagnostic: Diagnostic, parsed: &Parsed) -> Problem {
-    if let Some(span) = &mut diagnostic.span {
-        span.start += parsed.span.start;
-        span.end += parsed.span.start;
-    }
-    diagnostic.into()
 }
 
 /// The plan and output of a query in the catalog, from its statement.

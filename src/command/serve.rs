@@ -57,8 +57,17 @@ fn say(line: &str) {
 }
 
 /// Log lines on stderr; `RUST_LOG` chooses them.
-pub fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+fn start_log() {
+    log_from("info");
+}
+
+/// Only what somebody should act on, for commands that draw on the terminal.
+pub fn start_log_quietly() {
+    log_from("warn");
+}
+
+fn log_from(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     // A second call in one process changes nothing.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

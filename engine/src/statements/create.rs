@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millpond_sql::analyse::resolve_type;
 use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
 use millpond_sql::syntax::{AlterSource, Ident, Parsed, SourceKind, TypeName};
 use millpond_types::ports::{Cursor, Step, TopicSpec};
 use millpond_types::{Column, Error, SqlType};
 
-use super::{not_found, shift};
+use super::not_found;
 use crate::catalog::{self, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
@@ -403,15 +404,14 @@ fn insert_into(
     Ok(created(&target, format!("Created query with ID {id}"), Some(id.clone()), sequence))
 }
 
-fn resolve(engine: &Engine, ty: &TypeName, parsed: &Parsed) -> Result<SqlType, Problem> {
+fn resolve(engine: &Engine, ty: &TypeName, session: &Session) -> Result<SqlType, Problem> {
     let catalog = engine.catalog();
-    millpond_sql::resolve_type(ty, &|name| catalog.types.get(name).cloned()).map_err(|d| shift(d, parsed))
+    Ok(resolve_type(ty, &engine.environment(&catalog, session))?)
 }
 
 pub(super) fn alter(
     engine: &Engine,
     alter: &AlterSource,
-    parsed: &Parsed,
     session: &Session,
 ) -> Result<Entity, Problem> {
     let _guard = engine.0.change.lock();
@@ -437,7 +437,7 @@ pub(super) fn alter(
         if source.schema.get(column).is_some() {
             return refuse(format!("cannot add column `{column}` to schema: a column with the same name already exists"));
         }
-        source.schema.columns.push(Column::value(column, resolve(engine, &add.ty, parsed)?));
+        source.schema.columns.push(Column::value(column, resolve(engine, &add.ty, session)?));
     }
     check_value_format(engine, &catalog, session, &source.value_format, &source)?;
     let step = Step { catalog: vec![catalog::put_source(&source)], ..Step::default() };
@@ -475,7 +475,7 @@ pub(super) fn create_type(
     name: &Ident,
     if_not_exists: bool,
     ty: &TypeName,
-    parsed: &Parsed,
+    session: &Session,
 ) -> Result<Entity, Problem> {
     let _guard = engine.0.change.lock();
     let label = name.as_str();
@@ -491,7 +491,7 @@ pub(super) fn create_type(
             .into())
         };
     }
-    let ty = resolve(engine, ty, parsed)?;
+    let ty = resolve(engine, ty, session)?;
     let step = Step { catalog: vec![catalog::put_type(label, &ty)], ..Step::default() };
     let message = format!("Registered custom type with name '{label}' and SQL type {ty}");
     let (sequence, _) = engine.commit(step, |catalog| {
