@@ -91,6 +91,11 @@ fn json_coercions() {
             Some(Value::Struct(vec![("A".into(), Value::Integer(1)), ("b".into(), Value::Null)])),
         ),
         (SqlType::Struct(vec![field("A", SqlType::Integer)]), "[]", None),
+        (
+            SqlType::Struct(vec![field("A", SqlType::array(SqlType::String))]),
+            "{\"a\":[\"1\",\"2\"],\"a\":[\"3\"]}",
+            Some(Value::Struct(vec![("A".into(), Value::Array(vec![text("3")]))])),
+        ),
     ] {
         let fields = [field("C", ty.clone())];
         let wrapped = format!("{{\"C\":{json}}}");
