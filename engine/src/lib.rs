@@ -1,1 +1,12 @@
+//! The streaming engine: plans become steps over batches of Arrow columns, and every step one commit.
+//!
+//! Reading order: `engine` (the face), `statements` and `catalog` (what statements do and leave), `query` and `runner`
+//! (how a query moves), `source`, `ops`, `state`, `sink` (what a step is made of), `expr`, `functions`, `aggregates`
+//! (what is computed), `pull` and `push` (rows for clients). Storage is reached through the ports of `types` alone; this
+//! is the only crate that names datafusion.
+#![forbid(unsafe_code)]
 
+pub mod aggregates;
+pub mod expr;
+pub mod functions;
+pub mod java_time;

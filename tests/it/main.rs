@@ -1,0 +1,3 @@
+//! Black-box tests of the whole: one binary, one module per subject.
+
+mod arrows;
