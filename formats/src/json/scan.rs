@@ -414,7 +414,7 @@ mod tests {
             "-",
             "1e",
             "{1:2}",
-            "\"long enough for words\n\"",
+            "\"\nlong enough for words\"",
         ] {
             assert!(Cursor::new(bad.as_bytes()).skip_value().is_err(), "{bad}");
         }
