@@ -5,7 +5,7 @@
 
 use millpond_types::{SqlType, Value};
 
-use crate::diagnostic::Span;
+use crate::syntax::Span;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct TypedExpr {
@@ -26,21 +26,49 @@ pub enum ExprKind {
     /// Both operands are of one type (INTEGER, BIGINT, DOUBLE), or both are DECIMAL of any precision; the result type
     /// is the node's. `Add` of two STRINGs concatenates. Integers wrap; integer division by zero and inexact or
     /// overflowing DECIMAL results are row errors.
-    Arithmetic { op: ArithmeticOp, left: Box<TypedExpr>, right: Box<TypedExpr> },
+    Arithmetic {
+        op: ArithmeticOp,
+        left: Box<TypedExpr>,
+        right: Box<TypedExpr>,
+    },
     /// `a || b` over STRING or BYTES.
     Concat(Box<TypedExpr>, Box<TypedExpr>),
     /// Operands of one type (DECIMALs: any two). False where an operand is NULL, but for the DISTINCT pair.
     /// ARRAY, MAP and STRUCT only under `=`, `!=` and the DISTINCT pair.
-    Compare { op: CompareOp, left: Box<TypedExpr>, right: Box<TypedExpr> },
+    Compare {
+        op: CompareOp,
+        left: Box<TypedExpr>,
+        right: Box<TypedExpr>,
+    },
     And(Box<TypedExpr>, Box<TypedExpr>),
     Or(Box<TypedExpr>, Box<TypedExpr>),
     Not(Box<TypedExpr>),
-    IsNull { operand: Box<TypedExpr>, negated: bool },
-    Between { operand: Box<TypedExpr>, low: Box<TypedExpr>, high: Box<TypedExpr>, negated: bool },
-    In { operand: Box<TypedExpr>, list: Vec<TypedExpr>, negated: bool },
-    Like { operand: Box<TypedExpr>, pattern: Box<TypedExpr>, escape: Option<char>, negated: bool },
+    IsNull {
+        operand: Box<TypedExpr>,
+        negated: bool,
+    },
+    Between {
+        operand: Box<TypedExpr>,
+        low: Box<TypedExpr>,
+        high: Box<TypedExpr>,
+        negated: bool,
+    },
+    In {
+        operand: Box<TypedExpr>,
+        list: Vec<TypedExpr>,
+        negated: bool,
+    },
+    Like {
+        operand: Box<TypedExpr>,
+        pattern: Box<TypedExpr>,
+        escape: Option<char>,
+        negated: bool,
+    },
     /// Searched CASE (a simple CASE is rewritten to it). Branches are lazy. Without ELSE: NULL.
-    Case { branches: Vec<(TypedExpr, TypedExpr)>, otherwise: Option<Box<TypedExpr>> },
+    Case {
+        branches: Vec<(TypedExpr, TypedExpr)>,
+        otherwise: Option<Box<TypedExpr>>,
+    },
     /// `CAST(x AS t)`, and every implicit conversion.
     Cast(Box<TypedExpr>),
     /// `ts AT TIME ZONE 'z'` and the like are calls.
@@ -49,9 +77,15 @@ pub enum ExprKind {
     /// Fields in the order of the node's STRUCT type.
     Struct(Vec<TypedExpr>),
     /// `array[i]` (1-based, negative from the end, 0 and out of range NULL) and `map[k]`.
-    Subscript { base: Box<TypedExpr>, index: Box<TypedExpr> },
+    Subscript {
+        base: Box<TypedExpr>,
+        index: Box<TypedExpr>,
+    },
     /// `struct->field`; the index into the operand's STRUCT fields.
-    Field { base: Box<TypedExpr>, index: usize },
+    Field {
+        base: Box<TypedExpr>,
+        index: usize,
+    },
     /// Call of a scalar function (or, in `FlatMap`, a table function).
     Call(FunctionCall),
     /// A lambda, only as an argument of a call. The body sees the input's columns and its parameters.
@@ -161,6 +195,60 @@ impl TypedExpr {
             }
             ExprKind::Call(call) => call.args.iter().for_each(|e| e.walk(f)),
             ExprKind::Lambda(lambda) => lambda.body.walk(f),
+        }
+    }
+
+    /// As `walk`, to change nodes in place.
+    pub fn walk_mut(&mut self, f: &mut dyn FnMut(&mut TypedExpr)) {
+        f(self);
+        match &mut self.kind {
+            ExprKind::Column(_) | ExprKind::Literal(_) | ExprKind::LambdaParam(_) => {}
+            ExprKind::Negate(a) | ExprKind::Not(a) | ExprKind::Cast(a) => a.walk_mut(f),
+            ExprKind::IsNull { operand, .. } => operand.walk_mut(f),
+            ExprKind::Field { base, .. } => base.walk_mut(f),
+            ExprKind::Arithmetic { left, right, .. } | ExprKind::Compare { left, right, .. } => {
+                left.walk_mut(f);
+                right.walk_mut(f);
+            }
+            ExprKind::Concat(a, b) | ExprKind::And(a, b) | ExprKind::Or(a, b) => {
+                a.walk_mut(f);
+                b.walk_mut(f);
+            }
+            ExprKind::Between { operand, low, high, .. } => {
+                operand.walk_mut(f);
+                low.walk_mut(f);
+                high.walk_mut(f);
+            }
+            ExprKind::In { operand, list, .. } => {
+                operand.walk_mut(f);
+                list.iter_mut().for_each(|e| e.walk_mut(f));
+            }
+            ExprKind::Like { operand, pattern, .. } => {
+                operand.walk_mut(f);
+                pattern.walk_mut(f);
+            }
+            ExprKind::Case { branches, otherwise } => {
+                for (when, then) in branches {
+                    when.walk_mut(f);
+                    then.walk_mut(f);
+                }
+                if let Some(e) = otherwise {
+                    e.walk_mut(f);
+                }
+            }
+            ExprKind::Array(items) | ExprKind::Struct(items) => items.iter_mut().for_each(|e| e.walk_mut(f)),
+            ExprKind::Map(entries) => {
+                for (k, v) in entries {
+                    k.walk_mut(f);
+                    v.walk_mut(f);
+                }
+            }
+            ExprKind::Subscript { base, index } => {
+                base.walk_mut(f);
+                index.walk_mut(f);
+            }
+            ExprKind::Call(call) => call.args.iter_mut().for_each(|e| e.walk_mut(f)),
+            ExprKind::Lambda(lambda) => lambda.body.walk_mut(f),
         }
     }
 

@@ -11,3 +11,7 @@ pub mod token;
 pub mod expr;
 pub mod functions;
 pub mod plan;
+
+pub mod analyse;
+
+pub use parse::{parse, parse_type, parse_with_variables};

@@ -9,6 +9,10 @@ use std::sync::Arc;
 
 use millpond_types::{Schema, SqlType, Value};
 
+mod describe;
+
+pub use describe::{describe, describe_pull};
+
 use crate::diagnostic::Diagnostic;
 use crate::expr::{FunctionCall, TypedExpr};
 use crate::functions::FunctionCatalog;
@@ -135,22 +139,80 @@ pub struct Node {
     pub window: Option<KeyWindow>,
 }
 
+impl Node {
+    /// The nodes it reads, from left to right.
+    pub fn inputs(&self) -> Vec<&Node> {
+        match &self.kind {
+            NodeKind::Source(_) => vec![],
+            NodeKind::Filter { input, .. }
+            | NodeKind::Project { input, .. }
+            | NodeKind::FlatMap { input, .. }
+            | NodeKind::Rekey { input, .. }
+            | NodeKind::Aggregate { input, .. } => vec![input],
+            NodeKind::StreamStreamJoin { left, right, .. }
+            | NodeKind::StreamTableJoin { left, right, .. }
+            | NodeKind::TableTableJoin { left, right, .. }
+            | NodeKind::ForeignKeyJoin { left, right, .. } => vec![left, right],
+        }
+    }
+
+    /// The expressions it computes over its input (a foreign-key join: over its left input).
+    pub fn exprs(&self) -> Vec<&TypedExpr> {
+        match &self.kind {
+            NodeKind::Source(_)
+            | NodeKind::StreamStreamJoin { .. }
+            | NodeKind::StreamTableJoin { .. }
+            | NodeKind::TableTableJoin { .. } => vec![],
+            NodeKind::Filter { predicate, .. } => vec![predicate],
+            NodeKind::Project { exprs, .. } => exprs.iter().collect(),
+            NodeKind::FlatMap { calls, .. } => calls.iter().collect(),
+            NodeKind::Rekey { keys, .. } => keys.iter().collect(),
+            NodeKind::Aggregate { group_by, calls, .. } => {
+                group_by.iter().chain(calls.iter().flat_map(|c| &c.call.args)).collect()
+            }
+            NodeKind::ForeignKeyJoin { left_key, .. } => vec![left_key],
+        }
+    }
+}
+
+/// Calls `f` on the node and every node below it, parents first.
+pub fn walk<'a>(node: &'a Node, f: &mut dyn FnMut(&'a Node)) {
+    f(node);
+    for input in node.inputs() {
+        walk(input, f);
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeKind {
     /// Reads a source's topic. The schema has the key, value and header columns the plan uses and, as pseudo columns,
     /// those of ROWTIME, ROWPARTITION, ROWOFFSET, WINDOWSTART, WINDOWEND that it uses, all under their plain names.
     Source(Arc<SourceInfo>),
     /// Keeps rows for which the predicate is true. On a table, a row that stops matching becomes a delete.
-    Filter { input: Box<Node>, predicate: TypedExpr },
+    Filter {
+        input: Box<Node>,
+        predicate: TypedExpr,
+    },
     /// One expression per output column. Keys stay what they are on the input (the same bytes, renamed at most):
     /// a node that changes the key is `Rekey`.
-    Project { input: Box<Node>, exprs: Vec<TypedExpr> },
+    Project {
+        input: Box<Node>,
+        exprs: Vec<TypedExpr>,
+    },
     /// Table functions: the input's columns, then one column per call; calls are zipped and padded with NULL.
-    FlatMap { input: Box<Node>, calls: Vec<TypedExpr> },
+    FlatMap {
+        input: Box<Node>,
+        calls: Vec<TypedExpr>,
+    },
     /// PARTITION BY and the re-keying of a join side: new key columns (none for PARTITION BY NULL), then the columns of
     /// `keep` in order. The rows go to the partition of the new key, serialised in `key_format`. A row whose value is
     /// NULL goes on with a NULL value.
-    Rekey { input: Box<Node>, keys: Vec<TypedExpr>, keep: Vec<usize>, key_format: FormatSpec },
+    Rekey {
+        input: Box<Node>,
+        keys: Vec<TypedExpr>,
+        keep: Vec<usize>,
+        key_format: FormatSpec,
+    },
     /// GROUP BY. Output: the group columns (key), then one column per call (value), and where windowed WINDOWSTART and
     /// WINDOWEND as pseudo columns, and ROWTIME if used. `key_format` serialises the group for the exchange;
     /// `exchange` is false where the input is partitioned by exactly this already.
@@ -175,10 +237,26 @@ pub enum NodeKind {
         grace_ms: Option<i64>,
         output: JoinOutput,
     },
-    StreamTableJoin { left: Box<Node>, right: Box<Node>, kind: JoinKind, output: JoinOutput },
-    TableTableJoin { left: Box<Node>, right: Box<Node>, kind: JoinKind, output: JoinOutput },
+    StreamTableJoin {
+        left: Box<Node>,
+        right: Box<Node>,
+        kind: JoinKind,
+        output: JoinOutput,
+    },
+    TableTableJoin {
+        left: Box<Node>,
+        right: Box<Node>,
+        kind: JoinKind,
+        output: JoinOutput,
+    },
     /// `left_key` of a left row is the primary key of a right row; the output is keyed as the left is.
-    ForeignKeyJoin { left: Box<Node>, right: Box<Node>, kind: JoinKind, left_key: TypedExpr, output: JoinOutput },
+    ForeignKeyJoin {
+        left: Box<Node>,
+        right: Box<Node>,
+        kind: JoinKind,
+        left_key: TypedExpr,
+        output: JoinOutput,
+    },
 }
 
 /// Where each output column of a join comes from, in schema order.
@@ -204,6 +282,8 @@ pub struct Sink {
     pub source: SourceInfo,
     /// Configuration of the topic to create, by Kafka's names.
     pub topic_configs: BTreeMap<String, String>,
+    /// Column of the result that gives the written records their time; not part of the sink's definition.
+    pub timestamp: Option<TimestampColumn>,
 }
 
 /// A query that feeds a sink (persistent) or a client (push).
@@ -257,16 +337,39 @@ pub struct OrderBy {
 /// commands stay syntax; the engine answers them directly.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Analysed {
-    /// CREATE STREAM / TABLE over a topic. `create_topic`: with these PARTITIONS and REPLICAS if it is missing.
-    CreateSource { source: SourceInfo, create_topic: Option<(i32, i16)>, or_replace: bool, if_not_exists: bool },
+    /// CREATE STREAM / TABLE over a topic. `create_topic`: with these PARTITIONS and REPLICAS if it is missing, and
+    /// with these settings by Kafka's names.
+    CreateSource {
+        source: SourceInfo,
+        create_topic: Option<(i32, i16)>,
+        topic_configs: BTreeMap<String, String>,
+        or_replace: bool,
+        if_not_exists: bool,
+    },
     /// CREATE ... AS SELECT.
-    CreateAs { query: QueryPlan, sink: Sink, or_replace: bool, if_not_exists: bool },
+    CreateAs {
+        query: QueryPlan,
+        sink: Sink,
+        or_replace: bool,
+        if_not_exists: bool,
+    },
     /// INSERT INTO ... SELECT.
-    InsertInto { query: QueryPlan, target: SourceInfo, query_id: Option<String> },
+    InsertInto {
+        query: QueryPlan,
+        target: SourceInfo,
+        query_id: Option<String>,
+    },
     /// INSERT INTO ... VALUES: one value per column of the target's schema that is written; ROWTIME where given.
-    InsertValues { target: Arc<SourceInfo>, columns: Vec<String>, values: Vec<TypedExpr>, row_time: Option<TypedExpr> },
+    InsertValues {
+        target: Arc<SourceInfo>,
+        columns: Vec<String>,
+        values: Vec<TypedExpr>,
+        row_time: Option<TypedExpr>,
+    },
     Push(QueryPlan),
     Pull(PullPlan),
+    /// A pull query on a stream: a push query that ends where the source's topic ends now.
+    PullStream(QueryPlan),
 }
 
 /// Which half of a record.
