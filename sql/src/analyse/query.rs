@@ -11,9 +11,7 @@ use super::calls;
 use super::input::{Input, column_expr};
 use super::join::plan_from;
 use super::prune::prune;
-use super::scope::{
-    FromSource, Names, columns_of, find_source, is_pseudo, is_window_bound, join_words, shown, unknown_source,
-};
+use super::scope::{FromSource, Names, columns_of, is_pseudo, is_window_bound, join_words, shown, unknown_source};
 use super::source::{check_key_type, noun};
 use super::typer::{Binding, Typer};
 use crate::diagnostic::{Code, Diagnostic};

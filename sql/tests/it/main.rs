@@ -1,3 +1,5 @@
 //! Tests through the public interface of the crate.
 
+mod cases;
 mod syntax;
+mod world;
