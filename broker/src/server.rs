@@ -34,6 +34,8 @@ pub struct ServerSettings {
     pub advertised: Option<(String, u16)>,
     /// Metadata requests create topics that they name, where they allow it.
     pub auto_create_topics: bool,
+    /// Topics may be created with more replicas than there are brokers, for clients that insist. There is still one.
+    pub any_replication_factor: bool,
     pub connections_max: usize,
     /// Largest request.
     pub request_bytes_max: usize,
@@ -65,6 +67,7 @@ impl Default for ServerSettings {
         Self {
             advertised: None,
             auto_create_topics: true,
+            any_replication_factor: false,
             connections_max: 10_000,
             request_bytes_max: 100 * 1024 * 1024,
             request_elements_max: 100_000,

@@ -1,6 +1,7 @@
 //! CreateTopics (19), versions 2 to 7. Every topic succeeds or fails by itself.
 //!
-//! Assignments are accepted where they name this broker alone for each partition. Ignored: timeout_ms.
+//! Assignments are accepted where they name this broker alone for each partition. More replicas than one are
+//! refused unless the settings allow it. Ignored: timeout_ms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,6 +70,10 @@ async fn create(shared: &Shared, asked: &CreatableTopic, validate_only: bool) ->
     } else {
         assigned(shared, asked)?
     };
+    if replicas > 1 && !shared.settings.any_replication_factor {
+        let message = format!("there is one broker, which is too few for {replicas} replicas");
+        return Err(Refusal::new(ResponseError::InvalidReplicationFactor, message));
+    }
     let spec = TopicSpec { name: asked.name.to_string(), partitions, replicas, configs };
     if validate_only {
         shared.storage.check_topic(&spec)?;

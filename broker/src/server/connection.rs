@@ -209,7 +209,7 @@ impl Connection {
         let follows = self.awaited.is_empty()
             || (self.frames.peek_key() == Some(api::PRODUCE)
                 && self.awaited.len() < self.shared.settings.pipelined_requests_max);
-        if self.starting.is_some() || self.permit.is_none() || !follows {
+        if self.starting.is_some() || !follows || !self.frames.ready()? || self.permit.is_none() {
             return Ok(false);
         }
         let (Some(frame), Some(permit)) = (self.frames.take()?, self.permit.take()) else { return Ok(false) };

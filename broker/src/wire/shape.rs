@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn write_kind(kind: Kind, version: i16, flexible: bool, random: &mut Random, out: &mut Vec<u8>) {
-        let mut len = |bytes: usize, len: u64, out: &mut Vec<u8>| match (flexible, bytes) {
+        let len = |bytes: usize, len: u64, out: &mut Vec<u8>| match (flexible, bytes) {
             (true, _) => out.push(len as u8 + 1),
             (false, 2) => out.extend((len as u16).to_be_bytes()),
             (false, _) => out.extend((len as u32).to_be_bytes()),

@@ -1,0 +1,82 @@
+// kafkajs against a server: node kafkajs.js BOOTSTRAP. Exits non-zero on any failure.
+'use strict';
+const path = require('path');
+const assert = require('assert');
+const cache = process.env.MILLPOND_CACHE || path.join(process.env.HOME, '.cache/millpond');
+const load = (name) => require(path.join(cache, 'node/node_modules', name));
+const { Kafka, CompressionTypes, CompressionCodecs, logLevel } = load('kafkajs');
+CompressionCodecs[CompressionTypes.Snappy] = load('kafkajs-snappy');
+
+const say = (text) => console.log('kafkajs:', text);
+setTimeout(() => { console.error('kafkajs: FAILED: out of time'); process.exit(1); }, 150000).unref();
+const kafka = new Kafka({ clientId: 'check', brokers: [process.argv[2]], logLevel: logLevel.ERROR });
+const run = 'kafkajs-' + Math.random().toString(16).slice(2, 10);
+const admin = kafka.admin();
+
+async function until(condition, what, seconds = 40) {
+  for (const end = Date.now() + seconds * 1000; !(await condition());) {
+    assert(Date.now() < end, `not within ${seconds} s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+async function main() {
+  await admin.connect();
+  const topic = `${run}-topic`;
+  assert(await admin.createTopics({ topics: [{ topic, numPartitions: 2 }] }));
+  const producer = kafka.producer();
+  await producer.connect();
+  const sent = [];
+  for (const compression of [CompressionTypes.None, CompressionTypes.GZIP, CompressionTypes.Snappy]) {
+    const messages = Array.from({ length: 200 }, (_, i) => ({
+      key: `${compression}-${i}`, value: `value ${i} `.repeat(20), partition: i % 2, headers: { h: ['1', '2'] },
+    }));
+    await producer.send({ topic, compression, messages });
+    sent.push(...messages);
+  }
+  const idempotent = kafka.producer({ idempotent: true, maxInFlightRequests: 1 });
+  await idempotent.connect();
+  const more = Array.from({ length: 100 }, (_, i) => ({ key: `idempotent-${i}`, value: 'v', partition: i % 2 }));
+  await idempotent.send({ topic, acks: -1, messages: more });
+  await idempotent.disconnect();
+  sent.push(...more);
+  say('produced: none, gzip, snappy, idempotent');
+
+  const groupId = `${run}-group`;
+  const got = new Map();
+  const consumers = [0, 1].map(() => kafka.consumer({ groupId, sessionTimeout: 6000, heartbeatInterval: 500, rebalanceTimeout: 10000 }));
+  const joined = [[], []];
+  for (const [i, consumer] of consumers.entries()) {
+    consumer.on(consumer.events.GROUP_JOIN, (e) => { joined[i] = e.payload.memberAssignment[topic] || []; });
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    await consumer.run({ eachMessage: async ({ message }) => { got.set(message.key.toString(), message); } });
+  }
+  await until(() => got.size === sent.length, 'all is read');
+  for (const m of sent) assert.strictEqual(got.get(m.key).value.toString(), m.value);
+  await until(() => joined[0].length === 1 && joined[1].length === 1, 'two members share');
+  const described = await admin.describeGroups([groupId]);
+  assert.strictEqual(described.groups[0].state, 'Stable');
+  assert.strictEqual(described.groups[0].members.length, 2);
+  await Promise.all(consumers.map((c) => c.disconnect()));
+  say('group with two members');
+
+  const offsets = await admin.fetchOffsets({ groupId, topics: [topic] });
+  const total = offsets[0].partitions.reduce((sum, p) => sum + Number(p.offset), 0);
+  assert.strictEqual(total, sent.length);
+  await admin.resetOffsets({ groupId, topic, earliest: true });
+  await admin.setOffsets({ groupId, topic, partitions: [{ partition: 0, offset: '3' }] });
+  const reset = await admin.fetchOffsets({ groupId, topics: [topic] });
+  assert.strictEqual(reset[0].partitions.find((p) => p.partition === 0).offset, '3');
+  const configs = await admin.describeConfigs({ resources: [{ type: 2, name: topic }], includeSynonyms: false });
+  assert(configs.resources[0].configEntries.some((c) => c.configName === 'retention.ms'));
+  await admin.deleteGroups([groupId]);
+  await admin.deleteTopics({ topics: [topic] });
+  assert(!(await admin.listTopics()).includes(topic));
+  say('offsets, configs, deletes');
+  await producer.disconnect();
+  await admin.disconnect();
+  say('ok');
+  process.exit(0);
+}
+main().catch((error) => { console.error('kafkajs: FAILED:', error); process.exit(1); });
