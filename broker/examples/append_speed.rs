@@ -1,5 +1,6 @@
 //! Measures appends: batches of 16 KB and 1 MB through the whole way of a produced batch, from the checks to the
 //! acknowledgement. `cargo run -p millpond-broker --example append_speed [DIRECTORY]`
+#![allow(clippy::disallowed_methods, reason = "how long something takes is what is told here")]
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

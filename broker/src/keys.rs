@@ -31,6 +31,7 @@ pub mod cf {
     pub const GROUP: &str = "group";
     pub const CATALOG: &str = "catalog";
     pub const STATE: &str = "state";
+    pub const ALL: [&str; 7] = [META, LOG, INDEX, PRODUCER, GROUP, CATALOG, STATE];
 }
 
 #[repr(u8)]

@@ -160,5 +160,5 @@ fn nullable_len(bytes: Option<&[u8]>) -> usize {
 
 fn varint_len(value: i64) -> usize {
     let zigzag = ((value << 1) ^ (value >> 63)) as u64;
-    ((64 - (zigzag | 1).leading_zeros() as usize) + 6) / 7
+    (64 - (zigzag | 1).leading_zeros() as usize).div_ceil(7)
 }

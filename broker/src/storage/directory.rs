@@ -124,8 +124,7 @@ pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
     cache_options.set_capacity(options.block_cache_bytes);
     cache_options.set_num_shard_bits(2);
     let cache = Cache::new_lru_cache_opts(&cache_options);
-    let families = [cf::META, cf::LOG, cf::INDEX, cf::PRODUCER, cf::GROUP, cf::CATALOG, cf::STATE]
-        .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, options, &cache)));
+    let families = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, options, &cache)));
     DB::open_cf_descriptors(&database_options(options), &path, families).map_err(|e| {
         let path = options.path.display().to_string();
         let detail = e.to_string();
@@ -182,9 +181,9 @@ fn family_options(name: &str, options: &StorageOptions, cache: &Cache) -> Option
             // Batches come compressed, or were meant not to be.
             family.set_blob_compression_type(DBCompressionType::None);
             family.set_compression_type(DBCompressionType::None);
-            family.set_enable_blob_gc(true);
-            family.set_blob_gc_age_cutoff(0.25);
-            family.set_blob_gc_force_threshold(0.6);
+            // Retention empties blob files whole, and moving live batches costs writes: the keeper collects when it pays.
+            family.set_enable_blob_gc(false);
+            family.set_blob_gc_age_cutoff(1.0);
         }
         cf::STATE => {
             table.set_bloom_filter(10.0, false);

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millpond_types::Offset;
 use parking_lot::{Condvar, Mutex};
+use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
 use super::error::OpenError;
 use super::partition::{LogState, Partition};
@@ -17,6 +18,8 @@ use super::{Durability, Result};
 use crate::configs::TopicSettings;
 use crate::keys::{self, Kind, cf};
 
+/// Dead batches in blob files are collected when there are so many bytes of them, and more than of live ones.
+const GARBAGE_BYTES_MIN: u64 = 256 << 20;
 /// Deleting less than this of a partition at once leaves it to RocksDB when the disk gets the space back.
 const RECLAIM_BYTES_MIN: u64 = 32 << 20;
 
@@ -86,10 +89,10 @@ fn keep(shared: &Shared, stop: &Stop) {
         Durability::Interval(interval) => Some(interval.max(Duration::from_millis(1))),
         Durability::None | Durability::Group => None,
     };
-    let mut retention_due = Instant::now() + retention;
+    let turn = sync.map_or(retention, |sync| sync.min(retention));
+    let mut since_retention = Duration::ZERO;
     loop {
-        let until_retention = retention_due.saturating_duration_since(Instant::now());
-        if stop.wait(sync.map_or(until_retention, |sync| sync.min(until_retention))) {
+        if stop.wait(turn) {
             return;
         }
         if sync.is_some()
@@ -97,11 +100,13 @@ fn keep(shared: &Shared, stop: &Stop) {
         {
             tracing::error!("writes cannot be forced to disk: {e}");
         }
-        if Instant::now() >= retention_due {
+        // Waiting is what takes the time here; a clock that somebody sets back must not stop retention.
+        since_retention += turn;
+        if since_retention >= retention {
             if let Err(e) = retain(shared, stop) {
                 tracing::error!("retention failed: {e}");
             }
-            retention_due = Instant::now() + retention;
+            since_retention = Duration::ZERO;
         }
     }
 }
@@ -175,6 +180,24 @@ fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
         let (from, to) = keys::partition_range(Kind::Batch, uid);
         db.compact_range_cf(family(&db, cf::LOG)?, Some(from), Some(to));
     }
+    collect_garbage(shared)
+}
+
+/// Topics with different retention share blob files, so that live batches may hold dead ones on disk.
+fn collect_garbage(shared: &Shared) -> Result<()> {
+    let db = shared.db()?;
+    let log = family(&db, cf::LOG)?;
+    let size = |name: &str| -> Result<u64> { Ok(db.property_int_value_cf(log, name)?.unwrap_or(0)) };
+    let garbage = size("rocksdb.live-blob-file-garbage-size")?;
+    if garbage < GARBAGE_BYTES_MIN || garbage < size("rocksdb.live-blob-file-size")? / 2 {
+        return Ok(());
+    }
+    tracing::info!("collecting {} MiB of deleted batches", garbage >> 20);
+    db.set_options_cf(log, &[("enable_blob_garbage_collection", "true")])?;
+    let mut options = CompactOptions::default();
+    options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+    db.compact_range_cf_opt(log, None::<&[u8]>, None::<&[u8]>, &options);
+    db.set_options_cf(log, &[("enable_blob_garbage_collection", "false")])?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The engine's port on the log: reads as views, and steps, checked and encoded before they are queued.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,13 +70,17 @@ impl TopicLog for Storage {
                 _ => Outcome::Fatal(e.to_string()),
             }))
         };
-        if step.generation < GENERATION {
+        if step.generation != GENERATION {
             return Box::new(Done(Outcome::Fenced));
         }
         let job = match self.encode_step(step, answer) {
             Ok(job) => job,
             Err(e) => return refused(e),
         };
+        match self.shared.step_delay_ms.load(Ordering::Relaxed) {
+            0 => {}
+            delay => std::thread::sleep(Duration::from_millis(delay)),
+        }
         match self.shared.queue.push_step(job) {
             Ok(()) => Box::new(Queued(ticket)),
             Err(e) => refused(e),
@@ -101,7 +106,7 @@ impl TopicLog for Storage {
 
 impl Storage {
     /// All checks of a step that can be made now, and all its encoding.
-    fn encode_step(&self, step: Step, answer: std::sync::mpsc::SyncSender<Outcome>) -> Result<StepJob, StorageError> {
+    fn encode_step(&self, step: Step, answer: SyncSender<Outcome>) -> Result<StepJob, StorageError> {
         let create_topics = step
             .create_topics
             .into_iter()

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub struct Shared {
     visible_moved: Condvar,
     pub queue: Queue,
     produce_room: Arc<Semaphore>,
+    /// How long a step waits before it is queued, because RocksDB is behind with its compactions.
+    pub step_delay_ms: AtomicU64,
     /// Partitions with much deleted, to be compacted so that the disk gets the space back.
     pub reclaim: Mutex<Vec<u64>>,
     database: RwLock<Option<Arc<DB>>>,
@@ -77,6 +80,7 @@ impl Shared {
             visible: Mutex::new(sequence),
             visible_moved: Condvar::new(),
             produce_room: Arc::new(Semaphore::new(room)),
+            step_delay_ms: AtomicU64::new(0),
             reclaim: Mutex::new(Vec::new()),
             database: RwLock::new(Some(Arc::new(database))),
             claim: Mutex::new(Some(claim)),
@@ -97,7 +101,6 @@ impl Shared {
     }
 
     fn finish(&self, db: &DB) -> Result<()> {
-        db.cancel_all_background_work(false);
         // Open segments are closed, so that the next open need not read their batches.
         let mut batch = rocksdb::WriteBatch::default();
         let index = family(db, cf::INDEX)?;
@@ -110,6 +113,13 @@ impl Shared {
         }
         db.write(batch)?;
         db.flush_wal(true)?;
+        // All is safe now; memtables on disk only make the next open faster.
+        for name in keys::cf::ALL {
+            if let Err(e) = db.flush_cf(family(db, name)?) {
+                tracing::warn!("column family \"{name}\" is not flushed: {e}");
+            }
+        }
+        db.cancel_all_background_work(true);
         Ok(())
     }
 

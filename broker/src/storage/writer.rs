@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
@@ -22,6 +23,12 @@ use super::{Appended, Durability, Result};
 use crate::batch::{BatchHeader, ValidBatch, patch_place};
 use crate::configs::TopicSettings;
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
+
+/// RocksDB is asked how far it is behind once in so many writes.
+const PRESSURE_WRITES: u64 = 64;
+/// Files in level 0 from which steps wait, well before RocksDB slows every write down (at 20).
+const LEVEL0_FILES_MIN: u64 = 12;
+const STEP_DELAY_MS_MAX: u64 = 50;
 
 pub struct ProduceJob {
     pub partition: Arc<Partition>,
@@ -130,9 +137,21 @@ pub fn run(shared: &Shared) {
     }
     let _clear = Clear(shared);
     let mut writer = Writer { shared, counters: shared.counters, tails: Tails::default() };
+    let mut writes = 0u64;
     while let Some(work) = shared.queue.take(shared.options.write_bytes_max) {
         writer.write(work);
+        writes += 1;
+        if writes.is_multiple_of(PRESSURE_WRITES) {
+            shared.step_delay_ms.store(step_delay_ms(shared).unwrap_or(0), Ordering::Relaxed);
+        }
     }
+}
+
+/// Steps give way, so that produced batches are not slowed down on their account.
+fn step_delay_ms(shared: &Shared) -> Result<u64> {
+    let db = shared.db()?;
+    let files = db.property_int_value_cf(family(&db, cf::STATE)?, "rocksdb.num-files-at-level0")?.unwrap_or(0);
+    Ok((files.saturating_sub(LEVEL0_FILES_MIN) * 5).min(STEP_DELAY_MS_MAX))
 }
 
 struct Writer<'a> {

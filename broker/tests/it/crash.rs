@@ -35,9 +35,17 @@ fn writer_to_be_killed() {
             create_topics: if i % 50 == 0 { vec![spec(&format!("t{i}"), 1, &[])] } else { vec![] },
             ..Step::default()
         };
-        let outcome = step(&storage, next);
-        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
-        println!("acknowledged {i}");
+        match step(&storage, next) {
+            Outcome::Committed { .. } => println!("acknowledged {i}"),
+            Outcome::Retry(why) => {
+                assert_eq!(storage.partition_offsets(place).unwrap().end, i);
+                assert_eq!(storage.sequence(), i as u64);
+                assert_eq!(storage.get(b"count").unwrap().unwrap(), i.to_be_bytes()[..]);
+                println!("refused: {why}");
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -71,16 +79,38 @@ fn what_was_acknowledged_survives_a_kill() {
             child.wait().unwrap();
             assert!(killed, "the writer ended by itself after {last}");
 
-            let storage = Storage::open(options(&path)).unwrap();
-            let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
-            let rows = read_all(&storage, place, 0);
-            let end = rows.len() as i64;
-            assert!(end > last, "{last} was acknowledged, but the log ends at {end}");
-            assert!(rows.iter().enumerate().all(|(i, (offset, v))| *offset == i as i64 && *v == format!("v{i}")));
-            assert_eq!(storage.cursors("q").unwrap()[0].offset, end);
-            assert_eq!(storage.get(b"count").unwrap().unwrap(), end.to_be_bytes()[..]);
-            assert_eq!(storage.topics().len() as i64, 1 + (end + 49) / 50);
-            assert_eq!(storage.sequence(), end as u64);
+            check_whole_steps(&path, last);
         }
     }
+}
+
+/// Opens what the writer left: its acknowledged steps are there, and each step is there whole.
+fn check_whole_steps(path: &Path, last: i64) {
+    let storage = Storage::open(options(path)).unwrap();
+    let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+    let rows = read_all(&storage, place, 0);
+    let end = rows.len() as i64;
+    assert!(end > last, "{last} was acknowledged, but the log ends at {end}");
+    assert!(rows.iter().enumerate().all(|(i, (offset, v))| *offset == i as i64 && *v == format!("v{i}")));
+    assert_eq!(storage.cursors("q").unwrap()[0].offset, end);
+    assert_eq!(storage.get(b"count").unwrap().unwrap(), end.to_be_bytes()[..]);
+    assert_eq!(storage.topics().len() as i64, 1 + (end + 49) / 50);
+    assert_eq!(storage.sequence(), end as u64);
+}
+
+/// A limit on the size of files fails writes in the middle of a record, as a full disk does.
+#[test]
+fn a_write_that_fails_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("none");
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" --exact crash::writer_to_be_killed --nocapture"])
+        .arg(std::env::current_exe().unwrap())
+        .env(DIRECTORY, &path)
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&output.stdout);
+    assert!(output.contains("refused: storage failed"), "{output}");
+    let last = output.lines().filter_map(|l| l.split_once("acknowledged ")).next_back().unwrap().1;
+    check_whole_steps(&path, last.parse().unwrap());
 }
