@@ -10,3 +10,14 @@ pub mod aggregates;
 pub mod expr;
 pub mod functions;
 pub mod java_time;
+
+pub mod ops;
+pub mod processing_log;
+pub mod query;
+pub mod rows;
+pub mod serdes;
+pub mod sink;
+pub mod source;
+pub mod state;
+pub mod step;
+pub mod runner;

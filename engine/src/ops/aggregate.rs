@@ -1,0 +1,700 @@
+//! GROUP BY: groups, windows, and the aggregates in them.
+//!
+//! A row is handed to the partition of its group's key, and goes there to its group or to the windows that hold its
+//! time. Rows of a table's changes first take back what the old row did. Every change of a group is emitted, or, under
+//! EMIT FINAL, each window once when it closes.
+//!
+//! Not here: sessions (`sessions`), how states move (`program`).
+//! Invariants: stream time is the greatest time of the rows with a group in a partition, late ones included; a closed
+//! window is never touched again, and its state is dropped.
+
+mod program;
+mod sessions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{concat, take};
+use arrow::datatypes::SchemaRef;
+use millpond_sql::plan::Relation;
+use millpond_types::{PartitionId, Result, SqlType};
+
+use self::program::{Event, Out, Program, SlotMap};
+use super::key::KeyWriter;
+use super::key::Strings;
+use super::times::{NO_TIME, Times};
+use super::window::TimeWindows;
+use super::{Context, Emitted, Evaluation, LineKind, More, OpResult, Operator, Prepared};
+use crate::aggregates;
+use crate::expr::{EvalInput, Expr};
+use crate::rows::{OldRows, OldState, Rows, defect, int64_column};
+use crate::state::cells::{Cells, put_key_i64, take_array, take_key_i64};
+use crate::state::key::{KeySpace, end_of};
+use crate::state::row::RowsBuilder;
+use crate::state::view::Wants;
+
+/// One aggregate function with its arguments.
+pub struct Call {
+    pub aggregate: Arc<dyn aggregates::Aggregate>,
+    pub args: Vec<Expr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Windowing {
+    None,
+    Time(TimeWindows),
+    Session { gap_ms: i64, grace_ms: i64 },
+}
+
+/// Where a column of the output comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutColumn {
+    Group(usize),
+    Call(usize),
+    WindowStart,
+    WindowEnd,
+    RowTime,
+}
+
+pub struct Aggregate {
+    pub id: String,
+    pub group_by: Vec<Expr>,
+    pub group_types: Vec<SqlType>,
+    pub calls: Vec<Call>,
+    pub input: Relation,
+    pub windowing: Windowing,
+    pub emit_final: bool,
+    pub writer: KeyWriter,
+    pub exchange: bool,
+    pub partitions: i32,
+    pub schema: SchemaRef,
+    pub columns: Vec<OutColumn>,
+    /// Whether somebody above looks at old values.
+    pub old: bool,
+    /// Of several changes of a group in a step only the last is needed.
+    pub last_only: bool,
+    pub groups: KeySpace,
+    /// Sessions by their end.
+    pub ends: KeySpace,
+    pub times: KeySpace,
+}
+
+/// What `prepare` finds out of a batch. Rows of the replaced side of table changes come after those of the new side.
+struct Batch {
+    rows: Rows,
+    groups: Vec<ArrayRef>,
+    args: Vec<Vec<ArrayRef>>,
+    partition: Vec<PartitionId>,
+    cells: Strings,
+    usable: Vec<bool>,
+}
+
+impl Batch {
+    fn pos(&self, row: u32) -> u32 {
+        self.rows.pos[self.input_row(row)]
+    }
+
+    fn input_row(&self, row: u32) -> usize {
+        let row = row as usize;
+        if row < self.rows.len() { row } else { row - self.rows.len() }
+    }
+}
+
+/// Keys of state that a batch may touch, each once.
+#[derive(Default)]
+struct Candidates {
+    map: SlotMap,
+    keys: Vec<Vec<u8>>,
+}
+
+impl Candidates {
+    fn of(&mut self, key: &[u8]) -> u32 {
+        if let Some(found) = self.map.get(key) {
+            return *found;
+        }
+        let index = self.keys.len() as u32;
+        self.map.insert(key.to_vec(), index);
+        self.keys.push(key.to_vec());
+        index
+    }
+}
+
+impl Operator for Aggregate {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
+        let batch = self.batch(super::only(&mut inputs)?, cx)?;
+        let mut wants = Wants::default();
+        let mut seen: Vec<PartitionId> = Vec::new();
+        for &partition in &batch.partition {
+            if !seen.contains(&partition) {
+                seen.push(partition);
+                wants.keys.push(self.times.partition_prefix(partition));
+            }
+        }
+        match self.windowing {
+            Windowing::None => {
+                let (candidates, of_row) = self.candidates(&batch);
+                wants.keys.extend(candidates.keys.iter().cloned());
+                Ok(Prepared { wants, work: Box::new(move |cx| self.plain(&batch, &candidates, &of_row, cx)) })
+            }
+            Windowing::Time(windows) => {
+                let (candidates, of_window) = self.window_candidates(&batch, windows);
+                wants.keys.extend(candidates.keys.iter().cloned());
+                let work = move |cx: &mut Context<'_, '_>| self.windowed(&batch, windows, &candidates, &of_window, cx);
+                Ok(Prepared { wants, work: Box::new(work) })
+            }
+            Windowing::Session { gap_ms, grace_ms } => {
+                let (candidates, of_row) = self.candidates(&batch);
+                wants.keys.extend(candidates.keys.iter().cloned());
+                let work =
+                    move |cx: &mut Context<'_, '_>| self.sessions(&batch, gap_ms, grace_ms, &candidates, &of_row, cx);
+                Ok(Prepared { wants, work: Box::new(work) })
+            }
+        }
+    }
+
+    fn resume(&self, resume: &[u8], pos: u32, cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
+        let mut bytes = resume;
+        let partition = PartitionId::from_be_bytes(take_array(&mut bytes)?);
+        let until = take_key_i64(&mut bytes)?;
+        let mut program = Program::default();
+        let mut emission = Emission::default();
+        match self.windowing {
+            Windowing::Time(windows) => {
+                let none = &mut BTreeMap::new();
+                self.close_windows(partition, until, pos, windows, none, &mut program, &mut emission, cx)?;
+            }
+            Windowing::Session { .. } => {
+                self.resume_sessions(partition, bytes, until, pos, &mut program, &mut emission, cx)?;
+            }
+            Windowing::None => {}
+        }
+        let args: Vec<Vec<ArrayRef>> = self.no_args();
+        let outcome = program.run(&self.calls, &args, self.old, &|_| pos, cx)?;
+        let rows = self.rows(&program, outcome.results, outcome.old, Groups::Decoded(emission.groups))?;
+        Ok(Emitted { rows, more: emission.more })
+    }
+}
+
+/// Group columns of the output.
+enum Groups<'a> {
+    /// By `Out::row` from these columns.
+    Rows(&'a [ArrayRef]),
+    /// One entry per output.
+    Decoded(Option<RowsBuilder>),
+}
+
+/// What closing windows gave.
+#[derive(Default)]
+struct Emission {
+    groups: Option<RowsBuilder>,
+    more: Option<More>,
+}
+
+impl Aggregate {
+    fn side(
+        &self,
+        columns: &[ArrayRef],
+        len: usize,
+        cx: &mut Evaluation<'_>,
+    ) -> OpResult<(Vec<ArrayRef>, Vec<Vec<ArrayRef>>)> {
+        let input = EvalInput::new(columns, len);
+        let eval = |exprs: &[Expr], cx: &mut Evaluation<'_>| {
+            exprs.iter().map(|e| e.column_of(&input, cx.eval)).collect::<Result<Vec<_>>>()
+        };
+        let groups = eval(&self.group_by, cx)?;
+        let args = self.calls.iter().map(|c| eval(&c.args, cx)).collect::<Result<Vec<_>>>()?;
+        Ok((groups, args))
+    }
+
+    fn batch(&self, rows: Rows, cx: &mut Evaluation<'_>) -> OpResult<Batch> {
+        let n = rows.len();
+        let (mut groups, mut args) = self.side(rows.columns(), n, cx)?;
+        cx.note_errors(&rows);
+        let mut usable: Vec<bool> = (0..n).map(|row| !rows.is_null(row) && !super::any_null(&groups, row)).collect();
+        let mut partition = self.partitions_of(&groups, &rows)?;
+        if self.input == Relation::Table
+            && let Some(old) = &rows.old
+        {
+            let (old_groups, old_args) = self.side(&old.columns, n, cx)?;
+            // The old row was reported when it was new.
+            cx.eval.take_errors();
+            usable.extend((0..n).map(|row| old.state[row] == OldState::Known && !super::any_null(&old_groups, row)));
+            partition.extend(self.partitions_of(&old_groups, &rows)?);
+            let join = |a: &mut Vec<ArrayRef>, b: Vec<ArrayRef>| -> Result<()> {
+                for (a, b) in a.iter_mut().zip(b) {
+                    *a = concat(&[a.as_ref(), b.as_ref()]).map_err(defect)?;
+                }
+                Ok(())
+            };
+            join(&mut groups, old_groups)?;
+            for (args, old_args) in args.iter_mut().zip(old_args) {
+                join(args, old_args)?;
+            }
+        }
+        let cells = {
+            let columns = Cells::of(&groups)?;
+            let mut cells = Strings::with_capacity(usable.len(), usable.len() * 16);
+            for row in 0..usable.len() {
+                cells.push(|out| columns.iter().for_each(|c| c.put_key(row, out)));
+            }
+            cells
+        };
+        Ok(Batch { rows, groups, args, partition, cells, usable })
+    }
+
+    fn partitions_of(&self, groups: &[ArrayRef], rows: &Rows) -> OpResult<Vec<PartitionId>> {
+        if self.exchange {
+            super::rekey::exchange(&self.writer, groups, rows, self.partitions)
+        } else {
+            Ok(rows.partition.to_vec())
+        }
+    }
+
+    /// The candidate of each row by its group alone.
+    fn candidates(&self, batch: &Batch) -> (Candidates, Vec<u32>) {
+        let mut candidates = Candidates::default();
+        let mut of_row = Vec::with_capacity(batch.usable.len());
+        let mut key = Vec::new();
+        for row in 0..batch.usable.len() {
+            of_row.push(if batch.usable[row] {
+                self.groups.start(batch.partition[row], &mut key);
+                key.extend_from_slice(batch.cells.get(row));
+                candidates.of(&key)
+            } else {
+                u32::MAX
+            });
+        }
+        (candidates, of_row)
+    }
+
+    /// The candidates of each row by window and group: the windows of row `i` in order, behind those of the rows before.
+    fn window_candidates(&self, batch: &Batch, windows: TimeWindows) -> (Candidates, Vec<u32>) {
+        let mut candidates = Candidates::default();
+        let mut of_window = Vec::with_capacity(batch.rows.len());
+        let mut key = Vec::new();
+        for row in 0..batch.rows.len() {
+            if !batch.usable[row] {
+                continue;
+            }
+            for start in windows.starts(batch.rows.time[row]) {
+                self.groups.start(batch.partition[row], &mut key);
+                put_key_i64(start, &mut key);
+                key.extend_from_slice(batch.cells.get(row));
+                of_window.push(candidates.of(&key));
+            }
+        }
+        (candidates, of_window)
+    }
+
+    /// Without windows.
+    fn plain(
+        &self,
+        batch: &Batch,
+        candidates: &Candidates,
+        of_row: &[u32],
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<Emitted> {
+        let n = batch.rows.len();
+        let mut changes = Changes::new(self, candidates.keys.len());
+        for row in 0..n as u32 {
+            let i = row as usize;
+            let new = if batch.usable[i] { of_row[i] } else { u32::MAX };
+            let old = match of_row.get(n + i) {
+                Some(candidate) if batch.usable[n + i] => *candidate,
+                _ => u32::MAX,
+            };
+            let time = batch.rows.time[i];
+            if old != u32::MAX {
+                let old_row = row + n as u32;
+                let slot = changes.touch(old, candidates, time, cx)?;
+                changes.program.events.push(Event::Undo { slot, row: old_row });
+                if new != old {
+                    changes.emit(slot, old, old_row, batch, (0, 0));
+                }
+            }
+            if new != u32::MAX {
+                let slot =
+                    if new == old { changes.slots[new as usize] } else { changes.touch(new, candidates, time, cx)? };
+                changes.program.events.push(Event::Add { slot, row });
+                changes.emit(slot, new, row, batch, (0, 0));
+            }
+        }
+        let rows = self.finish(changes, batch, candidates, &|_| true, cx)?;
+        Ok(rows.into())
+    }
+
+    /// Tumbling and hopping windows.
+    fn windowed(
+        &self,
+        batch: &Batch,
+        windows: TimeWindows,
+        candidates: &Candidates,
+        of_window: &[u32],
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<Emitted> {
+        let mut changes = Changes::new(self, candidates.keys.len());
+        let mut times = Times::<3>::new(&self.times);
+        let mut open: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+        let mut emission = Emission::default();
+        let mut next = 0;
+        'rows: for row in 0..batch.rows.len() as u32 {
+            let i = row as usize;
+            if !batch.usable[i] {
+                continue;
+            }
+            let (time, partition) = (batch.rows.time[i], batch.partition[i]);
+            let stream_time = times.advance(partition, time, cx.view)?;
+            for start in windows.starts(time) {
+                let candidate = of_window.get(next).copied().unwrap_or(u32::MAX);
+                next += 1;
+                if !windows.accepts(start, stream_time) {
+                    let end = windows.end(start);
+                    let limit = windows.close(stream_time);
+                    cx.notes.push(batch.rows.pos[i], LineKind::Late, || {
+                        format!("late row at {time} for window [{start}, {end}), closed at {limit}")
+                    });
+                    continue;
+                }
+                let numbers = times.get(partition, cx.view)?;
+                numbers[2] = numbers[2].max(start);
+                let slot = changes.touch(candidate, candidates, time, cx)?;
+                changes.program.events.push(Event::Add { slot, row });
+                if self.emit_final {
+                    open.entry(candidates.keys[candidate as usize].clone()).or_insert(slot);
+                } else {
+                    changes.emit(slot, candidate, row, batch, (start, windows.end(start)));
+                }
+            }
+            let closed = (windows.close(stream_time).saturating_sub(windows.size_ms)).div_euclid(windows.advance_ms)
+                * windows.advance_ms;
+            let numbers = times.get(partition, cx.view)?;
+            if self.emit_final && closed >= 0 && closed > numbers[1] {
+                numbers[1] = closed;
+                if cx.config.quirks {
+                    let kept = numbers[2].saturating_sub(windows.size_ms + windows.grace_ms);
+                    self.forget_windows(partition, kept, &mut open, cx);
+                }
+                let pos = batch.rows.pos[i];
+                let program = &mut changes.program;
+                self.close_windows(partition, closed, pos, windows, &mut open, program, &mut emission, cx)?;
+                if emission.more.is_some() {
+                    break 'rows;
+                }
+            }
+        }
+        // What is closed now is in nobody's way any more.
+        let mut horizon: Vec<(PartitionId, i64)> = Vec::new();
+        let mut partitions: Vec<PartitionId> = batch.partition.clone();
+        partitions.sort_unstable();
+        partitions.dedup();
+        for partition in partitions {
+            let numbers = times.get(partition, cx.view)?;
+            if numbers[0] == NO_TIME {
+                continue;
+            }
+            let closed = (windows.close(numbers[0]).saturating_sub(windows.size_ms)).div_euclid(windows.advance_ms)
+                * windows.advance_ms;
+            horizon.push((partition, closed));
+            if !self.emit_final && closed >= 0 && closed > numbers[1] {
+                numbers[1] = closed;
+                let (from, to) = self.until(partition, closed);
+                cx.view.drop_range(from, to);
+            }
+        }
+        times.store(cx.view);
+        let emit_final = self.emit_final;
+        let keep = |key: &[u8]| {
+            if emit_final {
+                return open.contains_key(key);
+            }
+            let rest = self.groups.rest(key);
+            let partition = key
+                .len()
+                .checked_sub(rest.len() + 4)
+                .and_then(|at| key.get(at..at + 4))
+                .and_then(|b| b.try_into().ok())
+                .map(PartitionId::from_be_bytes);
+            let start = take_key_i64(&mut &rest[..]).unwrap_or(i64::MAX);
+            !horizon.iter().any(|(p, closed)| Some(*p) == partition && start <= *closed)
+        };
+        if self.emit_final {
+            let Changes { program, touched, .. } = changes;
+            let rows =
+                self.write(&program, &touched, batch, candidates, &keep, Groups::Decoded(emission.groups), cx)?;
+            return Ok(Emitted { rows, more: emission.more });
+        }
+        let rows = self.finish(changes, batch, candidates, &keep, cx)?;
+        Ok(rows.into())
+    }
+
+    /// The range of all windows of a partition with a start up to and including `last`.
+    fn until(&self, partition: PartitionId, last: i64) -> (Vec<u8>, Vec<u8>) {
+        let from = self.groups.partition_prefix(partition);
+        let mut to = from.clone();
+        put_key_i64(last.saturating_add(1), &mut to);
+        (from, to)
+    }
+
+    /// Loses windows that start before `kept`, as Kafka Streams' stores do, emitted or not.
+    fn forget_windows(
+        &self,
+        partition: PartitionId,
+        kept: i64,
+        open: &mut BTreeMap<Vec<u8>, u32>,
+        cx: &mut Context<'_, '_>,
+    ) {
+        let (from, to) = self.until(partition, kept.saturating_sub(1));
+        open.retain(|key, _| !(from <= *key && *key < to));
+        cx.view.drop_range(from, to);
+    }
+
+    /// Emits all windows of a partition that start at or before `closed`, in order of start and key, and drops them.
+    #[allow(clippy::too_many_arguments)]
+    fn close_windows(
+        &self,
+        partition: PartitionId,
+        closed: i64,
+        pos: u32,
+        windows: TimeWindows,
+        open: &mut BTreeMap<Vec<u8>, u32>,
+        program: &mut Program,
+        emission: &mut Emission,
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<()> {
+        let (from, to) = self.until(partition, closed);
+        let max = cx.config.emit_rows_max;
+        let mut found: BTreeMap<Vec<u8>, Option<u32>> = BTreeMap::new();
+        for (key, value) in cx.view.range(&from, &to, max + 1)? {
+            if !open.contains_key(&key[..]) {
+                let slot = program.load(Some(value))?;
+                found.insert(key.to_vec(), Some(slot));
+            }
+        }
+        found.extend(open.range(from.clone()..to.clone()).take(max + 1).map(|(key, slot)| (key.clone(), Some(*slot))));
+        let groups = emission.groups.get_or_insert_with(|| RowsBuilder::new(&self.group_types));
+        let mut end = to;
+        for (emitted, (key, slot)) in found.into_iter().enumerate() {
+            if emitted == max {
+                let mut resume = partition.to_be_bytes().to_vec();
+                put_key_i64(closed, &mut resume);
+                emission.more = Some(More { pos, resume });
+                end = key;
+                break;
+            }
+            let Some(slot) = slot else { continue };
+            let mut rest = self.groups.rest(&key);
+            let start = take_key_i64(&mut rest)?;
+            groups.append_key(&mut rest)?;
+            let time = program.slot(slot).time;
+            if self.old {
+                program.events.push(Event::OldNull);
+            }
+            program.events.push(Event::Out { slot });
+            program.outs.push(Out {
+                row: 0,
+                pos,
+                partition,
+                time,
+                window: (start, windows.end(start)),
+                null: false,
+                old: OldState::Absent,
+            });
+        }
+        open.retain(|key, _| !(from <= *key && *key < end));
+        cx.view.drop_range(from, end);
+        Ok(())
+    }
+
+    /// Runs the events, writes the touched groups, builds the rows.
+    fn finish(
+        &self,
+        changes: Changes<'_>,
+        batch: &Batch,
+        candidates: &Candidates,
+        keep: &dyn Fn(&[u8]) -> bool,
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<Rows> {
+        let (program, touched) = changes.settle();
+        let rows = self.write(&program, &touched, batch, candidates, keep, Groups::Rows(&batch.groups), cx)?;
+        if !self.last_only {
+            return Ok(rows);
+        }
+        // Groups are in the order of their first change; what is emitted is their last one.
+        let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+        order.sort_by_key(|i| rows.pos[*i as usize]);
+        Ok(rows.take(&UInt32Array::from(order))?)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn write(
+        &self,
+        program: &Program,
+        touched: &[(u32, u32)],
+        batch: &Batch,
+        candidates: &Candidates,
+        keep: &dyn Fn(&[u8]) -> bool,
+        groups: Groups<'_>,
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<Rows> {
+        let pos_of = |row: u32| batch.pos(row);
+        let outcome = program.run(&self.calls, &batch.args, self.old, &pos_of, cx)?;
+        let mut scratch = Vec::new();
+        for &(candidate, slot) in touched {
+            let key = &candidates.keys[candidate as usize];
+            if keep(key) {
+                let mut value = Vec::with_capacity(32);
+                let time = program.slots[slot as usize].time;
+                outcome.encode(&self.calls, slot as usize, time, &mut value, &mut scratch);
+                cx.view.put(key, value);
+            }
+        }
+        self.rows(program, outcome.results, outcome.old, groups)
+    }
+
+    fn rows(
+        &self,
+        program: &Program,
+        results: Vec<ArrayRef>,
+        old: Vec<ArrayRef>,
+        groups: Groups<'_>,
+    ) -> OpResult<Rows> {
+        let outs = &program.outs;
+        let groups: Vec<ArrayRef> = match groups {
+            Groups::Rows(columns) => {
+                let at = UInt32Array::from_iter_values(outs.iter().map(|o| o.row));
+                columns.iter().map(|c| take(c, &at, None).map_err(defect)).collect::<Result<_>>()?
+            }
+            Groups::Decoded(builder) => builder.unwrap_or_else(|| RowsBuilder::new(&self.group_types)).finish()?,
+        };
+        let numbers = |f: &dyn Fn(&Out) -> i64| int64_column(outs.iter().map(f).collect::<Vec<i64>>().into());
+        let columns = |calls: &[ArrayRef]| -> Vec<ArrayRef> {
+            self.columns
+                .iter()
+                .map(|c| match c {
+                    OutColumn::Group(i) => groups[*i].clone(),
+                    OutColumn::Call(i) => calls[*i].clone(),
+                    OutColumn::WindowStart => numbers(&|o| o.window.0),
+                    OutColumn::WindowEnd => numbers(&|o| o.window.1),
+                    OutColumn::RowTime => numbers(&|o| o.time),
+                })
+                .collect()
+        };
+        let mut rows = Rows::new(
+            self.schema.clone(),
+            columns(&results),
+            outs.iter().map(|o| o.pos).collect(),
+            outs.iter().map(|o| o.partition).collect(),
+            outs.iter().map(|o| o.time).collect(),
+        )?;
+        if outs.iter().any(|o| o.null) {
+            rows.null = Some(BooleanBuffer::collect_bool(outs.len(), |i| outs[i].null));
+        }
+        if self.old {
+            rows.old = Some(OldRows { state: outs.iter().map(|o| o.old).collect(), columns: columns(&old) });
+        }
+        if self.windowing != Windowing::None {
+            let bounds = |f: &dyn Fn(&Out) -> i64| outs.iter().map(f).collect::<Vec<i64>>().into();
+            rows.window = Some((bounds(&|o| o.window.0), bounds(&|o| o.window.1)));
+        }
+        Ok(rows)
+    }
+}
+
+/// The changes of groups in a batch, each one emitted or only the last of each group.
+struct Changes<'a> {
+    op: &'a Aggregate,
+    program: Program,
+    /// Slot of each candidate, `u32::MAX` where not loaded.
+    slots: Vec<u32>,
+    /// Candidate and slot of all that was touched.
+    touched: Vec<(u32, u32)>,
+    /// By slot, where only the last counts: what was there before, and the output of the last change.
+    last: Vec<Option<Out>>,
+    /// What to note as replaced before the next change of the group.
+    before: OldState,
+}
+
+impl<'a> Changes<'a> {
+    fn new(op: &'a Aggregate, candidates: usize) -> Self {
+        Self {
+            op,
+            program: Program::default(),
+            slots: vec![u32::MAX; candidates],
+            touched: Vec::new(),
+            last: Vec::new(),
+            before: OldState::Absent,
+        }
+    }
+
+    /// The slot of a candidate, about to change at `time`.
+    fn touch(&mut self, candidate: u32, candidates: &Candidates, time: i64, cx: &mut Context<'_, '_>) -> OpResult<u32> {
+        let mut slot = self.slots[candidate as usize];
+        let first = slot == u32::MAX;
+        if first {
+            let stored = cx.view.get(&candidates.keys[candidate as usize])?;
+            slot = self.program.load(stored)?;
+            self.slots[candidate as usize] = slot;
+            self.touched.push((candidate, slot));
+            self.last.push(None);
+        }
+        let live = self.program.slot(slot).live;
+        self.before = if live { OldState::Known } else { OldState::Absent };
+        if self.op.old && !self.op.emit_final && (first || !self.op.last_only) {
+            self.program.events.push(if live { Event::Old { slot } } else { Event::OldNull });
+            if self.op.last_only
+                && let Some(last) = self.last.get_mut(slot as usize)
+            {
+                *last =
+                    Some(Out { row: 0, pos: 0, partition: 0, time: 0, window: (0, 0), null: false, old: self.before });
+            }
+        }
+        let state = self.program.slot(slot);
+        state.live = true;
+        state.time = state.time.max(time);
+        Ok(slot)
+    }
+
+    /// Emits a group after a change.
+    fn emit(&mut self, slot: u32, _candidate: u32, row: u32, batch: &Batch, window: (i64, i64)) {
+        let out = Out {
+            row,
+            pos: batch.pos(row),
+            partition: batch.partition[row as usize],
+            time: self.program.slot(slot).time,
+            window,
+            null: false,
+            old: self.before,
+        };
+        if !self.op.last_only {
+            self.program.events.push(Event::Out { slot });
+            self.program.outs.push(out);
+        } else if let Some(last) = self.last.get_mut(slot as usize) {
+            let old = last.map_or(self.before, |l| l.old);
+            *last = Some(Out { old, ..out });
+        }
+    }
+
+    /// The finished program.
+    fn settle(mut self) -> (Program, Vec<(u32, u32)>) {
+        if self.op.last_only {
+            for (slot, last) in self.last.iter().enumerate() {
+                if let Some(out) = last {
+                    self.program.events.push(Event::Out { slot: slot as u32 });
+                    self.program.outs.push(*out);
+                }
+            }
+        }
+        (self.program, self.touched)
+    }
+}
+
+/// Where everything of a partition ends.
+fn partition_end(space: &KeySpace, partition: PartitionId) -> Vec<u8> {
+    end_of(&space.partition_prefix(partition))
+}

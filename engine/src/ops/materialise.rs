@@ -1,0 +1,65 @@
+//! Keeps the last row of each key of a table, so that changes know what they replace.
+
+use arrow::array::ArrayRef;
+use millpond_types::SqlType;
+
+use super::key::{key_cells, state_keys, wants};
+use super::{Evaluation, OpResult, Operator, Prepared};
+use crate::rows::{OldRows, OldState, Rows};
+use crate::state::cells::Cells;
+use crate::state::key::KeySpace;
+use crate::state::row::{RowsBuilder, put_row};
+
+pub struct Materialise {
+    pub id: String,
+    pub space: KeySpace,
+    /// Key columns, at the front.
+    pub keys: usize,
+    /// Types of the columns behind them.
+    pub values: Vec<SqlType>,
+}
+
+impl Operator for Materialise {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
+        let mut rows = super::only(&mut inputs)?;
+        let keys = state_keys(&self.space, &rows, &key_cells(&rows, &rows.columns()[..self.keys])?);
+        let wants = wants(&keys);
+        let work = move |cx: &mut super::Context<'_, '_>| {
+            let mut old = RowsBuilder::new(&self.values);
+            let mut states = Vec::with_capacity(rows.len());
+            let cells = Cells::of(&rows.columns()[self.keys..])?;
+            for row in 0..rows.len() {
+                let key = keys.get(row);
+                match cx.view.get(key)? {
+                    Some(bytes) => {
+                        old.append(&bytes)?;
+                        states.push(OldState::Known);
+                    }
+                    None => {
+                        old.append_null();
+                        states.push(OldState::Absent);
+                    }
+                }
+                if rows.is_null(row) {
+                    if states.last() == Some(&OldState::Known) {
+                        cx.view.delete(key);
+                    }
+                } else {
+                    let mut value = Vec::new();
+                    put_row(&cells, row, rows.time[row], &mut value);
+                    cx.view.put(key, value);
+                }
+            }
+            drop(cells);
+            let mut columns: Vec<ArrayRef> = rows.columns()[..self.keys].to_vec();
+            columns.extend(old.finish()?);
+            rows.old = Some(OldRows { state: states, columns });
+            Ok(rows.into())
+        };
+        Ok(Prepared { wants, work: Box::new(work) })
+    }
+}

@@ -1,0 +1,84 @@
+//! A stream enriched from a table. Only stream rows give output; each sees the table as of its place in the log.
+
+use super::joined::{Joined, NONE, with_stored};
+use super::key::{key_cells, state_keys, wants};
+use super::{Evaluation, LineKind, OpResult, Operator, Prepared, any_null, merge_inputs};
+use crate::rows::Rows;
+use crate::state::cells::Cells;
+use crate::state::key::KeySpace;
+use crate::state::row::{RowsBuilder, put_row};
+
+pub struct StreamTableJoin {
+    pub id: String,
+    pub left_outer: bool,
+    /// Key columns of each side, at the front.
+    pub keys: usize,
+    pub joined: Joined,
+    /// The table's rows.
+    pub space: KeySpace,
+}
+
+impl Operator for StreamTableJoin {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn prepare<'a>(&'a self, inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
+        let (left, right) = super::both(inputs)?;
+        let left_keys = state_keys(&self.space, &left, &key_cells(&left, &left.columns()[..self.keys])?);
+        let right_keys = state_keys(&self.space, &right, &key_cells(&right, &right.columns()[..self.keys])?);
+        let wants = wants(&left_keys);
+        let work = move |cx: &mut super::Context<'_, '_>| {
+            let cells = Cells::of(right.columns())?;
+            let mut stored = RowsBuilder::new(&self.joined.right);
+            let (mut rows, mut pairs) = (Vec::new(), Vec::new());
+            merge_inputs(&left.pos, &right.pos, |input, row| {
+                if input == 1 {
+                    let key = right_keys.get(row);
+                    if right.is_null(row) {
+                        cx.view.delete(key);
+                    } else {
+                        let mut value = Vec::new();
+                        put_row(&cells, row, right.time[row], &mut value);
+                        cx.view.put(key, value);
+                    }
+                    return Ok(());
+                }
+                if left.is_null(row) {
+                    cx.notes.push(left.pos[row], LineKind::Skipped, || "a row to join has no value".to_string());
+                    return Ok(());
+                }
+                let found = if any_null(&left.columns()[..self.keys], row) {
+                    if !self.left_outer {
+                        cx.notes.push(left.pos[row], LineKind::Skipped, || "a row to join has no key".to_string());
+                        return Ok(());
+                    }
+                    None
+                } else {
+                    cx.view.get(left_keys.get(row))?
+                };
+                match found {
+                    Some(bytes) => {
+                        stored.append(&bytes)?;
+                        rows.push(row as u32);
+                        pairs.push((row as u32, stored.len() as u32 - 1));
+                    }
+                    None if self.left_outer => {
+                        rows.push(row as u32);
+                        pairs.push((row as u32, NONE));
+                    }
+                    None => {}
+                }
+                Ok(())
+            })?;
+            let out = left.take(&rows.into())?;
+            let stored = stored.finish()?;
+            let none: Vec<_> = right.columns().iter().map(|c| c.slice(0, 0)).collect();
+            let columns = self.joined.build(left.columns(), &with_stored(&none, &stored)?, &pairs, &out.time)?;
+            let mut out = out.with_columns(self.joined.schema.clone(), columns, None)?;
+            out.null = None;
+            Ok(out.into())
+        };
+        Ok(Prepared { wants, work: Box::new(work) })
+    }
+}

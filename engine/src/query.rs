@@ -1,0 +1,886 @@
+//! A query on its way through the log: one step after the other, each committed as a whole.
+//!
+//! Owns the loop of a step (read, run, halve on failure, commit) and what a query needs to go on after a restart: its
+//! cursors in storage, its state, a half-done row. Not here: threads (`runner`), the plan's operators (`step`, `ops`).
+//!
+//! Invariants: results, state and cursors of a step are one commit; a step that failed leaves nothing behind; a query
+//! computes no step before the one before it is committed.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, WindowKind};
+use millpond_types::ports::{Cursor, Outcome, StateReader, Step, Storage};
+use millpond_types::record::RecordBuffer;
+use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
+use tokio::sync::mpsc;
+
+use crate::expr::EvalContext;
+use crate::functions::FunctionLibrary;
+use crate::ops::{Context, Failure, More, Notes, OpResult};
+use crate::processing_log::{Line, LineKind, ProcessingLog};
+use crate::rows::Rows;
+use crate::sink::{ResultRows, ResultSink, TopicSink, coalesce};
+use crate::source::{Input, LogReader, Origin, Start};
+use crate::state::cells::{put_bytes, take_bytes, take_int, take_u8};
+use crate::state::key::{KeySpace, Kind};
+use crate::state::view::{Overlay, ReadCache, View};
+use crate::step::{Pending, Pipeline};
+
+/// What a query may take and how it behaves where that can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuerySettings {
+    /// Input rows of a step.
+    pub step_rows_max: usize,
+    /// Input bytes of a step.
+    pub step_bytes_max: usize,
+    /// Bytes that a step writes, about; a single row may write more.
+    pub step_write_bytes_max: usize,
+    /// Rows that one input row may give at once; what is more goes on in the next step.
+    pub emit_rows_max: usize,
+    /// Bytes of state that are kept in memory for reading.
+    pub cache_bytes_max: usize,
+    /// Bytes of state of a push query, which has it in memory only.
+    pub transient_bytes_max: usize,
+    /// Of several updates of a table's row in a step, send only the last.
+    pub coalesce: bool,
+    /// Where ksqlDB loses data by accident, lose them too.
+    pub quirks: bool,
+    /// A record whose timestamp cannot be extracted stops the query.
+    pub throw_on_invalid_timestamp: bool,
+    /// Where records are gone before they were read, go on at the end instead of at the first that is left.
+    pub reset_latest: bool,
+}
+
+impl Default for QuerySettings {
+    fn default() -> Self {
+        Self {
+            step_rows_max: 8_192,
+            step_bytes_max: 8 << 20,
+            step_write_bytes_max: 4 << 20,
+            emit_rows_max: 50_000,
+            cache_bytes_max: 32 << 20,
+            transient_bytes_max: 64 << 20,
+            coalesce: true,
+            quirks: false,
+            throw_on_invalid_timestamp: false,
+            reset_latest: false,
+        }
+    }
+}
+
+impl QuerySettings {
+    /// From properties by ksqlDB's names.
+    pub fn from_properties(property: &dyn Fn(&str) -> Option<String>) -> Self {
+        let is = |name: &str| property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        let cache = property("cache.max.bytes.buffering");
+        Self {
+            coalesce: cache.is_none_or(|v| v.trim() != "0"),
+            quirks: is("ksql.compat.quirks"),
+            throw_on_invalid_timestamp: is("ksql.timestamp.throw.on.invalid"),
+            reset_latest: property("auto.offset.reset").is_some_and(|v| v.eq_ignore_ascii_case("latest")),
+            ..Self::default()
+        }
+    }
+}
+
+/// Where the result goes.
+pub enum Output {
+    /// Records of the target's topic; `materialise`: a table's rows are also kept for pull queries.
+    Sink {
+        target: SourceInfo,
+        materialise: bool,
+    },
+    /// Only kept for pull queries.
+    State {
+        target: SourceInfo,
+    },
+    Client(ClientSender),
+}
+
+pub struct QuerySpec {
+    pub id: String,
+    pub plan: QueryPlan,
+    pub output: Output,
+    pub settings: QuerySettings,
+    /// Where a partition starts if storage has no cursor for it; 0 where not listed.
+    pub start: Vec<(TopicPartition, Offset)>,
+    /// Ends of the partitions when the query was created.
+    pub backlog: Vec<(TopicPartition, Offset)>,
+    /// A push query: its cursors are not committed and its state is in memory.
+    pub transient: bool,
+}
+
+/// Why the rows of a push query ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    LimitReached,
+    Completed,
+    Failed(String),
+}
+
+#[derive(Clone, Debug)]
+pub enum ClientEvent {
+    Rows(ResultRows),
+    End(EndReason),
+}
+
+/// The engine's half of a push query's channel.
+pub struct ClientSender {
+    sender: mpsc::Sender<ClientEvent>,
+}
+
+/// The client's half of a push query's channel.
+pub struct ClientReceiver {
+    receiver: mpsc::Receiver<ClientEvent>,
+}
+
+/// A channel in which at most `batches_max` batches wait; a query whose client is behind does not step.
+pub fn client_channel(batches_max: usize) -> (ClientSender, ClientReceiver) {
+    let (sender, receiver) = mpsc::channel(batches_max.max(1) + 1);
+    (ClientSender { sender }, ClientReceiver { receiver })
+}
+
+impl ClientReceiver {
+    /// The next rows, or the end; `None` after the end, and where the query was dropped.
+    pub async fn recv(&mut self) -> Option<ClientEvent> {
+        self.receiver.recv().await
+    }
+
+    /// As `recv`, for threads that may block.
+    pub fn blocking_recv(&mut self) -> Option<ClientEvent> {
+        self.receiver.blocking_recv()
+    }
+
+    /// As `recv`, for streams.
+    pub fn poll_recv(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<ClientEvent>> {
+        self.receiver.poll_recv(cx)
+    }
+
+    /// What is there already.
+    pub fn try_recv(&mut self) -> Option<ClientEvent> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+/// What one call of [`Query::step`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// There is nothing to do before the log moves.
+    Idle,
+    /// The client has not yet taken what it was sent.
+    Blocked,
+    Progress {
+        rows: u64,
+    },
+    /// Nothing was written; the same may succeed later.
+    Stalled(String),
+    /// The query cannot go on; `where` names topic, partition and offset where known.
+    Failed {
+        why: String,
+        place: String,
+    },
+    /// A push query has given all it will, or its client is gone.
+    Ended,
+}
+
+/// Counts of a query since it was started.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    pub rows_in: AtomicU64,
+    pub rows_out: AtomicU64,
+    pub rows_late: AtomicU64,
+    pub rows_skipped: AtomicU64,
+    pub row_errors: AtomicU64,
+    pub steps: AtomicU64,
+}
+
+impl Metrics {
+    pub fn list(&self) -> Vec<(&'static str, u64)> {
+        let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        vec![
+            ("rows_in", get(&self.rows_in)),
+            ("rows_out", get(&self.rows_out)),
+            ("rows_late", get(&self.rows_late)),
+            ("rows_skipped", get(&self.rows_skipped)),
+            ("row_errors", get(&self.row_errors)),
+            ("steps", get(&self.steps)),
+        ]
+    }
+}
+
+enum Sinks {
+    Topic { topic: TopicSink, result: Option<ResultSink> },
+    State(ResultSink, TopicSink),
+    Client { sender: ClientSender, left: Option<u64> },
+}
+
+pub struct Query {
+    id: String,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    log: Arc<ProcessingLog>,
+    settings: QuerySettings,
+    pipeline: Pipeline,
+    relation: Relation,
+    keys: usize,
+    coalesce: bool,
+    sinks: Sinks,
+    reader: LogReader,
+    cache: ReadCache,
+    transient: Option<TransientState>,
+    half_done: Option<HalfDone>,
+    half_done_key: Vec<u8>,
+    metrics: Arc<Metrics>,
+    steps_until_full: u32,
+}
+
+/// A row whose outputs did not fit into a step: what is still to be emitted, and where the cursors go then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HalfDone {
+    cursors: Vec<(TopicPartition, Offset)>,
+    headers: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+/// State of a push query: in memory, gone with it.
+#[derive(Default)]
+struct TransientState {
+    entries: BTreeMap<Vec<u8>, Bytes>,
+    bytes: usize,
+}
+
+/// What a run over some input rows would write.
+struct Attempt {
+    overlay: Overlay,
+    appends: Vec<(TopicPartition, RecordBuffer)>,
+    client: Option<ResultRows>,
+    notes: Notes,
+    rows_out: u64,
+    pending: Vec<Pending>,
+    bytes: usize,
+}
+
+impl Query {
+    /// Builds the operators and takes up the cursors, and what was left half done, from storage.
+    pub fn new(
+        spec: QuerySpec,
+        storage: Arc<dyn Storage>,
+        library: Arc<FunctionLibrary>,
+        clock: Arc<dyn Clock>,
+        log: Arc<ProcessingLog>,
+    ) -> Result<Self> {
+        let QuerySpec { id, plan, output, settings, start, backlog, transient } = spec;
+        let root = &plan.root;
+        let shape = Shape::of(root);
+        let coalesce_rows = settings.coalesce && root.relation == Relation::Table && !shape.emits_all;
+        let pipeline = Pipeline::new(&id, &plan, &library, storage.as_ref(), coalesce_rows)?;
+        let topic_of = |target: &SourceInfo| {
+            storage
+                .topic(&target.topic)
+                .ok_or_else(|| Error::not_found(format!("topic \"{}\" does not exist", target.topic)))
+        };
+        let windowed = root.window.is_some();
+        let result_sink = || ResultSink::new(&id, &root.schema, windowed, shape.retention_ms);
+        let sinks = match output {
+            Output::Sink { target, materialise } => Sinks::Topic {
+                topic: TopicSink::new(&target, topic_of(&target)?, &root.schema)?,
+                result: (materialise && root.relation == Relation::Table).then(result_sink),
+            },
+            Output::State { target } => {
+                Sinks::State(result_sink(), TopicSink::new(&target, topic_of(&target)?, &root.schema)?)
+            }
+            Output::Client(sender) => Sinks::Client { sender, left: plan.limit },
+        };
+        let cursors = if transient { Vec::new() } else { storage.cursors(&id)? };
+        let reader = LogReader::new(starts(&plan, storage.as_ref(), &cursors, &start, &backlog, &id)?);
+        let half_done_key = KeySpace::new(Kind::HalfDone, &id, "").partition_prefix(0);
+        let half_done = match if transient { None } else { storage.get(&half_done_key)? } {
+            Some(bytes) => Some(HalfDone::decode(&bytes)?),
+            None => None,
+        };
+        Ok(Self {
+            relation: root.relation,
+            keys: root.schema.keys().count(),
+            coalesce: coalesce_rows,
+            cache: ReadCache::new(settings.cache_bytes_max),
+            transient: transient.then(TransientState::default),
+            metrics: Arc::new(Metrics::default()),
+            id,
+            storage,
+            clock,
+            log,
+            settings,
+            pipeline,
+            sinks,
+            reader,
+            half_done,
+            half_done_key,
+            steps_until_full: 0,
+        })
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn is_transient(&self) -> bool {
+        self.transient.is_some()
+    }
+
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Offsets not worked on yet, by partition.
+    pub fn positions(&self) -> Vec<(TopicPartition, Offset)> {
+        self.reader.positions()
+    }
+
+    /// Steps until there is nothing left to do.
+    pub fn drain(&mut self) -> Result<()> {
+        loop {
+            match self.step() {
+                StepOutcome::Idle | StepOutcome::Ended | StepOutcome::Blocked => return Ok(()),
+                StepOutcome::Progress { .. } => {}
+                StepOutcome::Stalled(why) => return Err(Error::retry(why)),
+                StepOutcome::Failed { why, place } if place.is_empty() => return Err(Error::bad_request(why)),
+                StepOutcome::Failed { why, place } => return Err(Error::bad_request(format!("{why} ({place})"))),
+            }
+        }
+    }
+
+    /// Takes what has come, up to the limits of a step, through the plan, and commits it.
+    pub fn step(&mut self) -> StepOutcome {
+        if let Some(outcome) = self.client_outcome() {
+            return outcome;
+        }
+        if let Some(half) = self.half_done.clone() {
+            return self.go_on(&half);
+        }
+        let rows_max = self.rows_max();
+        let bytes_max = self.settings.step_bytes_max;
+        let storage = self.storage.clone();
+        let input = match self.reader.peek(storage.as_ref(), rows_max, bytes_max, self.settings.reset_latest) {
+            Ok(input) if input.is_empty() => return StepOutcome::Idle,
+            Ok(input) => input,
+            Err(e) => return self.fail(Failure::from(e), None),
+        };
+        let mut rows = input.len();
+        loop {
+            let attempt = match self.attempt(&input, rows) {
+                Ok(attempt) => attempt,
+                Err(failure) if failure.error.kind() == ErrorKind::Retry => {
+                    return StepOutcome::Stalled(failure.error.to_string());
+                }
+                // The rows before the failing one are committed first.
+                Err(Failure { pos: Some(pos), .. }) if pos > 0 && (pos as usize) < rows => {
+                    rows = pos as usize;
+                    continue;
+                }
+                Err(Failure { pos: None, .. }) if rows > 1 => {
+                    rows /= 2;
+                    continue;
+                }
+                Err(failure) => {
+                    let origin = self.reader.origin(&input, failure.pos.unwrap_or(0) as usize);
+                    return self.fail(failure, origin);
+                }
+            };
+            if let Some(pos) = attempt.pending.iter().map(|p| p.more.pos as usize).min()
+                && pos + 1 < rows
+            {
+                rows = pos + 1;
+                continue;
+            }
+            if attempt.bytes > self.settings.step_write_bytes_max && rows > 1 {
+                rows = (rows / 2).max(1);
+                self.steps_until_full = 16;
+                continue;
+            }
+            return self.commit(&input, rows, attempt);
+        }
+    }
+
+    /// Rows of the next step: fewer for a while after steps that wrote too much.
+    fn rows_max(&mut self) -> usize {
+        if self.steps_until_full > 0 {
+            self.steps_until_full -= 1;
+            return (self.settings.step_rows_max / 4).max(1);
+        }
+        self.settings.step_rows_max.max(1)
+    }
+
+    fn client_outcome(&self) -> Option<StepOutcome> {
+        let Sinks::Client { sender, left } = &self.sinks else { return None };
+        if sender.sender.is_closed() || *left == Some(0) {
+            return Some(StepOutcome::Ended);
+        }
+        // One place is kept for the end.
+        (sender.sender.capacity() <= 1).then_some(StepOutcome::Blocked)
+    }
+
+    fn attempt(&mut self, input: &Input, rows: usize) -> OpResult<Attempt> {
+        let Self { storage, transient, cache, pipeline, reader, settings, sinks, .. } = self;
+        let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
+        let (now, seed) = (self.clock.now_ms(), seed());
+        let run = || {
+            let store: &dyn StateReader = match transient.as_ref() {
+                Some(state) => state,
+                None => storage.as_ref(),
+            };
+            let mut view = View::new(store, cache);
+            let mut eval = EvalContext::new(now, seed);
+            let mut notes = Notes::default();
+            let mut sources = Vec::with_capacity(pipeline.sources.len());
+            for source in &pipeline.sources {
+                sources.push(source.rows(reader, input, rows, &mut view, &mut notes, settings)?);
+            }
+            let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings };
+            let (out, pending) = pipeline.run(sources, &mut cx)?;
+            sink.write(out, &|pos| input.headers(pos as usize), pending, view, notes)
+        };
+        caught(run)
+    }
+
+    /// Goes on with a half-done row: that alone is the step.
+    fn go_on(&mut self, half: &HalfDone) -> StepOutcome {
+        // What is furthest down the plan came first.
+        let Some(next) = half.pending.last().cloned() else {
+            return StepOutcome::Stalled("a half-done row has nothing left to do".into());
+        };
+        let Self { storage, transient, cache, pipeline, settings, sinks, .. } = self;
+        let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
+        let (now, seed) = (self.clock.now_ms(), seed());
+        let run = || {
+            let store: &dyn StateReader = match transient.as_ref() {
+                Some(state) => state,
+                None => storage.as_ref(),
+            };
+            let mut view = View::new(store, cache);
+            let mut eval = EvalContext::new(now, seed);
+            let mut notes = Notes::default();
+            let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings };
+            let (out, pending) = pipeline.resume(&next, &mut cx)?;
+            sink.write(out, &|_| half.headers.as_slice(), pending, view, notes)
+        };
+        match caught(run) {
+            Ok(mut attempt) => {
+                let mut pending = half.pending.clone();
+                pending.pop();
+                pending.append(&mut attempt.pending);
+                attempt.pending = Vec::new();
+                let rest = HalfDone { pending, ..half.clone() };
+                self.write(attempt, 0, Vec::new(), Some(rest), &|_| None)
+            }
+            Err(failure) if failure.error.kind() == ErrorKind::Retry => StepOutcome::Stalled(failure.error.to_string()),
+            Err(failure) => self.fail(failure, None),
+        }
+    }
+
+    fn commit(&mut self, input: &Input, rows: usize, attempt: Attempt) -> StepOutcome {
+        let cursors = self.reader.cursors_after(&self.id, input, rows);
+        let origins: Vec<Option<Origin>> =
+            attempt.notes.lines.iter().map(|(pos, ..)| self.reader.origin(input, *pos as usize)).collect();
+        let half = (!attempt.pending.is_empty()).then(|| HalfDone {
+            cursors: cursors.iter().map(|c| (c.source, c.offset)).collect(),
+            headers: input.headers(rows - 1).to_vec(),
+            pending: attempt.pending.clone(),
+        });
+        self.write(attempt, rows as u64, cursors, half, &|i| origins.get(i).cloned().flatten())
+    }
+
+    /// Commits an attempt. While a row is half done, its cursor stays in the half-done entry.
+    fn write(
+        &mut self,
+        attempt: Attempt,
+        rows: u64,
+        cursors: Vec<Cursor>,
+        half: Option<HalfDone>,
+        origin: &dyn Fn(usize) -> Option<Origin>,
+    ) -> StepOutcome {
+        let Attempt { overlay, appends, client, notes, rows_out, .. } = attempt;
+        let (half, cursors) = match half {
+            // All is emitted now: the cursors move.
+            Some(half) if half.pending.is_empty() => {
+                let cursors = half.cursors.iter().map(|(source, offset)| Cursor {
+                    query: self.id.clone(),
+                    source: *source,
+                    offset: *offset,
+                });
+                (None, cursors.collect())
+            }
+            Some(half) if rows > 0 => {
+                // Only the last row is half done; those before it are not.
+                (Some(half), Vec::new())
+            }
+            other => (other, cursors),
+        };
+        if self.transient.is_none() {
+            let mut state: Vec<(Vec<u8>, Option<Vec<u8>>)> =
+                overlay.writes.iter().map(|(k, v)| (k.clone(), v.as_ref().map(|v| v.to_vec()))).collect();
+            match (&half, &self.half_done) {
+                (Some(half), _) => state.push((self.half_done_key.clone(), Some(half.encode()))),
+                (None, Some(_)) => state.push((self.half_done_key.clone(), None)),
+                (None, None) => {}
+            }
+            let step = Step {
+                generation: self.storage.assignment().generation,
+                appends,
+                cursors: cursors.clone(),
+                state,
+                drop_state: overlay.drops.clone(),
+                ..Step::default()
+            };
+            match self.storage.commit(step).wait() {
+                Outcome::Committed { .. } => {}
+                Outcome::Retry(why) => return StepOutcome::Stalled(why),
+                Outcome::Fenced => {
+                    return StepOutcome::Failed {
+                        why: "another process works on this query now".into(),
+                        place: String::new(),
+                    };
+                }
+                Outcome::Fatal(why) => return StepOutcome::Failed { why, place: String::new() },
+            }
+        }
+        if let Some(state) = &mut self.transient {
+            if let Err(e) = state.apply(&overlay, self.settings.transient_bytes_max) {
+                return self.fail(Failure::from(e), None);
+            }
+        }
+        self.cache.merge(overlay.writes, &overlay.drops);
+        self.reader.advance(&cursors);
+        self.half_done = half;
+        self.metrics.rows_in.fetch_add(rows, Ordering::Relaxed);
+        self.metrics.rows_out.fetch_add(rows_out, Ordering::Relaxed);
+        self.metrics.steps.fetch_add(1, Ordering::Relaxed);
+        self.note(notes, origin);
+        match client {
+            Some(rows) => self.send(rows),
+            None => StepOutcome::Progress { rows },
+        }
+    }
+
+    /// Hands rows to the client. There is room, as nobody else sends.
+    fn send(&mut self, rows: ResultRows) -> StepOutcome {
+        let Sinks::Client { sender, left } = &mut self.sinks else { return StepOutcome::Ended };
+        let mut rows = rows;
+        if let Some(left) = left {
+            rows = rows.truncated(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= rows.len() as u64;
+        }
+        let count = rows.len() as u64;
+        if !rows.is_empty() && sender.sender.try_send(ClientEvent::Rows(rows)).is_err() {
+            return StepOutcome::Ended;
+        }
+        if *left == Some(0) {
+            // A failed send means that the client is gone, which ends the query as well.
+            let _ = sender.sender.try_send(ClientEvent::End(EndReason::LimitReached));
+            return StepOutcome::Ended;
+        }
+        StepOutcome::Progress { rows: count }
+    }
+
+    fn note(&self, notes: Notes, origin: &dyn Fn(usize) -> Option<Origin>) {
+        self.metrics.rows_late.fetch_add(notes.late, Ordering::Relaxed);
+        self.metrics.rows_skipped.fetch_add(notes.skipped, Ordering::Relaxed);
+        let errors = notes.lines.iter().filter(|(_, kind, _)| *kind == LineKind::Expression).count() as u64;
+        self.metrics.row_errors.fetch_add(errors + notes.more, Ordering::Relaxed);
+        for (i, (_, kind, message)) in notes.lines.into_iter().enumerate() {
+            let (topic, partition, offset) =
+                origin(i).map_or((String::new(), -1, -1), |o| (o.topic.to_string(), o.partition, o.offset));
+            self.log.write(Line { query: self.id.clone(), kind, message, topic, partition, offset });
+        }
+        self.log.count_more(&self.id, notes.more);
+    }
+
+    fn fail(&mut self, failure: Failure, origin: Option<Origin>) -> StepOutcome {
+        if failure.error.kind() == ErrorKind::Retry {
+            return StepOutcome::Stalled(failure.error.to_string());
+        }
+        let why = failure.error.to_string();
+        let (topic, partition, offset) =
+            origin.map_or((String::new(), -1, -1), |o| (o.topic.to_string(), o.partition, o.offset));
+        let place = if topic.is_empty() {
+            String::new()
+        } else {
+            format!("topic \"{topic}\", partition {partition}, offset {offset}")
+        };
+        self.log.write(Line {
+            query: self.id.clone(),
+            kind: LineKind::Fatal,
+            message: why.clone(),
+            topic,
+            partition,
+            offset,
+        });
+        if let Sinks::Client { sender, .. } = &self.sinks {
+            // A client that is gone needs no reason.
+            let _ = sender.sender.try_send(ClientEvent::End(EndReason::Failed(why.clone())));
+        }
+        StepOutcome::Failed { why, place }
+    }
+
+    /// Tells the client of a push query that there will be no more rows.
+    pub fn end(&mut self) {
+        if let Sinks::Client { sender, .. } = &self.sinks {
+            // A client that is gone needs no end.
+            let _ = sender.sender.try_send(ClientEvent::End(EndReason::Completed));
+        }
+    }
+}
+
+/// Runs a step's computation; a panic in it is a failure like any other.
+fn caught(run: impl FnOnce() -> OpResult<Attempt>) -> OpResult<Attempt> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_string())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".into());
+            Err(Error::bug(format!("panic in a step: {text}")).into())
+        }
+    }
+}
+
+/// A seed for RANDOM and UUID: new for every step.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+struct RowSink<'a> {
+    sinks: &'a Sinks,
+    relation: Relation,
+    keys: usize,
+    coalesce: bool,
+}
+
+impl RowSink<'_> {
+    fn write<'h>(
+        &self,
+        rows: Rows,
+        headers: &dyn Fn(u32) -> &'h [u8],
+        pending: Vec<Pending>,
+        mut view: View<'_>,
+        mut notes: Notes,
+    ) -> OpResult<Attempt> {
+        let rows = if self.coalesce && rows.len() > 1 { coalesce(&rows, self.keys)? } else { rows };
+        let rows_out = rows.len() as u64;
+        let (mut appends, mut client) = (Vec::new(), None);
+        if !rows.is_empty() {
+            match self.sinks {
+                Sinks::Topic { topic, result } => {
+                    let placed = topic.place(&rows)?;
+                    appends = topic.write(&rows, &placed, headers, &mut notes)?;
+                    if let Some(result) = result {
+                        result.write(&rows, &placed.partition, &mut view)?;
+                    }
+                }
+                Sinks::State(result, topic) => {
+                    let placed = topic.place(&rows)?;
+                    result.write(&rows, &placed.partition, &mut view)?;
+                }
+                Sinks::Client { .. } => client = Some(ResultRows::of(&rows, self.relation)),
+            }
+        }
+        let overlay = view.into_overlay();
+        let bytes = overlay.bytes + appends.iter().map(|(_, b)| b.size()).sum::<usize>();
+        Ok(Attempt { overlay, appends, client, notes, rows_out, pending, bytes })
+    }
+}
+
+/// What of a plan matters to its sink.
+struct Shape {
+    /// Sessions and EMIT FINAL send everything.
+    emits_all: bool,
+    /// How long windows are kept.
+    retention_ms: Option<i64>,
+}
+
+impl Shape {
+    fn of(node: &millpond_sql::plan::Node) -> Self {
+        use millpond_sql::plan::NodeKind as K;
+        match &node.kind {
+            K::Filter { input, .. } | K::Project { input, .. } | K::FlatMap { input, .. } => Self::of(input),
+            K::Aggregate { window: Some(window), .. } => Self {
+                emits_all: window.emit_final || window.kind == WindowKind::Session,
+                retention_ms: Some(
+                    window.retention_ms.unwrap_or(0).max(window.size_ms.saturating_add(window.grace_ms())),
+                ),
+            },
+            _ => Self { emits_all: false, retention_ms: None },
+        }
+    }
+}
+
+/// Where each partition of each source starts.
+fn starts(
+    plan: &QueryPlan,
+    storage: &dyn Storage,
+    cursors: &[Cursor],
+    start: &[(TopicPartition, Offset)],
+    backlog: &[(TopicPartition, Offset)],
+    id: &str,
+) -> Result<Vec<Start>> {
+    let mut topics: Vec<(String, String)> = Vec::new();
+    topics_of(&plan.root, &mut topics);
+    let mut starts: Vec<Start> = Vec::new();
+    for (topic, source) in topics {
+        let info = storage
+            .topic(&topic)
+            .ok_or_else(|| Error::not_found(format!("topic \"{topic}\" of \"{source}\" does not exist")))?;
+        if starts.iter().any(|s| s.at.topic == info.id) {
+            continue;
+        }
+        let name: Arc<str> = topic.into();
+        for partition in 0..info.partitions {
+            let at = TopicPartition { topic: info.id, partition };
+            let find = |list: &[(TopicPartition, Offset)]| list.iter().find(|(p, _)| *p == at).map(|(_, o)| *o);
+            let cursor = cursors.iter().find(|c| c.source == at).map(|c| c.offset);
+            starts.push(Start {
+                at,
+                topic: name.clone(),
+                offset: cursor.or_else(|| find(start)).unwrap_or(0),
+                backlog_end: find(backlog).unwrap_or(0),
+            });
+        }
+    }
+    if let Some(lost) = cursors.iter().find(|c| storage.topic_by_id(c.source.topic).is_none()) {
+        return Err(Error::conflict(format!(
+            "query \"{id}\" was reading topic {:?}, which was deleted; a topic of the same name is another one",
+            lost.source.topic
+        )));
+    }
+    Ok(starts)
+}
+
+fn topics_of(node: &millpond_sql::plan::Node, topics: &mut Vec<(String, String)>) {
+    use millpond_sql::plan::NodeKind as K;
+    match &node.kind {
+        K::Source(info) => topics.push((info.topic.clone(), info.name.clone())),
+        K::Filter { input, .. }
+        | K::Project { input, .. }
+        | K::FlatMap { input, .. }
+        | K::Rekey { input, .. }
+        | K::Aggregate { input, .. } => topics_of(input, topics),
+        K::StreamStreamJoin { left, right, .. }
+        | K::StreamTableJoin { left, right, .. }
+        | K::TableTableJoin { left, right, .. }
+        | K::ForeignKeyJoin { left, right, .. } => {
+            topics_of(left, topics);
+            topics_of(right, topics);
+        }
+    }
+}
+
+const HALF_DONE_VERSION: u8 = 1;
+
+/// ```text
+/// version (1) = 01 | count | per cursor: topic (16), partition, offset | headers | count | per operator: id, resume
+/// ```
+/// Numbers are zigzag varints; byte strings have their length before them.
+impl HalfDone {
+    fn encode(&self) -> Vec<u8> {
+        use millpond_types::record::put_varint;
+        let mut out = vec![HALF_DONE_VERSION];
+        put_varint(&mut out, self.cursors.len() as i64);
+        for (at, offset) in &self.cursors {
+            out.extend_from_slice(&at.topic.0);
+            put_varint(&mut out, i64::from(at.partition));
+            put_varint(&mut out, *offset);
+        }
+        put_bytes(&self.headers, &mut out);
+        put_varint(&mut out, self.pending.len() as i64);
+        for pending in &self.pending {
+            put_bytes(pending.operator.as_bytes(), &mut out);
+            put_bytes(&pending.more.resume, &mut out);
+        }
+        out
+    }
+
+    fn decode(mut bytes: &[u8]) -> Result<Self> {
+        let bytes = &mut bytes;
+        if take_u8(bytes)? != HALF_DONE_VERSION {
+            return Err(Error::corrupt("a half-done row in state has an unknown version"));
+        }
+        let mut cursors = Vec::new();
+        for _ in 0..take_int(bytes)? {
+            let topic = millpond_types::TopicId(crate::state::cells::take_array(bytes)?);
+            let partition = take_int(bytes)? as i32;
+            cursors.push((TopicPartition { topic, partition }, take_int(bytes)?));
+        }
+        let headers = take_bytes(bytes)?.to_vec();
+        let mut pending = Vec::new();
+        for _ in 0..take_int(bytes)? {
+            let operator = String::from_utf8_lossy(take_bytes(bytes)?).into_owned();
+            pending.push(Pending { operator, more: More { pos: 0, resume: take_bytes(bytes)?.to_vec() } });
+        }
+        Ok(Self { cursors, headers, pending })
+    }
+}
+
+impl TransientState {
+    fn apply(&mut self, overlay: &Overlay, bytes_max: usize) -> Result<()> {
+        use std::ops::Bound;
+        for (from, to) in &overlay.drops {
+            let doomed: Vec<Vec<u8>> = self
+                .entries
+                .range::<[u8], _>((Bound::Included(&from[..]), Bound::Excluded(&to[..])))
+                .map(|(k, _)| k.clone())
+                .collect();
+            for key in doomed {
+                self.remove(&key);
+            }
+        }
+        for (key, value) in &overlay.writes {
+            self.remove(key);
+            if let Some(value) = value {
+                self.bytes += key.len() + value.len();
+                self.entries.insert(key.clone(), value.clone());
+            }
+        }
+        if self.bytes > bytes_max {
+            return Err(Error::bad_request(format!(
+                "the push query needs more than {bytes_max} bytes of state; make it a persistent query"
+            )));
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(value) = self.entries.remove(key) {
+            self.bytes -= key.len() + value.len();
+        }
+    }
+}
+
+impl StateReader for TransientState {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.entries.get(key).cloned())
+    }
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        Ok(keys.iter().map(|key| self.entries.get(*key).cloned()).collect())
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        use std::ops::Bound;
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let range = self.entries.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        let copy = |(k, v): (&Vec<u8>, &Bytes)| (Bytes::copy_from_slice(k), v.clone());
+        Ok(if reverse {
+            range.rev().take(entries_max).map(copy).collect()
+        } else {
+            range.take(entries_max).map(copy).collect()
+        })
+    }
+}

@@ -1,0 +1,245 @@
+//! Rows on their way through a plan: Arrow columns with an envelope.
+//!
+//! Owns the envelope and how it is cut and joined with the columns. Not here: what operators do with rows (`ops`).
+//!
+//! A row of a stream is an insert. A row of a table is a change of one key: an upsert, or, where its value is NULL, a
+//! delete. Headers are not carried: they belong to the input row that `pos` names, and the step holds them.
+//!
+//! Invariants: all parts have as many entries as the batch has rows; `pos` never falls; rows with the same `pos` are in
+//! the order in which they were emitted; keys come before values in the columns.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::buffer::{BooleanBuffer, ScalarBuffer};
+use arrow::compute::{filter, take};
+use arrow::datatypes::SchemaRef;
+use millpond_types::{Error, PartitionId, Result};
+
+/// What is known of the row that a change replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OldState {
+    Unknown = 0,
+    /// There was none.
+    Absent = 1,
+    Known = 2,
+}
+
+/// The replaced rows of a table's changes.
+#[derive(Clone, Debug)]
+pub struct OldRows {
+    pub state: Vec<OldState>,
+    /// Columns as those of the new rows; NULL where not known.
+    pub columns: Vec<ArrayRef>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rows {
+    schema: SchemaRef,
+    columns: Vec<ArrayRef>,
+    len: usize,
+    /// Step-local index of the input row that caused each row.
+    pub pos: ScalarBuffer<u32>,
+    /// Partition whose state the row belongs to.
+    pub partition: ScalarBuffer<PartitionId>,
+    /// Milliseconds since the epoch.
+    pub time: ScalarBuffer<i64>,
+    /// Set bit: the row's value is NULL as a whole, which is not the same as all its columns being NULL.
+    pub null: Option<BooleanBuffer>,
+    pub old: Option<OldRows>,
+    /// Start and end of the window that is part of the key.
+    pub window: Option<(ScalarBuffer<i64>, ScalarBuffer<i64>)>,
+}
+
+pub fn defect(e: arrow::error::ArrowError) -> Error {
+    Error::bug(format!("rows: {e}"))
+}
+
+impl Rows {
+    pub fn new(
+        schema: SchemaRef,
+        columns: Vec<ArrayRef>,
+        pos: Vec<u32>,
+        partition: Vec<PartitionId>,
+        time: Vec<i64>,
+    ) -> Result<Self> {
+        let rows = Self {
+            schema,
+            columns,
+            len: pos.len(),
+            pos: pos.into(),
+            partition: partition.into(),
+            time: time.into(),
+            null: None,
+            old: None,
+            window: None,
+        };
+        rows.check()?;
+        Ok(rows)
+    }
+
+    pub fn empty(schema: SchemaRef) -> Self {
+        let columns = schema.fields().iter().map(|f| new_null_array(f.data_type(), 0)).collect();
+        let none = || Vec::new();
+        Self {
+            schema,
+            columns,
+            len: 0,
+            pos: none().into(),
+            partition: Vec::new().into(),
+            time: Vec::new().into(),
+            null: None,
+            old: None,
+            window: None,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let right = self.columns.len() == self.schema.fields().len()
+            && self.columns.iter().all(|c| c.len() == self.len)
+            && self.partition.len() == self.len
+            && self.time.len() == self.len;
+        if right {
+            return Ok(());
+        }
+        Err(Error::bug(format!(
+            "rows of {} columns and {} rows do not fit their schema or envelope",
+            self.columns.len(),
+            self.len
+        )))
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn columns(&self) -> &[ArrayRef] {
+        &self.columns
+    }
+
+    pub fn batch(&self) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.len));
+        RecordBatch::try_new_with_options(self.schema.clone(), self.columns.clone(), &options).map_err(defect)
+    }
+
+    pub fn is_null(&self, row: usize) -> bool {
+        self.null.as_ref().is_some_and(|n| n.value(row))
+    }
+
+    pub fn old_state(&self, row: usize) -> OldState {
+        self.old.as_ref().map_or(OldState::Unknown, |o| o.state[row])
+    }
+
+    pub fn window_of(&self, row: usize) -> Option<(i64, i64)> {
+        self.window.as_ref().map(|(start, end)| (start[row], end[row]))
+    }
+
+    /// The same envelope around other columns; old columns go with them.
+    pub fn with_columns(&self, schema: SchemaRef, columns: Vec<ArrayRef>, old: Option<Vec<ArrayRef>>) -> Result<Self> {
+        let old = match (old, &self.old) {
+            (Some(columns), Some(o)) => Some(OldRows { state: o.state.clone(), columns }),
+            _ => None,
+        };
+        let rows = Self { schema, columns, old, ..self.clone() };
+        rows.check()?;
+        Ok(rows)
+    }
+
+    /// The rows at `indices`, which ascend where order matters; they may repeat.
+    pub fn take(&self, indices: &UInt32Array) -> Result<Self> {
+        let pick = |columns: &[ArrayRef]| {
+            columns.iter().map(|c| take(c, indices, None)).collect::<Result<Vec<_>, _>>().map_err(defect)
+        };
+        let at = indices.values();
+        Ok(Self {
+            schema: self.schema.clone(),
+            columns: pick(&self.columns)?,
+            len: indices.len(),
+            pos: gather(&self.pos, at),
+            partition: gather(&self.partition, at),
+            time: gather(&self.time, at),
+            null: self.null.as_ref().map(|n| BooleanBuffer::collect_bool(at.len(), |i| n.value(at[i] as usize))),
+            old: match &self.old {
+                Some(o) => Some(OldRows {
+                    state: at.iter().map(|&i| o.state[i as usize]).collect(),
+                    columns: pick(&o.columns)?,
+                }),
+                None => None,
+            },
+            window: self.window.as_ref().map(|(start, end)| (gather(start, at), gather(end, at))),
+        })
+    }
+
+    /// The rows whose bit is set.
+    pub fn filter(&self, keep: &BooleanArray) -> Result<Self> {
+        let count = keep.true_count();
+        if count == self.len {
+            return Ok(self.clone());
+        }
+        if self.old.is_none() && self.null.is_none() && self.window.is_none() {
+            let columns =
+                self.columns.iter().map(|c| filter(c, keep)).collect::<Result<Vec<_>, _>>().map_err(defect)?;
+            let kept: Vec<u32> = keep.values().set_indices_u32().collect();
+            return Ok(Self {
+                schema: self.schema.clone(),
+                columns,
+                len: count,
+                pos: gather(&self.pos, &kept),
+                partition: gather(&self.partition, &kept),
+                time: gather(&self.time, &kept),
+                null: None,
+                old: None,
+                window: None,
+            });
+        }
+        self.take(&UInt32Array::from_iter_values(keep.values().set_indices_u32()))
+    }
+
+    /// The first `rows` rows.
+    pub fn slice(&self, offset: usize, len: usize) -> Self {
+        let cut = |columns: &[ArrayRef]| columns.iter().map(|c| c.slice(offset, len)).collect::<Vec<_>>();
+        Self {
+            schema: self.schema.clone(),
+            columns: cut(&self.columns),
+            len,
+            pos: self.pos.slice(offset, len),
+            partition: self.partition.slice(offset, len),
+            time: self.time.slice(offset, len),
+            null: self.null.as_ref().map(|n| n.slice(offset, len)),
+            old: self
+                .old
+                .as_ref()
+                .map(|o| OldRows { state: o.state[offset..offset + len].to_vec(), columns: cut(&o.columns) }),
+            window: self.window.as_ref().map(|(start, end)| (start.slice(offset, len), end.slice(offset, len))),
+        }
+    }
+}
+
+fn gather<T: arrow::datatypes::ArrowNativeType>(values: &[T], at: &[u32]) -> ScalarBuffer<T> {
+    at.iter().map(|&i| values[i as usize]).collect::<Vec<T>>().into()
+}
+
+/// Columns taken row by row from one of several batches of the same columns.
+pub fn interleave_columns(sources: &[&[ArrayRef]], at: &[(usize, usize)]) -> Result<Vec<ArrayRef>> {
+    let width = sources.first().map_or(0, |s| s.len());
+    (0..width)
+        .map(|i| {
+            let arrays: Vec<&dyn Array> = sources.iter().map(|s| s[i].as_ref()).collect();
+            arrow::compute::interleave(&arrays, at).map_err(defect)
+        })
+        .collect()
+}
+
+/// A column of one BIGINT per row.
+pub fn int64_column(values: ScalarBuffer<i64>) -> ArrayRef {
+    Arc::new(arrow::array::Int64Array::new(values, None))
+}

@@ -1,0 +1,338 @@
+//! The threads that move queries.
+//!
+//! Workers take queries from one ready list, a step at a time, so that none starves another; a watcher waits for the log
+//! and makes idle queries ready. Not here: what a step is (`query`).
+//!
+//! Invariants: a query is moved by one worker at a time; it is RUNNING, PAUSED, STALLED, ERROR or gone, and says why;
+//! without new records and without clients that are behind, nobody wakes but for a check a second.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use millpond_types::ports::Storage;
+use millpond_types::{Error, Result};
+use parking_lot::{Condvar, Mutex};
+use tracing::{error, info, warn};
+
+use crate::query::{Metrics, Query, StepOutcome};
+
+/// Between looks at the log when nothing moves.
+const WATCH: Duration = Duration::from_secs(1);
+/// Between looks at a client that is behind.
+const BLOCKED: Duration = Duration::from_millis(10);
+/// Between attempts of a query that could not commit.
+const STALLED: Duration = Duration::from_millis(500);
+/// How long a push query's client may take nothing before the query is ended.
+const SLOW_CLIENT_MAX: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryState {
+    Running,
+    Paused,
+    /// It will be tried again.
+    Stalled(String),
+    /// It will not, before somebody acts; the second part names topic, partition and offset where known.
+    Error(String, String),
+    /// A push query that has given its last row.
+    Ended,
+}
+
+struct Slot {
+    id: String,
+    query: Mutex<Option<Query>>,
+    state: Mutex<QueryState>,
+    metrics: Arc<Metrics>,
+    paused: AtomicBool,
+    stopped: AtomicBool,
+    /// In the ready list, or being moved.
+    scheduled: AtomicBool,
+    /// When to look again although the log does not move.
+    retry: Mutex<Option<Instant>>,
+    /// Since when the client has taken nothing.
+    blocked_since: Mutex<Option<Instant>>,
+}
+
+struct Shared {
+    storage: Arc<dyn Storage>,
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    ready: Mutex<VecDeque<Arc<Slot>>>,
+    work: Condvar,
+    shutdown: AtomicBool,
+    steps: AtomicU64,
+}
+
+pub struct Runner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Runner {
+    /// `workers` threads, and one that watches the log; none at all where `workers` is 0.
+    pub fn new(storage: Arc<dyn Storage>, workers: usize) -> Self {
+        let shared = Arc::new(Shared {
+            storage,
+            slots: Mutex::new(BTreeMap::new()),
+            ready: Mutex::new(VecDeque::new()),
+            work: Condvar::new(),
+            shutdown: AtomicBool::new(false),
+            steps: AtomicU64::new(0),
+        });
+        let mut threads = Vec::new();
+        let mut spawn =
+            |name: String, run: Box<dyn FnOnce() + Send>| match std::thread::Builder::new().name(name).spawn(run) {
+                Ok(thread) => threads.push(thread),
+                Err(e) => error!(reason = %e, "a thread for queries could not be started"),
+            };
+        for i in 0..workers {
+            let shared = shared.clone();
+            spawn(format!("query-{i}"), Box::new(move || shared.run_worker()));
+        }
+        if workers > 0 {
+            let shared = shared.clone();
+            spawn("query-watch".into(), Box::new(move || shared.watch()));
+        }
+        Self { shared, threads: Mutex::new(threads) }
+    }
+
+    /// Takes over a query; it moves from now on unless it is paused.
+    pub fn start(&self, query: Query, paused: bool) -> Result<()> {
+        let slot = Arc::new(Slot {
+            id: query.id().to_string(),
+            metrics: query.metrics(),
+            query: Mutex::new(Some(query)),
+            state: Mutex::new(if paused { QueryState::Paused } else { QueryState::Running }),
+            paused: AtomicBool::new(paused),
+            stopped: AtomicBool::new(false),
+            scheduled: AtomicBool::new(false),
+            retry: Mutex::new(None),
+            blocked_since: Mutex::new(None),
+        });
+        {
+            let mut slots = self.shared.slots.lock();
+            if slots.contains_key(&slot.id) {
+                return Err(Error::conflict(format!("query \"{}\" is running already", slot.id)));
+            }
+            slots.insert(slot.id.clone(), slot.clone());
+        }
+        self.shared.schedule(&slot);
+        Ok(())
+    }
+
+    /// Ends a query and forgets it. Returns when its last step is over; what was committed stays.
+    pub fn stop(&self, id: &str) {
+        let Some(slot) = self.shared.slots.lock().remove(id) else { return };
+        slot.stopped.store(true, Ordering::SeqCst);
+        if let Some(mut query) = slot.query.lock().take() {
+            query.end();
+        }
+        info!(query_id = id, "query stopped");
+    }
+
+    /// Returns when the step that is under way is over.
+    pub fn pause(&self, id: &str) {
+        if let Some(slot) = self.slot(id) {
+            slot.paused.store(true, Ordering::SeqCst);
+            let _step = slot.query.lock();
+            let mut state = slot.state.lock();
+            if !matches!(*state, QueryState::Error(..)) {
+                *state = QueryState::Paused;
+            }
+        }
+    }
+
+    /// A query in ERROR is tried again.
+    pub fn resume(&self, id: &str) {
+        if let Some(slot) = self.slot(id) {
+            slot.paused.store(false, Ordering::SeqCst);
+            *slot.state.lock() = QueryState::Running;
+            self.shared.schedule(&slot);
+        }
+    }
+
+    pub fn state(&self, id: &str) -> Option<QueryState> {
+        self.slot(id).map(|slot| slot.state.lock().clone())
+    }
+
+    /// Names and values; empty where there is no such query.
+    pub fn metrics(&self, id: &str) -> Vec<(&'static str, u64)> {
+        self.slot(id).map_or_else(Vec::new, |slot| slot.metrics.list())
+    }
+
+    /// All queries with their metrics, by id.
+    pub fn all_metrics(&self) -> Vec<(String, QueryState, Vec<(&'static str, u64)>)> {
+        let slots: Vec<Arc<Slot>> = self.shared.slots.lock().values().cloned().collect();
+        slots.iter().map(|s| (s.id.clone(), s.state.lock().clone(), s.metrics.list())).collect()
+    }
+
+    /// Ends all steps and the threads. Queries stay where they are committed.
+    pub fn shutdown(&self) {
+        self.shared.shutdown.store(true, Ordering::SeqCst);
+        {
+            let _ready = self.shared.ready.lock();
+            self.shared.work.notify_all();
+        }
+        let threads: Vec<JoinHandle<()>> = self.threads.lock().drain(..).collect();
+        for thread in threads {
+            if thread.join().is_err() {
+                error!("a thread for queries ended by a panic");
+            }
+        }
+        let slots = std::mem::take(&mut *self.shared.slots.lock());
+        for slot in slots.values() {
+            if let Some(mut query) = slot.query.lock().take() {
+                query.end();
+            }
+        }
+    }
+
+    fn slot(&self, id: &str) -> Option<Arc<Slot>> {
+        self.shared.slots.lock().get(id).cloned()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Shared {
+    fn stopping(&self) -> bool {
+        self.shutdown.load(Ordering::SeqCst)
+    }
+
+    fn schedule(&self, slot: &Arc<Slot>) {
+        if slot.paused.load(Ordering::SeqCst) || slot.stopped.load(Ordering::SeqCst) {
+            return;
+        }
+        if !slot.scheduled.swap(true, Ordering::SeqCst) {
+            self.push(slot.clone());
+        }
+    }
+
+    fn push(&self, slot: Arc<Slot>) {
+        self.ready.lock().push_back(slot);
+        self.work.notify_one();
+    }
+
+    fn run_worker(&self) {
+        loop {
+            let slot = {
+                let mut ready = self.ready.lock();
+                loop {
+                    if self.stopping() {
+                        return;
+                    }
+                    match ready.pop_front() {
+                        Some(slot) => break slot,
+                        None => self.work.wait(&mut ready),
+                    }
+                }
+            };
+            self.turn(slot);
+        }
+    }
+
+    /// One step of a query.
+    fn turn(&self, slot: Arc<Slot>) {
+        let sequence = self.storage.sequence();
+        let outcome = {
+            let mut query = slot.query.lock();
+            match query.as_mut() {
+                Some(query) if !slot.paused.load(Ordering::SeqCst) && !slot.stopped.load(Ordering::SeqCst) => {
+                    query.step()
+                }
+                _ => {
+                    slot.scheduled.store(false, Ordering::SeqCst);
+                    return;
+                }
+            }
+        };
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        *slot.retry.lock() = None;
+        match outcome {
+            StepOutcome::Progress { .. } => {
+                *slot.blocked_since.lock() = None;
+                self.set_running(&slot);
+                self.push(slot);
+            }
+            StepOutcome::Idle => {
+                *slot.blocked_since.lock() = None;
+                self.set_running(&slot);
+                slot.scheduled.store(false, Ordering::SeqCst);
+                if self.storage.sequence() > sequence {
+                    self.schedule(&slot);
+                }
+            }
+            StepOutcome::Blocked => {
+                let since = *slot.blocked_since.lock().get_or_insert_with(Instant::now);
+                if since.elapsed() > SLOW_CLIENT_MAX {
+                    warn!(query_id = slot.id, "push query ended: its client took no rows");
+                    self.finish(&slot);
+                    return;
+                }
+                *slot.retry.lock() = Some(Instant::now() + BLOCKED);
+                slot.scheduled.store(false, Ordering::SeqCst);
+            }
+            StepOutcome::Stalled(why) => {
+                let mut state = slot.state.lock();
+                if *state != QueryState::Stalled(why.clone()) {
+                    warn!(query_id = slot.id, reason = why, "query stalled; it will be tried again");
+                }
+                *state = QueryState::Stalled(why);
+                *slot.retry.lock() = Some(Instant::now() + STALLED);
+                slot.scheduled.store(false, Ordering::SeqCst);
+            }
+            StepOutcome::Failed { why, place } => {
+                error!(query_id = slot.id, reason = why, place, "query stopped at an error");
+                *slot.state.lock() = QueryState::Error(why, place);
+                slot.paused.store(true, Ordering::SeqCst);
+                slot.scheduled.store(false, Ordering::SeqCst);
+            }
+            StepOutcome::Ended => self.finish(&slot),
+        }
+    }
+
+    fn set_running(&self, slot: &Slot) {
+        let mut state = slot.state.lock();
+        if matches!(*state, QueryState::Stalled(_)) {
+            info!(query_id = slot.id, "query goes on");
+            *state = QueryState::Running;
+        }
+    }
+
+    /// A push query is over.
+    fn finish(&self, slot: &Slot) {
+        *slot.state.lock() = QueryState::Ended;
+        slot.stopped.store(true, Ordering::SeqCst);
+        slot.scheduled.store(false, Ordering::SeqCst);
+        if let Some(mut query) = slot.query.lock().take() {
+            query.end();
+        }
+        self.slots.lock().remove(&slot.id);
+    }
+
+    /// Makes idle queries ready when the log moves, and others when their time has come.
+    fn watch(&self) {
+        let mut sequence = self.storage.sequence();
+        while !self.stopping() {
+            let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
+            let next = slots.iter().filter_map(|s| *s.retry.lock()).min();
+            let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH));
+            let now = self.storage.wait_past(sequence, timeout.max(Duration::from_millis(1)));
+            let moved = now > sequence;
+            sequence = now;
+            let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
+            let instant = Instant::now();
+            for slot in slots {
+                let due = slot.retry.lock().map_or(moved, |at| at <= instant);
+                if due {
+                    self.schedule(&slot);
+                }
+            }
+        }
+    }
+}

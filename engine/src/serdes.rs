@@ -1,0 +1,37 @@
+//! Plans' formats as the codecs of `formats`: the one place where `FormatSpec` meets them.
+
+use millpond_formats::{DecodeOptions, Decoder, EncodeOptions, Encoder, Format, Side};
+use millpond_sql::plan::FormatSpec;
+use millpond_types::{Column, Error, Field, Result};
+
+/// The format that a plan names.
+pub fn format_of(spec: &FormatSpec) -> Result<Format> {
+    match (Format::parse(&spec.name)?, spec.delimiter) {
+        (Format::Delimited { .. }, Some(delimiter)) => {
+            let delimiter = u8::try_from(delimiter)
+                .map_err(|_| Error::bad_request(format!("delimiter \"{delimiter}\" is not an ASCII character")))?;
+            Ok(Format::Delimited { delimiter })
+        }
+        (format, _) => Ok(format),
+    }
+}
+
+/// The fields of one side of a record, as the formats take them.
+pub fn fields<'a>(columns: impl IntoIterator<Item = &'a Column>) -> Vec<Field> {
+    columns.into_iter().map(|c| Field::new(c.name.as_str(), c.ty.clone())).collect()
+}
+
+fn unwrap_single(spec: &FormatSpec, side: Side, fields: &[Field]) -> Result<bool> {
+    format_of(spec)?.unwraps(side, fields, None, spec.wrap_single)
+}
+
+/// Reads one side of records; `wanted` are indexes into `fields`.
+pub fn decoder(spec: &FormatSpec, side: Side, fields: &[Field], wanted: &[usize]) -> Result<Decoder> {
+    let options = DecodeOptions { unwrap_single: unwrap_single(spec, side, fields)?, check_all: false };
+    Decoder::new(format_of(spec)?, fields, options, wanted)
+}
+
+/// Writes one side of records.
+pub fn encoder(spec: &FormatSpec, side: Side, fields: &[Field]) -> Result<Encoder> {
+    Encoder::new(format_of(spec)?, fields, EncodeOptions { side, unwrap_single: unwrap_single(spec, side, fields)? })
+}
