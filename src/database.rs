@@ -183,7 +183,7 @@ impl Subscription {
             if self.ended {
                 return None;
             }
-            let event = self.query.rows.recv_blocking();
+            let event = self.query.rows.blocking_recv();
             if let Some(item) = self.item(event) {
                 return item;
             }
@@ -194,7 +194,7 @@ impl Subscription {
     fn item(&mut self, event: Option<ClientEvent>) -> Option<Option<Result<RecordBatch>>> {
         match event {
             Some(ClientEvent::Rows(rows)) if rows.is_empty() => None,
-            Some(ClientEvent::Rows(rows)) => Some(Some(rows.to_batch())),
+            Some(ClientEvent::Rows(rows)) => Some(Some(rows.to_batch(&self.schema))),
             Some(ClientEvent::End(EndReason::Failed(why))) => {
                 self.ended = true;
                 Some(Some(Err(Error::new(millpond_types::ErrorKind::Conflict, why))))

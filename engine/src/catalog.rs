@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millpond_sql::analyse::resolve_type_with;
 use millpond_sql::plan::{FormatSpec, KeyWindow, Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::ports::TopicLog;
 use millpond_types::{Column, ColumnRole, Error, Offset, Result, Schema, SqlType, TopicId, TopicPartition};
@@ -146,7 +147,7 @@ pub fn module_prefix() -> Vec<u8> {
 
 fn parse_type(text: &str) -> Option<SqlType> {
     let syntax = millpond_sql::parse_type(text).ok()?;
-    millpond_sql::resolve_type(&syntax, &|_| None).ok()
+    resolve_type_with(&syntax, &|_| None).ok()
 }
 
 fn format_to_json(format: &FormatSpec) -> Json {

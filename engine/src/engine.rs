@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millpond_sql::plan::QueryPlan;
 use millpond_sql::syntax::Parsed;
@@ -21,8 +22,8 @@ use crate::error::{Problem, StatementError};
 use crate::functions::{FunctionLibrary, FunctionSettings};
 use crate::modules::Modules;
 use crate::processing_log::ProcessingLog;
-use crate::query::{Output, Query, QueryConfig, QuerySpec};
-use crate::runner::Runner;
+use crate::query::{Output, Query, QuerySettings, QuerySpec};
+use crate::runner::{QueryState, Runner};
 use crate::session::{Session, default_property};
 
 /// Settings of an engine. All have a default that suits one process on one machine.
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     /// Partitions and replicas as declared, where storage has only one partition (`stepped`).
     pub(crate) declared: Mutex<BTreeMap<String, (i32, i16)>>,
     pub(crate) push: crate::push::PushQueries,
+    pub(crate) transient: AtomicU64,
     /// Why a query that is in the catalog could not be started.
     pub(crate) broken: Mutex<BTreeMap<String, String>>,
     /// Queries as they were built, when nobody else moves them (`stepped`).
@@ -95,7 +97,7 @@ impl Engine {
         let log = Arc::new(ProcessingLog::default());
         let modules = Modules::open(storage.clone(), host, library.clone())?;
         let catalog = Catalog::load(storage.as_ref())?;
-        let runner = Runner::new(storage.clone(), clock.clone(), if options.stepped { 0 } else { options.workers });
+        let runner = Runner::new(storage.clone(), if options.stepped { 0 } else { options.workers });
         let engine = Self(Arc::new(Inner {
             storage,
             clock,
@@ -107,6 +109,7 @@ impl Engine {
             change: Mutex::new(()),
             declared: Mutex::new(BTreeMap::new()),
             push: crate::push::PushQueries::new(options.push_queries_max),
+            transient: AtomicU64::new(0),
             broken: Mutex::new(BTreeMap::new()),
             stepped: Mutex::new(BTreeMap::new()),
             options,
@@ -250,8 +253,82 @@ impl Engine {
         self.0.storage.topic(name).ok_or_else(|| Error::not_found(format!("topic \"{name}\" does not exist")))
     }
 
-    pub(crate) fn query_config(&self, session: &Session) -> QueryConfig {
-        QueryConfig::from_properties(&|name| self.property(session, name))
+    pub(crate) fn query_settings(&self, session: &Session) -> QuerySettings {
+        QuerySettings::from_properties(&|name| self.property(session, name))
+    }
+
+    pub(crate) fn build_query(&self, spec: QuerySpec) -> Result<Query> {
+        let inner = &self.0;
+        Query::new(spec, inner.storage.clone(), inner.library.clone(), inner.clock.clone(), inner.log.clone())
+    }
+
+    /// Lets a query move: by itself, or when it is told to (`stepped`).
+    pub(crate) fn hand_over(&self, query: Query, paused: bool) -> Result<()> {
+        if self.0.options.stepped {
+            self.0.stepped.lock().insert(query.id().to_string(), query);
+            return Ok(());
+        }
+        self.0.runner.start(query, paused)
+    }
+
+    /// Stops a query at the end of its step; it has no part in anything when this returns. Blocks for that long.
+    pub(crate) fn stop_query(&self, id: &str) {
+        self.0.runner.stop(id);
+        self.0.stepped.lock().remove(id);
+        self.0.broken.lock().remove(id);
+    }
+
+    pub(crate) fn pause_query(&self, id: &str, paused: bool) {
+        if paused { self.0.runner.pause(id) } else { self.0.runner.resume(id) }
+    }
+
+    /// State of a persistent query, and why where it is not simply running.
+    pub fn query_state(&self, id: &str) -> (String, Option<String>) {
+        if let Some(why) = self.0.broken.lock().get(id) {
+            return ("ERROR".into(), Some(why.clone()));
+        }
+        match self.0.runner.state(id) {
+            Some(QueryState::Running) | None => ("RUNNING".into(), None),
+            Some(QueryState::Paused) => ("PAUSED".into(), None),
+            Some(QueryState::Stalled(why)) => ("STALLED".into(), Some(why)),
+            Some(QueryState::Error(why, place)) if place.is_empty() => ("ERROR".into(), Some(why)),
+            Some(QueryState::Error(why, place)) => ("ERROR".into(), Some(format!("{why} ({place})"))),
+            Some(QueryState::Ended) => ("TERMINATED".into(), None),
+        }
+    }
+
+    /// Counters of a query since it was started, by name.
+    pub fn query_metrics(&self, id: &str) -> Vec<(&'static str, u64)> {
+        self.0.runner.metrics(id)
+    }
+
+    /// Ends a push query. False where there is none of this id.
+    pub fn close_push(&self, id: &str) -> bool {
+        self.0.push.close(id)
+    }
+
+    /// Queries that use a WebAssembly module, by id.
+    pub fn module_users(&self, digest: &str) -> Vec<String> {
+        let catalog = self.catalog();
+        let uses = |q: &&Arc<QueryEntry>| q.modules.iter().any(|(_, d)| d == digest);
+        catalog.queries.values().filter(uses).map(|q| q.id.clone()).collect()
+    }
+
+    /// Takes a WebAssembly module in; its exports are SQL functions when this returns. Blocks while it compiles.
+    pub fn put_module(&self, name: &str, upload: &[u8]) -> Result<millpond_udfs::Put> {
+        self.0.modules.put(name, upload, &|digest| self.module_users(digest))
+    }
+
+    /// Removes a module that no query uses.
+    pub fn delete_module(&self, name: &str) -> Result<()> {
+        // No query may come to use it meanwhile.
+        let _guard = self.0.change.lock();
+        self.0.modules.delete(name, &|digest| self.module_users(digest)).map(|_| ())
+    }
+
+    /// A number for the id of a push query.
+    pub(crate) fn next_transient(&self) -> u64 {
+        self.0.transient.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Plans a query of the catalog again and hands it to the runner.
@@ -279,19 +356,16 @@ impl Engine {
     ) -> Result<()> {
         let spec = QuerySpec {
             id: entry.id.clone(),
-            plan: Arc::new(plan),
+            plan,
             output,
-            config: self.query_config(session),
+            settings: self.query_settings(session),
+            start: Vec::new(),
             backlog: entry.backlog.clone(),
-            log: self.0.log.clone(),
+            transient: false,
         };
-        let query = Query::new(spec, self.0.storage.clone(), self.0.library.clone(), self.0.clock.clone())?;
+        let query = self.build_query(spec)?;
+        self.hand_over(query, entry.paused)?;
         info!(query_id = entry.id, "query started");
-        if self.0.options.stepped {
-            self.0.stepped.lock().insert(entry.id.clone(), query);
-        } else {
-            self.0.runner.start(query, entry.paused)?;
-        }
         Ok(())
     }
 
@@ -302,7 +376,7 @@ impl Engine {
         };
         let result = query.drain();
         self.0.stepped.lock().insert(id.to_string(), query);
-        result
+        result.map(|_| ())
     }
 
     /// Forgets a persistent query: stops it, then drops its cursors, state and entry in one commit, together with `step`.
@@ -314,11 +388,9 @@ impl Engine {
         change: impl FnOnce(&mut Catalog),
     ) -> Result<u64> {
         for id in ids {
-            self.0.runner.stop(id);
-            self.0.stepped.lock().remove(id);
-            self.0.broken.lock().remove(id);
+            self.stop_query(id);
             step.drop_cursors.push(id.clone());
-            step.drop_state.push(crate::state::query_range(id));
+            step.drop_state.extend(crate::state::key::ranges_of_query(id));
             step.catalog.push(catalog::delete_query(id));
         }
         let (sequence, _) = self.commit(step, |catalog| {

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::engine::Engine;
 use crate::error::{Problem, StatementError};
 use crate::pull::{self, PullResult};
-use crate::query::{ClientReceiver, Output, Query, QuerySpec, client_channel};
+use crate::query::{ClientReceiver, Output, QuerySpec, client_channel};
 use crate::session::Session;
 
 /// What a row-giving statement turned out to be.
@@ -58,7 +58,7 @@ impl PushQueries {
         match removed {
             Some((id, open)) => {
                 if let Some(inner) = open.engine.upgrade() {
-                    inner.runner.stop(&id);
+                    Engine(inner).stop_query(&id);
                 }
                 true
             }
@@ -165,7 +165,6 @@ impl Engine {
             id: id.clone(),
             plan,
             output: Output::Client(sender),
-            materialise: false,
             settings: self.query_settings(session),
             start: starts.iter().map(|(at, start, _)| (*at, *start)).collect(),
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
@@ -174,7 +173,7 @@ impl Engine {
         let query = self.build_query(spec)?;
         self.0.push.add(&id, text, self)?;
         let handle = PushQuery { id, schema, relation, rows, engine: self.clone() };
-        self.hand_over(query)?;
+        self.hand_over(query, false)?;
         Ok(handle)
     }
 

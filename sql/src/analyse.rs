@@ -31,7 +31,7 @@ use crate::syntax::{Emit, Statement};
 use query::{Purpose, QueryAnalysis};
 
 pub use source::alter_columns;
-pub use types::resolve_type;
+pub use types::{resolve_type, resolve_type_with};
 
 /// What a statement means. For the statements that `Analysed` lists; all others are answered from their syntax.
 /// `text` is the statement's own text, which becomes part of what it creates.

@@ -11,7 +11,7 @@ use millpond_types::{Schema, SqlType, Value};
 
 mod describe;
 
-pub use describe::{describe, describe_pull};
+pub use describe::{describe, describe_expr, describe_pull};
 
 use crate::diagnostic::Diagnostic;
 use crate::expr::{FunctionCall, TypedExpr};

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use millpond_engine::serdes;
 use millpond_formats::json::{Comments, Json};
 use millpond_formats::{Encoded, Side, value_from_json, value_to_json, windowed};
+use millpond_sql::analyse::resolve_type_with;
 use millpond_sql::plan::{FormatSpec, SourceInfo, WindowKind};
 use millpond_sql::syntax::Statement;
 use millpond_udfs::{Host, HostOptions};
@@ -447,7 +448,7 @@ fn compare_schema(engine: &Engine, name: &str, expected: &str, source: &SourceIn
         .map(|c| {
             use millpond_sql::syntax::ColumnRole as Syntax;
             use millpond_types::ColumnRole;
-            let ty = millpond_sql::resolve_type(&c.ty, &|n| catalog.types.get(n).cloned()).map_err(|e| e.to_string())?;
+            let ty = resolve_type_with(&c.ty, &|n| catalog.types.get(n).cloned()).map_err(|e| e.to_string())?;
             let role = match &c.role.node {
                 Syntax::Value => ColumnRole::Value,
                 Syntax::Key | Syntax::PrimaryKey => ColumnRole::Key,

@@ -83,7 +83,7 @@ pub(super) fn pause(engine: &Engine, target: &QueryTarget, paused: bool) -> Resu
         }
     })?;
     for id in ids {
-        if paused { engine.0.runner.pause(&id) } else { engine.0.runner.resume(&id) }
+        engine.pause_query(&id, paused);
     }
     Ok(if paused {
         status("pause", target, "Query paused.", sequence)

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millpond_sql::analyse::resolve_type;
+use millpond_sql::analyse::{alter_columns, resolve_type};
 use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
-use millpond_sql::syntax::{AlterSource, Ident, Parsed, SourceKind, TypeName};
+use millpond_sql::syntax::{AlterSource, Ident, Parsed, TypeName};
 use millpond_types::ports::{Cursor, Step, TopicSpec};
 use millpond_types::{Column, Error, SqlType};
 
@@ -28,14 +28,14 @@ pub(super) fn create(
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     match analysed {
-        Analysed::CreateSource { source, create_topic, or_replace, if_not_exists } => {
-            if let Some(done) = existing(engine, &source, or_replace, if_not_exists)? {
+        Analysed::CreateSource { source, create_topic, if_not_exists, .. } => {
+            if let Some(done) = existing(engine, &source, if_not_exists) {
                 return Ok(done);
             }
             create_source(engine, source, create_topic, parsed, session)
         }
-        Analysed::CreateAs { query, sink, or_replace, if_not_exists } => {
-            if let Some(done) = existing(engine, &sink.source, or_replace, if_not_exists)? {
+        Analysed::CreateAs { query, sink, if_not_exists, .. } => {
+            if let Some(done) = existing(engine, &sink.source, if_not_exists) {
                 return Ok(done);
             }
             create_as(engine, query, sink, parsed, session, warnings)
@@ -65,58 +65,15 @@ fn created(source: &SourceInfo, message: String, query_id: Option<String>, seque
     })
 }
 
-/// What to do about a source of the same name: nothing (`None`), be done with it, or refuse.
-fn existing(
-    engine: &Engine,
-    source: &SourceInfo,
-    or_replace: bool,
-    if_not_exists: bool,
-) -> Result<Option<Entity>, Problem> {
+/// IF NOT EXISTS of something that exists: done, with a warning. Whether it may be replaced was checked with the statement.
+fn existing(engine: &Engine, source: &SourceInfo, if_not_exists: bool) -> Option<Entity> {
     let catalog = engine.catalog();
-    let Some(old) = catalog.sources.get(&source.name) else { return Ok(None) };
+    let old = catalog.sources.get(&source.name).filter(|_| if_not_exists)?;
     let (name, kind) = (&source.name, kind_of(old.relation));
-    if if_not_exists {
-        return Ok(Some(Entity::Warning(format!(
-            "Cannot add {} `{name}`: A {kind} with the same name already exists.",
-            kind_of(source.relation)
-        ))));
-    }
-    let refuse = |why: String| Err(Problem::from(Diagnostic::new(Code::Conflict, why)));
-    if !or_replace {
-        return refuse(format!("cannot add {} `{name}`: a {kind} with the same name already exists", kind_of(source.relation)));
-    }
-    if old.read_only || source.read_only {
-        return refuse(format!("cannot add {kind} `{name}`: CREATE OR REPLACE is not supported on source {kind}s"));
-    }
-    if old.relation != source.relation {
-        return refuse(format!("cannot replace {kind} `{name}` by a {}", kind_of(source.relation)));
-    }
-    let keys = |s: &SourceInfo| s.schema.keys().cloned().collect::<Vec<_>>();
-    if keys(old) != keys(source) {
-        return refuse(format!(
-            "cannot upgrade data source `{name}`: key columns must be identical; they are [{}]",
-            millpond_types::Schema::new(keys(old))
-        ));
-    }
-    let added: Vec<&Column> = source.schema.values().collect();
-    for (i, column) in old.schema.values().enumerate() {
-        if added.get(i).copied() != Some(column) {
-            return refuse(format!(
-                "cannot upgrade data source `{name}`: column `{}` {} must stay where it is; columns can only be added at the end",
-                column.name, column.ty
-            ));
-        }
-    }
-    for (what, before, after) in [
-        ("topic", &old.topic, &source.topic),
-        ("key format", &old.key_format.name, &source.key_format.name),
-        ("value format", &old.value_format.name, &source.value_format.name),
-    ] {
-        if before != after {
-            return refuse(format!("cannot upgrade data source `{name}`: the {what} must stay \"{before}\""));
-        }
-    }
-    Ok(None)
+    Some(Entity::Warning(format!(
+        "Cannot add {} `{name}`: A {kind} with the same name already exists.",
+        kind_of(source.relation)
+    )))
 }
 
 fn create_source(
@@ -314,8 +271,7 @@ fn create_as(
                     .with_hint("drop it and create it anew"),
             ));
         }
-        engine.0.runner.stop(&old.id);
-        engine.0.stepped.lock().remove(&old.id);
+        engine.stop_query(&old.id);
         QueryEntry {
             statement: parsed.text.clone(),
             sources,
@@ -420,25 +376,9 @@ pub(super) fn alter(
     let Some(old) = catalog.sources.get(name) else {
         return Err(not_found("source", name, catalog.sources.keys().cloned()));
     };
-    let relation = if alter.kind == SourceKind::Stream { Relation::Stream } else { Relation::Table };
-    let refuse = |why: String| Err(Problem::from(Diagnostic::at(Code::Conflict, alter.name.span, why)));
-    if old.relation != relation {
-        return refuse(format!("incompatible data source type is {}, but statement was ALTER {relation}", old.relation));
-    }
-    if old.read_only {
-        return refuse(format!("cannot alter {} `{name}`: ALTER operations are not supported on source {}s", kind_of(relation), kind_of(relation)));
-    }
-    if catalog.writers(name).any(|q| q.creates_sink) {
-        return refuse(format!("ALTER command is not supported for CREATE ... AS statements: `{name}` is made by a query"));
-    }
+    let relation = old.relation;
     let mut source = old.as_ref().clone();
-    for add in &alter.add {
-        let column = add.name.as_str();
-        if source.schema.get(column).is_some() {
-            return refuse(format!("cannot add column `{column}` to schema: a column with the same name already exists"));
-        }
-        source.schema.columns.push(Column::value(column, resolve(engine, &add.ty, session)?));
-    }
+    source.schema.columns.extend(alter_columns(alter, &engine.environment(&catalog, session))?);
     check_value_format(engine, &catalog, session, &source.value_format, &source)?;
     let step = Step { catalog: vec![catalog::put_source(&source)], ..Step::default() };
     let source = Arc::new(source);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millpond_sql::functions::{Function, FunctionKind, ResultType};
-use millpond_sql::plan::{Analysed, Relation, SourceInfo, describe_pull, describe_query};
+use millpond_sql::plan::{Analysed, Relation, SourceInfo, describe_pull, describe as describe_query};
 use millpond_sql::syntax::SourceKind;
 
 use super::not_found;
@@ -139,7 +139,7 @@ pub(super) fn explain_query(engine: &Engine, id: &str) -> Result<Entity, Problem
         sources: plan.sources.clone(),
         plan: describe_query(&plan),
         properties: query.properties.clone(),
-        metrics: engine.0.runner.metrics(id),
+        metrics: engine.query_metrics(id),
     })))
 }
 

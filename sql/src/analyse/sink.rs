@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millpond_types::{ColumnRole, Schema};
+use millpond_types::ColumnRole;
 
 use super::coerce::{coerce, widens};
 use super::join::plain_format;
@@ -33,7 +33,7 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
     let schema = result.schema.clone();
     let keyed = schema.keys().next().is_some();
 
-    let key_format = sink_key_format(&with, &planned, &schema, keyed, env)?;
+    let key_format = sink_key_format(&with, &planned, keyed, env)?;
     let value_name = match with.format_name(Side::Value)? {
         Some(name) => name,
         None => planned.value_format.name.clone(),
@@ -110,11 +110,11 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
     })
 }
 
-/// What the statement says, else the sources' format, else the default; JSON where none of the latter can hold the key.
+/// What the statement says, else the sources' format, else the default. A format that cannot hold the key is refused
+/// later, also where the user did not name it: only between stages is the format of a key ours to choose.
 fn sink_key_format(
     with: &With<'_>,
     planned: &PlannedQuery,
-    schema: &Schema,
     keyed: bool,
     env: &dyn Environment,
 ) -> AnalysisResult<FormatSpec> {
@@ -136,9 +136,7 @@ fn sink_key_format(
         Some(format) => format.clone(),
         None => plain_format(default_format(Side::Key, env)?),
     };
-    let columns: Vec<_> = schema.keys().map(|c| (c.name.clone(), c.ty.clone())).collect();
-    let name =
-        if env.key_format_supports(&inherited.name, &columns) { inherited.name.clone() } else { "JSON".to_owned() };
+    let name = inherited.name.clone();
     with.format(Side::Key, name, Some(&inherited))
 }
 

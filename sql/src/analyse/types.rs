@@ -24,9 +24,16 @@ const BUILT_IN: [&str; 12] = [
 
 /// The type that a type name means; custom types are expanded.
 pub fn resolve_type(ty: &TypeName, env: &dyn Environment) -> AnalysisResult<SqlType> {
+    resolve_type_with(ty, &|name| env.custom_type(name))
+}
+
+/// As `resolve_type`, where custom types come from elsewhere than an environment.
+pub fn resolve_type_with(ty: &TypeName, custom: &dyn Fn(&str) -> Option<SqlType>) -> AnalysisResult<SqlType> {
     Ok(match &ty.kind {
-        TypeNameKind::Array(item) => SqlType::array(resolve_type(item, env)?),
-        TypeNameKind::Map(key, value) => SqlType::map(resolve_type(key, env)?, resolve_type(value, env)?),
+        TypeNameKind::Array(item) => SqlType::array(resolve_type_with(item, custom)?),
+        TypeNameKind::Map(key, value) => {
+            SqlType::map(resolve_type_with(key, custom)?, resolve_type_with(value, custom)?)
+        }
         TypeNameKind::Struct(fields) => {
             let mut resolved: Vec<Field> = Vec::with_capacity(fields.len());
             for field in fields {
@@ -37,7 +44,7 @@ pub fn resolve_type(ty: &TypeName, env: &dyn Environment) -> AnalysisResult<SqlT
                         format!("duplicate field names found in STRUCT: '{}'", field.name.value),
                     ));
                 }
-                resolved.push(Field::new(field.name.value.clone(), resolve_type(&field.ty, env)?));
+                resolved.push(Field::new(field.name.value.clone(), resolve_type_with(&field.ty, custom)?));
             }
             SqlType::Struct(resolved)
         }
@@ -53,7 +60,7 @@ pub fn resolve_type(ty: &TypeName, env: &dyn Environment) -> AnalysisResult<SqlT
             "TIMESTAMP" => SqlType::Timestamp,
             "DECIMAL" => decimal(ty, parameters)?,
             _ => {
-                return env.custom_type(&name.value).ok_or_else(|| {
+                return custom(&name.value).ok_or_else(|| {
                     let diagnostic = Diagnostic::at(
                         Code::UnknownName,
                         name.span,

@@ -20,6 +20,12 @@ pub fn describe(plan: &QueryPlan) -> String {
     out
 }
 
+/// One expression over the columns of a schema.
+pub fn describe_expr(this: &TypedExpr, schema: &Schema) -> String {
+    let names: Vec<String> = schema.columns.iter().map(|c| c.name.clone()).collect();
+    expr(this, &names)
+}
+
 /// The plan of a pull query.
 pub fn describe_pull(plan: &PullPlan) -> String {
     let mut out = String::new();
