@@ -190,8 +190,9 @@ impl ScalarFunction {
                     }
                     live.begin_call(limits, ticks, context, row);
                     let called = caller.call(&mut live.store, column);
-                    if uses_wasi && let Some(text) = live.store.data_mut().take_log() {
-                        self.module.log(&text);
+                    let said = if uses_wasi { live.store.data_mut().take_log() } else { None };
+                    if let Some(text) = &said {
+                        self.module.log(text);
                     }
                     match called {
                         Ok(outcome) => {
@@ -204,7 +205,9 @@ impl ScalarFunction {
                             match failure {
                                 Failure::Host(error) => return Err(CallError { row: Some(row), error }),
                                 Failure::Late if fresh => return Err(self.at_row(Trouble::Late, row)),
-                                Failure::Guest(why) if fresh => break Err(Stop::Error(why)),
+                                Failure::Guest(why) if fresh => {
+                                    break Err(Stop::Error(with_last_words(why, said.as_deref())));
+                                }
                                 Failure::Late | Failure::Guest(_) => {}
                             }
                         }
@@ -234,6 +237,14 @@ impl ScalarFunction {
             )),
         };
         CallError { row: Some(row), error }
+    }
+}
+
+/// What a guest writes before it gives up is mostly why.
+fn with_last_words(why: String, said: Option<&str>) -> String {
+    match said.and_then(|said| said.lines().map(str::trim).find(|line| !line.is_empty())) {
+        Some(line) => format!("{why}: {line}"),
+        None => why,
     }
 }
 

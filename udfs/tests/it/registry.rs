@@ -100,11 +100,17 @@ fn uploads_outlive_a_restart_and_the_cache() {
     let options =
         HostOptions { limits: small_limits(), cache_dir: Some(dir.path().to_path_buf()), ..HostOptions::default() };
     let store = Arc::new(MemoryStore::default());
-    let words = guest("words");
+    // Several chunks of upload that compile fast: a guest with a large custom section.
+    let mut large = guest("classify");
+    large.push(0);
+    let padding = [b"\x07padding".as_slice(), &[7; 3 << 20]].concat();
+    let size = padding.len() as u32;
+    large.extend((0..4).map(|i| (size >> (7 * i)) as u8 & 0x7f | if i < 3 { 0x80 } else { 0 }));
+    large.extend(padding);
     {
         let registry = Registry::open(Host::new(options.clone()), store.clone()).unwrap();
         registry.put("plus", &add(1, "plus"), &no_built_in, &no_users).unwrap();
-        registry.put("words", &words, &no_built_in, &no_users).unwrap();
+        registry.put("large", &large, &no_built_in, &no_users).unwrap();
     }
     let code_files = || {
         let files = std::fs::read_dir(dir.path()).unwrap().flatten();
@@ -112,15 +118,15 @@ fn uploads_outlive_a_restart_and_the_cache() {
     };
     assert_eq!(code_files().len(), 2);
     let registry = Registry::open(Host::new(options.clone()), store.clone()).unwrap();
-    assert_eq!(registry.entries().iter().map(|e| e.name.clone()).collect::<Vec<_>>(), ["plus", "words"]);
+    assert_eq!(registry.entries().iter().map(|e| e.name.clone()).collect::<Vec<_>>(), ["large", "plus"]);
     assert_eq!(sum(&registry, "plus", "PLUS"), Value::BigInt(2));
     for file in code_files() {
         std::fs::remove_file(file).unwrap();
     }
     // Compiled anew from the stored bytes, which are many chunks.
     let registry = Registry::open(Host::new(options), store).unwrap();
-    let digest = registry.get("words").unwrap().report.digest.clone();
-    let slug = function(&registry.load_digest(&digest).unwrap(), "SLUG");
-    let slugs = call_in(&slug, &mut slug.instance(InstanceScope::Step), 1, &[strings(&["A b"])], 1).unwrap();
-    assert_eq!(slugs.0, [text("a-b")]);
+    let digest = registry.get("large").unwrap().report.digest.clone();
+    let section = function(&registry.load_digest(&digest).unwrap(), "URL_SECTION");
+    let answer = call_in(&section, &mut section.instance(InstanceScope::Step), 1, &[strings(&["/a/b"])], 1).unwrap();
+    assert_eq!(answer.0, [text("a")]);
 }

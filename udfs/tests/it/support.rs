@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow::array::{Array, ArrayRef};
 use millpond_types::{SqlType, Value};
 use millpond_udfs::{
-    CallContext, CallError, Callable, Host, HostOptions, Instance, InstanceScope, Limits, Module, ScalarFunction,
+    CallContext, CallError, Callable, GuestLog, Host, HostOptions, Instance, InstanceScope, Limits, Module,
+    ScalarFunction,
 };
 
 pub fn guest(name: &str) -> Vec<u8> {
@@ -27,8 +28,16 @@ pub fn small_limits() -> Limits {
     Limits { row_fuel_max: 5_000_000, ..Limits::default() }
 }
 
+/// Everything that guests of [`host`]s wrote.
+pub fn said() -> String {
+    SAID.lock().unwrap().clone()
+}
+
+static SAID: Mutex<String> = Mutex::new(String::new());
+
 pub fn host() -> Host {
-    Host::new(HostOptions { limits: small_limits(), ..HostOptions::default() })
+    let log: GuestLog = Arc::new(|_, text| SAID.lock().unwrap().push_str(text));
+    Host::new(HostOptions { limits: small_limits(), log: Some(log), ..HostOptions::default() })
 }
 
 pub fn module_on(host: &Host, bytes: &[u8]) -> Arc<Module> {
