@@ -671,7 +671,7 @@ impl RowSink<'_> {
         mut view: View<'_>,
         mut notes: Notes,
     ) -> OpResult<Attempt> {
-        let rows = if self.coalesce && rows.len() > 1 { coalesce(&rows, self.keys)? } else { rows };
+        let rows = if self.coalesce && self.keys > 0 && rows.len() > 1 { coalesce(&rows, self.keys)? } else { rows };
         let rows_out = rows.len() as u64;
         let (mut appends, mut client) = (Vec::new(), None);
         if !rows.is_empty() {
@@ -884,3 +884,6 @@ impl StateReader for TransientState {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,8 +30,8 @@ use super::{Context, Emitted, Evaluation, LineKind, More, OpResult, Operator, Pr
 use crate::aggregates;
 use crate::expr::{EvalInput, Expr};
 use crate::rows::{OldRows, OldState, Rows, defect, int64_column};
-use crate::state::cells::{Cells, put_key_i64, take_array, take_key_i64};
-use crate::state::key::{KeySpace, end_of};
+use crate::state::cells::{Cells, put_bytes, put_key_i64, take_array, take_bytes, take_key_i64};
+use crate::state::key::KeySpace;
 use crate::state::row::RowsBuilder;
 use crate::state::view::Wants;
 
@@ -159,20 +159,28 @@ impl Operator for Aggregate {
     }
 
     fn resume(&self, resume: &[u8], pos: u32, cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
-        let mut bytes = resume;
-        let partition = PartitionId::from_be_bytes(take_array(&mut bytes)?);
-        let until = take_key_i64(&mut bytes)?;
+        let mut closings = resume;
         let mut program = Program::default();
         let mut emission = Emission::default();
-        match self.windowing {
-            Windowing::Time(windows) => {
-                let none = &mut BTreeMap::new();
-                self.close_windows(partition, until, pos, windows, none, &mut program, &mut emission, cx)?;
+        while !closings.is_empty() {
+            let closing = take_bytes(&mut closings)?;
+            if emission.more.is_some() {
+                emission.leave(pos, closing);
+                continue;
             }
-            Windowing::Session { .. } => {
-                self.resume_sessions(partition, bytes, until, pos, &mut program, &mut emission, cx)?;
+            let mut bytes = closing;
+            let partition = PartitionId::from_be_bytes(take_array(&mut bytes)?);
+            let until = take_key_i64(&mut bytes)?;
+            match self.windowing {
+                Windowing::Time(windows) => {
+                    let none = &mut BTreeMap::new();
+                    self.close_windows(partition, until, pos, windows, none, &mut program, &mut emission, cx)?;
+                }
+                Windowing::Session { .. } => {
+                    self.resume_sessions(partition, bytes, until, pos, &mut program, &mut emission, cx)?;
+                }
+                Windowing::None => {}
             }
-            Windowing::None => {}
         }
         let args: Vec<Vec<ArrayRef>> = self.no_args();
         let outcome = program.run(&self.calls, &args, self.old, &|_| pos, cx)?;
@@ -194,6 +202,19 @@ enum Groups<'a> {
 struct Emission {
     groups: Option<RowsBuilder>,
     more: Option<More>,
+}
+
+impl Emission {
+    /// Whether a row belongs to a later input row than the one that is half done.
+    fn stops_before(&self, pos: u32) -> bool {
+        self.more.as_ref().is_some_and(|m| m.pos != pos)
+    }
+
+    /// Leaves a closing for the next step.
+    fn leave(&mut self, pos: u32, closing: &[u8]) {
+        let more = self.more.get_or_insert_with(|| More { pos, resume: Vec::new() });
+        put_bytes(closing, &mut more.resume);
+    }
 }
 
 impl Aggregate {
@@ -343,8 +364,11 @@ impl Aggregate {
         let mut open: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
         let mut emission = Emission::default();
         let mut next = 0;
-        'rows: for row in 0..batch.rows.len() as u32 {
+        for row in 0..batch.rows.len() as u32 {
             let i = row as usize;
+            if emission.stops_before(batch.rows.pos[i]) {
+                break;
+            }
             if !batch.usable[i] {
                 continue;
             }
@@ -381,11 +405,14 @@ impl Aggregate {
                     self.forget_windows(partition, kept, &mut open, cx);
                 }
                 let pos = batch.rows.pos[i];
+                if emission.more.is_some() {
+                    let mut closing = partition.to_be_bytes().to_vec();
+                    put_key_i64(closed, &mut closing);
+                    emission.leave(pos, &closing);
+                    continue;
+                }
                 let program = &mut changes.program;
                 self.close_windows(partition, closed, pos, windows, &mut open, program, &mut emission, cx)?;
-                if emission.more.is_some() {
-                    break 'rows;
-                }
             }
         }
         // What is closed now is in nobody's way any more.
@@ -481,9 +508,9 @@ impl Aggregate {
         let mut end = to;
         for (emitted, (key, slot)) in found.into_iter().enumerate() {
             if emitted == max {
-                let mut resume = partition.to_be_bytes().to_vec();
-                put_key_i64(closed, &mut resume);
-                emission.more = Some(More { pos, resume });
+                let mut closing = partition.to_be_bytes().to_vec();
+                put_key_i64(closed, &mut closing);
+                emission.leave(pos, &closing);
                 end = key;
                 break;
             }
@@ -692,9 +719,4 @@ impl<'a> Changes<'a> {
         }
         (self.program, self.touched)
     }
-}
-
-/// Where everything of a partition ends.
-fn partition_end(space: &KeySpace, partition: PartitionId) -> Vec<u8> {
-    end_of(&space.partition_prefix(partition))
 }

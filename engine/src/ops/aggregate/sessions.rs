@@ -16,9 +16,9 @@ use millpond_types::record::put_varint;
 use millpond_types::{Error, PartitionId, Result};
 
 use super::super::times::{NO_TIME, Times};
-use super::super::{Context, Emitted, LineKind, More, OpResult};
+use super::super::{Context, Emitted, LineKind, OpResult};
 use super::program::{Event, Out, Outcome, Program};
-use super::{Aggregate, Batch, Candidates, Emission, Groups, partition_end};
+use super::{Aggregate, Batch, Candidates, Emission, Groups};
 use crate::rows::{OldState, Rows};
 use crate::state::cells::{put_bytes, put_key_i64, take_bytes, take_int, take_key_i64, take_u8};
 use crate::state::row::RowsBuilder;
@@ -61,6 +61,14 @@ impl Loaded {
     }
 }
 
+/// A closing that is left for the next step: up to an end, from an index entry on.
+fn closing(partition: PartitionId, until: i64, from: &[u8]) -> Vec<u8> {
+    let mut closing = partition.to_be_bytes().to_vec();
+    put_key_i64(until, &mut closing);
+    closing.extend_from_slice(from);
+    closing
+}
+
 impl Aggregate {
     pub(super) fn sessions(
         &self,
@@ -77,6 +85,9 @@ impl Aggregate {
         let mut emission = Emission::default();
         for row in 0..batch.rows.len() as u32 {
             let i = row as usize;
+            if emission.stops_before(batch.rows.pos[i]) {
+                break;
+            }
             if !batch.usable[i] {
                 continue;
             }
@@ -118,12 +129,15 @@ impl Aggregate {
                 let before = times.get(partition, cx.view)?[1];
                 if close > before {
                     times.get(partition, cx.view)?[1] = close;
+                    if emission.more.is_some() {
+                        let mut from = Vec::new();
+                        put_key_i64(before, &mut from);
+                        emission.leave(pos, &closing(partition, close, &from));
+                        continue;
+                    }
                     let mut from = self.ends.partition_prefix(partition);
                     put_key_i64(before, &mut from);
                     self.close_from(partition, from, close, pos, Some(&mut loaded), &mut program, &mut emission, cx)?;
-                    if emission.more.is_some() {
-                        break;
-                    }
                 }
             }
         }
@@ -225,10 +239,7 @@ impl Aggregate {
         for (emitted, (index, _)) in found.iter().enumerate() {
             let mut cells = self.ends.rest(index);
             if emitted == max {
-                let mut resume = partition.to_be_bytes().to_vec();
-                put_key_i64(until, &mut resume);
-                resume.extend_from_slice(cells);
-                emission.more = Some(More { pos, resume });
+                emission.leave(pos, &closing(partition, until, cells));
                 return Ok(());
             }
             let end = take_key_i64(&mut cells)?;
@@ -280,7 +291,6 @@ impl Aggregate {
             let from = self.ends.partition_prefix(partition);
             let mut to = from.clone();
             put_key_i64(dead, &mut to);
-            debug_assert!(to < partition_end(&self.ends, partition));
             for (index, _) in cx.view.range(&from, &to, CLEARED_MAX)? {
                 let mut cells = self.ends.rest(&index);
                 let end = take_key_i64(&mut cells)?;
