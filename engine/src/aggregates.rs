@@ -6,8 +6,14 @@
 //! Invariants: a state depends on the rows given to it and their order alone; equal states encode to equal bytes;
 //! `decode(encode(s))` behaves as `s`; `undo` of a row that was given takes its effect back.
 
+mod basic;
 mod codec;
+mod collect;
 mod distinct;
+mod extremes;
+mod offset;
+mod statistics;
+mod top;
 
 use std::sync::Arc;
 
@@ -29,6 +35,11 @@ pub enum State {
     F64(f64),
     /// Unscaled sum of DECIMALs.
     I128(i128),
+    /// Exact sum and count of AVG over whole numbers.
+    Sum {
+        sum: i128,
+        count: i64,
+    },
     /// Counts and sums of AVG, STDDEV, CORRELATION.
     Moments(Moments),
     /// MIN, MAX, LATEST ...; NULL where nothing was seen.
@@ -165,7 +176,13 @@ pub fn compile_aggregate(call: &AggregateCall, library: &FunctionLibrary) -> Res
 }
 
 pub(crate) fn register(builtin: &mut crate::functions::Builtin) {
+    basic::register(builtin);
+    collect::register(builtin);
     distinct::register_functions(builtin);
+    extremes::register(builtin);
+    offset::register(builtin);
+    statistics::register(builtin);
+    top::register(builtin);
 }
 
 /// Results by way of single values, for types without a column of their own.

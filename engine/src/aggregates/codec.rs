@@ -5,6 +5,7 @@
 //!   1 I64: i64        2 F64: bits u64     3 I128: i128      4 Moments: i64, 5 x f64 bits
 //!   5 Value: value    6 Seen: 0 | 1 value 7 Values: n, n x value
 //!   8 Counts: n, n x (value, i64)         9 Distinct: sketch                10 Bytes: the rest
+//!   11 Sum: i128, i64
 //! value := 0 NULL | 1 false | 2 true | 3 i32 | 4 i64 | 5 f64 | 6 precision scale i128 | 7 text | 8 bytes | 9 days i32
 //!   | 10 ms i32 | 11 ms i64 | 12 ARRAY n, values | 13 MAP n, (value, value) | 14 STRUCT n, (text, value)
 //! text, bytes := length u32, bytes. Numbers are little-endian.
@@ -69,6 +70,11 @@ pub fn encode_state(state: &State, out: &mut Vec<u8>) {
         State::Distinct(sketch) => {
             out.push(9);
             sketch.encode(out);
+        }
+        State::Sum { sum, count } => {
+            out.push(11);
+            out.extend_from_slice(&sum.to_le_bytes());
+            out.extend_from_slice(&count.to_le_bytes());
         }
         State::Bytes(bytes) => {
             out.push(10);
@@ -284,6 +290,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State> {
             let rest = r.0.len();
             State::Bytes(r.take(rest)?.to_vec())
         }
+        11 => State::Sum { sum: r.array().map(i128::from_le_bytes)?, count: r.i64()? },
         _ => return Err(corrupt()),
     };
     r.end()?;
