@@ -30,10 +30,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let rate = runtime.block_on(append(&storage, size))?;
             let place = TopicPartition { topic: storage.topics()[0].id, partition: 0 };
             println!(
-                "{durability:?} {} KB: open {opened:?}, idle {idle} MB, append {rate:.0} MB/s, fetch {:.0} MB/s, read {:.1} M records/s, resident {} MB",
+                "{durability:?} {} KB: open {opened:?}, idle {idle} MB, append {rate:.0} MB/s, fetch {:.0} MB/s, read {:.1} M records/s, read hot {:.1} M records/s, resident {} MB",
                 size >> 10,
                 fetch(&storage, place)?,
                 read(&storage, place)?,
+                read_hot(&storage, place)?,
                 resident_mb(),
             );
             storage.close()?;
@@ -100,6 +101,17 @@ fn read(storage: &Storage, place: TopicPartition) -> Result<f64, Box<dyn std::er
         offset = records.next_offset;
     }
     Ok(offset as f64 / 1e6 / started.elapsed().as_secs_f64())
+}
+
+/// The last 4 MB, which are in memory, again and again.
+fn read_hot(storage: &Storage, place: TopicPartition) -> Result<f64, Box<dyn std::error::Error>> {
+    let limits = ReadLimits { records_max: usize::MAX, bytes_max: 2 << 20, up_to: u64::MAX };
+    let end = storage.partition_offsets(place)?.end;
+    let (started, mut records) = (Instant::now(), 0);
+    for _ in 0..200 {
+        records += storage.read(place, end - 10_000, limits)?.views.len();
+    }
+    Ok(records as f64 / 1e6 / started.elapsed().as_secs_f64())
 }
 
 fn resident_mb() -> u64 {

@@ -129,6 +129,20 @@ impl StorageOptions {
             partition_producers_max: 10_000,
         }
     }
+
+    /// What all limits on memory add up to, without what callers hold of answers.
+    pub fn memory_bytes_max(&self) -> usize {
+        let limits = [
+            self.write_buffer_bytes,
+            self.block_cache_bytes,
+            self.tail_bytes,
+            self.produce_queue_bytes,
+            self.step_queue_bytes,
+            // The write in the making: produced batches, steps, and the batch of both.
+            self.write_bytes_max.saturating_mul(4),
+        ];
+        limits.into_iter().fold(0, usize::saturating_add)
+    }
 }
 
 /// The embedded storage; clones share it. Dropping the last one stops its threads after what is queued was written.

@@ -77,11 +77,8 @@ impl TopicLog for Storage {
             Ok(job) => job,
             Err(e) => return refused(e),
         };
-        match self.shared.step_delay_ms.load(Ordering::Relaxed) {
-            0 => {}
-            delay => std::thread::sleep(Duration::from_millis(delay)),
-        }
-        match self.shared.queue.push_step(job) {
+        let delay = Duration::from_millis(self.shared.step_delay_ms.load(Ordering::Relaxed));
+        match self.shared.queue.push_step(job, delay) {
             Ok(()) => Box::new(Queued(ticket)),
             Err(e) => refused(e),
         }

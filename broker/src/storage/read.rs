@@ -18,8 +18,10 @@ use super::shared::{Shared, family};
 use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress};
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
-/// So much is read at once at most, whatever the caller allows.
-const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// Records are read in pieces of about this, so that little is read in vain where another limit ends the read.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Keys and values that one read returns at most, whatever the caller allows.
+const READ_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub struct FetchLimits {
@@ -149,7 +151,6 @@ pub fn stored(
     from: Offset,
     bytes_max: usize,
 ) -> Result<(VecDeque<StoredBatch>, Offset)> {
-    let bytes_max = bytes_max.min(CHUNK_BYTES_MAX);
     let end = {
         let log = partition.log.lock();
         check_range(partition, &log, from)?;
@@ -179,18 +180,21 @@ pub fn open_batch(shared: &Shared, stored: &StoredBatch) -> Result<(BatchHeader,
 
 /// Records from `from` on, as views.
 pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: ReadLimits) -> Result<Records> {
+    let limits = ReadLimits { bytes_max: limits.bytes_max.min(READ_BYTES_MAX), ..limits };
     let mut records = Records { next_offset: from, ..Records::default() };
     let mut size = 0;
-    // A chunk may hold no record for the caller at all (markers), so that there can be several.
     loop {
         let from = records.next_offset;
-        let (batches, end) = match stored(shared, partition, from, limits.bytes_max.saturating_sub(size)) {
+        let chunk = limits.bytes_max.saturating_sub(size).min(CHUNK_BYTES);
+        let (batches, end) = match stored(shared, partition, from, chunk) {
             Ok(found) => found,
             Err(StorageError::OffsetOutOfRange { offset, start, end }) if offset >= start => {
                 // At or past the end there is nothing.
                 records.stable_end = end;
                 return Ok(records);
             }
+            // Deleted while this read went on: what was read is right, and the next read tells.
+            Err(StorageError::OffsetOutOfRange { .. }) if !records.views.is_empty() => return Ok(records),
             Err(e) => return Err(e),
         };
         records.stable_end = end;
@@ -206,7 +210,7 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
             }
             records.next_offset = stored.last + 1;
         }
-        if !records.views.is_empty() {
+        if records.views.len() >= limits.records_max || size >= limits.bytes_max {
             return Ok(records);
         }
     }

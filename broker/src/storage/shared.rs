@@ -276,9 +276,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Blocks while the steps queued are over their limit.
-    pub fn push_step(&self, job: StepJob) -> Result<()> {
+    /// Blocks for `delay`, and while the steps queued are over their limit.
+    pub fn push_step(&self, job: StepJob, delay: Duration) -> Result<()> {
         let mut state = self.state.lock();
+        if !delay.is_zero() {
+            self.room.wait_while_for(&mut state, |s| !s.closing, delay);
+        }
         self.room.wait_while(&mut state, |s| {
             !s.closing && s.step_bytes > 0 && s.step_bytes.saturating_add(job.bytes) > self.step_bytes_max
         });

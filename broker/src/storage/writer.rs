@@ -132,6 +132,9 @@ pub fn run(shared: &Shared) {
     struct Clear<'a>(&'a Shared);
     impl Drop for Clear<'_> {
         fn drop(&mut self) {
+            if std::thread::panicking() {
+                tracing::error!("the storage's writer ended by a panic: nothing is written until the next start");
+            }
             self.0.queue.clear();
         }
     }
