@@ -194,7 +194,7 @@ impl Subscription {
     fn item(&mut self, event: Option<ClientEvent>) -> Option<Option<Result<RecordBatch>>> {
         match event {
             Some(ClientEvent::Rows(rows)) if rows.is_empty() => None,
-            Some(ClientEvent::Rows(rows)) => Some(Some(rows.to_batch(&self.schema))),
+            Some(ClientEvent::Rows(rows)) => Some(Some(rows.to_batch(&self.schema.to_arrow()))),
             Some(ClientEvent::End(EndReason::Failed(why))) => {
                 self.ended = true;
                 Some(Some(Err(Error::new(millpond_types::ErrorKind::Conflict, why))))

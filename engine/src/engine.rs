@@ -390,7 +390,7 @@ impl Engine {
         for id in ids {
             self.stop_query(id);
             step.drop_cursors.push(id.clone());
-            step.drop_state.extend(crate::state::key::ranges_of_query(id));
+            step.drop_state.extend([crate::state::key::query_range(id)]);
             step.catalog.push(catalog::delete_query(id));
         }
         let (sequence, _) = self.commit(step, |catalog| {

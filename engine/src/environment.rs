@@ -56,7 +56,7 @@ impl Environment for CatalogEnvironment<'_> {
         };
         let fields = fields(columns);
         let check = || {
-            let format = format_of(spec, side)?;
+            let format = format_of(spec)?;
             format.check_columns(side, &fields)?;
             format.unwraps(side, &fields, spec.wrap_single, None)?;
             Ok(format)

@@ -8,8 +8,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::compute::SortOptions;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, SortOptions};
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::{DataFusionError, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
@@ -32,6 +33,7 @@ use millpond_sql::plan::{AggregateCall, JoinKind, PullPlan, SourceInfo};
 use millpond_types::ports::StateReader;
 use millpond_types::value::array_from_values;
 use millpond_types::{Error, Result, Schema, SqlType, Value};
+use parking_lot::Mutex;
 
 use crate::aggregates::{Aggregate, State, compile_aggregate};
 use crate::engine::Engine;
@@ -96,7 +98,7 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn node(&self, expr: &TypedExpr, name: &str) -> Result<Arc<dyn PhysicalExpr>> {
-        Ok(Arc::new(PhysicalNode::new(expr::compile(expr, self.library)?, name, self.now_ms, 0)))
+        Ok(PhysicalNode::new(expr::compile(expr, self.library)?, name, self.now_ms, 0))
     }
 
     fn plan(&self, plan: &PullPlan, reader: &dyn StateReader) -> Result<Arc<dyn ExecutionPlan>> {
@@ -408,7 +410,7 @@ impl AggregateUDFImpl for OwnAggregate {
             state: self.aggregate.create(),
             aggregate: self.aggregate.clone(),
             args: self.args,
-            cx: EvalContext::new(self.now_ms, 0),
+            cx: Mutex::new(EvalContext::new(self.now_ms, 0)),
         }))
     }
 
@@ -421,7 +423,7 @@ struct OwnAccumulator {
     aggregate: Arc<dyn Aggregate>,
     state: State,
     args: usize,
-    cx: EvalContext,
+    cx: Mutex<EvalContext>,
 }
 
 impl fmt::Debug for OwnAccumulator {
@@ -437,7 +439,7 @@ fn external(e: Error) -> DataFusionError {
 impl Accumulator for OwnAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> datafusion::common::Result<()> {
         let rows = values.first().map_or(0, |v| v.len());
-        let mut bound = self.aggregate.bind(&values[..self.args], &mut self.cx).map_err(external)?;
+        let mut bound = self.aggregate.bind(&values[..self.args], self.cx.get_mut()).map_err(external)?;
         for row in 0..rows {
             match bound.update(&mut self.state, row) {
                 Ok(()) => {}

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::engine::Engine;
 use crate::error::{Problem, StatementError};
 use crate::pull::{self, PullResult};
-use crate::query::{ClientReceiver, Output, QuerySpec, client_channel};
+use crate::query::{ClientEvent, ClientReceiver, EndReason, Output, QuerySpec, StepOutcome, client_channel};
 use crate::session::Session;
 
 /// What a row-giving statement turned out to be.
@@ -145,6 +145,7 @@ impl Engine {
                 match analyse(&one.statement, &one.text, &environment)? {
                     Analysed::Push(plan) => Ok(Selected::Push(self.push(plan, &one.text, session)?)),
                     Analysed::Pull(plan) => Ok(Selected::Pull(pull::run(self, &plan)?)),
+                    Analysed::PullStream(plan) => Ok(Selected::Pull(self.pull_stream(plan, session)?)),
                     _ => Err(Problem::Failed(Error::bug("a SELECT that is neither push nor pull"))),
                 }
             }
@@ -175,6 +176,57 @@ impl Engine {
         let handle = PushQuery { id, schema, relation, rows, engine: self.clone() };
         self.hand_over(query, false)?;
         Ok(handle)
+    }
+
+    /// Reads a stream from its start to where it ends now. Blocks.
+    fn pull_stream(&self, plan: QueryPlan, session: &Session) -> Result<PullResult> {
+        let mut all = session.clone();
+        all.set("auto.offset.reset", "earliest");
+        let starts = self.start_offsets(&plan, &all)?;
+        let (sender, mut rows) = client_channel(self.0.options.push_buffer_batches);
+        let schema = plan.root.schema.clone();
+        let spec = QuerySpec {
+            id: format!("pull_{:016x}", self.next_transient()),
+            plan,
+            output: Output::Client(sender),
+            settings: self.query_settings(&all),
+            start: starts.iter().map(|(at, start, _)| (*at, *start)).collect(),
+            backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+            transient: true,
+        };
+        let mut query = self.build_query(spec)?;
+        let arrow = schema.to_arrow();
+        let mut result = PullResult { schema, batches: Vec::new() };
+        let (mut count, rows_max) = (0, self.0.options.pull_rows_max);
+        loop {
+            let reached = |at: &TopicPartition, offset: Offset| {
+                starts.iter().find(|(p, ..)| p == at).is_none_or(|(_, _, end)| offset >= *end)
+            };
+            let done = query.positions().iter().all(|(at, offset)| reached(at, *offset));
+            let outcome = if done { StepOutcome::Ended } else { query.step() };
+            while let Some(event) = rows.try_recv() {
+                match event {
+                    ClientEvent::Rows(rows) if rows.is_empty() => {}
+                    ClientEvent::Rows(rows) => {
+                        count += rows.len();
+                        if count > rows_max {
+                            return Err(Error::bad_request(format!(
+                                "the stream has more than {rows_max} rows; add a LIMIT, or raise pull_rows_max"
+                            )));
+                        }
+                        result.batches.push(rows.to_batch(&arrow)?);
+                    }
+                    ClientEvent::End(EndReason::Failed(why)) => return Err(Error::bad_request(why)),
+                    ClientEvent::End(_) => return Ok(result),
+                }
+            }
+            match outcome {
+                StepOutcome::Progress { .. } | StepOutcome::Blocked => {}
+                StepOutcome::Idle | StepOutcome::Ended => return Ok(result),
+                StepOutcome::Stalled(why) => return Err(Error::retry(why)),
+                StepOutcome::Failed { why, place } => return Err(Error::bad_request(format!("{why} ({place})"))),
+            }
+        }
     }
 
     fn print(&self, print: &Print) -> Result<PrintQuery> {

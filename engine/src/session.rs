@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use millpond_sql::substitute::Variables;
+
 /// Properties (`SET`, `streamsProperties`) and variables (`DEFINE`, `sessionVariables`) of one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session {
     /// By lower-case name, without the optional `ksql.streams.` prefix.
     properties: BTreeMap<String, String>,
-    pub variables: BTreeMap<String, String>,
+    pub variables: Variables,
 }
 
 /// Properties that a session may set, with the default that LIST PROPERTIES shows.
@@ -76,7 +78,7 @@ impl Session {
 
     pub fn with_properties<K: AsRef<str>, V: Into<String>>(properties: impl IntoIterator<Item = (K, V)>) -> Self {
         let properties = properties.into_iter().map(|(k, v)| (normal(k.as_ref()), v.into())).collect();
-        Self { properties, variables: BTreeMap::new() }
+        Self { properties, variables: Variables::default() }
     }
 
     pub fn set(&mut self, name: &str, value: impl Into<String>) {

@@ -3,8 +3,8 @@
 //! Not here: the commit (`query`). Invariants: results come in the order of (`pos`, emission); what is coalesced is
 //! updates of one row of a table within a step, never a stream's rows, sessions' or EMIT FINAL.
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
-use arrow::datatypes::{Int64Type, TimestampMillisecondType};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMillisecondType};
 use datafusion::common::HashMap;
 use millpond_formats::{Encoded, Encoder, Side, windowed};
 use millpond_sql::plan::{Relation, SourceInfo, WindowKind};
@@ -264,6 +264,13 @@ impl ResultRows {
     /// Whether the row is a delete: its key columns say of what.
     pub fn is_tombstone(&self, row: usize) -> bool {
         self.tombstones.as_ref().is_some_and(|t| row < t.len() && t.value(row))
+    }
+
+    /// As a batch; the columns of a delete beyond its key are NULL.
+    pub fn to_batch(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.len));
+        RecordBatch::try_new_with_options(schema.clone(), self.columns.clone(), &options)
+            .map_err(|e| Error::bug(format!("rows for a client: {e}")))
     }
 
     /// The first `rows` rows.

@@ -79,7 +79,9 @@ fn dispatch(
         Statement::ListFunctions => describe::functions(engine),
         Statement::ListProperties => Ok(Entity::Properties(properties(engine, session))),
         Statement::ListTypes => Ok(Entity::Types(engine.catalog().types.clone())),
-        Statement::ListVariables => Ok(Entity::Variables(session.variables.clone())),
+        Statement::ListVariables => Ok(Entity::Variables(
+            session.variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        )),
         Statement::DescribeSource { name, extended } => describe::source(engine, name.as_str(), *extended),
         Statement::DescribeFunction { name } => describe::function(engine, name.as_str()),
         Statement::Set(pair) => {
@@ -93,10 +95,10 @@ fn dispatch(
             Ok(Entity::Done)
         }
         Statement::Define(define) => {
-            session.variables.insert(define.name.as_str().to_string(), define.value.node.clone());
+            session.variables.define(define.name.as_str(), define.value.node.clone());
             Ok(Entity::Done)
         }
-        Statement::Undefine { name } => match session.variables.remove(name.as_str()) {
+        Statement::Undefine { name } => match session.variables.undefine(name.as_str()) {
             Some(_) => Ok(Entity::Done),
             None => Ok(Entity::Warning(format!("there is no variable \"{}\"", name.as_str()))),
         },

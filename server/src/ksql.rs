@@ -35,8 +35,9 @@ impl StatementRequest {
     pub fn session(&self) -> Session {
         let properties = self.streams_properties.iter().flatten().map(|(k, v)| (k.clone(), text_of(v)));
         let mut session = Session::with_properties(properties);
-        session.variables =
-            self.session_variables.iter().flatten().map(|(k, v)| (k.to_uppercase(), text_of(v))).collect();
+        for (name, value) in self.session_variables.iter().flatten() {
+            session.variables.define(name, text_of(value));
+        }
         session
     }
 }

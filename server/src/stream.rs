@@ -2,6 +2,7 @@
 //!
 //! A stream ends when its query does, when the client goes away (which ends the query), or when the server stops.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -166,7 +167,8 @@ async fn send(sender: &mut mpsc::Sender<String>, text: String) -> bool {
 }
 
 async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) {
-    let id = format!("query_{}", millpond_engine::unique_id());
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let id = format!("query_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     if !send(&mut sender, form.header(&id, &result.schema, true)).await {
         return;
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millpond_sql::syntax::{AssertTopic, Literal};
+use millpond_sql::syntax::{AssertTopic, Interval, Literal};
 use millpond_types::Error;
 
 use crate::engine::Engine;
@@ -30,7 +30,8 @@ pub(super) fn topic(engine: &Engine, assert: &AssertTopic) -> Result<Entity, Pro
     let timeout = assert
         .timeout
         .as_ref()
-        .map_or(TIMEOUT_DEFAULT, |t| Duration::from_millis(t.millis().max(0) as u64))
+        .and_then(Interval::millis)
+        .map_or(TIMEOUT_DEFAULT, |ms| Duration::from_millis(ms.max(0) as u64))
         .min(TIMEOUT_MAX);
     let name = &assert.topic.node;
     let deadline = engine.0.clock.now_ms().saturating_add(timeout.as_millis() as i64);

@@ -145,7 +145,7 @@ pub(super) fn explain_query(engine: &Engine, id: &str) -> Result<Entity, Problem
 
 pub(super) fn plan_text(analysed: &Analysed) -> String {
     match analysed {
-        Analysed::CreateAs { query, .. } | Analysed::InsertInto { query, .. } | Analysed::Push(query) => {
+        Analysed::CreateAs { query, .. } | Analysed::InsertInto { query, .. } | Analysed::Push(query) | Analysed::PullStream(query) => {
             describe_query(query)
         }
         Analysed::Pull(pull) => describe_pull(pull),
