@@ -31,6 +31,7 @@ fn main() {
     println!("{:<34} {:>9}", "function", "ns/row");
     measure(&probes, "ADD_ONE", "s64 -> s64", &one(&numbers), InstanceScope::Step);
     measure(&probes, "HUGE", "s64 -> u64 (dynamic)", &one(&numbers), InstanceScope::Step);
+    measure(&probes, "ECHO", "string -> string, 33 bytes", &one(&texts), InstanceScope::Step);
     measure(&classify, "URL_SECTION", "string -> string, 33 bytes", &one(&texts), InstanceScope::Step);
     measure(&classify, "CLASSIFY_AGENT", "string -> string, 70 bytes", &[agents], InstanceScope::Step);
     measure(&probes, "JOIN_TWO", "(string, string) -> string", &[texts.clone(), texts], InstanceScope::Step);

@@ -23,6 +23,10 @@ impl Guest for Probes {
         x / 2.0
     }
 
+    fn echo(s: String) -> String {
+        s
+    }
+
     fn shout(s: String) -> String {
         s.to_uppercase()
     }
