@@ -114,6 +114,7 @@ impl Aggregation<'_> {
                 ),
             ));
         }
+        self.check_intermediate(sources, &calls)?;
         if window.is_some() {
             for name in [WINDOWSTART, WINDOWEND] {
                 let expr = super::input::bare_column(name);
@@ -238,6 +239,37 @@ impl Aggregation<'_> {
                 kafka.join(", ")
             ),
         ))
+    }
+
+    /// ksqlDB keeps aggregates in the format of the source's value and refuses those that it cannot hold; here that is
+    /// refused only on demand.
+    fn check_intermediate(&self, sources: &[FromSource], calls: &[AggregateCall]) -> AnalysisResult<()> {
+        const WITH_PARTS: [&str; 13] = [
+            "ATTR",
+            "AVG",
+            "COLLECT_LIST",
+            "COLLECT_SET",
+            "CORRELATION",
+            "COUNT_DISTINCT",
+            "EARLIEST_BY_OFFSET",
+            "HISTOGRAM",
+            "LATEST_BY_OFFSET",
+            "STDDEV_SAMP",
+            "STDDEV_SAMPLE",
+            "TOPK",
+            "TOPKDISTINCT",
+        ];
+        let quirks = self.analysis.env.property("ksql.compat.quirks").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        let delimited = sources.first().is_some_and(|s| s.info.value_format.name == "DELIMITED");
+        if quirks && delimited && calls.iter().any(|c| WITH_PARTS.contains(&c.call.name.as_str())) {
+            return Err(Diagnostic::at(
+                Code::Format,
+                self.analysis.query.select_span(),
+                "one of the functions used in the statement has an intermediate type that the value format can not \
+                 handle. Please remove the function or change the format",
+            ));
+        }
+        Ok(())
     }
 
     fn check_groups(&self) -> AnalysisResult<()> {

@@ -93,8 +93,13 @@ impl Typer<'_> {
         let arguments = self.arguments(call)?;
         let shown = call.name.value.clone();
         let (overload, mut args, ty) = self.resolve(function, &shown, arguments, span)?;
-        let columns = args.len().saturating_sub(overload.init_params);
-        let mut init = Vec::with_capacity(overload.init_params);
+        let fixed = overload.params.len().saturating_sub(overload.init_params);
+        let columns = match overload.variadic {
+            // The variadic one is among the literals.
+            Some(at) if at >= fixed => fixed,
+            _ => args.len().saturating_sub(overload.init_params),
+        };
+        let mut init = Vec::with_capacity(args.len().saturating_sub(columns));
         for (i, arg) in args.split_off(columns).into_iter().enumerate() {
             match arg.kind {
                 ExprKind::Literal(value) => init.push(value),

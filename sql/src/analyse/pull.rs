@@ -234,14 +234,15 @@ impl Puller<'_> {
         })
     }
 
-    /// Keys of a plain table stay keys.
+    /// Keys of a single table stay keys, and its window's bounds are part of them.
     fn role(&self, typed: &TypedExpr, grouped: bool) -> ColumnRole {
-        match (&typed.kind, self.sources) {
-            (ExprKind::Column(i), [only]) if !grouped => match only.info.schema.columns.get(*i) {
-                Some(column) if column.is_key() => ColumnRole::Key,
-                _ => ColumnRole::Value,
-            },
-            _ => ColumnRole::Value,
+        let (ExprKind::Column(i), [only]) = (&typed.kind, self.sources) else { return ColumnRole::Value };
+        let declared = &only.info.schema.columns;
+        match declared.get(*i) {
+            _ if grouped => ColumnRole::Value,
+            Some(column) => column.role.clone(),
+            None if only.info.window.is_some() && *i < declared.len() + 2 => ColumnRole::Key,
+            None => ColumnRole::Value,
         }
     }
 

@@ -98,6 +98,11 @@ impl<'a> QueryAnalysis<'a> {
         for expr in items.iter().map(|i| &i.expr).chain(&having) {
             has_aggregates |= !calls::of_kind(expr, FunctionKind::Aggregate, catalog).is_empty();
         }
+        let mut group_by = group_by;
+        if has_aggregates && group_by.is_empty() && !self.purpose.is_persistent() {
+            // All rows are one group.
+            group_by.push(Expr::new(syntax::ExprKind::Literal(Literal::Integer(1)), query.select_span()));
+        }
         let aggregation =
             Aggregation { analysis: self, items: &items, having: having.as_ref(), group_by: &group_by, single };
         let node = if !group_by.is_empty() || has_aggregates {
@@ -397,7 +402,9 @@ impl<'a> QueryAnalysis<'a> {
                     several => return Err(self.key_twice(&input, column, several, items, single)),
                 }
             }
-            if !missing.is_empty() {
+            let drops_keys = input.relation() == Relation::Stream
+                && self.env.property("ksql.new.query.planner.enabled").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+            if !missing.is_empty() && !drops_keys {
                 return Err(self.key_missing(&input, &missing, key, single));
             }
         }
@@ -518,6 +525,7 @@ impl<'a> QueryAnalysis<'a> {
         let all: Vec<String> = if joined {
             input.keys.iter().flat_map(|k| k.viable().map(|e| shown(e, false))).collect()
         } else {
+            let single = single && key == KeyWord::Source;
             input.keys.iter().filter_map(|k| k.equal.first()).map(|e| shown(e, single)).collect()
         };
         let what = match (key, joined) {
@@ -650,7 +658,14 @@ pub(super) fn expand_items(
             }
         }
         for source in sources.iter().filter(|s| only.is_none_or(|o| o.alias == s.alias)) {
-            for column in source.star(transient || join) {
+            let columns = if join && !partition_by.is_empty() {
+                // As ksqlDB has it: joined rows that are partitioned anew show their pseudo columns, keys go last.
+                let (keys, rest): (Vec<&Column>, Vec<&Column>) = source.columns.iter().partition(|c| c.is_key());
+                rest.into_iter().chain(keys).collect()
+            } else {
+                source.star(transient || join)
+            };
+            for column in columns {
                 let expr = column_expr(&source.alias, &column.name);
                 if exprs.iter().any(|(_, e)| *e == expr) {
                     continue;

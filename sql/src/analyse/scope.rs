@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use millpond_types::{Column, ColumnRole, SqlType};
+use millpond_types::{Column, SqlType};
 
 use crate::diagnostic::{Code, Diagnostic, suggest};
 use crate::functions::{FunctionCatalog, ParamType};
@@ -67,7 +67,7 @@ impl FromSource {
     pub fn star(&self, window_bounds: bool) -> Vec<&Column> {
         let keys = self.columns.iter().filter(|c| c.is_key());
         let bounds = self.columns.iter().filter(|c| window_bounds && is_window_bound(&c.name));
-        let rest = self.columns.iter().filter(|c| !c.is_key() && c.role != ColumnRole::Pseudo);
+        let rest = self.info.schema.columns.iter().filter(|c| !c.is_key());
         keys.chain(bounds).chain(rest).collect()
     }
 }

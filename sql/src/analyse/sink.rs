@@ -12,7 +12,9 @@ use super::source::{
     check_formats, check_replaceable, check_upgrade, default_format, relation, timestamp, topic_configs_of,
 };
 use crate::diagnostic::{Code, Diagnostic};
-use crate::plan::{Analysed, AnalysisResult, Environment, FormatSpec, NodeKind, Relation, Side, Sink, SourceInfo};
+use crate::plan::{
+    Analysed, AnalysisResult, Environment, FormatError, FormatSpec, NodeKind, Relation, Side, Sink, SourceInfo,
+};
 use crate::syntax::{self, Literal, SourceKind};
 
 pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environment) -> AnalysisResult<Analysed> {
@@ -121,6 +123,10 @@ fn sink_key_format(
     let named = with.format_name(Side::Key)?;
     if !keyed {
         if let Some(name) = named.filter(|n| n != "NONE" && with.has("KEY_FORMAT")) {
+            let unknown = env.check_format(&plain_format(name.clone()), Side::Key, &[]);
+            if let Err(FormatError::Invalid(why)) = unknown {
+                return Err(Diagnostic::at(Code::Format, with.format_span(Side::Key), why));
+            }
             return Err(Diagnostic::at(
                 Code::Key,
                 with.format_span(Side::Key),

@@ -399,6 +399,8 @@ fn columns(defs: &[ColumnDef], relation: Relation, env: &dyn Environment) -> Ana
         };
         columns.push(Column::new(name.clone(), ty, role));
     }
+    // Keys come first wherever they were written; the others stay in order.
+    columns.sort_by_key(|c| !c.is_key());
     Ok(Schema::new(columns))
 }
 
@@ -486,7 +488,11 @@ pub(super) fn check_format(
         Side::Value => "value",
     };
     env.check_format(format, side, columns).map_err(|error| match error {
-        FormatError::Invalid(why) if why.starts_with("Unknown format") => Diagnostic::at(Code::Format, span, why),
+        FormatError::Invalid(why)
+            if ["Unknown format", "Key format", "Value format"].iter().any(|w| why.starts_with(w)) =>
+        {
+            Diagnostic::at(Code::Format, span, why)
+        }
         FormatError::Invalid(why) => {
             Diagnostic::at(Code::Format, span, format!("{what} format does not support schema: {why}"))
         }

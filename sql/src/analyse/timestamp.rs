@@ -26,9 +26,13 @@ pub(super) fn parse_partial_timestamp(text: &str) -> Result<i64, String> {
     }
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
     let mut parts = clock.split(':').filter(|p| !clock.is_empty() || !p.is_empty());
-    let hour = optional(parts.next(), 2, 0, 23, 0).ok_or_else(wrong)?;
+    // 24:00 is the end of the day.
+    let hour = optional(parts.next(), 2, 0, 24, 0).ok_or_else(wrong)?;
     let minute = optional(parts.next(), 2, 0, 59, 0).ok_or_else(wrong)?;
     let second = optional(parts.next(), 2, 0, 59, 0).ok_or_else(wrong)?;
+    if hour == 24 && (minute, second) != (0, 0) {
+        return Err(wrong());
+    }
     if parts.next().is_some() || fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return Err(wrong());
     }

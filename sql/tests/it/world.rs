@@ -18,9 +18,11 @@ pub struct World {
     pub sources: BTreeMap<String, Arc<SourceInfo>>,
     pub types: BTreeMap<String, SqlType>,
     pub topics: BTreeMap<String, (i32, i16)>,
-    /// Topics that spring up when they are named, with four partitions.
+    /// Topics of CREATE statements are there already, with the partitions these say, else four.
     pub topics_on_demand: bool,
     pub properties: BTreeMap<String, String>,
+    /// Takes formats that need a schema registry, where columns are declared.
+    pub registry: bool,
 }
 
 impl World {
@@ -75,6 +77,13 @@ impl World {
             }
             _ => return Ok(None),
         }
+        if let (true, Statement::CreateSource(create)) = (self.topics_on_demand, &parsed.statement) {
+            let value = |name: &str| create.properties.get(name).map(|v| v.node.to_string());
+            let partitions = value("PARTITIONS").and_then(|p| p.parse().ok()).unwrap_or(4);
+            if let Some(topic) = value("KAFKA_TOPIC") {
+                self.topics.entry(topic.trim_matches('\'').to_owned()).or_insert((partitions, 1));
+            }
+        }
         let analysed = analyse(&parsed.statement, &parsed.text, self)?;
         match &analysed {
             Analysed::CreateSource { source, .. }
@@ -106,7 +115,7 @@ impl Environment for World {
     }
 
     fn topic(&self, name: &str) -> Option<(i32, i16)> {
-        self.topics.get(name).copied().or(self.topics_on_demand.then_some((4, 1)))
+        self.topics.get(name).copied()
     }
 
     fn property(&self, name: &str) -> Option<String> {
@@ -114,7 +123,9 @@ impl Environment for World {
     }
 
     fn check_format(&self, spec: &FormatSpec, side: Side, columns: &[(String, SqlType)]) -> Result<(), FormatError> {
-        if matches!(spec.name.as_str(), "AVRO" | "PROTOBUF" | "PROTOBUF_NOSR" | "JSON_SR") {
+        if !(self.registry && !columns.is_empty())
+            && matches!(spec.name.as_str(), "AVRO" | "PROTOBUF" | "PROTOBUF_NOSR" | "JSON_SR")
+        {
             return Err(FormatError::Unsupported(format!("the {} format is not supported yet", spec.name)));
         }
         objection(&spec.name, side, columns).map_or(Ok(()), |why| Err(FormatError::Invalid(why)))
