@@ -257,7 +257,7 @@ impl Refusal {
 
 impl From<StorageError> for Refusal {
     fn from(error: StorageError) -> Self {
-        Self { error: code_of(&error), message: error.to_string() }
+        Self { error: code_by_name(&error), message: error.to_string() }
     }
 }
 
@@ -292,6 +292,14 @@ pub(crate) fn code_of(error: &StorageError) -> ResponseError {
         StorageError::Unavailable(_) | StorageError::Closed | StorageError::Corrupt(_) => {
             ResponseError::KafkaStorageError
         }
+    }
+}
+
+/// Kafka's code for what storage says to a request that named the topic, which may have gone in the meantime.
+pub(crate) fn code_by_name(error: &StorageError) -> ResponseError {
+    match error {
+        StorageError::UnknownTopicId(_) => ResponseError::UnknownTopicOrPartition,
+        other => code_of(other),
     }
 }
 

@@ -85,7 +85,7 @@ groups --delete-offsets --group "$G" --topic "$T" >"$WORK/out" 2>&1; has "Succes
 groups --delete --group "$G" >"$WORK/out"; has "success" "$WORK/out"
 tool org.apache.kafka.tools.GetOffsetShell --bootstrap-server "$B" --topic "$T" >"$WORK/out"
 [ "$(awk -F: '{ n += $3 } END { print n }' "$WORK/out")" = 300 ] || die "get-offsets"
-tool org.apache.kafka.tools.LogDirsCommand --bootstrap-server "$B" --describe --topic-list "$T" >"$WORK/out"; has "\"topic\":\"$T\"" "$WORK/out"
+tool org.apache.kafka.tools.LogDirsCommand --bootstrap-server "$B" --describe --topic-list "$T" >"$WORK/out"; has "\"partition\":\"$T-0\"" "$WORK/out"
 tool kafka.admin.ConfigCommand --bootstrap-server "$B" --alter --entity-type topics --entity-name "$T" --add-config max.message.bytes=5000 >"$WORK/out"
 tool kafka.admin.ConfigCommand --bootstrap-server "$B" --describe --entity-type topics --entity-name "$T" >"$WORK/out"; has "max.message.bytes=5000" "$WORK/out"
 topics --delete --topic "$T" >"$WORK/out"

@@ -132,7 +132,7 @@ fn read_with(
                     Err(ResponseError::UnsupportedCompressionType.code())
                 }
                 Ok(Some(data)) => Ok(data),
-                Err(error) => Err(super::code_of(&error).code()),
+                Err(error) => Err(super::code_by_name(&error).code()),
             },
         };
         round.parts.push(match result {

@@ -229,10 +229,10 @@ impl Machine {
 
     /// Forgets a group, unless somebody has joined since.
     pub fn delete(&mut self, group: &str) {
-        if self.groups.get(group).is_some_and(|g| g.state == State::Empty) {
-            if let Some(at) = self.groups.remove(group).and_then(|g| g.scheduled) {
-                self.timers.remove(&(at, group.to_owned()));
-            }
+        if self.groups.get(group).is_some_and(|g| g.state == State::Empty)
+            && let Some(at) = self.groups.remove(group).and_then(|g| g.scheduled)
+        {
+            self.timers.remove(&(at, group.to_owned()));
         }
     }
 

@@ -150,7 +150,8 @@ impl Connection {
         let busy = self.starting.is_some() || !self.awaited.is_empty();
         if self.read_end {
             let waits = self.starting.as_ref().is_some_and(|(key, ..)| api::waits(*key));
-            if waits || (!busy && !(ready && self.permit.is_none())) {
+            let more = busy || (ready && self.permit.is_none());
+            if waits || !more {
                 return Err(End::Quiet);
             }
         }

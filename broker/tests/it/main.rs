@@ -1,4 +1,4 @@
-//! The embedded storage as its callers see it.
+//! The embedded storage as its callers see it, and the protocol server over real sockets.
 #![allow(clippy::disallowed_methods, reason = "how long something takes is what is told here")]
 
 mod crash;
@@ -6,3 +6,4 @@ mod directory;
 mod fixture;
 mod model;
 mod storage;
+mod wire;

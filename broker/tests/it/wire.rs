@@ -1,0 +1,6 @@
+//! The protocol server over real sockets.
+
+mod abuse;
+mod answers;
+mod client;
+mod groups;

@@ -1,0 +1,138 @@
+//! A server in this process and a client that speaks to it frame by frame.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use millpond_broker::metrics::Metrics;
+use millpond_broker::server::{self, Hooks, ServerHandle, ServerSettings};
+use millpond_broker::storage::Storage;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use crate::fixture::Fixture;
+
+pub struct Server {
+    pub fixture: Fixture,
+    pub address: SocketAddr,
+    pub metrics: Arc<Metrics>,
+    runtime: Runtime,
+    running: Option<(ServerHandle, oneshot::Sender<()>)>,
+}
+
+impl Server {
+    pub fn new() -> Self {
+        Self::with(Fixture::new(), |_, _| {})
+    }
+
+    pub fn with(fixture: Fixture, change: impl FnOnce(&mut ServerSettings, &mut Hooks)) -> Self {
+        let (mut settings, mut hooks) = (ServerSettings::default(), Hooks::default());
+        change(&mut settings, &mut hooks);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let storage = fixture.storage.clone();
+        let handle = runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let shutdown = async move {
+                let _dropped = stopped.await;
+            };
+            server::serve(listener, storage, settings, hooks, shutdown).await.unwrap()
+        });
+        let (address, metrics) = (handle.local_addr(), handle.metrics());
+        Self { fixture, address, metrics, runtime, running: Some((handle, stop)) }
+    }
+
+    pub fn storage(&self) -> &Storage {
+        &self.fixture.storage
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Shuts down, which must not take long, and gives back the storage.
+    pub fn stop(mut self) -> Fixture {
+        let (handle, stop) = self.running.take().unwrap();
+        let _running = stop.send(());
+        self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), handle.join()).await.unwrap() });
+        self.fixture
+    }
+}
+
+pub struct Client {
+    pub stream: TcpStream,
+    next: i32,
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, next: 0 }
+    }
+
+    pub fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
+        self.next += 1;
+        self.stream.write_all(&frame(self.next, version, request)).unwrap();
+        self.next
+    }
+
+    /// The next response frame; `None` when the server has closed the connection.
+    pub fn receive(&mut self) -> Option<Bytes> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).ok()?;
+        let mut body = vec![0; i32::from_be_bytes(length).try_into().unwrap()];
+        self.stream.read_exact(&mut body).unwrap();
+        Some(body.into())
+    }
+
+    pub fn response<R: Request>(&mut self, version: i16, correlation: i32) -> R::Response {
+        let frame = self.receive().unwrap_or_else(|| panic!("api {} v{version}: closed", R::KEY));
+        read::<R>(frame, version, correlation)
+    }
+
+    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+        let correlation = self.send(version, request);
+        self.response::<R>(version, correlation)
+    }
+
+    /// Whether the server has closed the connection.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 1]), Ok(0)) || {
+            let error = self.stream.take_error().ok().flatten();
+            error.is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+        }
+    }
+}
+
+/// A request as it goes over the wire, its length first.
+pub fn frame<R: Request>(correlation: i32, version: i16, request: &R) -> Vec<u8> {
+    let key = ApiKey::try_from(R::KEY).unwrap();
+    let mut out = BytesMut::new();
+    out.put_i32(0);
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation)
+        .with_client_id(Some(StrBytes::from_static_str("test")));
+    header.encode(&mut out, key.request_header_version(version)).unwrap();
+    request.encode(&mut out, version).unwrap();
+    let length = (out.len() - 4) as i32;
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    out.to_vec()
+}
+
+/// Reads a response to its last byte.
+pub fn read<R: Request>(mut frame: Bytes, version: i16, correlation: i32) -> R::Response {
+    let header = ResponseHeader::decode(&mut frame, <R::Response as HeaderVersion>::header_version(version)).unwrap();
+    assert_eq!(header.correlation_id, correlation);
+    let response = R::Response::decode(&mut frame, version).unwrap();
+    assert!(frame.is_empty(), "api {} v{version}: {} bytes too many", R::KEY, frame.len());
+    response
+}
