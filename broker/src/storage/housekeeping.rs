@@ -161,7 +161,7 @@ fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> (Option<Off
             break;
         }
         left = left.saturating_sub(segment.bytes);
-        freed += segment.bytes;
+        freed = u64::saturating_add(freed, segment.bytes);
         start = Some(segment.last + 1);
     }
     (start, freed)

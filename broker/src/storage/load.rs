@@ -19,6 +19,12 @@ use crate::configs::check_topic_configs;
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Fields, Kind, cf};
 
 const IDENTITY_VERSION: u8 = 1;
+/// Offsets and counters stay below this, so that nothing that is added to them overflows.
+const NUMBER_MAX: u64 = 1 << 62;
+
+fn checked_offset(offset: u64) -> Option<Offset> {
+    Offset::try_from(offset).ok().filter(|_| offset < NUMBER_MAX)
+}
 
 pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
     let mut claim = claim(&options.path)?;
@@ -53,7 +59,10 @@ fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
     let counter = |which: Counter| -> Result<u64, StorageError> {
         match db.get_cf(meta, keys::counter(which))? {
             None => Ok(0),
-            Some(value) => Fields(&value).u64().ok_or_else(|| damaged("counter", &keys::counter(which))),
+            Some(value) => {
+                let number = Fields(&value).u64().filter(|n| *n < NUMBER_MAX);
+                number.ok_or_else(|| damaged("counter", &keys::counter(which)))
+            }
         }
     };
     let epoch = counter(Counter::LeaderEpoch)? + 1;
@@ -118,8 +127,9 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
         let (key, value) = entry?;
         match key.first() {
             Some(&kind) if kind == Kind::LogStart as u8 => {
-                let (uid, start) =
-                    keys::parse_log_start(&key).zip(Fields(&value).i64()).ok_or_else(|| damaged("log start", &key))?;
+                let (uid, start) = keys::parse_log_start(&key)
+                    .zip(Fields(&value).u64().and_then(checked_offset))
+                    .ok_or_else(|| damaged("log start", &key))?;
                 logs.entry(uid).or_default().start = start;
             }
             Some(&kind) if kind == Kind::EpochStart as u8 => {
@@ -134,7 +144,7 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
     for entry in db.iterator_cf(family(db, cf::INDEX)?, IteratorMode::Start) {
         let (key, value) = entry?;
         let (uid, segment) = keys::parse_numbered(Kind::Segment, &key)
-            .and_then(|(uid, last)| Some((uid, Segment::decode(Offset::try_from(last).ok()?, &value)?)))
+            .and_then(|(uid, last)| Some((uid, Segment::decode(checked_offset(last)?, &value)?)))
             .ok_or_else(|| damaged("segment", &key))?;
         logs.entry(uid).or_default().segments.push_back(segment);
     }
@@ -153,7 +163,7 @@ fn find_end(db: &DB, uid: u64, log: &mut LogState, now_ms: i64) -> Result<(), St
     let mut at = db.raw_iterator_cf_opt(family, read);
     at.seek(keys::batch(uid, log.end));
     while let (Some(key), Some(value)) = (at.key(), at.value()) {
-        let last = keys::parse_numbered(Kind::Batch, key).and_then(|(_, last)| Offset::try_from(last).ok());
+        let last = keys::parse_numbered(Kind::Batch, key).and_then(|(_, last)| checked_offset(last));
         let header = value.get(BATCH_PREFIX_LEN..).and_then(BatchHeader::parse);
         let (last, header) = last.zip(header).ok_or_else(|| damaged("batch", key))?;
         if header.last_offset() != last {

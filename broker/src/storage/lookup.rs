@@ -157,7 +157,7 @@ fn walk(
                 let raw = raw.map_err(|e| {
                     StorageError::Corrupt(format!("the batch that ends at offset {} is damaged: {e}", stored.last))
                 })?;
-                let offset = header.base_offset + i64::from(raw.offset_delta);
+                let offset = header.base_offset.saturating_add(i64::from(raw.offset_delta));
                 if offset >= first && !record(offset, header.timestamp_of(raw.timestamp_delta)) {
                     return Ok(());
                 }

@@ -67,7 +67,7 @@ impl Segment {
         self.last = last;
         self.max_timestamp = self.max_timestamp.max(max_timestamp);
         self.appended_ms = self.appended_ms.max(appended_ms);
-        self.bytes += bytes as u64;
+        self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
     /// The time that retention counts from.
@@ -119,7 +119,7 @@ pub struct LogState {
 
 impl LogState {
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().chain(&self.open).map(|s| s.bytes).sum()
+        self.segments.iter().chain(&self.open).fold(0, |sum, s| sum.saturating_add(s.bytes))
     }
 
     /// The leader epoch that an offset was written in.

@@ -131,7 +131,7 @@ fn from_disk(
     while let (Some(key), Some(value)) = (at.key(), at.value()) {
         let damaged = || StorageError::Corrupt(format!("the stored batch {key:02x?} is damaged"));
         let last = keys::parse_numbered(Kind::Batch, key)
-            .and_then(|(_, last)| Offset::try_from(last).ok())
+            .and_then(|(_, last)| Offset::try_from(last).ok().filter(|last| *last < end))
             .ok_or_else(damaged)?;
         let sequence = keys::parse_batch_prefix(value).ok_or_else(damaged)?;
         if !budget.takes(value.len() - BATCH_PREFIX_LEN) {
@@ -238,7 +238,7 @@ fn add_batch(
         let record = record.map_err(|e| {
             StorageError::Corrupt(format!("the batch that ends at offset {} is damaged: {e}", stored.last))
         })?;
-        let offset = header.base_offset + i64::from(record.offset_delta);
+        let offset = header.base_offset.saturating_add(i64::from(record.offset_delta));
         if offset < from {
             continue;
         }

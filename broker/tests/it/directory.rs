@@ -4,7 +4,11 @@ use std::fs;
 
 use millpond_broker::storage::{OpenError, Storage, StorageOptions};
 
-use crate::fixture::{Fixture, create, options, read_all, send};
+use millpond_types::ports::{ReadLimits, StateReader, TopicLog};
+use proptest::prelude::*;
+use rocksdb::{DB, IteratorMode, Options};
+
+use crate::fixture::{Fixture, create, options, produce_with_id, read_all, send};
 
 #[test]
 fn each_wrong_directory_has_its_own_error() {
@@ -70,4 +74,69 @@ fn a_closed_storage_says_so_and_frees_its_directory() {
     assert_eq!(read_all(&again, place, 0).len(), 1);
     let closed = crate::fixture::block_on(kept.delete_topic(place.topic));
     assert_eq!(closed, Err(millpond_broker::storage::StorageError::Closed));
+}
+
+/// Every value of the database is read by us, so each may be damaged: that is an error or other contents, no panic.
+fn damage(path: &std::path::Path, places: &[(prop::sample::Index, prop::sample::Index, u8)]) {
+    let database = path.join("db");
+    let names = DB::list_cf(&Options::default(), &database).unwrap();
+    let db = DB::open_cf(&Options::default(), &database, &names).unwrap();
+    let mut entries = Vec::new();
+    for name in &names {
+        for entry in db.iterator_cf(db.cf_handle(name).unwrap(), IteratorMode::Start) {
+            let (key, value) = entry.unwrap();
+            entries.push((name, key, value.to_vec()));
+        }
+    }
+    for (which, byte, new) in places {
+        let which = which.index(entries.len());
+        let (name, key, value) = &mut entries[which];
+        let byte = byte.index(value.len() + 1);
+        match value.get_mut(byte) {
+            Some(byte) => *byte = *new,
+            None => value.truncate(value.len() / 2),
+        }
+        db.put_cf(db.cf_handle(name).unwrap(), key, value).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #[test]
+    fn damaged_values_never_panic(
+        places in proptest::collection::vec(any::<(prop::sample::Index, prop::sample::Index, u8)>(), 1..4),
+    ) {
+        let fixture = Fixture::with(|o| o.segment_bytes = 100);
+        let place = create(&fixture.storage, "t", &[("retention.ms", "1000")]);
+        for i in 0..4 {
+            send(&fixture.storage, place, &["a", "b"]);
+            produce_with_id(&fixture.storage, place, 1, i);
+        }
+        crate::fixture::block_on(fixture.storage.delete_records(place, 1)).unwrap();
+        let cursor = millpond_types::ports::Cursor { query: "q".into(), source: place, offset: 1 };
+        let step = millpond_types::ports::Step { cursors: vec![cursor], ..Default::default() };
+        crate::fixture::step(&fixture.storage, step);
+        fixture.storage.close().unwrap();
+        damage(&fixture.options.path, &places);
+        match Storage::open(fixture.options.clone()) {
+            Err(OpenError::Damaged { .. }) => {}
+            Err(other) => prop_assert!(false, "{}", other),
+            Ok(storage) => {
+                for topic in storage.all_topics() {
+                    for partition in 0..topic.partition_count() {
+                        let place = millpond_types::TopicPartition { topic: topic.id, partition };
+                        let offsets = storage.partition_offsets(place).unwrap();
+                        let limits = ReadLimits { records_max: 100, bytes_max: 1000, up_to: u64::MAX };
+                        let _ = storage.read(place, offsets.start, limits);
+                        let _ = storage.list_offset(place, millpond_broker::storage::OffsetQuery::MaxTimestamp);
+                        let _ = storage.list_offset(place, millpond_broker::storage::OffsetQuery::Timestamp(5));
+                        let batch = crate::fixture::batch(&[("v", 1_000_000)], millpond_broker::batch::Codec::None);
+                        let _ = crate::fixture::produce(&storage, place, &batch);
+                        let _ = produce_with_id(&storage, place, 1, 4);
+                    }
+                }
+                let _ = (storage.cursors("q"), storage.query_cursors(), storage.get(b"k"));
+            }
+        }
+    }
 }

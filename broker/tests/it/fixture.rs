@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millpond_broker::batch::{Codec, EncodeOptions, encode};
+use millpond_broker::batch::{BatchHeader, Codec, EncodeOptions, HEADER_LEN, encode};
 use millpond_broker::storage::{Appended, Durability, Storage, StorageError, StorageOptions};
 use millpond_types::ports::{Outcome, ReadLimits, Step, TopicInfo, TopicLog, TopicSpec};
 use millpond_types::record::RecordBuffer;
@@ -109,4 +109,27 @@ pub fn read_all(storage: &Storage, place: TopicPartition, mut from: Offset) -> V
 
 pub fn topic(storage: &Storage, name: &str) -> TopicInfo {
     storage.topic(name).unwrap()
+}
+
+/// Gives an uncompressed batch a producer.
+pub fn with_producer(batch: &Bytes, id: i64, epoch: i16, sequence: i32) -> Bytes {
+    let mut header = BatchHeader::parse(batch).unwrap();
+    (header.producer_id, header.producer_epoch, header.base_sequence) = (id, epoch, sequence);
+    let mut out = Vec::new();
+    header.put(&mut out);
+    out.extend_from_slice(&batch[HEADER_LEN..]);
+    let crc = crc32c_of(&out[21..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out.into()
+}
+
+/// The checksum bit by bit, so that the test does not trust the code it tests.
+fn crc32c_of(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+    })
+}
+
+pub fn produce_with_id(storage: &Storage, place: TopicPartition, id: i64, sequence: i32) -> Option<Appended> {
+    produce(storage, place, &with_producer(&batch(&[("p", START_MS)], Codec::None), id, 0, sequence)).ok()
 }

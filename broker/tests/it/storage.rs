@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millpond_broker::batch::{BatchHeader, Codec, HEADER_LEN};
+use millpond_broker::batch::{BatchHeader, Codec};
 use millpond_broker::storage::{Durability, FetchLimits, ListedOffset, OffsetQuery, StorageError};
 use millpond_types::ports::{Cursor, Outcome, ReadLimits, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{ErrorKind, TopicPartition};
 
-use crate::fixture::{ALL, Fixture, START_MS, batch, block_on, create, produce, read_all, send, spec, step, topic};
+use crate::fixture::{
+    ALL, Fixture, START_MS, batch, block_on, create, produce, read_all, send, spec, step, topic, with_producer,
+};
 
 const EVERYTHING: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true };
 
@@ -20,25 +22,6 @@ fn records(rows: &[(&str, &str)]) -> RecordBuffer {
         records.push(Some(key.as_bytes()), Some(value.as_bytes()), START_MS, &[]);
     }
     records
-}
-
-/// Gives an uncompressed batch a producer.
-fn with_producer(batch: &Bytes, id: i64, epoch: i16, sequence: i32) -> Bytes {
-    let mut header = BatchHeader::parse(batch).unwrap();
-    (header.producer_id, header.producer_epoch, header.base_sequence) = (id, epoch, sequence);
-    let mut out = Vec::new();
-    header.put(&mut out);
-    out.extend_from_slice(&batch[HEADER_LEN..]);
-    let crc = crc32c_of(&out[21..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
-    out.into()
-}
-
-/// The checksum bit by bit, so that the test does not trust the code it tests.
-fn crc32c_of(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
-    })
 }
 
 #[test]
