@@ -361,3 +361,714 @@ fn results_can_be_read() {
     }
     assert_eq!(rows, 1);
 }
+
+const JOINED: &str = "CREATE STREAM S (K STRING KEY, V INT) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=1);
+     CREATE STREAM R (K STRING KEY, W INT) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=1);
+     CREATE TABLE T (K STRING PRIMARY KEY, N STRING) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON', PARTITIONS=1);
+     CREATE TABLE U (K STRING PRIMARY KEY, M STRING) WITH (KAFKA_TOPIC='u', VALUE_FORMAT='JSON', PARTITIONS=1);
+     CREATE TABLE F (K STRING PRIMARY KEY, REF STRING, X INT) WITH (KAFKA_TOPIC='f', VALUE_FORMAT='JSON', PARTITIONS=1);";
+
+fn joined(statement: &str) -> String {
+    format!("{JOINED} {statement}")
+}
+
+const STREAM_AND_TABLE: &str = r#"
+    s 10 a {"V": 1}
+    t 5 a {"N": "one"}
+    s 20 a {"V": 2}
+    t 30 a {"N": "two"}
+    s 25 a {"V": 3}
+    t 40 a null
+    s 50 a {"V": 4}
+    s 60 null {"V": 5}
+    s 70 b null
+"#;
+
+#[test]
+fn a_stream_sees_the_table_as_of_its_row() {
+    check(
+        &joined("CREATE STREAM O AS SELECT S.K, V, N FROM S JOIN T ON S.K = T.K;"),
+        STREAM_AND_TABLE,
+        "O",
+        expect![[r#"
+            a {"V":2,"N":"one"} 20
+            a {"V":3,"N":"two"} 25
+            Skipped s 0/4: a row to join has no key
+            Skipped s 0/5: a row to join has no value
+        "#]],
+    );
+}
+
+#[test]
+fn a_left_join_keeps_rows_without_a_match() {
+    check(
+        &joined("CREATE STREAM O AS SELECT S.K, V, N FROM S LEFT JOIN T ON S.K = T.K;"),
+        STREAM_AND_TABLE,
+        "O",
+        expect![[r#"
+            a {"V":1,"N":null} 10
+            a {"V":2,"N":"one"} 20
+            a {"V":3,"N":"two"} 25
+            a {"V":4,"N":null} 50
+            null {"V":5,"N":null} 60
+            Skipped s 0/5: a row to join has no value
+        "#]],
+    );
+}
+
+#[test]
+fn a_stream_is_rekeyed_for_a_join() {
+    check(
+        "CREATE STREAM S (K STRING KEY, REF STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=2);
+         CREATE TABLE T (K STRING PRIMARY KEY, N STRING) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON', PARTITIONS=3);
+         CREATE STREAM O AS SELECT T.K, S.K AS SK, N FROM S JOIN T ON S.REF = T.K;",
+        r#"
+        t/1 1 x {"N": "one"}
+        t/0 1 y {"N": "two"}
+        t/2 1 z {"N": "three"}
+        s/0 10 a {"REF": "x"}
+        s/1 11 b {"REF": "y"}
+        s/0 12 c {"REF": "z"}
+        s/1 13 d {"REF": "none"}
+        "#,
+        "O",
+        expect![[r#"
+            0: x {"SK":"a","N":"one"} 10
+            0: y {"SK":"b","N":"two"} 11
+            0: z {"SK":"c","N":"three"} 12
+        "#]],
+    );
+}
+
+const TWO_STREAMS: &str = r#"
+    s 1000 a {"V": 1}
+    r 1500 a {"W": 1}
+    r 500 a {"W": 2}
+    r 3000 a {"W": 3}
+    s 2500 a {"V": 2}
+    s 2600 null {"V": 9}
+    r 2600 a null
+    s 9000 b {"V": 3}
+    r 9000 a {"W": 4}
+    s 8500 a {"V": 4}
+    r 30000 c {"W": 5}
+    s 1000 a {"V": 6}
+    s 30000 c {"V": 7}
+"#;
+
+#[test]
+fn streams_meet_within_their_window() {
+    check(
+        &joined(
+            "CREATE STREAM O AS SELECT S.K, V, W FROM S JOIN R WITHIN 1 SECOND GRACE PERIOD 2 SECONDS ON S.K = R.K;",
+        ),
+        TWO_STREAMS,
+        "O",
+        expect![[r#"
+            a {"V":1,"W":1} 1500
+            a {"V":1,"W":2} 1000
+            a {"V":2,"W":1} 2500
+            a {"V":2,"W":3} 3000
+            a {"V":4,"W":4} 9000
+            c {"V":7,"W":5} 30000
+            Skipped s 0/2: a row to join has no key
+            Skipped r 0/3: a row to join has no value
+        "#]],
+    );
+}
+
+#[test]
+fn a_left_stream_row_waits_for_its_window_to_pass() {
+    check(
+        &joined(
+            "CREATE STREAM O AS SELECT S.K, V, W FROM S LEFT JOIN R WITHIN 1 SECOND GRACE PERIOD 2 SECONDS ON S.K = R.K;",
+        ),
+        TWO_STREAMS,
+        "O",
+        expect![[r#"
+            a {"V":1,"W":1} 1500
+            a {"V":1,"W":2} 1000
+            a {"V":2,"W":1} 2500
+            a {"V":2,"W":3} 3000
+            null {"V":9,"W":null} 2600
+            a {"V":4,"W":4} 9000
+            b {"V":3,"W":null} 9000
+            a {"V":6,"W":null} 1000
+            c {"V":7,"W":5} 30000
+            Skipped r 0/3: a row to join has no value
+        "#]],
+    );
+}
+
+#[test]
+fn a_full_stream_join_without_grace_is_eager() {
+    check(
+        &joined(
+            "CREATE STREAM O AS SELECT ROWKEY, V, W FROM S FULL OUTER JOIN R WITHIN (1 SECOND, 0 SECONDS) ON S.K = R.K;",
+        ),
+        TWO_STREAMS,
+        "O",
+        expect![[r#"
+            a {"V":1,"W":null} 1000
+            a {"V":null,"W":1} 1500
+            a {"V":1,"W":2} 1000
+            a {"V":null,"W":3} 3000
+            a {"V":2,"W":1} 2500
+            null {"V":9,"W":null} 2600
+            b {"V":3,"W":null} 9000
+            a {"V":null,"W":4} 9000
+            a {"V":4,"W":null} 8500
+            c {"V":null,"W":5} 30000
+            a {"V":6,"W":2} 1000
+            c {"V":7,"W":5} 30000
+            Skipped r 0/3: a row to join has no value
+        "#]],
+    );
+}
+
+const TWO_TABLES: &str = r#"
+    t 10 a {"N": "n1"}
+    u 15 a {"M": "m1"}
+    t 12 a {"N": "n2"}
+    u 20 b {"M": "m2"}
+    u 22 b null
+    t 30 a null
+    u 31 a null
+    u 32 a null
+"#;
+
+#[test]
+fn tables_join_by_key() {
+    for (kind, expected) in [
+        (
+            "JOIN",
+            expect![[r#"
+            a {"N":"n1","M":"m1"} 15
+            a {"N":"n2","M":"m1"} 15
+            a null 30
+        "#]],
+        ),
+        (
+            "LEFT JOIN",
+            expect![[r#"
+            a {"N":"n1","M":null} 10
+            a {"N":"n1","M":"m1"} 15
+            a {"N":"n2","M":"m1"} 15
+            a null 30
+        "#]],
+        ),
+        (
+            "FULL OUTER JOIN",
+            expect![[r#"
+            a {"N":"n1","M":null} 10
+            a {"N":"n1","M":"m1"} 15
+            a {"N":"n2","M":"m1"} 15
+            b {"N":null,"M":"m2"} 20
+            b null 22
+            a {"N":null,"M":"m1"} 30
+            a null 31
+        "#]],
+        ),
+    ] {
+        let key = if kind == "FULL OUTER JOIN" { "ROWKEY" } else { "T.K" };
+        check(
+            &joined(&format!("CREATE TABLE O AS SELECT {key}, N, M FROM T {kind} U ON T.K = U.K;")),
+            TWO_TABLES,
+            "O",
+            expected,
+        );
+    }
+}
+
+#[test]
+fn a_filter_above_a_table_join_takes_back() {
+    check(
+        &joined("CREATE TABLE O AS SELECT T.K, N, M FROM T JOIN U ON T.K = U.K WHERE M = 'm1';"),
+        r#"
+        t 10 a {"N": "n1"}
+        u 15 a {"M": "m0"}
+        u 16 a {"M": "m1"}
+        u 17 a {"M": "m2"}
+        u 18 a {"M": "m3"}
+        u 19 a {"M": "m1"}
+        t 20 a null
+        "#,
+        "O",
+        expect![[r#"
+            a {"N":"n1","M":"m1"} 16
+            a null 17
+            a {"N":"n1","M":"m1"} 19
+            a null 20
+        "#]],
+    );
+}
+
+const FOREIGN: &str = r#"
+    f 10 1 {"REF": "a", "X": 1}
+    t 15 a {"N": "n1"}
+    f 12 2 {"REF": "a", "X": 2}
+    f 13 3 {"X": 3}
+    t 20 b {"N": "n2"}
+    f 21 1 {"REF": "b", "X": 4}
+    t 22 a {"N": "n3"}
+    f 23 2 {"REF": "c", "X": 5}
+    t 24 b null
+    f 25 1 null
+    f 26 9 null
+"#;
+
+#[test]
+fn a_foreign_key_joins_tables() {
+    for (kind, expected) in [
+        (
+            "JOIN",
+            expect![[r#"
+        1 {"X":1,"N":"n1"} 15
+        2 {"X":2,"N":"n1"} 15
+        1 {"X":4,"N":"n2"} 21
+        2 {"X":2,"N":"n3"} 22
+        2 null 23
+        1 null 24
+        1 null 25
+    "#]],
+        ),
+        (
+            "LEFT JOIN",
+            expect![[r#"
+        1 {"X":1,"N":null} 10
+        1 {"X":1,"N":"n1"} 15
+        2 {"X":2,"N":"n1"} 15
+        3 {"X":3,"N":null} 13
+        1 {"X":4,"N":"n2"} 21
+        2 {"X":2,"N":"n3"} 22
+        2 {"X":5,"N":null} 23
+        1 {"X":4,"N":null} 24
+        1 null 25
+    "#]],
+        ),
+    ] {
+        check(
+            &joined(&format!("CREATE TABLE O AS SELECT F.K, X, N FROM F {kind} T ON F.REF = T.K;")),
+            FOREIGN,
+            "O",
+            expected,
+        );
+    }
+}
+
+#[test]
+fn a_right_row_with_many_left_rows_takes_several_steps() {
+    let settings = QuerySettings { emit_rows_max: 2, ..each() };
+    let mut script = String::new();
+    for i in 0..7 {
+        writeln!(script, "f {i} {i} {{\"REF\": \"a\", \"X\": {i}}}").unwrap();
+    }
+    script += "t 10 a {\"N\": \"n1\"}\nf 11 9 {\"REF\": \"a\", \"X\": 9}";
+    check_with(
+        &settings,
+        &joined("CREATE TABLE O AS SELECT F.K, X, N FROM F JOIN T ON F.REF = T.K;"),
+        &script,
+        "O",
+        expect![[r#"
+            0 {"X":0,"N":"n1"} 10
+            1 {"X":1,"N":"n1"} 10
+            2 {"X":2,"N":"n1"} 10
+            3 {"X":3,"N":"n1"} 10
+            4 {"X":4,"N":"n1"} 10
+            5 {"X":5,"N":"n1"} 10
+            6 {"X":6,"N":"n1"} 10
+            9 {"X":9,"N":"n1"} 11
+        "#]],
+    );
+}
+
+const COUNTED: &str = "CREATE STREAM S (K STRING KEY, G STRING, V INT) \
+                       WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=1); \
+                       CREATE TABLE T (K STRING PRIMARY KEY, G STRING, V INT) \
+                       WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON', PARTITIONS=1);";
+
+fn counted(statement: &str) -> String {
+    format!("{COUNTED} {statement}")
+}
+
+#[test]
+fn groups_of_a_stream() {
+    check(
+        &counted("CREATE TABLE O AS SELECT G, COUNT(*) AS N, SUM(V) AS X FROM S GROUP BY G;"),
+        r#"
+        s 10 a {"G": "x", "V": 1}
+        s 20 b {"G": "y", "V": 2}
+        restart
+        s 15 c {"G": "x", "V": 3}
+        s 30 d {"G": null, "V": 3}
+        s 30 d null
+        s 40 null {"G": "y", "V": null}
+        "#,
+        "O",
+        expect![[r#"
+            x {"N":1,"X":1} 10
+            y {"N":1,"X":2} 20
+            x {"N":2,"X":4} 15
+            y {"N":2,"X":2} 40
+        "#]],
+    );
+}
+
+#[test]
+fn groups_of_a_table_take_back_what_was_replaced() {
+    check(
+        &counted("CREATE TABLE O AS SELECT G, COUNT(*) AS N, SUM(V) AS X FROM T GROUP BY G;"),
+        r#"
+        t 10 a {"G": "x", "V": 1}
+        t 20 b {"G": "y", "V": 2}
+        restart
+        t 30 a {"G": "x", "V": 5}
+        t 40 a {"G": "y", "V": 6}
+        t 50 b null
+        t 55 b null
+        t 60 a {"G": null, "V": 6}
+        "#,
+        "O",
+        expect![[r#"
+            x {"N":1,"X":1} 10
+            y {"N":1,"X":2} 20
+            x {"N":1,"X":5} 30
+            x {"N":0,"X":0} 40
+            y {"N":2,"X":8} 40
+            y {"N":1,"X":6} 50
+            y {"N":0,"X":0} 60
+        "#]],
+    );
+}
+
+#[test]
+fn having_takes_back_what_no_longer_holds() {
+    check(
+        &counted("CREATE TABLE O AS SELECT G, COUNT(*) AS N FROM T GROUP BY G HAVING COUNT(*) > 1;"),
+        r#"
+        t 10 a {"G": "x"}
+        t 20 b {"G": "x"}
+        t 30 c {"G": "x"}
+        t 40 b {"G": "y"}
+        t 50 c {"G": "y"}
+        t 60 a null
+        "#,
+        "O",
+        expect![[r#"
+            x {"N":2} 20
+            x {"N":3} 30
+            x {"N":2} 40
+            x null 50
+            y {"N":2} 50
+        "#]],
+    );
+}
+
+const WINDOWED: &str = r#"
+    s 1000 a {"V": 1}
+    s 9000 a {"V": 2}
+    s 5000 b {"V": 3}
+    s 12000 a {"V": 4}
+    s 8000 a {"V": 5}
+    restart
+    s 16000 b {"V": 6}
+    s 9999 a {"V": 7}
+    s 11000 a {"V": 8}
+    s 45000 c {"V": 9}
+    s 14000 c {"V": 9}
+"#;
+
+#[test]
+fn tumbling_windows_close_after_their_grace() {
+    check(
+        &counted(
+            "CREATE TABLE O AS SELECT K, COUNT(*) AS N, SUM(V) AS X FROM S \
+             WINDOW TUMBLING (SIZE 10 SECONDS, GRACE PERIOD 5 SECONDS) GROUP BY K;",
+        ),
+        WINDOWED,
+        "O",
+        expect![[r#"
+            a@0 {"N":1,"X":1} 1000
+            a@0 {"N":2,"X":3} 9000
+            b@0 {"N":1,"X":3} 5000
+            a@10000 {"N":1,"X":4} 12000
+            a@0 {"N":3,"X":8} 9000
+            b@10000 {"N":1,"X":6} 16000
+            a@10000 {"N":2,"X":12} 12000
+            c@40000 {"N":1,"X":9} 45000
+            Late s 0/6: late row at 9999 for window [0, 10000), closed at 11000
+            Late s 0/9: late row at 14000 for window [10000, 20000), closed at 40000
+        "#]],
+    );
+}
+
+#[test]
+fn a_late_row_after_a_restart() {
+    check(
+        &counted(
+            "CREATE TABLE O AS SELECT K, COUNT(*) AS N FROM S \
+             WINDOW TUMBLING (SIZE 10 SECONDS, GRACE PERIOD 0 SECONDS) GROUP BY K;",
+        ),
+        r#"
+        s 5000 a {"V": 1}
+        s 10000 b {"V": 1}
+        restart
+        s 9999 a {"V": 1}
+        "#,
+        "O",
+        expect![[r#"
+            a@0 {"N":1} 5000
+            b@10000 {"N":1} 10000
+            Late s 0/2: late row at 9999 for window [0, 10000), closed at 10000
+        "#]],
+    );
+}
+
+#[test]
+fn hopping_windows_overlap() {
+    check(
+        &counted(
+            "CREATE TABLE O AS SELECT K, COUNT(*) AS N, WINDOWSTART AS WS, WINDOWEND AS WE FROM S \
+             WINDOW HOPPING (SIZE 10 SECONDS, ADVANCE BY 5 SECONDS, GRACE PERIOD 0 SECONDS) GROUP BY K;",
+        ),
+        WINDOWED,
+        "O",
+        expect![[r#"
+            a@0 {"N":1,"WS":0,"WE":10000} 1000
+            a@0 {"N":2,"WS":0,"WE":10000} 9000
+            a@5000 {"N":1,"WS":5000,"WE":15000} 9000
+            b@0 {"N":1,"WS":0,"WE":10000} 5000
+            b@5000 {"N":1,"WS":5000,"WE":15000} 5000
+            a@5000 {"N":2,"WS":5000,"WE":15000} 12000
+            a@10000 {"N":1,"WS":10000,"WE":20000} 12000
+            a@5000 {"N":3,"WS":5000,"WE":15000} 12000
+            b@10000 {"N":1,"WS":10000,"WE":20000} 16000
+            b@15000 {"N":1,"WS":15000,"WE":25000} 16000
+            a@10000 {"N":2,"WS":10000,"WE":20000} 12000
+            c@40000 {"N":1,"WS":40000,"WE":50000} 45000
+            c@45000 {"N":1,"WS":45000,"WE":55000} 45000
+            Late s 0/4: late row at 8000 for window [0, 10000), closed at 12000
+            Late s 0/6: late row at 9999 for window [0, 10000), closed at 16000
+            Late s 0/6: late row at 9999 for window [5000, 15000), closed at 16000
+            Late s 0/7: late row at 11000 for window [5000, 15000), closed at 16000
+            Late s 0/9: late row at 14000 for window [5000, 15000), closed at 45000
+            Late s 0/9: late row at 14000 for window [10000, 20000), closed at 45000
+        "#]],
+    );
+}
+
+#[test]
+fn sessions_merge() {
+    check(
+        &counted(
+            "CREATE TABLE O AS SELECT K, COUNT(*) AS N, SUM(V) AS X FROM S \
+             WINDOW SESSION (2 SECONDS, GRACE PERIOD 5 SECONDS) GROUP BY K;",
+        ),
+        r#"
+        s 1000 a {"V": 1}
+        s 1000 a {"V": 2}
+        s 4500 a {"V": 4}
+        s 3000 a {"V": 8}
+        s 2000 b {"V": 16}
+        restart
+        s 3500 a {"V": 32}
+        s 20000 b {"V": 64}
+        s 6000 a {"V": 128}
+        s 13000 a {"V": 256}
+        "#,
+        "O",
+        expect![[r#"
+            a@1000..1000 {"N":1,"X":1} 1000
+            a@1000..1000 {"N":2,"X":3} 1000
+            a@4500..4500 {"N":1,"X":4} 4500
+            a@1000..1000 null 1000
+            a@4500..4500 null 4500
+            a@1000..4500 {"N":4,"X":15} 4500
+            b@2000..2000 {"N":1,"X":16} 2000
+            a@1000..4500 null 4500
+            a@1000..4500 {"N":5,"X":47} 4500
+            b@20000..20000 {"N":1,"X":64} 20000
+            a@13000..13000 {"N":1,"X":256} 13000
+            Late s 0/7: late row at 6000 for session [1000, 6000], closed at 13000
+        "#]],
+    );
+}
+
+#[test]
+fn final_windows_are_emitted_once() {
+    check(
+        &counted(
+            "CREATE TABLE O AS SELECT K, COUNT(*) AS N, SUM(V) AS X FROM S \
+             WINDOW TUMBLING (SIZE 10 SECONDS, GRACE PERIOD 5 SECONDS) GROUP BY K EMIT FINAL;",
+        ),
+        WINDOWED,
+        "O",
+        expect![[r#"
+            a@0 {"N":3,"X":8} 9000
+            b@0 {"N":1,"X":3} 5000
+            a@10000 {"N":2,"X":12} 12000
+            b@10000 {"N":1,"X":6} 16000
+            Late s 0/6: late row at 9999 for window [0, 10000), closed at 11000
+            Late s 0/9: late row at 14000 for window [10000, 20000), closed at 40000
+        "#]],
+    );
+}
+
+#[test]
+fn final_windows_of_many_groups_take_several_steps() {
+    let settings = QuerySettings { emit_rows_max: 2, ..each() };
+    let mut script = String::new();
+    for i in 0..7 {
+        writeln!(script, "s {} {} {{\"V\": {i}}}", i * 3000, i % 3).unwrap();
+    }
+    script += "s 90000 z {\"V\": 1}\ns 90001 z {\"V\": 1}\ns 200000 z {\"V\": 1}";
+    check_with(
+        &settings,
+        &counted(
+            "CREATE TABLE O AS SELECT K, COUNT(*) AS N FROM S \
+             WINDOW TUMBLING (SIZE 5 SECONDS, GRACE PERIOD 60 SECONDS) GROUP BY K EMIT FINAL;",
+        ),
+        &script,
+        "O",
+        expect![[r#"
+            0@0 {"N":1} 0
+            1@0 {"N":1} 3000
+            0@5000 {"N":1} 9000
+            2@5000 {"N":1} 6000
+            1@10000 {"N":1} 12000
+            0@15000 {"N":1} 18000
+            2@15000 {"N":1} 15000
+            z@90000 {"N":2} 90001
+        "#]],
+    );
+}
+
+#[test]
+fn final_sessions_are_emitted_once() {
+    check(
+        &counted(
+            "CREATE TABLE O AS SELECT K, COUNT(*) AS N FROM S \
+             WINDOW SESSION (2 SECONDS, GRACE PERIOD 0 SECONDS) GROUP BY K EMIT FINAL;",
+        ),
+        r#"
+        s 1000 a {"V": 1}
+        s 2000 a {"V": 2}
+        s 2500 b {"V": 2}
+        s 4500 a {"V": 4}
+        restart
+        s 8000 c {"V": 8}
+        s 30000 c {"V": 16}
+        "#,
+        "O",
+        expect![[r#"
+            a@1000..2000 {"N":2} 2000
+            b@2500..2500 {"N":1} 2500
+            a@4500..4500 {"N":1} 4500
+            c@8000..8000 {"N":1} 8000
+        "#]],
+    );
+}
+
+#[test]
+fn a_step_that_fails_commits_the_rows_before_it() {
+    let mut bench = Bench::new(
+        "CREATE STREAM S (K STRING KEY, V DECIMAL(2,1)) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE TABLE O AS SELECT K, SUM(V) AS X FROM S GROUP BY K;",
+        each(),
+    );
+    for (time, value) in [(1, "5.0"), (2, "4.9"), (3, "0.1"), (4, "1.0")] {
+        bench.produce("s", 0, time, Some("a"), Some(&format!("{{\"V\": {value}}}")));
+    }
+    let error = bench.drain().unwrap_err();
+    assert!(error.message().contains("topic \"s\", partition 0, offset 2"), "{error}");
+    expect![[r#"
+        a {"X":5.0} 1
+        a {"X":9.9} 2
+    "#]]
+    .assert_eq(&bench.topic("O"));
+    bench.restart();
+    assert!(bench.drain().is_err());
+}
+
+mod properties {
+    //! Where a step is cut, and where the query is taken up again, changes nothing.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STATEMENTS: &str = "CREATE STREAM S (K STRING KEY, G STRING, V INT) \
+           WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=3); \
+         CREATE STREAM R (K STRING KEY, V INT) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=3); \
+         CREATE TABLE T (K STRING PRIMARY KEY, G STRING, V INT) \
+           WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON', PARTITIONS=3); \
+         CREATE TABLE A AS SELECT G, COUNT(*) AS N, SUM(V) AS X FROM S \
+           WINDOW TUMBLING (SIZE 10 MILLISECONDS, GRACE PERIOD 0 SECONDS) GROUP BY G; \
+         CREATE TABLE B AS SELECT G, COUNT(*) AS N FROM S \
+           WINDOW SESSION (3 MILLISECONDS, GRACE PERIOD 5 MILLISECONDS) GROUP BY G; \
+         CREATE TABLE C AS SELECT G, COUNT(*) AS N FROM S \
+           WINDOW HOPPING (SIZE 10 MILLISECONDS, ADVANCE BY 4 MILLISECONDS, GRACE PERIOD 3 MILLISECONDS) \
+           GROUP BY G EMIT FINAL; \
+         CREATE TABLE D AS SELECT G, COUNT(*) AS N, SUM(V) AS X FROM T GROUP BY G HAVING COUNT(*) > 1; \
+         CREATE STREAM E AS SELECT T.K, S.V AS V, T.G AS G FROM S LEFT JOIN T ON S.G = T.K; \
+         CREATE STREAM F AS SELECT S.K, S.V AS V, R.V AS W FROM S LEFT JOIN R \
+           WITHIN 5 MILLISECONDS GRACE PERIOD 2 MILLISECONDS ON S.K = R.K; \
+         CREATE TABLE H AS SELECT T.K, T.V AS V, D.N AS N FROM T JOIN D ON T.G = D.G WHERE T.V > 3;";
+
+    const SINKS: [&str; 7] = ["A", "B", "C", "D", "E", "F", "H"];
+
+    /// Topic, partition, time, key, group, value (`None`: NULL value).
+    type Row = (usize, i32, i64, u8, u8, Option<i32>);
+
+    fn row() -> impl Strategy<Value = Row> {
+        (0..3usize, 0..3i32, 0..60i64, 0..4u8, 0..3u8, prop::option::weighted(0.9, 0..9i32))
+    }
+
+    fn results(rows: &[Row], backlog: bool, step_rows: usize, restarts: bool) -> Vec<String> {
+        let settings = QuerySettings { step_rows_max: step_rows, emit_rows_max: 3, ..each() };
+        let mut bench = Bench::new(STATEMENTS, settings);
+        for (i, (topic, partition, time, key, group, value)) in rows.iter().enumerate() {
+            let name = ["s", "r", "t"][*topic];
+            let key = format!("{key}");
+            // Keys of tables and joined streams are where they belong.
+            let partition = if *topic == 0 && value.is_some_and(|v| v > 6) {
+                *partition
+            } else {
+                millpond_types::ports::partition_of(key.as_bytes(), 3)
+            };
+            let value = value.map(|v| format!("{{\"G\": \"{group}\", \"V\": {v}}}"));
+            bench.produce(name, partition, *time, Some(&key), value.as_deref());
+            if !backlog && i % 5 == 0 && !restarts {
+                bench.drain().unwrap();
+            }
+        }
+        // One query after the other, so that what one writes is there as a whole for the next.
+        for query in 0..bench.queries.len() {
+            loop {
+                match bench.queries[query].step() {
+                    StepOutcome::Idle => break,
+                    StepOutcome::Progress { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+                if restarts {
+                    bench.restart();
+                }
+            }
+        }
+        SINKS.iter().map(|name| format!("{name}\n{}", bench.topic(name))).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+        #[test]
+        fn results_do_not_depend_on_steps(rows in prop::collection::vec(row(), 1..60)) {
+            let expected = results(&rows, true, 1, false);
+            for (step_rows, restarts) in [(7, false), (4096, false), (3, true)] {
+                let got = results(&rows, true, step_rows, restarts);
+                for (a, b) in expected.iter().zip(&got) {
+                    prop_assert_eq!(a, b, "steps of {} rows, restarts: {}", step_rows, restarts);
+                }
+            }
+        }
+    }
+}

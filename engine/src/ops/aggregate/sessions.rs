@@ -102,7 +102,7 @@ impl Aggregate {
             let end = merged.iter().map(|s| s.end).fold(time, i64::max);
             if end < close {
                 cx.notes.push(pos, LineKind::Late, || {
-                    format!("late row at {time} for session [{start}, {end}], closed at {close}")
+                    format!("late row at {time}: sessions that end before {close} are closed")
                 });
             } else {
                 let slot = program.load(None)?;
