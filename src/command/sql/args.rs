@@ -9,7 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum,
 /// Where a server listens unless its own flags say otherwise.
 pub const SERVER_DEFAULT: &str = "http://127.0.0.1:8088";
 
-const EXIT_CODES: &str = "Exit status: 0 all went well, 1 a statement failed, 2 wrong use or no server, 130 interrupted.";
+const EXIT_CODES: &str =
+    "Exit status: 0 all went well, 1 a statement failed, 2 wrong use or no server, 130 interrupted.";
 
 #[derive(Args)]
 #[command(after_help = EXIT_CODES)]
@@ -116,11 +117,8 @@ mod tests {
         let command = SqlArgs::augment_args(Command::new("sql"));
         let matches = command.get_matches_from(["sql", "-f", "a.sql", "-e", "SHOW STREAMS", "-f", "-", "-d", "n=1=2"]);
         let args = SqlArgs::from_arg_matches(&matches).expect("the flags are right");
-        let expected = [
-            Script::File("a.sql".into()),
-            Script::Statements("SHOW STREAMS".into()),
-            Script::File("-".into()),
-        ];
+        let expected =
+            [Script::File("a.sql".into()), Script::Statements("SHOW STREAMS".into()), Script::File("-".into())];
         assert_eq!(args.scripts.0, expected);
         assert_eq!(args.define, [("n".to_string(), "1=2".to_string())]);
         assert_eq!(args.output, OutputForm::Tabular);

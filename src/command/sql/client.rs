@@ -144,9 +144,8 @@ impl Client {
 
     async fn json<T: for<'a> Deserialize<'a>>(&self, response: reqwest::Result<Response>) -> Result<T, Failure> {
         let body = self.checked(response).await?.bytes().await.map_err(|e| self.lost(&e))?;
-        serde_json::from_slice(&body).map_err(|e| {
-            Failure::Connection(format!("{} does not answer like a server of ours: {e}", self.server()))
-        })
+        serde_json::from_slice(&body)
+            .map_err(|e| Failure::Connection(format!("{} does not answer like a server of ours: {e}", self.server())))
     }
 
     /// The response if it is a good one.

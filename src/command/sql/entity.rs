@@ -20,18 +20,21 @@ pub fn text(entity: &Json, width: Option<usize>) -> String {
         "kafka_topics_extended" => topics(entity, true, width),
         "queries" => queries(items(entity, "queries"), width),
         "sourceDescription" => source(&entity["sourceDescription"], width),
-        "source_descriptions" => items(entity, "sourceDescriptions").iter().map(|s| source(s, width)).collect::<Vec<_>>().join("\n"),
+        "source_descriptions" => {
+            items(entity, "sourceDescriptions").iter().map(|s| source(s, width)).collect::<Vec<_>>().join("\n")
+        }
         "queryDescription" => query(&entity["queryDescription"], width),
-        "query_descriptions" => items(entity, "queryDescriptions").iter().map(|q| query(q, width)).collect::<Vec<_>>().join("\n"),
+        "query_descriptions" => {
+            items(entity, "queryDescriptions").iter().map(|q| query(q, width)).collect::<Vec<_>>().join("\n")
+        }
         "executionPlan" => format!("{}\n", paragraph(&field(entity, "executionPlan"))),
         "function_names" => functions(entity, width),
         "describe_function" => function(entity, width),
         "properties" => properties(entity, width),
         "type_list" => types(entity, width),
-        "variables" => variables(
-            items(entity, "variables").iter().map(|v| (field(v, "name"), field(v, "value"))),
-            width,
-        ),
+        "variables" => {
+            variables(items(entity, "variables").iter().map(|v| (field(v, "name"), field(v, "value"))), width)
+        }
         "assert_topic" => asserted("Topic", &field(entity, "topicName"), entity),
         "assert_schema" => asserted("Schema", &field(entity, "subject"), entity),
         "warning_entity" => format!("WARNING: {}\n", field(entity, "message")),
@@ -232,7 +235,11 @@ fn offsets(group: &Json, width: Option<usize>) -> String {
                 ]
             })
             .collect();
-        let title = format!("Group {} in topic {}", printable(&field(group, "groupId")), printable(&field(topic, "kafkaTopic")));
+        let title = format!(
+            "Group {} in topic {}",
+            printable(&field(group, "groupId")),
+            printable(&field(topic, "kafkaTopic"))
+        );
         out.push_str(&headed(&title, &list(&columns, rows, width, "No partitions")));
     }
     out
@@ -271,8 +278,10 @@ fn schema(json: &Json) -> String {
         "ARRAY" => format!("ARRAY<{}>", member()),
         "MAP" => format!("MAP<STRING, {}>", member()),
         "STRUCT" => {
-            let fields: Vec<String> =
-                items(json, "fields").iter().map(|f| format!("{} {}", field(f, "name"), schema(&f["schema"]))).collect();
+            let fields: Vec<String> = items(json, "fields")
+                .iter()
+                .map(|f| format!("{} {}", field(f, "name"), schema(&f["schema"])))
+                .collect();
             format!("STRUCT<{}>", fields.join(", "))
         }
         "DECIMAL" => {
@@ -333,9 +342,14 @@ fn functions(entity: &Json, width: Option<usize>) -> String {
 
 fn function(f: &Json, width: Option<usize>) -> String {
     let mut out = String::new();
-    for (name, key) in
-        [("Name", "name"), ("Type", "type"), ("Author", "author"), ("Version", "version"), ("Overview", "description"), ("Module", "path")]
-    {
+    for (name, key) in [
+        ("Name", "name"),
+        ("Type", "type"),
+        ("Author", "author"),
+        ("Version", "version"),
+        ("Overview", "description"),
+        ("Module", "path"),
+    ] {
         let value = field(f, key);
         if !value.is_empty() {
             out.push_str(&format!("{name:<9}: {}\n", paragraph(&value)));
@@ -399,7 +413,13 @@ mod tests {
             "commandStatus": { "status": "SUCCESS", "message": "Created query with ID CSAS_X_1", "queryId": "CSAS_X_1" },
             "warnings": [{ "message": "the topic is there already" }],
         });
-        check(&created, &expect![""]);
+        check(
+            &created,
+            &expect![[r#"
+            WARNING: the topic is there already
+            Created query with ID CSAS_X_1
+        "#]],
+        );
     }
 
     #[test]
@@ -407,25 +427,77 @@ mod tests {
         let streams = json!({ "@type": "streams", "streams": [
             { "type": "STREAM", "name": "S", "topic": "s", "keyFormat": "KAFKA", "valueFormat": "JSON", "isWindowed": false },
         ]});
-        check(&streams, &expect![""]);
-        check(&json!({ "@type": "tables", "tables": [] }), &expect![""]);
+        check(
+            &streams,
+            &expect![[r#"
+            +------+-------+------------+--------------+----------+
+            | Name | Topic | Key format | Value format | Windowed |
+            +------+-------+------------+--------------+----------+
+            | S    | s     | KAFKA      | JSON         | no       |
+            +------+-------+------------+--------------+----------+
+        "#]],
+        );
+        check(
+            &json!({ "@type": "tables", "tables": [] }),
+            &expect![[r#"
+            There are none
+        "#]],
+        );
         let topics = json!({ "@type": "kafka_topics", "topics": [{ "name": "t", "replicaInfo": [1, 1, 1] }] });
-        check(&topics, &expect![""]);
+        check(
+            &topics,
+            &expect![[r#"
+            +-------+------------+----------+
+            | Topic | Partitions | Replicas |
+            +-------+------------+----------+
+            | t     |          3 |        1 |
+            +-------+------------+----------+
+        "#]],
+        );
         let queries = json!({ "@type": "queries", "queries": [{
             "id": "CSAS_X_1", "queryType": "PERSISTENT", "state": "ERROR", "reason": "the topic is gone",
             "sinks": ["X"], "sinkKafkaTopics": ["X"], "queryString": "CREATE STREAM X AS\n  SELECT *\n  FROM S;",
         }]});
-        check(&queries, &expect![""]);
+        check(
+            &queries,
+            &expect![[r#"
+            +----------+------------+-------+------+------------+-------------------------------------+
+            | Query    | Type       | State | Sink | Sink topic | Statement                           |
+            +----------+------------+-------+------+------------+-------------------------------------+
+            | CSAS_X_1 | PERSISTENT | ERROR | X    | X          | CREATE STREAM X AS SELECT * FROM S; |
+            +----------+------------+-------+------+------------+-------------------------------------+
+            CSAS_X_1: the topic is gone
+        "#]],
+        );
         let types = json!({ "@type": "type_list", "types": { "ADDRESS": { "type": "STRUCT", "fields": [
             { "name": "CITY", "schema": { "type": "STRING" } },
             { "name": "AT", "schema": { "type": "ARRAY", "memberSchema": { "type": "DOUBLE" } } },
         ]}}});
-        check(&types, &expect![""]);
+        check(
+            &types,
+            &expect![[r#"
+            +---------+---------------------------------------+
+            | Type    | Meaning                               |
+            +---------+---------------------------------------+
+            | ADDRESS | STRUCT<CITY STRING, AT ARRAY<DOUBLE>> |
+            +---------+---------------------------------------+
+        "#]],
+        );
         let properties = json!({ "@type": "properties", "overwrittenProperties": ["auto.offset.reset"], "properties": [
             { "name": "auto.offset.reset", "scope": "KSQL", "value": "earliest" },
             { "name": "ksql.service.id", "scope": "KSQL", "value": "default_" },
         ]});
-        check(&properties, &expect![""]);
+        check(
+            &properties,
+            &expect![[r#"
+            +-------------------+-------+---------+----------+
+            | Property          | Scope | Set by  | Value    |
+            +-------------------+-------+---------+----------+
+            | auto.offset.reset | KSQL  | SESSION | earliest |
+            | ksql.service.id   | KSQL  |         | default_ |
+            +-------------------+-------+---------+----------+
+        "#]],
+        );
     }
 
     #[test]
@@ -443,19 +515,92 @@ mod tests {
                 { "partition": 0, "logStartOffset": 0, "logEndOffset": 10, "consumerOffset": 7 },
             ]}]}],
         }});
-        check(&source, &expect![""]);
+        check(
+            &source,
+            &expect![[r#"
+            Name     : T
+            Type     : TABLE
+            Window   : TUMBLING
+            Key      : KAFKA
+            Value    : JSON
+            Topic    : T (partitions: 2, replication: 1)
+            Statement: CREATE TABLE T AS SELECT ID, COUNT(*) AS N FROM S GROUP BY ID;
+            +-------+----------------------------------------------+
+            | Field | Type                                         |
+            +-------+----------------------------------------------+
+            | ID    | STRING (primary key) (Window type: TUMBLING) |
+            | N     | DECIMAL(4, 2)                                |
+            +-------+----------------------------------------------+
+
+            Sources built on it: U
+
+            Group g in topic s
+            +-----------+-------+-----+----------+-----+
+            | Partition | Start | End | Consumed | Lag |
+            +-----------+-------+-----+----------+-----+
+            |         0 |     0 |  10 |        7 |   3 |
+            +-----------+-------+-----+----------+-----+
+        "#]],
+        );
         let function = json!({ "@type": "describe_function", "name": "CONCAT", "type": "SCALAR", "author": "Millpond",
             "description": "joins texts", "path": "internal", "functions": [
                 { "argumentInfos": [{ "name": "text", "type": "STRING", "isVariadic": true }], "returnType": "STRING", "description": "" },
         ]});
-        check(&function, &expect![""]);
+        check(
+            &function,
+            &expect![[r#"
+            Name     : CONCAT
+            Type     : SCALAR
+            Author   : Millpond
+            Overview : joins texts
+            Module   : internal
+            +------------------------+---------+
+            | Variation              | Returns |
+            +------------------------+---------+
+            | CONCAT(text STRING...) | STRING  |
+            +------------------------+---------+
+        "#]],
+        );
         let query = json!({ "@type": "queryDescription", "queryDescription": {
             "id": "CTAS_T_1", "queryType": "PERSISTENT", "state": "RUNNING", "sources": ["S"], "sinks": ["T"],
             "statementText": "CREATE TABLE T AS ...;", "executionPlan": "sink T\n  source S\n",
             "fields": [{ "name": "ID", "type": "KEY", "schema": { "type": "STRING" } }],
             "overriddenProperties": { "auto.offset.reset": "earliest" }, "metrics": { "rows_in": 12 },
         }});
-        check(&query, &expect![""]);
+        check(
+            &query,
+            &expect![[r#"
+            ID       : CTAS_T_1
+            Type     : PERSISTENT
+            State    : RUNNING
+            Reads    : S
+            Writes   : T
+            Statement: CREATE TABLE T AS ...;
+            +-------+--------------+
+            | Field | Type         |
+            +-------+--------------+
+            | ID    | STRING (key) |
+            +-------+--------------+
+
+            Plan
+            sink T
+              source S
+
+            Overridden properties
+            +-------------------+----------+
+            | Name              | Value    |
+            +-------------------+----------+
+            | auto.offset.reset | earliest |
+            +-------------------+----------+
+
+            Counters
+            +---------+-------+
+            | Name    | Value |
+            +---------+-------+
+            | rows_in |    12 |
+            +---------+-------+
+        "#]],
+        );
     }
 
     #[test]

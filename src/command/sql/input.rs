@@ -137,8 +137,7 @@ fn quoted(text: &str, word: &str) -> Option<PathBuf> {
 }
 
 /// Words that say that a line may hold a secret.
-const SECRETS: [&str; 8] =
-    ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "CREDENTIAL", "JAAS", "API_KEY", "BASIC.AUTH"];
+const SECRETS: [&str; 8] = ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "CREDENTIAL", "JAAS", "API_KEY", "BASIC.AUTH"];
 
 /// Whether a line may be kept in the history: not if it looks like one with a secret, or begins with a blank.
 pub fn is_memorable(line: &str) -> bool {
@@ -152,7 +151,9 @@ mod tests {
 
     #[test]
     fn ready_when_the_statement_or_the_command_is_whole() {
-        for text in ["", "  \n", "SELECT 1;", "SELECT ';\n';", "exit", "Help select", "spool 'a;b'", "SERVER http://a:1"] {
+        for text in
+            ["", "  \n", "SELECT 1;", "SELECT ';\n';", "exit", "Help select", "spool 'a;b'", "SERVER http://a:1"]
+        {
             assert!(is_ready(text), "{text}");
         }
         for text in ["SELECT 1", "SELECT ';", "SHOW STREAMS; SELECT", "/* ;", "CREATE STREAM exit"] {
@@ -163,7 +164,8 @@ mod tests {
     #[test]
     fn text_falls_into_commands_and_statements() {
         let text = "SHOW STREAMS; run script 'it''s.sql'; SELECT ';' FROM s;";
-        let found: Vec<(&str, Piece)> = pieces(text).into_iter().map(|(span, piece)| (span.slice(text), piece)).collect();
+        let found: Vec<(&str, Piece)> =
+            pieces(text).into_iter().map(|(span, piece)| (span.slice(text), piece)).collect();
         assert_eq!(
             found,
             [

@@ -120,13 +120,21 @@ mod tests {
             ..Refusal::default()
         };
         let source = Source { name: Some("script.sql"), text: SCRIPT };
-        expect![""].assert_eq(&source.refusal(&refusal, Span::new(start, SCRIPT.len() - 2)));
+        expect![[r#"
+            script.sql: error[SQL010]: there is no column "VV"
+             --> line 3, column 3
+              |
+            3 |   VV FROM S;
+              |   ^^
+              = hint: did you mean "V"?"#]]
+        .assert_eq(&source.refusal(&refusal, Span::new(start, SCRIPT.len() - 2)));
     }
 
     #[test]
     fn a_refusal_without_a_place_is_one_line() {
         let refusal = Refusal { message: "no\u{1b}[2J such query".into(), ..Refusal::default() };
-        expect![""].assert_eq(&Source::typed("TERMINATE x").refusal(&refusal, Span::new(0, 11)));
+        expect![[r#"error: no\u{1b}[2J such query"#]]
+            .assert_eq(&Source::typed("TERMINATE x").refusal(&refusal, Span::new(0, 11)));
     }
 
     #[test]

@@ -57,11 +57,18 @@ pub struct Decoder {
     buffer: Vec<u8>,
     /// Up to here the buffer was given out.
     start: usize,
+    /// Up to here it was looked at.
+    seen: usize,
+    /// Open braces and brackets of the member at `start`.
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
 }
 
 impl Decoder {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.buffer.drain(..self.start);
+        self.seen -= self.start;
         self.start = 0;
         if self.buffer.len() > ROW_BYTES_MAX {
             return Err(format!("the server sent a row of more than {ROW_BYTES_MAX} bytes"));
@@ -72,30 +79,53 @@ impl Decoder {
 
     /// The next member, if all of it is there.
     pub fn next(&mut self) -> Result<Option<StreamedRow>, String> {
-        let rest = self.buffer.get(self.start..).unwrap_or_default();
-        let between = |b: &u8| matches!(b, b'[' | b',' | b']') || b.is_ascii_whitespace();
-        let skipped = rest.iter().take_while(|b| between(b)).count();
-        self.start += skipped;
-        let rest = rest.get(skipped..).unwrap_or_default();
-        let mut stream = serde_json::Deserializer::from_slice(rest).into_iter::<StreamedRow>();
-        match stream.next() {
-            None => Ok(None),
-            Some(Ok(row)) => {
-                self.start += stream.byte_offset();
-                Ok(Some(row))
+        while let Some(&byte) = self.buffer.get(self.seen) {
+            self.seen += 1;
+            if self.depth == 0 {
+                match byte {
+                    b'{' => {
+                        self.start = self.seen - 1;
+                        self.depth = 1;
+                    }
+                    _ if is_between(byte) => self.start = self.seen,
+                    _ => return Err(self.wrong("expected a row", self.seen - 1)),
+                }
+                continue;
             }
-            Some(Err(e)) if e.is_eof() => Ok(None),
-            Some(Err(e)) => {
-                let shown: String = String::from_utf8_lossy(rest).chars().take(120).collect();
-                Err(format!("the server sent something that is not a row: {e}: {shown}"))
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                _ if self.in_string => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth -= 1,
+                _ => {}
+            }
+            if self.depth == 0 {
+                let text = self.buffer.get(self.start..self.seen).unwrap_or_default();
+                let row = serde_json::from_slice(text).map_err(|e| self.wrong(&e.to_string(), self.start))?;
+                self.start = self.seen;
+                return Ok(Some(row));
             }
         }
+        Ok(None)
     }
 
     /// Whether the end of the bytes was also the end of the rows.
     pub fn is_empty(&self) -> bool {
-        self.buffer.get(self.start..).unwrap_or_default().iter().all(|b| matches!(b, b']' | b',') || b.is_ascii_whitespace())
+        self.buffer.get(self.start..).unwrap_or_default().iter().all(|b| is_between(*b))
     }
+
+    fn wrong(&self, why: &str, at: usize) -> String {
+        let rest = self.buffer.get(at..).unwrap_or_default();
+        let shown: String = String::from_utf8_lossy(rest).chars().take(120).collect();
+        format!("the server sent something that is not a row: {why}: {shown}")
+    }
+}
+
+/// What stands around the members of the array.
+fn is_between(byte: u8) -> bool {
+    matches!(byte, b'[' | b',' | b']') || byte.is_ascii_whitespace()
 }
 
 /// The columns of a header's schema text: `` `ID` STRING KEY, `V` STRUCT<`A` INTEGER> ``.
@@ -212,7 +242,11 @@ mod tests {
 
     #[test]
     fn rows_come_out_however_the_bytes_are_cut() {
-        expect![""].assert_eq(&decode(STREAM.len()));
+        expect![[r#"
+            Some("q1") [Column { name: "ID", right: false, width_usual: 16 }, Column { name: "V", right: true, width_usual: 12 }]
+            {"ID":"a]\"","V":1.10} false
+            {"ID":"b","V":null} true
+            Limit Reached"#]].assert_eq(&decode(STREAM.len()));
         for chunk_bytes in [1, 2, 3, 7, 50] {
             assert_eq!(decode(chunk_bytes), decode(STREAM.len()));
         }
@@ -229,6 +263,7 @@ mod tests {
         decoder.feed(b",\n{\"row\":{\"colu").expect("small");
         assert!(decoder.next().expect("nothing").is_none());
         assert!(!decoder.is_empty());
+        let mut decoder = Decoder::default();
         decoder.feed(b"<html>").expect("small");
         assert!(decoder.next().is_err());
     }

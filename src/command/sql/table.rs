@@ -4,7 +4,11 @@
 //! reach the terminal: data must not be able to move the cursor.
 
 use comfy_table::presets::ASCII_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width};
+use comfy_table::{
+    Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Row, Table, TableStyle, Width,
+};
+
+const STYLE: TableStyle = ASCII_FULL_CONDENSED.header_separator(LineStyle::new('+', '-', '+', '+'));
 
 /// Narrowest column, without its padding.
 const COLUMN_WIDTH_MIN: usize = 4;
@@ -131,15 +135,9 @@ fn fit(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Vec<us
     order.into_iter().map(|(_, width)| width).collect()
 }
 
-fn lines(
-    columns: &[Column],
-    head: bool,
-    rows: &[Vec<String>],
-    widths: &[usize],
-    width: Option<usize>,
-) -> Vec<String> {
+fn lines(columns: &[Column], head: bool, rows: &[Vec<String>], widths: &[usize], width: Option<usize>) -> Vec<String> {
     let mut table = Table::new();
-    table.force_no_tty().load_style(ASCII_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table.force_no_tty().load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled);
     table.set_truncation_indicator("...");
     fill(&mut table, columns, head, rows, width);
     table.set_constraints(widths.iter().map(|w| {
@@ -200,7 +198,15 @@ mod tests {
     #[test]
     fn numbers_stand_on_the_right() {
         let rows = rows(&[&["a", "1", "null"], &["weiß", "1000", "tab\there \u{1b}[2J"]]);
-        expect![""].assert_eq(&draw(&columns(), &rows, None));
+        expect![[r#"
+            +------+------+---------------------+
+            | NAME |    N | NOTE                |
+            +------+------+---------------------+
+            | a    |    1 | null                |
+            | weiß | 1000 | tab\there \u{1b}[2J |
+            +------+------+---------------------+
+        "#]]
+        .assert_eq(&draw(&columns(), &rows, None));
     }
 
     #[test]
@@ -208,7 +214,17 @@ mod tests {
         let rows = rows(&[&["alice", "12", "the quick brown fox jumps over the lazy dog, and over its kennel"]]);
         let text = draw(&columns(), &rows, Some(40));
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
-        expect![""].assert_eq(&text);
+        expect![[r#"
+            +-------+----+-------------------------+
+            | NAME  |  N | NOTE                    |
+            +-------+----+-------------------------+
+            | alice | 12 | the quick brown fox     |
+            |       |    | jumps over the lazy     |
+            |       |    | dog, and over its       |
+            |       |    | kennel                  |
+            +-------+----+-------------------------+
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]
@@ -239,6 +255,12 @@ mod tests {
     #[test]
     fn a_table_without_rows_has_a_head() {
         let mut growing = Growing::new(vec![Column { width_usual: 8, ..Column::text("ID") }], Some(80));
-        expect![""].assert_eq(&growing.end());
+        expect![[r#"
+            +----------+
+            | ID       |
+            +----------+
+            +----------+
+        "#]]
+        .assert_eq(&growing.end());
     }
 }
