@@ -13,6 +13,7 @@ mod coerce;
 mod input;
 mod insert;
 mod join;
+mod lookup;
 mod properties;
 mod prune;
 mod pull;

@@ -6,6 +6,7 @@ use millpond_types::{Column, ColumnRole, Schema, SqlType};
 
 use super::calls;
 use super::input::{Input, column_expr};
+use super::lookup::check_lookup;
 use super::query::{Item, Purpose, QueryAnalysis, expand_items, from_sources};
 use super::scope::{FromSource, Names, ROWOFFSET, ROWPARTITION, columns_of, shown};
 use super::typer::{Binding, Typer};
@@ -21,7 +22,32 @@ pub(super) fn pull(query: &Query, env: &dyn Environment) -> AnalysisResult<Analy
     let on_stream = sources.iter().any(|s| s.info.relation == Relation::Stream);
     refuse_clauses(query, quirks || on_stream)?;
     refuse_offsets(query)?;
+    let off = |name: &str| env.property(name).is_some_and(|v| v.eq_ignore_ascii_case("false"));
+    if let Some(limit) = query.limit.filter(|_| off("ksql.query.pull.limit.clause.enabled")) {
+        return Err(unsupported(limit.span, "LIMIT").with_detail("ksql.query.pull.limit.clause.enabled is false"));
+    }
     if on_stream {
+        let catalog = env.functions();
+        let mut selected = query.select.iter().filter_map(|item| match item {
+            syntax::SelectItem::Expr { expr, .. } => Some(expr),
+            _ => None,
+        });
+        let aggregate = selected.find_map(|e| calls::of_kind(e, FunctionKind::Aggregate, catalog).into_iter().next());
+        if let Some((call, span)) = aggregate {
+            return Err(Diagnostic::at(
+                Code::Aggregate,
+                span,
+                format!("pull queries on streams don't support aggregate functions: {}", call.name.value),
+            )
+            .with_hint("add EMIT CHANGES if you intended to issue a push query"));
+        }
+        if off("ksql.query.pull.stream.enabled") {
+            return Err(Diagnostic::at(
+                Code::Invalid,
+                query.from.first.name.span,
+                "pull queries on streams are disabled: ksql.query.pull.stream.enabled is false",
+            ));
+        }
         let planned = QueryAnalysis { query, env, purpose: Purpose::Push, key_format: None }.plan()?;
         return Ok(Analysed::PullStream(planned.plan));
     }
@@ -131,13 +157,15 @@ impl Puller<'_> {
         let names = Names { sources: self.sources, synthetic_key: None, window_bounds: false, functions: catalog };
         let bindings = self.bindings();
         let joins = self.joins(&names, &bindings)?;
-        let filter = match &query.filter {
-            None => None,
-            Some(filter) => {
-                let filter = names.qualify(filter, "WHERE")?;
-                Some(Typer::new(env, &bindings, "WHERE", single).condition(&filter)?)
+        let written = query.filter.as_ref().map(|f| names.qualify(f, "WHERE")).transpose()?;
+        let mut condition = Typer::new(env, &bindings, "WHERE", single);
+        let filter = written.as_ref().map(|f| condition.condition(f)).transpose()?;
+        if env.property("ksql.query.pull.table.scan.enabled").is_some_and(|v| v.eq_ignore_ascii_case("false")) {
+            for source in self.sources {
+                let span = written.as_ref().map_or(query.from.first.name.span, |f| f.span);
+                check_lookup(source, written.as_ref(), span)?;
             }
-        };
+        }
         let Some(first) = self.sources.first() else { return Err(Diagnostic::bug("a query without a source")) };
         let mut input = Input::of_source(first);
         input.bindings = bindings.clone();

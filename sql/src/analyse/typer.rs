@@ -299,7 +299,8 @@ impl<'a> Typer<'a> {
             return Err(self.type_error(
                 span,
                 format!(
-                    "error processing expression: {whole}. Arithmetic on types {} and {} are not supported",
+                    "error processing expression: {}. Arithmetic on types {} and {} are not supported",
+                    self.show(whole),
                     l.type_text(),
                     r.type_text()
                 ),
@@ -310,8 +311,9 @@ impl<'a> Typer<'a> {
             self.type_error(
                 span,
                 format!(
-                    "error in {} expression: Error processing expression: ({whole}). Unsupported arithmetic types. {} {}",
+                    "error in {} expression: Error processing expression: {}. Unsupported arithmetic types. {} {}",
                     self.clause,
+                    self.show(whole),
                     base_name(&l.ty),
                     base_name(&r.ty)
                 ),

@@ -1,0 +1,133 @@
+//! Whether a pull query finds its rows by key, for servers that do not allow scans of whole tables.
+//!
+//! The condition is brought into disjunctive form; each alternative must bind every key column to a value, or a single
+//! key column of an unwindowed table to a range.
+
+use millpond_types::SqlType;
+
+use super::scope::{FromSource, shown};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::plan::AnalysisResult;
+use crate::syntax::{BinaryOp, ColumnRef, Expr, ExprKind, Literal, Span, UnaryOp};
+
+/// Most alternatives that a condition is taken apart into.
+const DISJUNCTS_MAX: usize = 256;
+
+/// Refuses what would need a scan. `filter` is qualified.
+pub(super) fn check_lookup(source: &FromSource, filter: Option<&Expr>, place: Span) -> AnalysisResult<()> {
+    let wrong = |message: String| Err(Diagnostic::at(Code::Invalid, place, message));
+    let Some(filter) = filter else {
+        return wrong("missing WHERE clause. Query requires table scan to be enabled".to_owned());
+    };
+    let Some(disjuncts) = disjuncts(filter, false) else {
+        return wrong("the WHERE clause is too complex. Query requires table scan to be enabled".to_owned());
+    };
+    let keys: Vec<&str> = source.info.schema.keys().map(|c| c.name.as_str()).collect();
+    for disjunct in &disjuncts {
+        let mut bound: Vec<&str> = Vec::new();
+        let mut ranges = 0;
+        let mut lookups = 0;
+        for atom in disjunct {
+            let Some((column, op, other)) = key_comparison(&atom.expr, &keys) else { continue };
+            if other.literal() == Some(&Literal::Null) {
+                return wrong(format!("primary key columns can not be NULL: ({} = null)", column.name.value));
+            }
+            if !super::scope::columns_of(other).is_empty() {
+                return wrong("a comparison must be between a key column and a resolvable expression".to_owned());
+            }
+            if !converts(source, column, other) {
+                let key = source.info.schema.get(&column.name.value);
+                let key = key.map(|k| format!("{} {} KEY", k.name, k.ty)).unwrap_or_default();
+                return wrong(format!("{other} can not be converted to the type of the key column: {key}"));
+            }
+            match (op, atom.negated) {
+                (BinaryOp::Equal, false) | (BinaryOp::NotEqual, true) => lookups += 1,
+                (BinaryOp::Equal, true) | (BinaryOp::NotEqual, false) => {
+                    let keys: Vec<String> =
+                        source.info.schema.keys().map(|c| format!("`{}` {} KEY", c.name, c.ty)).collect();
+                    return wrong(format!("bound on key columns '[{}]' must currently be '='", keys.join(", ")));
+                }
+                _ => ranges += 1,
+            }
+            if !bound.contains(&column.name.value.as_str()) {
+                bound.push(&column.name.value);
+            } else if keys.len() == 1 {
+                return wrong(
+                    "a comparison condition on the key column cannot be combined with other comparisons such as an IN \
+                     predicate"
+                        .to_owned(),
+                );
+            }
+        }
+        if bound.is_empty() {
+            let atoms: Vec<String> = disjunct.iter().map(|a| shown(&a.expr, true)).collect();
+            return wrong(format!("WHERE clause missing key column for disjunct: {}", atoms.join(" AND ")));
+        }
+        if bound.len() < keys.len() {
+            return wrong("multi-column sources must specify every key in the WHERE clause".to_owned());
+        }
+        if ranges > 0 && (lookups > 0 || keys.len() > 1 || source.info.window.is_some()) {
+            return wrong("the WHERE clause has a range on a key. Query requires table scan to be enabled".to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Atom {
+    expr: Expr,
+    negated: bool,
+}
+
+/// Alternatives of conditions that must all hold; `None` where there are too many.
+fn disjuncts(expr: &Expr, negated: bool) -> Option<Vec<Vec<Atom>>> {
+    let either = |parts: Vec<Vec<Vec<Atom>>>| {
+        let all: Vec<Vec<Atom>> = parts.into_iter().flatten().collect();
+        (all.len() <= DISJUNCTS_MAX).then_some(all)
+    };
+    match &expr.kind {
+        ExprKind::Unary { op: UnaryOp::Not, operand } => disjuncts(operand, !negated),
+        ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), left, right } => {
+            let (l, r) = (disjuncts(left, negated)?, disjuncts(right, negated)?);
+            if (*op == BinaryOp::Or) != negated {
+                return either(vec![l, r]);
+            }
+            if l.len().checked_mul(r.len())? > DISJUNCTS_MAX {
+                return None;
+            }
+            Some(l.iter().flat_map(|a| r.iter().map(|b| a.iter().chain(b).cloned().collect())).collect())
+        }
+        ExprKind::In { operand, list, negated: not } if *not == negated => {
+            let equal = |item: &Expr| {
+                let kind =
+                    ExprKind::Binary { op: BinaryOp::Equal, left: operand.clone(), right: Box::new(item.clone()) };
+                vec![vec![Atom { expr: Expr::new(kind, expr.span), negated: false }]]
+            };
+            either(list.iter().map(equal).collect())
+        }
+        _ => Some(vec![vec![Atom { expr: expr.clone(), negated }]]),
+    }
+}
+
+/// A comparison with a key column: the column, the operator, the other side.
+fn key_comparison<'e>(expr: &'e Expr, keys: &[&str]) -> Option<(&'e ColumnRef, BinaryOp, &'e Expr)> {
+    let ExprKind::Binary { op, left, right } = &expr.kind else { return None };
+    if !op.is_comparison() {
+        return None;
+    }
+    let is_key = |e: &Expr| e.column().is_some_and(|c| keys.contains(&c.name.value.as_str()));
+    match (is_key(left), is_key(right)) {
+        (true, _) => Some((left.column()?, *op, right)),
+        (false, true) => Some((right.column()?, *op, left)),
+        _ => None,
+    }
+}
+
+/// A literal must be of the key's kind: text is no number here.
+fn converts(source: &FromSource, column: &ColumnRef, other: &Expr) -> bool {
+    let Some(key) = source.info.schema.get(&column.name.value) else { return true };
+    match other.literal() {
+        Some(Literal::String(_)) => !key.ty.is_numeric() && key.ty != SqlType::Boolean,
+        _ => true,
+    }
+}
