@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use millpond_sql::plan::QueryPlan;
 use millpond_sql::syntax::Parsed;
-use millpond_types::ports::{Outcome, Step, Storage, Ticket, TopicInfo};
+use millpond_types::ports::{Outcome, Step, Storage, TopicInfo};
 use millpond_types::{Clock, Error, Offset, Result, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info};

@@ -6,18 +6,34 @@
 //! is the only crate that names datafusion.
 #![forbid(unsafe_code)]
 
-pub mod aggregates;
+pub mod engine;
+mod environment;
+pub mod entity;
+pub mod error;
+pub mod session;
+pub mod catalog;
+mod statements;
+mod upgrade;
+pub mod inserts;
+pub mod modules;
+pub mod pull;
+pub mod push;
+
+pub mod query;
+pub mod runner;
+pub mod step;
+pub mod source;
+pub mod rows;
+pub mod ops;
+pub mod state;
+pub mod sink;
+pub mod serdes;
+pub mod processing_log;
+
 pub mod expr;
 pub mod functions;
+pub mod aggregates;
 pub mod java_time;
 
-pub mod ops;
-pub mod processing_log;
-pub mod query;
-pub mod rows;
-pub mod serdes;
-pub mod sink;
-pub mod source;
-pub mod state;
-pub mod step;
-pub mod runner;
+pub use engine::{Engine, EngineOptions};
+pub use millpond_udfs::{ModuleEntry, Put};

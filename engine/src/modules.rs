@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use bytes::Bytes;
 use millpond_sql::functions::{Function, FunctionCatalog, FunctionKind, Overload, Param, ParamType, ResultType};
-use millpond_types::ports::{Outcome, Step, Storage, Ticket};
+use millpond_types::ports::{Outcome, Step, Storage};
 use millpond_types::{Error, Result};
 use millpond_udfs::{
     CallContext, Callable, FunctionSignature, Host, Instance, InstanceScope, ModuleEntry, ModuleStore, Put, Registry,

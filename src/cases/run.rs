@@ -261,7 +261,7 @@ fn to_json(spec: &FormatSpec, columns: &[Column], is_key: bool, bytes: Option<&[
         _ => {
             let [column] = columns else { return Ok(Json::String(text()?.to_string())) };
             let decoder =
-                serdes::decoder(spec, side_of(is_key), &serdes::fields(columns), &[0], false).map_err(|e| e.to_string())?;
+                serdes::decoder(spec, side_of(is_key), &serdes::fields(columns), &[0]).map_err(|e| e.to_string())?;
             let decoded = decoder.decode([Some(bytes)]).map_err(|e| e.to_string())?;
             if let Some(error) = decoded.errors.first() {
                 return Err(error.message.clone());

@@ -10,7 +10,7 @@ use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
 use millpond_sql::syntax::{AlterSource, Ident, Parsed, TypeName};
 use millpond_types::ports::{Cursor, Step, TopicSpec};
-use millpond_types::{Column, Error, SqlType};
+use millpond_types::{Error, SqlType};
 
 use super::not_found;
 use crate::catalog::{self, QueryEntry};

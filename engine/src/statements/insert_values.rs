@@ -3,7 +3,7 @@
 use millpond_formats::{Encoded, Encoder, Side};
 use millpond_sql::expr::TypedExpr;
 use millpond_sql::plan::SourceInfo;
-use millpond_types::ports::{Outcome, Step, Ticket, partition_of};
+use millpond_types::ports::{Outcome, Step, partition_of};
 use millpond_types::record::RecordBuffer;
 use millpond_types::value::{array_from_values, value_at};
 use millpond_types::{Column, ColumnRole, Error, Result, TopicPartition, Value};
