@@ -16,11 +16,13 @@ mod housekeeping;
 mod load;
 mod lookup;
 mod partition;
+mod pass;
 mod port;
 mod producers;
 mod read;
 mod shared;
 mod state;
+mod tails;
 mod topics;
 mod writer;
 

@@ -13,7 +13,6 @@ use super::partition::{LogState, Partition, Segment};
 use super::producers::Producer;
 use super::shared::{Counters, Found, Shared, family};
 use super::topics::{StoredTopic, Topic, TopicTable};
-use super::writer::add_to_segment;
 use crate::batch::BatchHeader;
 use crate::configs::check_topic_configs;
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Fields, Kind, cf};
@@ -176,6 +175,14 @@ fn find_end(db: &DB, uid: u64, log: &mut LogState, now_ms: i64) -> Result<(), St
     at.status()?;
     log.tail_from = log.end;
     Ok(())
+}
+
+/// Notes a stored batch in the open segment.
+fn add_to_segment(open: &mut Option<Segment>, last: Offset, header: &BatchHeader, now_ms: i64, size: usize) {
+    match open {
+        Some(open) => open.add(last, header.max_timestamp, now_ms, size),
+        None => *open = Some(Segment::starting_with(header.base_offset, last, header.max_timestamp, now_ms, size)),
+    }
 }
 
 fn load_producers(db: &DB, topics: &TopicTable) -> Result<(), StorageError> {

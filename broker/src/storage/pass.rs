@@ -1,0 +1,417 @@
+//! One write in the making: what jobs put into the batch, and what partitions become when it is written.
+//!
+//! A job is checked whole before anything of it is put. Jobs of one write see each other through the pending state.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millpond_types::ports::{Outcome, TopicInfo};
+use millpond_types::{Offset, Sequence, TopicId, TopicPartition};
+use rocksdb::{ColumnFamily, DB, WriteBatch};
+
+use super::error::StorageError;
+use super::partition::{LogState, Partition, Segment, StoredBatch};
+use super::producers::{self, Producer};
+use super::shared::{Counters, Shared, family};
+use super::topics::{NewTopic, Topic};
+use super::writer::{Change, StepJob};
+use super::{Appended, Result};
+use crate::batch::{ValidBatch, patch_place};
+use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
+
+pub struct Families<'a> {
+    pub meta: &'a ColumnFamily,
+    log: &'a ColumnFamily,
+    index: &'a ColumnFamily,
+    producer: &'a ColumnFamily,
+    group: &'a ColumnFamily,
+    catalog: &'a ColumnFamily,
+    state: &'a ColumnFamily,
+}
+
+impl<'a> Families<'a> {
+    pub fn of(db: &'a DB) -> Result<Self> {
+        Ok(Self {
+            meta: family(db, cf::META)?,
+            log: family(db, cf::LOG)?,
+            index: family(db, cf::INDEX)?,
+            producer: family(db, cf::PRODUCER)?,
+            group: family(db, cf::GROUP)?,
+            catalog: family(db, cf::CATALOG)?,
+            state: family(db, cf::STATE)?,
+        })
+    }
+}
+
+/// One write in the making.
+pub struct Pass<'a> {
+    pub shared: &'a Shared,
+    pub families: Families<'a>,
+    pub batch: WriteBatch,
+    pub now_ms: i64,
+    pub counters: Counters,
+    pub partitions: HashMap<u64, PendingPartition>,
+    /// New topics, and those that replace one with the same id.
+    pub created: Vec<Arc<Topic>>,
+    pub deleted: Vec<Arc<Topic>>,
+}
+
+/// What a partition becomes when the write is done.
+pub struct PendingPartition {
+    pub partition: Arc<Partition>,
+    pub gone: bool,
+    pub first: Offset,
+    pub end: Offset,
+    pub start_now: Offset,
+    pub start: Option<Offset>,
+    pub open: Option<Segment>,
+    pub closed: Vec<Segment>,
+    pub appended: Vec<StoredBatch>,
+    pub producers: HashMap<i64, Option<Producer>>,
+    pub epoch_known: bool,
+    pub epoch_began: bool,
+}
+
+impl PendingPartition {
+    fn of(partition: &Arc<Partition>, epoch: i32) -> Self {
+        let log = partition.log.lock();
+        Self {
+            partition: partition.clone(),
+            gone: log.gone,
+            first: log.end,
+            end: log.end,
+            start_now: log.start,
+            start: None,
+            open: log.open,
+            closed: Vec::new(),
+            appended: Vec::new(),
+            producers: HashMap::new(),
+            epoch_known: log.epochs.last().is_some_and(|(last, _)| *last == epoch),
+            epoch_began: false,
+        }
+    }
+}
+
+fn pending<'p>(
+    partitions: &'p mut HashMap<u64, PendingPartition>,
+    partition: &Arc<Partition>,
+    epoch: i32,
+) -> &'p mut PendingPartition {
+    partitions.entry(partition.uid).or_insert_with(|| PendingPartition::of(partition, epoch))
+}
+
+impl Pass<'_> {
+    pub fn produce(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> Result<Appended> {
+        let header = batch.header;
+        let now_ms = self.now_ms;
+        let log_append_time_ms = if header.is_log_append_time() { header.max_timestamp } else { -1 };
+        let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+        if entry.gone {
+            return Err(StorageError::unknown_partition(partition.place));
+        }
+        let log_start_offset = entry.start.unwrap_or(entry.start_now);
+        if header.producer_id < 0 {
+            let (base_offset, last_offset, sequence) = self.append(partition, batch);
+            return Ok(Appended {
+                base_offset,
+                last_offset,
+                log_append_time_ms,
+                log_start_offset,
+                duplicate: false,
+                sequence,
+            });
+        }
+        let known = partition.producers.lock();
+        let producer = match entry.producers.get(&header.producer_id) {
+            Some(pending) => pending.as_ref(),
+            None => known.get(&header.producer_id),
+        };
+        if let Some(same) = producers::check(producer, &header)? {
+            return Ok(Appended {
+                base_offset: same.base_offset,
+                last_offset: same.last_offset,
+                log_append_time_ms: same.log_append_time_ms,
+                log_start_offset,
+                duplicate: true,
+                sequence: 0,
+            });
+        }
+        let after = Producer::after(producer, &header, entry.end, log_append_time_ms, now_ms);
+        let evicted = match producer {
+            Some(_) => None,
+            None => idle_longest(&known, &entry.producers, self.shared.options.partition_producers_max),
+        };
+        drop(known);
+        let family = self.families.producer;
+        if let Some(evicted) = evicted {
+            self.batch.delete_cf(family, keys::producer(partition.uid, evicted));
+            entry.producers.insert(evicted, None);
+        }
+        self.batch.put_cf(family, keys::producer(partition.uid, header.producer_id), after.encode());
+        entry.producers.insert(header.producer_id, Some(after));
+        let (base_offset, last_offset, sequence) = self.append(partition, batch);
+        Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate: false, sequence })
+    }
+
+    /// Puts a batch at the partition's end; returns its base offset, last offset and sequence.
+    fn append(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> (Offset, Offset, Sequence) {
+        let ValidBatch { mut bytes, header, .. } = batch;
+        let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+        self.counters.sequence += 1;
+        let sequence = self.counters.sequence;
+        let base = entry.end;
+        let last = base + i64::from(header.last_offset_delta);
+        keys::put_batch_prefix(&mut bytes, sequence);
+        patch_place(bytes.get_mut(BATCH_PREFIX_LEN..).unwrap_or_default(), base, self.shared.epoch);
+        self.batch.put_cf(self.families.log, keys::batch(partition.uid, last), &bytes);
+        if !entry.epoch_known {
+            let key = keys::epoch_start(partition.uid, self.shared.epoch);
+            self.batch.put_cf(self.families.meta, key, base.to_be_bytes());
+            entry.epoch_known = true;
+            entry.epoch_began = true;
+        }
+        entry.end = last + 1;
+        let size = bytes.len() - BATCH_PREFIX_LEN;
+        let open = match &mut entry.open {
+            Some(open) => {
+                open.add(last, header.max_timestamp, self.now_ms, size);
+                open
+            }
+            none => none.insert(Segment::starting_with(base, last, header.max_timestamp, self.now_ms, size)),
+        };
+        if open.bytes >= self.shared.options.segment_bytes {
+            self.batch.put_cf(self.families.index, keys::segment(partition.uid, last), open.encode());
+            entry.closed.push(*open);
+            entry.open = None;
+        }
+        entry.appended.push(StoredBatch::new(last, sequence, Bytes::from(bytes)));
+        (base, last, sequence)
+    }
+
+    /// Checks a step whole, then puts all of it.
+    pub fn step(&mut self, step: &mut StepJob) -> Outcome {
+        if let Err(e) = self.check_step(step) {
+            return Outcome::Fatal(e.to_string());
+        }
+        let mut created: Vec<TopicInfo> = Vec::with_capacity(step.create_topics.len());
+        for id in &step.delete_topics {
+            if let Ok(topic) = self.shared.topic(*id) {
+                self.delete_topic(topic);
+            }
+        }
+        for new in step.create_topics.drain(..) {
+            created.push(self.create_topic(new).info());
+        }
+        for (partition, batches) in step.appends.drain(..) {
+            for batch in batches {
+                self.append(&partition, batch);
+            }
+        }
+        for (from, to) in &step.drop_cursors {
+            self.batch.delete_range_cf(self.families.catalog, from, to);
+        }
+        for (key, offset) in &step.cursors {
+            self.batch.put_cf(self.families.catalog, key, offset.to_be_bytes());
+        }
+        for (from, to) in step.drop_state.iter().filter(|(from, to)| from < to) {
+            self.batch.delete_range_cf(self.families.state, from, to);
+        }
+        put_all(&mut self.batch, self.families.state, &step.state);
+        put_all(&mut self.batch, self.families.catalog, &step.catalog);
+        Outcome::Committed { sequence: self.counters.sequence, created }
+    }
+
+    fn check_step(&mut self, step: &StepJob) -> Result<()> {
+        self.shared.check_new_topics(&step.create_topics)?;
+        for id in &step.delete_topics {
+            self.shared.topic(*id)?;
+        }
+        for (partition, _) in &step.appends {
+            let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+            if entry.gone || step.delete_topics.contains(&partition.place.topic) {
+                return Err(StorageError::unknown_partition(partition.place));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn change(&mut self, change: Change) -> Result<i64> {
+        match change {
+            Change::CreateTopic(new) => {
+                self.shared.check_new_topics(std::slice::from_ref(&new))?;
+                self.create_topic(new);
+            }
+            Change::DeleteTopic(id) => {
+                let topic = self.shared.topic(id)?;
+                self.delete_topic(topic);
+            }
+            Change::SetConfigs { id, configs, settings } => {
+                let topic = self.shared.topic(id)?;
+                self.put_topic(Topic {
+                    id,
+                    name: topic.name.clone(),
+                    replicas: topic.replicas,
+                    configs,
+                    settings: *settings,
+                    partitions: topic.partitions.clone(),
+                });
+            }
+            Change::AddPartitions { id, total } => self.add_partitions(id, total)?,
+            Change::MoveStart { partition, before, strict } => return self.move_start(&partition, before, strict),
+            Change::ForgetProducers { partition, unused_since_ms } => {
+                let entry = pending(&mut self.partitions, &partition, self.shared.epoch);
+                for (id, producer) in &*partition.producers.lock() {
+                    if producer.used_ms < unused_since_ms && !entry.producers.contains_key(id) {
+                        self.batch.delete_cf(self.families.producer, keys::producer(partition.uid, *id));
+                        entry.producers.insert(*id, None);
+                    }
+                }
+            }
+            Change::AllocateProducerId => {
+                let id = self.counters.producer_id;
+                self.counters.producer_id += 1;
+                let value = self.counters.producer_id.to_be_bytes();
+                self.batch.put_cf(self.families.meta, keys::counter(Counter::ProducerId), value);
+                return Ok(id as i64);
+            }
+            Change::Group(entries) => {
+                for (key, value) in entries {
+                    let key = keys::prefixed(Kind::Group, &key);
+                    match value {
+                        Some(value) => self.batch.put_cf(self.families.group, key, value),
+                        None => self.batch.delete_cf(self.families.group, key),
+                    }
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    fn new_partitions(&mut self, topic: TopicId, from: i32, to: i32) -> Vec<Arc<Partition>> {
+        let partitions = (from..to)
+            .map(|partition| {
+                let uid = self.counters.partition_uid;
+                self.counters.partition_uid += 1;
+                Arc::new(Partition::new(uid, TopicPartition { topic, partition }, LogState::default()))
+            })
+            .collect();
+        let value = self.counters.partition_uid.to_be_bytes();
+        self.batch.put_cf(self.families.meta, keys::counter(Counter::PartitionUid), value);
+        partitions
+    }
+
+    fn create_topic(&mut self, new: NewTopic) -> Arc<Topic> {
+        let id = TopicId(*uuid::Uuid::new_v4().as_bytes());
+        let partitions = self.new_partitions(id, 0, new.spec.partitions);
+        self.put_topic(Topic {
+            id,
+            name: new.spec.name,
+            replicas: new.spec.replicas,
+            configs: new.spec.configs,
+            settings: new.settings,
+            partitions,
+        })
+    }
+
+    fn put_topic(&mut self, topic: Topic) -> Arc<Topic> {
+        self.batch.put_cf(self.families.meta, keys::topic(topic.id), topic.stored().encode());
+        let topic = Arc::new(topic);
+        self.created.push(topic.clone());
+        topic
+    }
+
+    fn add_partitions(&mut self, id: TopicId, total: i32) -> Result<()> {
+        let topic = self.shared.topic(id)?;
+        let now = topic.partition_count();
+        let max = self.shared.options.topic_partitions_max;
+        if total <= now || total > max {
+            return Err(StorageError::InvalidPartitions(format!(
+                "topic \"{}\" has {now} partitions and cannot have {total}: it must be more, up to {max}",
+                topic.name
+            )));
+        }
+        let all = self.shared.topics.read().partition_count().saturating_add((total - now) as usize);
+        self.shared.check_partition_count(all)?;
+        let mut partitions = topic.partitions.clone();
+        partitions.extend(self.new_partitions(id, now, total));
+        self.put_topic(Topic {
+            id,
+            name: topic.name.clone(),
+            replicas: topic.replicas,
+            configs: topic.configs.clone(),
+            settings: topic.settings.clone(),
+            partitions,
+        });
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, topic: Arc<Topic>) {
+        self.batch.delete_cf(self.families.meta, keys::topic(topic.id));
+        for partition in &topic.partitions {
+            let uid = partition.uid;
+            for (family, kind) in [
+                (self.families.log, Kind::Batch),
+                (self.families.index, Kind::Segment),
+                (self.families.producer, Kind::Producer),
+            ] {
+                let (from, to) = keys::partition_range(kind, uid);
+                self.batch.delete_range_cf(family, from, to);
+            }
+            let epochs = (keys::epoch_start(uid, 0), keys::epoch_start(uid.wrapping_add(1), 0));
+            self.batch.delete_range_cf(self.families.meta, epochs.0, epochs.1);
+            self.batch.delete_cf(self.families.meta, keys::log_start(uid));
+        }
+        self.deleted.push(topic);
+    }
+
+    fn move_start(&mut self, partition: &Arc<Partition>, before: Offset, strict: bool) -> Result<i64> {
+        let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+        if entry.gone {
+            return Err(StorageError::unknown_partition(partition.place));
+        }
+        let now = entry.start.unwrap_or(entry.start_now);
+        // Only what was visible before this write.
+        let end = entry.first;
+        if before < -1 || (strict && before > end) {
+            return Err(StorageError::OffsetOutOfRange { offset: before, start: now, end });
+        }
+        let start = if before == -1 { end } else { before.min(end) };
+        if start <= now {
+            return Ok(now);
+        }
+        entry.start = Some(start);
+        let uid = partition.uid;
+        self.batch.put_cf(self.families.meta, keys::log_start(uid), start.to_be_bytes());
+        self.batch.delete_range_cf(self.families.log, keys::batch(uid, now), keys::batch(uid, start));
+        self.batch.delete_range_cf(self.families.index, keys::segment(uid, now), keys::segment(uid, start));
+        let log = partition.log.lock();
+        let current = log.epochs.partition_point(|(_, first)| *first <= start);
+        for (epoch, _) in log.epochs.iter().take(current.saturating_sub(1)) {
+            self.batch.delete_cf(self.families.meta, keys::epoch_start(uid, *epoch));
+        }
+        Ok(start)
+    }
+}
+
+fn put_all(batch: &mut WriteBatch, family: &ColumnFamily, entries: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    for (key, value) in entries {
+        match value {
+            Some(value) => batch.put_cf(family, key, value),
+            None => batch.delete_cf(family, key),
+        }
+    }
+}
+
+/// The producer that makes room for a new one, where the limit is reached.
+fn idle_longest(
+    known: &HashMap<i64, Producer>,
+    pending: &HashMap<i64, Option<Producer>>,
+    producers_max: usize,
+) -> Option<i64> {
+    if known.len() + pending.len() < producers_max {
+        return None;
+    }
+    let idle = known.iter().filter(|(id, _)| !pending.contains_key(id));
+    idle.min_by_key(|(_, producer)| producer.used_ms).map(|(id, _)| *id)
+}
