@@ -36,8 +36,10 @@ pub struct GroupSettings {
     pub groups_max: usize,
     /// Bytes of the text committed beside an offset.
     pub offset_metadata_bytes_max: usize,
-    /// Offsets committed in one group.
-    pub group_offsets_max: usize,
+    /// Memory for what members say and are told (metadata and assignments), over all groups.
+    pub members_bytes_max: usize,
+    /// Memory for committed offsets, over all groups.
+    pub offsets_bytes_max: usize,
     /// How long offsets of a group without members are kept.
     pub offsets_retention_ms: i64,
 }
@@ -51,7 +53,8 @@ impl Default for GroupSettings {
             members_max: 10_000,
             groups_max: 100_000,
             offset_metadata_bytes_max: 4096,
-            group_offsets_max: 1_000_000,
+            members_bytes_max: 256 * 1024 * 1024,
+            offsets_bytes_max: 256 * 1024 * 1024,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
         }
     }

@@ -37,7 +37,13 @@ pub struct GroupOffset {
 
 /// Where the cursors of queries come from.
 pub trait QueryGroups: Send + Sync {
+    /// All cursors of all queries, each query under a group id of its own.
     fn offsets(&self) -> Vec<GroupOffset>;
+
+    /// Whether a group belongs to a query. Asked on every join and commit, so worth a faster answer.
+    fn owns(&self, group: &str) -> bool {
+        self.offsets().iter().any(|o| o.group == group)
+    }
 }
 
 #[derive(Clone)]
@@ -207,7 +213,7 @@ impl Coordinator {
         self.inner.held.lock().machine.settings().clone()
     }
 
-    /// Writes offsets of one group, all or none, if the member may. `time` fills in when.
+    /// Writes offsets of one group, all or none, if the member may.
     pub async fn commit(
         &self,
         group: &str,
@@ -221,7 +227,7 @@ impl Coordinator {
         }
         {
             let mut held = self.inner.held.lock();
-            held.machine.may_commit(group, member_id, instance_id, generation, offsets.len(), self.now())?;
+            held.machine.may_commit(group, member_id, instance_id, generation, &offsets, self.now())?;
             self.wind(&mut held);
         }
         if offsets.is_empty() {
@@ -335,10 +341,13 @@ impl Coordinator {
     }
 
     fn is_query(&self, group: &str) -> bool {
-        self.query_offsets().iter().any(|o| o.group == group)
+        self.inner.queries.as_ref().is_some_and(|q| q.owns(group))
     }
 
     fn query_offset(&self, group: &str) -> Vec<(OffsetKey, Committed)> {
+        if !self.is_query(group) {
+            return Vec::new();
+        }
         let of_group = self.query_offsets().into_iter().filter(|o| o.group == group);
         of_group
             .filter_map(|o| {

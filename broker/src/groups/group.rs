@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::machine::{Effect, JoinError, Ticket};
-use super::member::{JoinAnswer, JoinRequest, JoinedMember, Member, SyncAnswer, SyncRequest};
+use super::member::{JoinAnswer, JoinRequest, JoinedMember, Member, SyncAnswer, SyncRequest, bytes_of};
 use super::offsets::{Committed, OffsetKey};
 use super::record::GroupRecord;
 use super::{GroupError, GroupSettings, State, subscription};
@@ -45,6 +45,8 @@ pub(super) struct Group {
     persisting: Option<Vec<(String, Bytes)>>,
     /// Key of this group among the machine's timers.
     pub scheduled: Option<i64>,
+    /// Bytes of this group within the machine's sum.
+    pub counted: usize,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl Group {
             sync_ends: None,
             persisting: None,
             scheduled: None,
+            counted: 0,
         }
     }
 
@@ -108,6 +111,12 @@ impl Group {
             leader: self.leader.clone().unwrap_or_default(),
             members: self.members.values().cloned().collect(),
         }
+    }
+
+    /// About what its members take in memory.
+    pub fn bytes(&self) -> usize {
+        let persisting = self.persisting.as_deref().map_or(0, bytes_of);
+        self.members.values().map(Member::bytes).sum::<usize>() + persisting
     }
 
     /// Nothing would be lost by forgetting it.

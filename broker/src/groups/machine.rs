@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::Bytes;
 
 use super::group::Group;
-use super::member::{JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest};
-use super::offsets::{Committed, OffsetKey};
+use super::member::{self, JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest};
+use super::offsets::{self, Committed, OffsetKey};
 use super::record::GroupRecord;
 use super::{GroupError, GroupSettings, State};
 
@@ -61,6 +61,10 @@ pub struct Machine {
     groups: HashMap<String, Group>,
     /// When each group has something due.
     timers: BTreeSet<(i64, String)>,
+    /// About what members take in memory.
+    members_bytes: usize,
+    /// About what offsets take in memory.
+    offsets_bytes: usize,
 }
 
 impl Machine {
@@ -83,7 +87,10 @@ impl Machine {
     /// Takes in what storage knows of an offset, at start or after it was written.
     pub fn set_offset(&mut self, group: &str, key: OffsetKey, committed: Committed, now: i64) {
         let group = self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(group.to_owned(), now));
-        group.offsets.insert(key, committed);
+        self.offsets_bytes += offsets::bytes_of(&key, &committed);
+        if let Some(before) = group.offsets.insert(key.clone(), committed) {
+            self.offsets_bytes -= offsets::bytes_of(&key, &before);
+        }
     }
 
     pub fn join(&mut self, request: &JoinRequest, ticket: Ticket, now: i64) -> Vec<Effect> {
@@ -95,6 +102,9 @@ impl Machine {
         let session = self.settings.session_timeout_min_ms..=self.settings.session_timeout_max_ms;
         if !session.contains(&request.session_timeout_ms) || request.rebalance_timeout_ms < 0 {
             return refuse(GroupError::InvalidSessionTimeout);
+        }
+        if self.members_bytes + member::bytes_of(&request.protocols) > self.settings.members_bytes_max {
+            return refuse(GroupError::TooMany);
         }
         if !self.groups.contains_key(&request.group) {
             if !request.member_id.is_empty() {
@@ -114,8 +124,10 @@ impl Machine {
 
     pub fn sync(&mut self, request: &SyncRequest, ticket: Ticket, now: i64) -> Vec<Effect> {
         let mut fx = Vec::new();
+        let too_much = self.members_bytes + member::bytes_of(&request.assignments) > self.settings.members_bytes_max;
         match self.groups.get_mut(&request.group) {
             None => fx.push(Effect::Synced(ticket, Err(GroupError::UnknownMember))),
+            Some(_) if too_much => fx.push(Effect::Synced(ticket, Err(GroupError::TooMany))),
             Some(group) => group.sync(request, ticket, now, &mut fx),
         }
         self.reschedule(&request.group);
@@ -171,9 +183,13 @@ impl Machine {
         member_id: &str,
         instance_id: Option<&str>,
         generation: i32,
-        offsets: usize,
+        offsets: &[(OffsetKey, Committed)],
         now: i64,
     ) -> Result<(), GroupError> {
+        let bytes: usize = offsets.iter().map(|(key, committed)| offsets::bytes_of(key, committed)).sum();
+        if self.offsets_bytes + bytes > self.settings.offsets_bytes_max {
+            return Err(GroupError::TooMany);
+        }
         let count = self.groups.len();
         let Some(found) = self.groups.get_mut(group) else {
             return match generation {
@@ -183,9 +199,6 @@ impl Machine {
             };
         };
         found.may_commit(member_id, instance_id, generation, now)?;
-        if found.offsets.len() + offsets > self.settings.group_offsets_max {
-            return Err(GroupError::TooMany);
-        }
         self.reschedule(group);
         Ok(())
     }
@@ -213,8 +226,10 @@ impl Machine {
     }
 
     pub fn remove_offset(&mut self, group: &str, key: &OffsetKey) {
-        if let Some(found) = self.groups.get_mut(group) {
-            found.offsets.remove(key);
+        if let Some(found) = self.groups.get_mut(group)
+            && let Some(committed) = found.offsets.remove(key)
+        {
+            self.offsets_bytes -= offsets::bytes_of(key, &committed);
         }
     }
 
@@ -229,11 +244,18 @@ impl Machine {
 
     /// Forgets a group, unless somebody has joined since.
     pub fn delete(&mut self, group: &str) {
-        if self.groups.get(group).is_some_and(|g| g.state == State::Empty)
-            && let Some(at) = self.groups.remove(group).and_then(|g| g.scheduled)
-        {
-            self.timers.remove(&(at, group.to_owned()));
+        if self.groups.get(group).is_some_and(|g| g.state == State::Empty) {
+            self.forget(group);
         }
+    }
+
+    fn forget(&mut self, id: &str) {
+        let Some(group) = self.groups.remove(id) else { return };
+        if let Some(at) = group.scheduled {
+            self.timers.remove(&(at, id.to_owned()));
+        }
+        self.members_bytes -= group.counted;
+        self.offsets_bytes -= group.offsets.iter().map(|(key, c)| offsets::bytes_of(key, c)).sum::<usize>();
     }
 
     pub fn list(&self) -> Vec<Listed> {
@@ -299,17 +321,21 @@ impl Machine {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.scheduled = None;
                 group.expire(&self.settings, now, &mut fx);
-                if group.is_void() {
-                    self.groups.remove(&id);
-                }
             }
             self.reschedule(&id);
+            if self.groups.get(&id).is_some_and(Group::is_void) {
+                self.forget(&id);
+            }
         }
         fx
     }
 
+    /// Brings timers and sums in line with what a group has become.
     fn reschedule(&mut self, id: &str) {
         let Some(group) = self.groups.get_mut(id) else { return };
+        let bytes = group.bytes();
+        self.members_bytes = self.members_bytes - group.counted + bytes;
+        group.counted = bytes;
         let deadline = group.deadline();
         if group.scheduled != deadline {
             if let Some(at) = group.scheduled {

@@ -135,7 +135,23 @@ impl Member {
         if (self.join.is_some() && !self.unconfirmed) || self.sync.is_some() { i64::MAX } else { self.session_ends }
     }
 
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let texts = self.id.len() + self.client_id.len() + self.instance_id.as_ref().map_or(0, String::len);
+        MEMBER_BYTES + texts + bytes_of(&self.protocols) + self.assignment.len()
+    }
+
     pub fn heard(&mut self, now: i64) {
         self.session_ends = now + i64::from(self.session_timeout_ms);
     }
+}
+
+/// What a member takes in memory beyond its texts and bytes, about.
+const MEMBER_BYTES: usize = 512;
+/// The same of one named piece of bytes.
+const ENTRY_BYTES: usize = 64;
+
+/// About what named pieces of bytes take in memory.
+pub(super) fn bytes_of(entries: &[(String, Bytes)]) -> usize {
+    entries.iter().map(|(name, bytes)| ENTRY_BYTES + name.len() + bytes.len()).sum()
 }

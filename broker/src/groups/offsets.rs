@@ -20,3 +20,11 @@ pub struct Committed {
     /// Time after which the client wants it forgotten; -1 leaves that to the server.
     pub expires_at: i64,
 }
+
+/// What an offset takes in memory beyond its texts, about.
+const OFFSET_BYTES: usize = 160;
+
+/// About what an offset takes in memory.
+pub(super) fn bytes_of(key: &OffsetKey, committed: &Committed) -> usize {
+    OFFSET_BYTES + key.topic.len() + committed.metadata.len()
+}

@@ -1,9 +1,11 @@
 //! Groups by scripts of events: what each member asks, the time going by, and what comes out.
 
 use bytes::Bytes;
+use millpond_types::TopicId;
 
 use super::machine::{Effect, Machine};
 use super::member::{JoinRequest, LeaveRequest, SyncRequest};
+use super::offsets::{Committed, OffsetKey};
 use super::{GroupError, GroupSettings, State};
 
 /// A group "g" under a clock that the test moves. Everything that comes out is written down as a line.
@@ -361,9 +363,9 @@ fn a_group_is_as_it_was_after_a_restart() {
 
 #[test]
 fn who_may_commit() {
-    let mut s = Script::new(GroupSettings { group_offsets_max: 10, ..GroupSettings::default() });
+    let mut s = Script::new(GroupSettings::default());
     let commit =
-        |s: &mut Script, member: &str, generation| s.machine.may_commit("g", member, None, generation, 1, s.now);
+        |s: &mut Script, member: &str, generation| s.machine.may_commit("g", member, None, generation, &[], s.now);
     assert_eq!(commit(&mut s, "", -1), Ok(()), "without a group nobody is in the way");
     assert_eq!(commit(&mut s, "m1", 3), Err(GroupError::IllegalGeneration));
     let mut s = Script::two();
@@ -403,5 +405,44 @@ fn limits_hold() {
     assert_eq!(refused(&mut s, &request), ["3: TooMany "]);
     let hasty = JoinRequest { session_timeout_ms: 1, ..request.clone() };
     assert_eq!(refused(&mut s, &hasty), ["3: InvalidSessionTimeout "]);
-    assert_eq!(refused(&mut s, &JoinRequest { group: String::new(), ..request }), ["3: InvalidGroupId "]);
+    assert_eq!(refused(&mut s, &JoinRequest { group: String::new(), ..request.clone() }), ["3: InvalidGroupId "]);
+
+    // Memory is given back by those who leave.
+    let mut s = Script::new(GroupSettings { members_bytes_max: 10_000, ..GroupSettings::default() });
+    let large = |group: &str| JoinRequest {
+        group: group.into(),
+        protocols: vec![("range".into(), Bytes::from(vec![0; 6_000]))],
+        ..request.clone()
+    };
+    assert_eq!(refused(&mut s, &large("g")), ["3: x in 1 by range led by x [x]"]);
+    assert_eq!(refused(&mut s, &large("h")), ["3: TooMany "]);
+    s.leave("x", None);
+    assert_eq!(refused(&mut s, &large("h")), ["3: x in 1 by range led by x [x]"]);
+
+    let mut s = Script::new(GroupSettings { offsets_bytes_max: 1_000, ..GroupSettings::default() });
+    let offset = |metadata: usize| {
+        let key = OffsetKey { topic: "t".into(), partition: 0 };
+        let committed = Committed {
+            topic_id: TopicId([0; 16]),
+            offset: 1,
+            leader_epoch: -1,
+            metadata: "x".repeat(metadata),
+            committed_at: 0,
+            expires_at: -1,
+        };
+        (key, committed)
+    };
+    let commit = |s: &mut Script, metadata| {
+        let offsets = [offset(metadata)];
+        s.machine.may_commit("k", "", None, -1, &offsets, s.now)?;
+        let [(key, committed)] = offsets;
+        s.machine.set_offset("k", key, committed, s.now);
+        Ok(())
+    };
+    assert_eq!(commit(&mut s, 500), Ok(()));
+    assert_eq!(commit(&mut s, 500), Err(GroupError::TooMany));
+    assert_eq!(commit(&mut s, 10), Ok(()), "which takes the place of the one before");
+    assert_eq!(commit(&mut s, 500), Ok(()));
+    s.machine.delete("k");
+    assert_eq!(commit(&mut s, 500), Ok(()));
 }

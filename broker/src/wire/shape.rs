@@ -347,6 +347,47 @@ mod tests {
         agrees::<DescribeClusterRequest>("describe cluster", &DESCRIBE_CLUSTER, 0..=2);
     }
 
+    /// What the walk lets pass after some bytes were changed, the codec reads to the same place or refuses.
+    fn agrees_on_damage<T: Decodable>(name: &str, shape: &Shape, versions: std::ops::RangeInclusive<i16>) {
+        let mut random = Random(7);
+        let mut passed = 0;
+        for version in versions {
+            for _ in 0..300 {
+                let mut body = Vec::new();
+                write(shape.fields, version, version >= shape.flexible, &mut random, &mut body);
+                for _ in 0..=random.below(2) {
+                    if let Some(at) = (!body.is_empty()).then(|| random.below(body.len() as u64) as usize) {
+                        body[at] = random.next() as u8;
+                    }
+                }
+                let flexible = version >= shape.flexible;
+                let mut walk = Walk { rest: &body, version, flexible, elements_left: ELEMENTS_MAX };
+                if walk.fields(shape.fields).is_err() {
+                    continue;
+                }
+                passed += 1;
+                let left = walk.rest.len();
+                let mut bytes = Bytes::from(body.clone());
+                if T::decode(&mut bytes, version).is_ok() {
+                    assert_eq!(bytes.len(), left, "{name} v{version}: {body:?}");
+                }
+            }
+        }
+        assert!(passed > 0, "{name}");
+    }
+
+    #[test]
+    fn damage_is_read_as_the_codec_reads_it() {
+        agrees_on_damage::<ProduceRequest>("produce", &PRODUCE, 3..=12);
+        agrees_on_damage::<FetchRequest>("fetch", &FETCH, 4..=12);
+        agrees_on_damage::<MetadataRequest>("metadata", &METADATA, 0..=13);
+        agrees_on_damage::<OffsetCommitRequest>("offset commit", &OFFSET_COMMIT, 2..=9);
+        agrees_on_damage::<OffsetFetchRequest>("offset fetch", &OFFSET_FETCH, 1..=9);
+        agrees_on_damage::<JoinGroupRequest>("join group", &JOIN_GROUP, 0..=9);
+        agrees_on_damage::<CreateTopicsRequest>("create topics", &CREATE_TOPICS, 2..=7);
+        agrees_on_damage::<DescribeConfigsRequest>("describe configs", &DESCRIBE_CONFIGS, 1..=4);
+    }
+
     #[test]
     fn counts_are_held_against_what_is_there() {
         let claims = |count: i32| METADATA.check(1, &count.to_be_bytes(), ELEMENTS_MAX);
