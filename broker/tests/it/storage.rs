@@ -496,3 +496,52 @@ fn tails_of_many_partitions_share_one_budget() {
         assert_eq!(read_all(storage, place, 0).len(), 4);
     }
 }
+
+#[test]
+fn what_lies_below_a_sequence_is_complete() {
+    let fixture = Fixture::with(|o| {
+        o.tail_bytes = 20_000;
+        o.segment_bytes = 2000;
+    });
+    let storage = &fixture.storage;
+    let places: Vec<_> = (0..3).map(|i| create(storage, &format!("t{i}"), &[])).collect();
+    let below = |sequence| -> Vec<u64> {
+        let limits = ReadLimits { up_to: sequence, ..ALL };
+        let read = |place| {
+            let (mut from, mut sequences) = (0, Vec::new());
+            loop {
+                let records = storage.read(place, from, limits).unwrap();
+                sequences.extend(records.views.iter().map(|v| v.sequence));
+                if records.next_offset == from {
+                    return sequences;
+                }
+                from = records.next_offset;
+            }
+        };
+        let mut all: Vec<u64> = places.iter().flat_map(|place| read(*place)).collect();
+        all.sort_unstable();
+        all
+    };
+    std::thread::scope(|scope| {
+        for writer in 0..3 {
+            let places = &places;
+            scope.spawn(move || {
+                for i in 0..200 {
+                    if (i + writer) % 3 == 0 {
+                        let appends = places.iter().map(|p| (*p, records(&[("k", "step")]))).collect();
+                        let outcome = step(storage, Step { appends, ..Step::default() });
+                        assert!(matches!(outcome, Outcome::Committed { .. }));
+                    } else {
+                        send(storage, places[(i + writer) % 3], &["produced"]);
+                    }
+                }
+            });
+        }
+        let mut sequence = 0;
+        while sequence < 3 * (67 * 3 + 133) - 50 {
+            sequence = storage.wait_past(sequence, Duration::from_secs(20));
+            // One record per append here, so that each sequence up to this one is there once.
+            assert!(below(sequence).into_iter().eq(1..=sequence), "not all of the first {sequence} are visible");
+        }
+    });
+}
