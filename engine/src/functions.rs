@@ -6,6 +6,15 @@
 //! Invariants: an overload's id is unique within its function and never reused while the process lives; a function that
 //! was removed stays usable by the expressions that were compiled with it.
 
+mod array;
+mod bytes;
+mod conditional;
+mod date_time;
+mod json;
+mod lambda;
+mod list;
+mod map;
+mod math;
 mod string;
 mod table;
 mod typed;
@@ -210,6 +219,14 @@ impl FunctionLibrary {
     /// With the built-in functions.
     pub fn new(settings: FunctionSettings) -> Self {
         let mut builtin = typed::Builtin::default();
+        array::register(&mut builtin);
+        bytes::register(&mut builtin);
+        conditional::register(&mut builtin);
+        date_time::register(&mut builtin);
+        json::register(&mut builtin);
+        lambda::register(&mut builtin);
+        map::register(&mut builtin);
+        math::register(&mut builtin);
         string::register(&mut builtin);
         table::register(&mut builtin);
         crate::aggregates::register(&mut builtin);

@@ -376,6 +376,9 @@ fn pad_bytes(bytes: &[u8], length: i32, padding: &[u8], left: bool) -> Option<Ve
 }
 
 fn split(text: &str, delimiter: &str) -> Vec<String> {
+    if text.is_empty() {
+        return vec![String::new()];
+    }
     if delimiter.is_empty() {
         return text.chars().map(String::from).collect();
     }
@@ -383,6 +386,9 @@ fn split(text: &str, delimiter: &str) -> Vec<String> {
 }
 
 fn split_bytes(bytes: &[u8], delimiter: &[u8]) -> Vec<Vec<u8>> {
+    if bytes.is_empty() {
+        return vec![Vec::new()];
+    }
     if delimiter.is_empty() {
         return bytes.iter().map(|b| vec![*b]).collect();
     }

@@ -534,7 +534,7 @@ macro_rules! scalar {
             vec![$($crate::functions::typed::param(stringify!($arg), <$kind as $crate::functions::typed::Kind>::param())),*],
             millpond_sql::functions::ResultType::Of(<$out as $crate::functions::typed::Kind>::param()),
             $crate::functions::typed::same(
-                |args: &$crate::functions::Args<'_>, _: &mut $crate::expr::EvalContext| {
+                move |args: &$crate::functions::Args<'_>, _: &mut $crate::expr::EvalContext| {
                     scalar!(@loop args, ($($arg: $kind),*) -> $out => $body)
                 },
             ),
