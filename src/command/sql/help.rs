@@ -43,8 +43,8 @@ pub fn help(topic: Option<&str>) -> String {
     if let Some((name, text)) = COMMANDS.iter().find(|(name, _)| name.split(' ').next() == Some(&word)) {
         return format!("{name}: {text}\n");
     }
-    let names = STATEMENTS.iter().chain(COMMANDS).map(|(name, _)| *name);
-    match suggest(&word, names) {
+    let mut names = STATEMENTS.iter().chain(COMMANDS).map(|(name, _)| *name);
+    match names.clone().find(|name| name.starts_with(&word)).or_else(|| suggest(&word, &mut names)) {
         Some(near) => format!("There is no help about \"{topic}\"; HELP {near}?\n"),
         None => format!("There is no help about \"{topic}\"; HELP lists what there is.\n"),
     }
@@ -77,6 +77,7 @@ mod tests {
             assert!(all.contains(name), "{name}");
             assert!(!help(Some(name)).contains("no help"), "{name}");
         }
+        assert_eq!(help(Some("sel")), "There is no help about \"sel\"; HELP SELECT?\n");
         assert_eq!(help(Some("slect")), "There is no help about \"slect\"; HELP SELECT?\n");
     }
 }

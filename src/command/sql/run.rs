@@ -53,12 +53,22 @@ pub struct Runner {
     pub history: Vec<String>,
     /// A statement may have changed the names that completion knows.
     pub names_changed: bool,
+    /// The server gave its names at some time.
+    names_known: bool,
     depth: usize,
 }
 
 impl Runner {
     pub fn new(client: Client, session: Session) -> Self {
-        Self { client, session, output: Output::new(), history: Vec::new(), names_changed: true, depth: 0 }
+        Self {
+            client,
+            session,
+            output: Output::new(),
+            history: Vec::new(),
+            names_changed: true,
+            names_known: false,
+            depth: 0,
+        }
     }
 
     pub fn is_tabular(&self) -> bool {
@@ -187,11 +197,13 @@ impl Runner {
             Ok(entities) => entities,
             // A server that knows some of the statements only.
             Err(Failure::Refused(refusal)) => refusal.entities,
+            // The next statement that works asks again.
             Err(Failure::Connection(_)) => {
-                self.names_changed = true;
+                self.names_known = false;
                 return None;
             }
         };
+        self.names_known = true;
         let mut names = Names::from_entities(&entities);
         names.variables = self.session.variables.iter().map(|(name, _)| name.to_string()).collect();
         Some(names)
@@ -233,10 +245,18 @@ impl Runner {
                 Statement::ListVariables => Ok(self.variables()?),
                 Statement::Query(query) => self.query(source, span, &sent, query.emit.is_some()).await,
                 Statement::Print(_) => self.query(source, span, &sent, true).await,
-                _ => self.execute(source, span, &sent).await,
+                other => {
+                    self.execute(source, span, &sent).await?;
+                    self.names_changed |= changes_names(other);
+                    Ok(())
+                }
             },
             // The value of a variable held more than one.
-            _ => self.execute(source, span, &sent).await,
+            _ => {
+                self.execute(source, span, &sent).await?;
+                self.names_changed = true;
+                Ok(())
+            }
         }
     }
 
@@ -266,7 +286,6 @@ impl Runner {
     }
 
     async fn execute(&mut self, source: Source<'_>, span: Span, text: &str) -> Result<(), Stop> {
-        self.names_changed = true;
         let answer = tokio::select! {
             answer = self.client.execute(text, &self.session) => answer,
             _ = tokio::signal::ctrl_c() => {
@@ -275,7 +294,10 @@ impl Runner {
             }
         };
         match answer {
-            Ok(entities) => Ok(self.entities(&entities)?),
+            Ok(entities) => {
+                self.names_changed |= !self.names_known;
+                Ok(self.entities(&entities)?)
+            }
             Err(failure) => {
                 if let Failure::Refused(refusal) = &failure {
                     self.entities(&refusal.entities)?;
@@ -324,6 +346,21 @@ impl Runner {
                 Stop::Failed
             }
         }
+    }
+}
+
+/// Whether completion may know other names behind a statement.
+fn changes_names(statement: &Statement) -> bool {
+    match statement {
+        Statement::CreateSource(_)
+        | Statement::CreateAs(_)
+        | Statement::InsertInto(_)
+        | Statement::DropSource(_)
+        | Statement::AlterSource(_)
+        | Statement::CreateType { .. }
+        | Statement::DropType { .. }
+        | Statement::Terminate(_) => true,
+        _ => false,
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Column {
     pub name: String,
     /// Numbers stand on the right.
     pub right: bool,
-    /// What values of its type need, for columns of which no value was seen yet.
+    /// What values of its type need, where more rows come than were seen; 0 where all are there.
     pub width_usual: usize,
 }
 
@@ -51,11 +51,12 @@ pub struct Growing {
     columns: Vec<Column>,
     width: Option<usize>,
     widths: Option<Vec<usize>>,
+    is_empty: bool,
 }
 
 impl Growing {
     pub fn new(columns: Vec<Column>, width: Option<usize>) -> Self {
-        Self { columns, width, widths: None }
+        Self { columns, width, widths: None, is_empty: true }
     }
 
     /// Whether the head was drawn.
@@ -68,7 +69,7 @@ impl Growing {
         let begun = self.is_begun();
         let widths = match self.widths.take() {
             Some(widths) => widths,
-            None => self.first_widths(rows),
+            None => fit(&self.columns, rows, self.width),
         };
         let drawn = match (begun, rows) {
             (true, []) => Vec::new(),
@@ -77,14 +78,18 @@ impl Growing {
             (false, rows) => lines(&self.columns, true, rows, &widths, self.width),
         };
         self.widths = Some(widths);
+        self.is_empty &= rows.is_empty();
         // The line below comes with the end.
         let shown = drawn.len().saturating_sub(1);
         drawn.into_iter().take(shown).map(|line| line + "\n").collect()
     }
 
-    /// The line under the last row, and the head if no row ever came.
+    /// The line under the last row, or the head if no row ever came.
     pub fn end(&mut self) -> String {
         let mut text = self.rows(&[]);
+        if self.is_empty {
+            return text;
+        }
         let widths = self.widths.as_deref().unwrap_or_default();
         let empty = vec![vec![String::new(); self.columns.len()]];
         if let Some(line) = lines(&self.columns, false, &empty, widths, self.width).pop() {
@@ -93,33 +98,20 @@ impl Growing {
         }
         text
     }
-
-    /// Room for what may come: the usual width of the type where the terminal has it.
-    fn first_widths(&self, rows: &[Vec<String>]) -> Vec<usize> {
-        let mut widths = fit(&self.columns, rows, self.width);
-        let mut free = match self.width {
-            Some(width) => width.saturating_sub(total(&widths)),
-            None => usize::MAX,
-        };
-        for (width, column) in widths.iter_mut().zip(&self.columns) {
-            let more = column.width_usual.saturating_sub(*width).min(free);
-            *width += more;
-            free -= more;
-        }
-        widths
-    }
 }
 
 fn total(widths: &[usize]) -> usize {
     widths.iter().map(|w| w + COLUMN_EXTRA).sum::<usize>() + 1
 }
 
-/// The width of each column's text: what it needs, or, where that is too much for all, a fair share of the terminal.
+/// The width of each column's text: what it needs or usually will, or, where that is too much for all, a fair share of the
+/// terminal.
 fn fit(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Vec<usize> {
     let mut table = Table::new();
     table.force_no_tty();
     fill(&mut table, columns, true, rows, None);
-    let wanted: Vec<usize> = table.column_max_content_widths().into_iter().map(usize::from).collect();
+    let needed = table.column_max_content_widths().into_iter().map(usize::from);
+    let wanted: Vec<usize> = needed.zip(columns).map(|(needed, column)| needed.max(column.width_usual)).collect();
     let Some(width) = width.filter(|width| total(&wanted) > *width) else { return wanted };
     let mut room = width.saturating_sub(wanted.len() * COLUMN_EXTRA + 1);
     // From the narrowest on: who needs less than the share leaves the rest to the others.
@@ -258,7 +250,6 @@ mod tests {
         expect![[r#"
             +----------+
             | ID       |
-            +----------+
             +----------+
         "#]]
         .assert_eq(&growing.end());
