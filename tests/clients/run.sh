@@ -33,6 +33,7 @@ check() {
 }
 check kcat ./kcat.sh "$bootstrap"
 check confluent "$python" confluent.py "$bootstrap"
+check churn "$python" churn.py "$bootstrap"
 check kafka-python "$python" kafka_python.py "$bootstrap"
 check kafkajs node kafkajs.js "$bootstrap"
 check java ./java.sh "$bootstrap"

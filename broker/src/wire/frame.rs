@@ -16,8 +16,8 @@ const PREFIX: usize = 4;
 const READ_CHUNK: usize = 16 * 1024;
 /// Up to this much is reserved on the word of a length alone; the rest as the bytes come.
 const RESERVE_MAX: usize = 2 * 1024 * 1024;
-/// First byte of a TLS handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
+/// How a TLS handshake begins: its record type, and the major version.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
 /// Bytes of one connection that came and were not taken yet.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Frames {
 
     /// The length that the next frame announces, if its prefix has come.
     pub fn announced(&self) -> Result<Option<usize>, Error> {
-        if self.buffer.first() == Some(&TLS_HANDSHAKE) {
+        if self.buffer.starts_with(TLS_HANDSHAKE) {
             return Err(Error::malformed("this is a TLS handshake, and the listener speaks plain text"));
         }
         let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };
