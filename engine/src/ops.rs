@@ -42,6 +42,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The outputs so far fill a step: the rows before this one are a step by themselves. Not for the first row.
+    pub fn cut(pos: u32) -> Self {
+        Self::at(pos, Error::bug("a row that should have been left for the next step was not"))
+    }
+
     pub fn at(pos: u32, error: Error) -> Self {
         Self { pos: Some(pos), error }
     }

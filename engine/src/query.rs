@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, WindowKind};
@@ -30,6 +31,12 @@ use crate::state::key::{KeySpace, Kind};
 use crate::state::view::{Overlay, ReadCache, View};
 use crate::step::{Pending, Pipeline};
 
+/// Most input rows that `millpond.step.rows.max` may give a step.
+const STEP_ROWS_MAX: usize = 1 << 16;
+
+/// Rows of a query's first step.
+const FIRST_STEP_ROWS: usize = 1_024;
+
 /// What a query may take and how it behaves where that can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuerySettings {
@@ -39,6 +46,8 @@ pub struct QuerySettings {
     pub step_bytes_max: usize,
     /// Bytes that a step writes, about; a single row may write more.
     pub step_write_bytes_max: usize,
+    /// A step that takes longer makes the next one smaller.
+    pub step_time_max: Duration,
     /// Rows that one input row may give at once; what is more goes on in the next step.
     pub emit_rows_max: usize,
     /// Bytes of state that are kept in memory for reading.
@@ -61,6 +70,7 @@ impl Default for QuerySettings {
             step_rows_max: 8_192,
             step_bytes_max: 8 << 20,
             step_write_bytes_max: 4 << 20,
+            step_time_max: Duration::from_millis(250),
             emit_rows_max: 50_000,
             cache_bytes_max: 32 << 20,
             transient_bytes_max: 64 << 20,
@@ -77,7 +87,9 @@ impl QuerySettings {
     pub fn from_properties(property: &dyn Fn(&str) -> Option<String>) -> Self {
         let is = |name: &str| property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let cache = property("cache.max.bytes.buffering");
+        let step_rows = property("millpond.step.rows.max").and_then(|v| v.trim().parse::<usize>().ok());
         Self {
+            step_rows_max: step_rows.unwrap_or(Self::default().step_rows_max).clamp(1, STEP_ROWS_MAX),
             coalesce: cache.is_none_or(|v| v.trim() != "0"),
             quirks: is("ksql.compat.quirks"),
             throw_on_invalid_timestamp: is("ksql.timestamp.throw.on.invalid"),
@@ -235,7 +247,8 @@ pub struct Query {
     half_done: Option<HalfDone>,
     half_done_key: Vec<u8>,
     metrics: Arc<Metrics>,
-    steps_until_full: u32,
+    /// Input rows of the next step.
+    rows_target: usize,
 }
 
 /// A row whose outputs did not fit into a step: what is still to be emitted, and where the cursors go then.
@@ -278,6 +291,7 @@ impl Query {
         let shape = Shape::of(root);
         let coalesce_rows = settings.coalesce && root.relation == Relation::Table && !shape.emits_all;
         let pipeline = Pipeline::new(&id, &plan, &library, storage.as_ref(), coalesce_rows)?;
+        let most_rows = (settings.step_rows_max / pipeline.fan_out).max(1);
         let topic_of = |target: &SourceInfo| {
             storage
                 .topic(&target.topic)
@@ -319,7 +333,7 @@ impl Query {
             reader,
             half_done,
             half_done_key,
-            steps_until_full: 0,
+            rows_target: most_rows.min(FIRST_STEP_ROWS),
         })
     }
 
@@ -361,7 +375,8 @@ impl Query {
         if let Some(half) = self.half_done.clone() {
             return self.go_on(&half);
         }
-        let rows_max = self.rows_max();
+        let started = Instant::now();
+        let rows_max = self.rows_target;
         let bytes_max = self.settings.step_bytes_max;
         let storage = self.storage.clone();
         let input = match self.reader.peek(storage.as_ref(), rows_max, bytes_max, self.settings.reset_latest) {
@@ -396,22 +411,24 @@ impl Query {
                 rows = pos + 1;
                 continue;
             }
-            if attempt.bytes > self.settings.step_write_bytes_max && rows > 1 {
+            // A little too much is written as it is, and less is taken next time.
+            if attempt.bytes > self.settings.step_write_bytes_max.saturating_mul(2) && rows > 1 {
                 rows = (rows / 2).max(1);
-                self.steps_until_full = 16;
                 continue;
             }
+            self.adapt(rows, attempt.bytes, started.elapsed());
             return self.commit(&input, rows, attempt);
         }
     }
 
-    /// Rows of the next step: fewer for a while after steps that wrote too much.
-    fn rows_max(&mut self) -> usize {
-        if self.steps_until_full > 0 {
-            self.steps_until_full -= 1;
-            return (self.settings.step_rows_max / 4).max(1);
+    /// Sets the rows of the next step by what this one wrote and how long it took.
+    fn adapt(&mut self, rows: usize, bytes: usize, took: Duration) {
+        let most = (self.settings.step_rows_max / self.pipeline.fan_out).max(1);
+        if bytes > self.settings.step_write_bytes_max || took > self.settings.step_time_max {
+            self.rows_target = (rows / 2).max(1);
+        } else if rows >= self.rows_target && took < self.settings.step_time_max / 2 {
+            self.rows_target = self.rows_target.saturating_mul(2).min(most);
         }
-        self.settings.step_rows_max.max(1)
     }
 
     fn client_outcome(&self) -> Option<StepOutcome> {

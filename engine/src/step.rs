@@ -35,7 +35,8 @@ use crate::state::key::{KeySpace, Kind};
 pub struct Pipeline {
     pub sources: Vec<SourceStage>,
     root: Stage,
-    pub root_partitions: i32,
+    /// Groups that one row may touch in a windowed aggregation: a step takes so many times fewer rows.
+    pub fan_out: usize,
 }
 
 enum Stage {
@@ -55,6 +56,7 @@ struct Builder<'a> {
     library: &'a FunctionLibrary,
     storage: &'a dyn Storage,
     sources: Vec<SourceStage>,
+    fan_out: usize,
 }
 
 /// What a node's parents ask of it.
@@ -76,11 +78,10 @@ impl Pipeline {
         storage: &dyn Storage,
         coalesce: bool,
     ) -> Result<Self> {
-        let mut builder = Builder { query, library, storage, sources: Vec::new() };
+        let mut builder = Builder { query, library, storage, sources: Vec::new(), fan_out: 1 };
         let ask = Ask { old: false, last_only: coalesce, partitions: None };
         let root = builder.build(&plan.root, "", ask)?;
-        let root_partitions = builder.partitions(&plan.root)?;
-        Ok(Self { sources: builder.sources, root, root_partitions })
+        Ok(Self { sources: builder.sources, root, fan_out: builder.fan_out })
     }
 
     /// Passes the rows of each source through the plan.
@@ -270,7 +271,13 @@ impl Builder<'_> {
                 let calls =
                     calls.iter().map(|c| functions::compile_table(c, self.library)).collect::<Result<Vec<_>>>()?;
                 let inputs = vec![self.build(input, path, ask)?];
-                let op = FlatMap { id: join_path(path, "flat_map"), calls, schema: schema.clone() };
+                let op = FlatMap {
+                    id: join_path(path, "flat_map"),
+                    calls,
+                    input: input.schema.to_arrow(),
+                    input_types: input.schema.columns.iter().map(|c| c.ty.clone()).collect(),
+                    schema: schema.clone(),
+                };
                 Ok(Stage::Op { op: Box::new(op), inputs, schema })
             }
             NodeKind::Rekey { input, keys: exprs, keep, key_format } => {
@@ -414,7 +421,11 @@ impl Builder<'_> {
             Some(spec) if spec.kind == WindowKind::Session => {
                 Windowing::Session { gap_ms: spec.size_ms, grace_ms: spec.grace_ms() }
             }
-            Some(spec) => Windowing::Time(TimeWindows::new(spec)),
+            Some(spec) => {
+                let windows = TimeWindows::new(spec);
+                self.fan_out = self.fan_out.max(windows.per_row());
+                Windowing::Time(windows)
+            }
         };
         let emit_final = window.as_ref().is_some_and(|w| w.emit_final);
         let groups = group_by.len();

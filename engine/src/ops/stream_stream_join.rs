@@ -15,7 +15,7 @@ use millpond_types::{PartitionId, Result};
 use super::joined::{Joined, NONE, Pair, with_stored};
 use super::key::{Strings, key_cells};
 use super::times::{NO_TIME, Times};
-use super::{Context, Emitted, Evaluation, LineKind, OpResult, Operator, Prepared, any_null, merge_inputs};
+use super::{Context, Emitted, Evaluation, Failure, LineKind, OpResult, Operator, Prepared, any_null, merge_inputs};
 use crate::rows::Rows;
 use crate::state::cells::{Cells, put_key_i64, take_key_i64, take_u8};
 use crate::state::key::KeySpace;
@@ -280,6 +280,9 @@ impl StreamStreamJoin {
             let range = [range[0], range[1].min(newest_other)];
             for (other_time, other_number, other) in self.kept(partition, 1 - side, key, range, cx)? {
                 matched = true;
+                if out.emits.len() >= cx.config.emit_rows_max && pos > 0 {
+                    return Err(Failure::cut(pos));
+                }
                 let index = out.stored(1 - side, &other)?;
                 let time = time.max(other_time);
                 out.emits.push(Emit { pos, partition, time, window, pair: pair(side, row as u32, index) });

@@ -28,6 +28,11 @@ impl TimeWindows {
         (0..).map(move |i| first + i * advance).take_while(move |start| *start <= last)
     }
 
+    /// Most windows that hold one time.
+    pub fn per_row(&self) -> usize {
+        usize::try_from(self.size_ms.div_euclid(self.advance_ms).saturating_add(1)).unwrap_or(usize::MAX)
+    }
+
     pub fn end(&self, start: i64) -> i64 {
         start.saturating_add(self.size_ms)
     }
