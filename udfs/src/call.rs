@@ -25,6 +25,9 @@ use crate::{FunctionSignature, InstanceScope, fast};
 /// Bytes of one row's error message that are kept.
 const MESSAGE_BYTES_MAX: usize = 512;
 
+/// Stack of a thread that guests are called in.
+const ASIDE_STACK_BYTES: usize = 4 << 20;
+
 /// What a call may depend on but its arguments.
 #[derive(Clone, Copy, Default)]
 pub struct CallContext<'a> {
@@ -88,7 +91,7 @@ pub trait Callable: Send + Sync {
 
     /// Calls the function for each of `rows` rows of the argument columns. `instance` is of the function's module.
     ///
-    /// Blocks while guest code runs. Needs a thread with about 1 MiB of free stack that is not running an async task.
+    /// Blocks while guest code runs. Needs a thread with about 1 MiB of free stack.
     fn call_batch(
         &self,
         instance: &mut Instance,
@@ -146,12 +149,16 @@ impl Callable for ScalarFunction {
             .into());
         }
         let args = signature.params.iter().zip(args).map(|(p, arg)| widened(&p.ty, arg)).collect::<Result<Vec<_>>>()?;
-        let mut caller: Box<dyn RowCall + '_> = match fast::caller(signature, &args) {
+        let mut caller: Box<dyn RowCall + Send + '_> = match fast::caller(signature, &args) {
             Some(caller) => caller,
             None => Box::new(DynamicCall::new(signature, &args)?),
         };
         let mut column = Column::new(&signature.result, rows);
-        let errors = self.call_rows(instance, context, caller.as_mut(), &mut column, rows)?;
+        let errors = if self.module.uses_wasi() && tokio::runtime::Handle::try_current().is_ok() {
+            self.call_rows_aside(instance, context, caller.as_mut(), &mut column, rows)?
+        } else {
+            self.call_rows(instance, context, caller.as_mut(), &mut column, rows)?
+        };
         Ok(Called { result: column.finish()?, errors })
     }
 }
@@ -161,7 +168,7 @@ impl ScalarFunction {
         &self,
         instance: &mut Instance,
         context: &CallContext<'_>,
-        caller: &mut dyn RowCall,
+        caller: &mut (dyn RowCall + Send),
         column: &mut Column,
         rows: usize,
     ) -> Result<Vec<RowError>, CallError> {
@@ -225,6 +232,24 @@ impl ScalarFunction {
             }
         }
         Ok(errors)
+    }
+
+    /// In a thread of its own: WASI's blocking calls enter an async runtime, which cannot be done from within another.
+    fn call_rows_aside(
+        &self,
+        instance: &mut Instance,
+        context: &CallContext<'_>,
+        caller: &mut (dyn RowCall + Send),
+        column: &mut Column,
+        rows: usize,
+    ) -> Result<Vec<RowError>, CallError> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("guest".to_string()).stack_size(ASIDE_STACK_BYTES);
+            let called = thread
+                .spawn_scoped(scope, || self.call_rows(instance, context, caller, column, rows))
+                .map_err(|e| Error::retry(format!("no thread for a guest: {e}")))?;
+            called.join().unwrap_or_else(|_| Err(Error::bug("the host of a guest panicked").into()))
+        })
     }
 
     fn at_row(&self, trouble: Trouble, row: usize) -> CallError {

@@ -20,6 +20,8 @@ pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
     }
     let mut function = 0u64;
     let mut nested = 0;
+    // Exports so far of each component that is open; they may come in any number of sections.
+    let mut exports_of = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(not_wasm)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
@@ -28,11 +30,20 @@ pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
                     return Err(too_many("nested modules", limits.nested_modules_max as u64));
                 }
             }
-            Payload::ExportSection(exports) if u64::from(exports.count()) > limits.exports_max => {
-                return Err(too_many("exports", limits.exports_max));
+            Payload::ExportSection(exports) if u64::from(exports.count()) > limits.core_exports_max => {
+                return Err(too_many("exports", limits.core_exports_max));
             }
-            Payload::ComponentExportSection(exports) if u64::from(exports.count()) > limits.exports_max => {
-                return Err(too_many("exports", limits.exports_max));
+            Payload::ComponentExportSection(exports) => {
+                if let Some(count) = exports_of.last_mut() {
+                    *count += u64::from(exports.count());
+                    if *count > limits.exports_max {
+                        return Err(too_many("exports", limits.exports_max));
+                    }
+                }
+            }
+            Payload::Version { .. } => exports_of.push(0u64),
+            Payload::End(_) => {
+                exports_of.pop();
             }
             Payload::CodeSectionEntry(body) => {
                 check_function(function, &body, limits)?;

@@ -15,8 +15,8 @@ use crate::wasi::GuestState;
 use crate::{FunctionSignature, WitType};
 
 /// A column of one plain type.
-trait PlainColumn<'a>: Sized {
-    type Value: ComponentType + Lower + Copy + 'a;
+trait PlainColumn<'a>: Sized + Send {
+    type Value: ComponentType + Lower + Copy + Send + 'a;
 
     fn open(array: &'a ArrayRef) -> Option<Self>;
 
@@ -28,7 +28,7 @@ struct Primitive<'a, T: ArrowPrimitiveType>(&'a PrimitiveArray<T>);
 impl<'a, T> PlainColumn<'a> for Primitive<'a, T>
 where
     T: ArrowPrimitiveType,
-    T::Native: ComponentType + Lower,
+    T::Native: ComponentType + Lower + Send,
 {
     type Value = T::Native;
 
@@ -70,7 +70,7 @@ impl<'a> PlainColumn<'a> for Strings<'a> {
 }
 
 /// A result of one plain type.
-trait PlainResult: ComponentType + Lift + 'static {
+trait PlainResult: ComponentType + Lift + Send + 'static {
     fn push(self, data: &mut Data) -> Result<(), String>;
 }
 
@@ -103,8 +103,8 @@ impl PlainResult for String {
 }
 
 /// The argument columns of one function.
-trait PlainArguments<'a>: Sized {
-    type Values: ComponentNamedList + Lower + Copy + 'a;
+trait PlainArguments<'a>: Sized + Send {
+    type Values: ComponentNamedList + Lower + Copy + Send + 'a;
 
     fn open(args: &'a [ArrayRef]) -> Option<Self>;
 
@@ -170,7 +170,7 @@ impl<'a, A: PlainArguments<'a>, R: PlainResult> RowCall for PlainCall<'a, A, R> 
 }
 
 /// `None` where the shape is not one of these; the dynamic call takes any.
-pub(crate) fn caller<'a>(signature: &FunctionSignature, args: &'a [ArrayRef]) -> Option<Box<dyn RowCall + 'a>> {
+pub(crate) fn caller<'a>(signature: &FunctionSignature, args: &'a [ArrayRef]) -> Option<Box<dyn RowCall + Send + 'a>> {
     if signature.fallible {
         return None;
     }
@@ -195,7 +195,10 @@ pub(crate) fn caller<'a>(signature: &FunctionSignature, args: &'a [ArrayRef]) ->
     }
 }
 
-fn with<'a, A: PlainArguments<'a> + 'a>(result: &WitType, args: &'a [ArrayRef]) -> Option<Box<dyn RowCall + 'a>> {
+fn with<'a, A: PlainArguments<'a> + 'a>(
+    result: &WitType,
+    args: &'a [ArrayRef],
+) -> Option<Box<dyn RowCall + Send + 'a>> {
     let args = A::open(args)?;
     Some(match result {
         WitType::Bool => plain::<A, bool>(args),
@@ -207,6 +210,6 @@ fn with<'a, A: PlainArguments<'a> + 'a>(result: &WitType, args: &'a [ArrayRef]) 
     })
 }
 
-fn plain<'a, A: PlainArguments<'a> + 'a, R: PlainResult>(args: A) -> Box<dyn RowCall + 'a> {
+fn plain<'a, A: PlainArguments<'a> + 'a, R: PlainResult>(args: A) -> Box<dyn RowCall + Send + 'a> {
     Box::new(PlainCall::<'a, A, R> { args, values: None, func: None })
 }

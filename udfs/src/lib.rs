@@ -41,3 +41,14 @@ pub use instance::{Instance, InstanceScope};
 pub use limits::Limits;
 pub use registry::{ModuleEntry, ModuleStore, Put, Registry};
 pub use wit_type::{ParamType, WitType};
+
+/// Modules are shared between threads; instances move between them.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    const fn moved<T: Send>() {}
+    shared::<Host>();
+    shared::<Module>();
+    shared::<Registry>();
+    shared::<ScalarFunction>();
+    moved::<Instance>();
+};

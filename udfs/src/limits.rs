@@ -15,8 +15,10 @@ pub struct Limits {
     pub loop_depth_max: usize,
     /// Local variables of one function.
     pub locals_max: u64,
-    /// Exports of one module or component.
+    /// Exports of one component.
     pub exports_max: u64,
+    /// Exports of one core module: languages with a runtime export all of it, for linking within the component.
+    pub core_exports_max: u64,
     /// Nodes of all types in one function's signature.
     pub type_nodes_max: usize,
     /// Types within types in one function's signature; conversions recurse so deep.
@@ -62,6 +64,7 @@ impl Default for Limits {
             loop_depth_max: 64,
             locals_max: 1_000,
             exports_max: 1_000,
+            core_exports_max: 50_000,
             type_nodes_max: 1_000,
             type_depth_max: 64,
             nested_modules_max: 1_000,

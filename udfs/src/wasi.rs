@@ -5,7 +5,7 @@
 //! kept, up to a bound, for the processing log. Nothing here waits.
 //!
 //! Files, sockets, streams and polling are wasmtime-wasi's, which without grants touch nothing. Their blocking forms
-//! enter an async runtime for a moment, so a guest is never called from an async task.
+//! enter an async runtime for a moment, so a guest with WASI is never called on a thread that is in one (`call` sees to it).
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
-use wasmtime_wasi::p2::{DynOutputStream, DynPollable, OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError, OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use millpond_types::{Error, Result};
@@ -145,7 +145,15 @@ fn link_traps(
                 instance.func_new(name, move |_, _, _, _| Err(wasmtime::Error::msg(called.clone())))?;
             }
             ComponentItem::Resource(_) => {
-                instance.resource(name, ResourceType::host::<NotOffered>(), |_, _| Ok(()))?;
+                // Interfaces that use those of `wasi:io` mean the very same resources.
+                let resource = match name {
+                    "input-stream" => ResourceType::host::<DynInputStream>(),
+                    "output-stream" => ResourceType::host::<DynOutputStream>(),
+                    "pollable" => ResourceType::host::<DynPollable>(),
+                    "io-error" => ResourceType::host::<IoError>(),
+                    _ => ResourceType::host::<NotOffered>(),
+                };
+                instance.resource(name, resource, |_, _| Ok(()))?;
             }
             _ => {}
         }

@@ -251,6 +251,18 @@ fn what_guests_write_goes_to_the_log() {
 }
 
 #[test]
+fn a_guest_with_wasi_can_be_called_from_an_async_task() {
+    let module = shared("words");
+    let must = function(&module, "MUST");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // What throws writes to stderr, and that blocks.
+    let (values, errors) = runtime.block_on(async {
+        call_in(&must, &mut must.instance(InstanceScope::Step), 2, &[strings(&["a", ""])], 2).unwrap()
+    });
+    assert_eq!((values, errors.len()), (vec![text("a"), Value::Null], 1));
+}
+
+#[test]
 fn guest_memory_is_scratch() {
     let module = shared("probes");
     let calls = function(&module, "CALLS");

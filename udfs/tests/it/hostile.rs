@@ -53,7 +53,14 @@ fn bombs_are_refused_before_compiling() {
         &[("f", "s64")],
     );
     assert!(refusal(&body).contains("at most 1048576 are accepted"));
-    let exports = component(&(0..1001).map(|i| format!("(func (export \"f{i}\"))")).collect::<String>(), &[]);
+    let many: String = (0..1001)
+        .map(|i| format!("(func (export \"f{i}\") (param \"n\" s64) (result s64) (canon lift (core func $i \"f\")))"))
+        .collect();
+    let exports = wat::parse_str(format!(
+        "(component (core module $m (func (export \"f\") (param i64) (result i64) local.get 0))
+           (core instance $i (instantiate $m)) {many})"
+    ))
+    .unwrap();
     assert!(refusal(&exports).contains("more than 1000 exports"));
     let small = Limits { module_bytes_max: 100, ..Limits::default() };
     assert!(inspect(&loops, &small).unwrap_err().message().contains("at most 100 are accepted"));
