@@ -14,10 +14,13 @@ mod json;
 mod lambda;
 mod list;
 mod map;
+mod mask;
 mod math;
+mod regex;
 mod string;
 mod table;
 mod typed;
+mod url;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -226,9 +229,12 @@ impl FunctionLibrary {
         json::register(&mut builtin);
         lambda::register(&mut builtin);
         map::register(&mut builtin);
+        mask::register(&mut builtin);
         math::register(&mut builtin);
+        regex::register(&mut builtin);
         string::register(&mut builtin);
         table::register(&mut builtin);
+        url::register(&mut builtin);
         crate::aggregates::register(&mut builtin);
         let entries = builtin
             .into_functions()

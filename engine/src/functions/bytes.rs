@@ -38,7 +38,7 @@ pub fn register(b: &mut Builtin) {
         "the INTEGER of four bytes",
         vec![
             scalar!((bytes: Byt) -> Int => fixed(bytes, "BIG_ENDIAN").map(i32::from_be_bytes)),
-            scalar!((bytes: Byt, byteOrder: Str) -> Int => fixed(bytes, byteOrder).map(i32::from_be_bytes)),
+            scalar!((bytes: Byt, byte_order: Str) -> Int => fixed(bytes, byte_order).map(i32::from_be_bytes)),
         ],
     );
     b.add(
@@ -47,7 +47,7 @@ pub fn register(b: &mut Builtin) {
         "the BIGINT of eight bytes",
         vec![
             scalar!((bytes: Byt) -> Big => fixed(bytes, "BIG_ENDIAN").map(i64::from_be_bytes)),
-            scalar!((bytes: Byt, byteOrder: Str) -> Big => fixed(bytes, byteOrder).map(i64::from_be_bytes)),
+            scalar!((bytes: Byt, byte_order: Str) -> Big => fixed(bytes, byte_order).map(i64::from_be_bytes)),
         ],
     );
     b.add(
@@ -56,7 +56,7 @@ pub fn register(b: &mut Builtin) {
         "the DOUBLE of eight bytes",
         vec![
             scalar!((bytes: Byt) -> Dbl => fixed(bytes, "BIG_ENDIAN").map(f64::from_be_bytes)),
-            scalar!((bytes: Byt, byteOrder: Str) -> Dbl => fixed(bytes, byteOrder).map(f64::from_be_bytes)),
+            scalar!((bytes: Byt, byte_order: Str) -> Dbl => fixed(bytes, byte_order).map(f64::from_be_bytes)),
         ],
     );
 }

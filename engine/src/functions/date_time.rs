@@ -38,8 +38,8 @@ pub fn register(b: &mut Builtin) {
         scalar!(memo: Texts; (timestamp: Ts, pattern: Str, zone: Str) -> Str => memo.format(timestamp, pattern, zone)),
     ]);
     b.add("TIMESTAMPTOSTRING", CATEGORY, "milliseconds as text by a pattern (use FORMAT_TIMESTAMP)", vec![
-        scalar!(memo: Texts; (epochMilli: Big, pattern: Str) -> Str => memo.format(epochMilli, pattern, "UTC")),
-        scalar!(memo: Texts; (epochMilli: Big, pattern: Str, zone: Str) -> Str => memo.format(epochMilli, pattern, zone)),
+        scalar!(memo: Texts; (epoch_milli: Big, pattern: Str) -> Str => memo.format(epoch_milli, pattern, "UTC")),
+        scalar!(memo: Texts; (epoch_milli: Big, pattern: Str, zone: Str) -> Str => memo.format(epoch_milli, pattern, zone)),
     ]);
     b.add(
         "PARSE_TIMESTAMP",
@@ -70,8 +70,8 @@ pub fn register(b: &mut Builtin) {
         "DATETOSTRING",
         CATEGORY,
         "days as text by a pattern (use FORMAT_DATE)",
-        vec![scalar!(memo: Memo<Pattern>; (epochDays: Int, pattern: Str) -> Str =>
-            memo.get(pattern, Pattern::compile).and_then(|p| p.format_date(epochDays)))],
+        vec![scalar!(memo: Memo<Pattern>; (epoch_days: Int, pattern: Str) -> Str =>
+            memo.get(pattern, Pattern::compile).and_then(|p| p.format_date(epoch_days)))],
     );
     b.add(
         "PARSE_DATE",
@@ -152,7 +152,7 @@ pub fn register(b: &mut Builtin) {
         "FROM_UNIXTIME",
         CATEGORY,
         "the timestamp so many milliseconds after 1970-01-01",
-        vec![scalar!((epochMilli: Big) -> Ts => epochMilli)],
+        vec![scalar!((epoch_milli: Big) -> Ts => epoch_milli)],
     );
     b.add(
         "UNIX_DATE",
