@@ -205,6 +205,10 @@ async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::S
                         continue;
                     }
                     form.row(&mut text, tombstone, |out| rows::write_row(&query.schema, rows.columns(), row, out));
+                    // Published clients take each chunk of this form for one line.
+                    if form == Form::Delimited && !send(&mut sender, std::mem::take(&mut text)).await {
+                        return;
+                    }
                 }
                 text
             }

@@ -277,7 +277,7 @@ fn table(database: &Database) -> Result<String> {
     windows.dedup();
     let oldest = windows.get(WINDOWS_SHOWN - 1).copied().unwrap_or(i64::MIN);
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_header(["window (UTC)", "client", "requests", "bytes", "errors"]);
     for (start, cells) in found.iter().filter(|(start, _)| *start >= oldest) {
         let mut time = Vec::new();

@@ -1,3 +1,19 @@
 //! Black-box tests of the whole: one binary, one module per subject.
+//!
+//! Those that take minutes run in full with SLOW=1 only, and say so where they are cut short.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "these tests wait for other processes by real time, and say what they do"
+)]
 
 mod arrows;
+mod command;
+mod crash;
+mod determinism;
+mod http;
+mod kafka;
+mod library;
+mod process;
+mod pull;

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Real clients against one server: clients.sh [NAME...]    (default: all)
+#
+# Kafka: kcat, confluent-kafka, kafka-python, the Java tools, kafkajs. ksqlDB: PyPI's ksql, npm's ksqldb-client.
+# Prints ok or FAILED with the seconds of each; the output of those that failed follows.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export MILLPOND_CACHE=${MILLPOND_CACHE:-$HOME/.cache/millpond}
+millpond=${MILLPOND:-${CARGO_TARGET_DIR:-$MILLPOND_CACHE/target}/debug/millpond}
+python=$MILLPOND_CACHE/venv/bin/python
+
+tests/clients/setup.sh
+tests/http/setup.sh
+
+work=$(mktemp -d)
+server=
+cleanup() {
+  [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+# Clients that wait for a rebalance should not wait for long.
+cat >"$work/config.toml" <<'TOML'
+[broker]
+group_initial_rebalance_delay_ms = 0
+group_min_session_timeout_ms = 100
+TOML
+"$millpond" serve --data "$work/data" --kafka 127.0.0.1:0 --http 127.0.0.1:0 --config "$work/config.toml" \
+  >"$work/listeners" 2>"$work/log" &
+server=$!
+for _ in $(seq 200); do
+  [ "$(wc -l <"$work/listeners")" -ge 2 ] && break
+  kill -0 "$server" 2>/dev/null || break
+  sleep 0.05
+done
+kafka=$(sed -n 's/^kafka listening on //p' "$work/listeners")
+http=$(sed -n 's/^http listening on //p' "$work/listeners")
+if [ -z "$kafka" ] || [ -z "$http" ]; then
+  echo "the server did not start:" >&2
+  cat "$work/log" >&2
+  exit 1
+fi
+
+wanted=" $* "
+failed=()
+# client NAME COMMAND...: runs one client's script.
+client() {
+  local name=$1 start=$EPOCHREALTIME result=ok
+  shift
+  [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || return 0
+  timeout 400 "$@" >"$work/$name.out" 2>&1 || result=FAILED
+  printf '%-8s %-16s %6.1f s\n' "$result" "$name" "$(bc -l <<<"$EPOCHREALTIME - $start")"
+  if [ $result = FAILED ]; then
+    failed+=("$name")
+    sed "s/^/    /" "$work/$name.out" | tail -n 40
+  fi
+}
+
+client kcat tests/clients/kcat.sh "$kafka"
+client confluent "$python" tests/clients/confluent.py "$kafka"
+client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
+client kafkajs node tests/clients/kafkajs.js "$kafka"
+client java tests/clients/java.sh "$kafka"
+client ksql "$MILLPOND_CACHE/ksql/venv/bin/python" tests/http/ksql_python.py "$http"
+address=${http#http://}
+client ksqldb-client node tests/http/ksqldb_client.js "${address%:*}" "${address##*:}"
+
+kill -TERM "$server"
+status=0
+wait "$server" || status=$?
+server=
+if [ $status != 0 ]; then
+  failed+=("the server's end: status $status")
+fi
+if grep -E ' (WARN|ERROR) |panicked' "$work/log" >"$work/alarming"; then
+  echo "the server logged:"
+  sort "$work/alarming" | uniq -c | sed 's/^/    /' | tail -n 20
+  failed+=("the server's log")
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi

@@ -1,0 +1,166 @@
+//! `millpond serve` as a command: what it says, when it refuses, how it ends, how little it takes.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::process::{Process, binary, guest, serve};
+
+/// Limits of the issue, measured on an empty directory.
+const READY_MAX: Duration = Duration::from_millis(300);
+const RESIDENT_MAX: u64 = 80 << 20;
+
+/// Runs a command that must end by itself, not well.
+#[track_caller]
+fn refused(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert!(!status.success(), "it went well: {}", String::from_utf8_lossy(&stdout));
+    assert_ne!(status.code(), None, "it was ended by a signal: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+#[track_caller]
+fn names(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in: {text}");
+    }
+}
+
+fn serve_with(data: &Path, more: &[&str]) -> Command {
+    let mut command = serve(data);
+    command.args(more);
+    command
+}
+
+#[test]
+fn bad_flags_and_settings_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    names(&refused(serve_with(&data, &["--dtaa", "x"])), &["--dtaa", "--data"]);
+    let mut command = Command::new(binary());
+    command.args(["serve", "--kafka", "nonsense", "--http", "127.0.0.1:0", "--data"]).arg(&data);
+    names(&refused(command), &["nonsense", "--kafka"]);
+
+    let config = directory.path().join("c.toml");
+    let config = config.to_str().unwrap();
+    names(&refused(serve_with(&data, &["--config", config])), &["c.toml"]);
+    std::fs::write(config, "[limits]\nworkerz = 3\n").unwrap();
+    names(&refused(serve_with(&data, &["--config", config])), &["c.toml", "workerz"]);
+    std::fs::write(config, "durability = 'sometimes'\n").unwrap();
+    names(&refused(serve_with(&data, &["--config", config])), &["sometimes", "group"]);
+    assert!(!data.exists(), "a directory was made in vain");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for listener in ["kafka", "http"] {
+        let mut command = Command::new(binary());
+        let other = if listener == "kafka" { "--http" } else { "--kafka" };
+        command.args(["serve", &format!("--{listener}"), &address, other, "127.0.0.1:0", "--data"]).arg(directory.path());
+        names(&refused(command), &[&address, listener, "in use"]);
+    }
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("letter.txt"), "dear").unwrap();
+    names(&refused(serve(directory.path())), &[directory.path().to_str().unwrap(), "not empty"]);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+
+    let file = directory.path().join("letter.txt");
+    names(&refused(serve(&file)), &["letter.txt"]);
+}
+
+#[test]
+fn a_damaged_directory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    Process::start(&data).stop();
+    let current = data.join("db/CURRENT");
+    let kept = std::fs::read(&current).unwrap();
+    std::fs::remove_file(&current).unwrap();
+    names(&refused(serve(&data)), &["damaged", data.to_str().unwrap()]);
+    std::fs::write(&current, "nonsense\n").unwrap();
+    names(&refused(serve(&data)), &[data.to_str().unwrap()]);
+    std::fs::write(&current, kept).unwrap();
+    Process::start(&data).stop();
+
+    let marker = data.join("millpond");
+    let kept = std::fs::read_to_string(&marker).unwrap();
+    std::fs::write(&marker, "something else\n").unwrap();
+    names(&refused(serve(&data)), &["damaged", "millpond"]);
+    std::fs::write(&marker, kept.replace("format 1", "format 99")).unwrap();
+    names(&refused(serve(&data)), &["format 99", "newer version"]);
+}
+
+#[test]
+fn one_process_holds_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Process::start(directory.path());
+    names(&refused(serve(directory.path())), &["held by another process", directory.path().to_str().unwrap()]);
+    first.stop();
+    Process::start(directory.path()).stop();
+}
+
+#[test]
+fn signals_end_it_cleanly() {
+    let directory = tempfile::tempdir().unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Process::start(directory.path());
+        server.signal(signal);
+        let status = server.wait();
+        assert!(status.success(), "{signal:?}: {status}");
+        let lines = server.lines();
+        assert_eq!(lines.len(), 2, "one line per listener: {lines:?}");
+    }
+}
+
+#[test]
+fn ready_soon_on_an_empty_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let measured: Vec<Duration> = (0..5)
+        .map(|i| {
+            let server = Process::start(&directory.path().join(i.to_string()));
+            let ready = server.ready_after;
+            server.stop();
+            ready
+        })
+        .collect();
+    println!("ready after {measured:?}");
+    // The best of them: the machine may be busy with something else.
+    assert!(measured.iter().min().unwrap() < &READY_MAX, "{measured:?}");
+}
+
+#[tokio::test]
+async fn idle_it_takes_little_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let resident = async |server: &Process| {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        server.resident()
+    };
+    let server = Process::start(directory.path());
+    let empty = resident(&server).await;
+    for name in ["classify", "probes"] {
+        let put = crate::process::client().put(format!("{}/udfs/{name}", server.http)).body(guest(name));
+        let answer = crate::process::Answer::of(put).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+    let uploaded = resident(&server).await;
+    server.stop();
+    let server = Process::start(directory.path());
+    let restarted = resident(&server).await;
+    server.stop();
+    println!("resident MB: empty {}, with uploads {}, after restart {}", empty >> 20, uploaded >> 20, restarted >> 20);
+    for (when, bytes) in [("empty", empty), ("with uploads", uploaded), ("after restart", restarted)] {
+        assert!(bytes < RESIDENT_MAX, "{when}: {} MB", bytes >> 20);
+    }
+}

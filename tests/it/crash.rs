@@ -1,0 +1,224 @@
+//! A server that is killed at random moments, again and again, while a client produces and queries run: every
+//! acknowledged record is in the filter's topic once, and every window's count is right.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use crate::kafka::{Client, Producer, Sent};
+use crate::process::{Process, Random};
+
+const PARTITIONS: usize = 3;
+const WINDOW_MS: i64 = 10_000;
+const START_MS: i64 = 1_700_000_000_000;
+const KEYS: u64 = 7;
+
+/// A produced record as the queries should see it.
+#[derive(Clone, Debug)]
+struct Event {
+    id: u64,
+    key: u64,
+    value: i64,
+    timestamp: i64,
+}
+
+impl Event {
+    fn sent(&self) -> Sent {
+        let Self { id, key, value, timestamp } = self;
+        Sent {
+            key: Some(format!("id-{id}")),
+            value: json!({ "K": format!("k{key}"), "V": value, "FILLER": "x".repeat((id % 97) as usize) }).to_string(),
+            timestamp: *timestamp,
+        }
+    }
+}
+
+/// Produces until it is told to stop, over whatever server there is; a batch is sent again until it is acknowledged.
+fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random) -> Vec<Event> {
+    let mut producer: Option<Producer> = None;
+    let mut connection: Option<Client> = None;
+    let mut acknowledged = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let mut events: Vec<(usize, Vec<Event>)> = Vec::new();
+        for partition in 0..PARTITIONS {
+            if random.below(3) == 0 {
+                continue;
+            }
+            let count = 1 + random.below(40);
+            let of_partition = (0..count).map(|_| {
+                let id = acknowledged.len() as u64 + events.iter().map(|(_, e)| e.len() as u64).sum::<u64>();
+                Event { id, key: random.below(KEYS), value: random.below(100) as i64, timestamp: 0 }
+            });
+            let mut of_partition: Vec<Event> = of_partition.collect();
+            for (i, event) in of_partition.iter_mut().enumerate() {
+                event.id += i as u64;
+                // Time goes on, and some come late or early by half a minute.
+                event.timestamp = START_MS + event.id as i64 * 3 + random.below(60_000) as i64 - 30_000;
+            }
+            events.push((partition, of_partition));
+        }
+        let batches: Vec<(usize, Vec<Sent>)> =
+            events.iter().map(|(partition, events)| (*partition, events.iter().map(Event::sent).collect())).collect();
+        if batches.is_empty() {
+            continue;
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let attempt = (|| -> anyhow::Result<()> {
+                let client = match &mut connection {
+                    Some(client) => client,
+                    None => {
+                        let to = *address.lock().unwrap_or_else(PoisonError::into_inner);
+                        connection.insert(Client::connect(to)?)
+                    }
+                };
+                if producer.is_none() {
+                    producer = Some(client.init_producer(PARTITIONS)?);
+                }
+                let Some(producer) = &producer else { unreachable!() };
+                client.produce("events", producer, &batches)
+            })();
+            match attempt {
+                Ok(()) => break,
+                Err(e) => {
+                    // The server is gone, or is being started: the same bytes again.
+                    assert!(Instant::now() < until, "not acknowledged within a minute: {e:#}");
+                    connection = None;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+        if let Some(producer) = &mut producer {
+            for (partition, batch) in &batches {
+                producer.next[*partition] += batch.len() as i32;
+            }
+        }
+        acknowledged.extend(events.into_iter().flat_map(|(_, events)| events));
+        std::thread::sleep(Duration::from_millis(random.below(4)));
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_it_loses_and_doubles_nothing() {
+    let slow = std::env::var("SLOW").is_ok_and(|v| !v.is_empty() && v != "0");
+    let kills = if slow { 27 } else { 2 };
+    if !slow {
+        println!("only {kills} kills; SLOW=1 runs 27");
+    }
+    let mut random = Random::seeded("crash");
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Process::start(directory.path());
+    server
+        .sql(
+            "CREATE STREAM EVENTS (ID STRING KEY, K STRING, V INT, FILLER STRING)
+               WITH (KAFKA_TOPIC='events', PARTITIONS=3, VALUE_FORMAT='JSON');
+             CREATE STREAM EVEN AS SELECT ID, K, V FROM EVENTS WHERE V % 2 = 0 EMIT CHANGES;
+             CREATE TABLE COUNTS AS SELECT K, COUNT(*) AS N, SUM(V) AS S FROM EVENTS
+               WINDOW TUMBLING (SIZE 10 SECONDS) GROUP BY K EMIT CHANGES;",
+        )
+        .await;
+
+    let address = std::sync::Arc::new(Mutex::new(server.kafka));
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let producing = {
+        let (address, stop, random) = (address.clone(), stop.clone(), Random::clone(&random));
+        std::thread::spawn(move || produce(&address, &stop, random))
+    };
+    for kill in 0..kills {
+        // Also soon after a start, while the producer and the queries catch up.
+        let alive = if random.below(3) == 0 { random.below(60) } else { 100 + random.below(700) };
+        tokio::time::sleep(Duration::from_millis(alive)).await;
+        if producing.is_finished() {
+            break;
+        }
+        let log = server.kill();
+        let alarming: Vec<&str> = log.lines().filter(|l| l.contains("ERROR") || l.contains("panicked")).collect();
+        assert!(alarming.is_empty(), "kill {kill}: {alarming:#?}");
+        server = Process::start(directory.path());
+        *address.lock().unwrap() = server.kafka;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.store(true, Ordering::Relaxed);
+    let events = producing.join().unwrap();
+    println!("{} records acknowledged over {kills} kills", events.len());
+    assert!(events.len() > 1_000 * (1 + kills / 3), "only {} records", events.len());
+
+    check_log(&server, &events);
+    check_filter(&server, &events).await;
+    check_windows(&server, &events).await;
+    server.stop();
+}
+
+/// The input topic itself: each acknowledged record once.
+fn check_log(server: &Process, events: &[Event]) {
+    let mut kafka = Client::connect(server.kafka).unwrap();
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        for record in kafka.read_all("events", partition).unwrap() {
+            *times.entry(String::from_utf8(record.key.unwrap().to_vec()).unwrap()).or_default() += 1;
+        }
+    }
+    let wrong: Vec<_> = times.iter().filter(|(_, n)| **n != 1).take(5).collect();
+    assert!(wrong.is_empty(), "not once in the log: {wrong:?}");
+    let lost: Vec<u64> = events.iter().filter(|e| !times.contains_key(&format!("id-{}", e.id))).map(|e| e.id).collect();
+    assert!(lost.is_empty(), "{} acknowledged and lost, such as {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    assert_eq!(times.len(), events.len());
+}
+
+async fn check_filter(server: &Process, events: &[Event]) {
+    let expected: BTreeMap<String, i64> =
+        events.iter().filter(|e| e.value % 2 == 0).map(|e| (format!("id-{}", e.id), e.value)).collect();
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut kafka = Client::connect(server.kafka).unwrap();
+        let mut records = Vec::new();
+        for partition in 0..PARTITIONS {
+            records.extend(kafka.read_all("EVEN", partition).unwrap());
+        }
+        if records.len() < expected.len() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        }
+        let mut found = BTreeMap::new();
+        for record in &records {
+            let id = String::from_utf8(record.key.clone().unwrap().to_vec()).unwrap();
+            let value: Json = serde_json::from_slice(record.value.as_ref().unwrap()).unwrap();
+            assert_eq!(found.insert(id.clone(), value["V"].as_i64().unwrap()), None, "\"{id}\" came twice");
+        }
+        let lost: Vec<_> = expected.keys().filter(|id| !found.contains_key(*id)).take(5).collect();
+        assert!(found == expected, "the filter gave {} of {} records; lost {lost:?}", found.len(), expected.len());
+        return;
+    }
+}
+
+async fn check_windows(server: &Process, events: &[Event]) {
+    let mut expected: BTreeMap<(String, i64), (i64, i64)> = BTreeMap::new();
+    for event in events {
+        let start = event.timestamp.div_euclid(WINDOW_MS) * WINDOW_MS;
+        let window = expected.entry((format!("k{}", event.key), start)).or_default();
+        *window = (window.0 + 1, window.1 + event.value);
+    }
+    let rows: Vec<Json> = expected.iter().map(|((k, start), (n, s))| json!([k, start, n, s])).collect();
+    server.eventually("SELECT K, WINDOWSTART, N, S FROM COUNTS;", &rows).await;
+
+    // The changes in the topic end with the same: its last value of each window.
+    let mut kafka = Client::connect(server.kafka).unwrap();
+    let mut last: BTreeMap<(String, i64), (i64, i64)> = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        for record in kafka.read_all("COUNTS", partition).unwrap() {
+            let key = record.key.unwrap();
+            let (key, start) = key.split_at(key.len() - 8);
+            let start = i64::from_be_bytes(start.try_into().unwrap());
+            let value: Json = serde_json::from_slice(&record.value.unwrap()).unwrap();
+            let counted = (value["N"].as_i64().unwrap(), value["S"].as_i64().unwrap());
+            let before = last.insert((String::from_utf8(key.to_vec()).unwrap(), start), counted);
+            assert!(before.is_none_or(|b| b.0 < counted.0), "a window's count went from {before:?} to {counted:?}");
+        }
+    }
+    assert_eq!(last, expected);
+}

@@ -1,0 +1,267 @@
+//! Results depend on the input as logged and on the statement alone: not on where steps are cut, how many workers there
+//! are, or how often the database was closed or its process killed on the way. On real storage, by random inputs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use millpond::{Database, OwnedRecord};
+
+use crate::library::{options, records, settle};
+use crate::process::Random;
+use crate::pull::rows;
+
+const SOURCES: &str = "
+CREATE STREAM A (ID STRING KEY, G STRING, V BIGINT) WITH (KAFKA_TOPIC='a', PARTITIONS=3, VALUE_FORMAT='JSON');
+CREATE STREAM B (ID STRING KEY, W BIGINT) WITH (KAFKA_TOPIC='b', PARTITIONS=3, VALUE_FORMAT='JSON');
+CREATE TABLE BT (ID STRING PRIMARY KEY, W BIGINT) WITH (KAFKA_TOPIC='b', PARTITIONS=3, VALUE_FORMAT='JSON');";
+
+/// Sinks of streams, whose records are compared one by one.
+const STREAMS: [(&str, &str); 5] = [
+    ("FILTERED", "CREATE STREAM FILTERED AS SELECT ID, V * 2 AS V2, G FROM A WHERE V % 3 <> 0 EMIT CHANGES;"),
+    ("MOVED", "CREATE STREAM MOVED AS SELECT G, V, ID FROM A PARTITION BY G EMIT CHANGES;"),
+    ("LOOKED_UP", "CREATE STREAM LOOKED_UP AS SELECT A.ID AS ID, A.V AS V, BT.W AS W FROM A LEFT JOIN BT ON A.ID = BT.ID EMIT CHANGES;"),
+    (
+        "LOOKED_UP_BY_G",
+        "CREATE STREAM LOOKED_UP_BY_G AS SELECT A.G AS G, A.ID AS ID, A.V AS V, BT.W AS W FROM A JOIN BT ON A.G = BT.ID EMIT CHANGES;",
+    ),
+    (
+        "MET",
+        "CREATE STREAM MET AS SELECT A.ID AS ID, A.V AS V, B.W AS W FROM A
+           JOIN B WITHIN 3 SECONDS GRACE PERIOD 0 SECONDS ON A.ID = B.ID EMIT CHANGES;",
+    ),
+];
+
+/// Sinks of tables: with caching, of several changes of a row in a step only the last is sent on.
+const TABLES: [(&str, &str); 4] = [
+    (
+        "PER_WINDOW",
+        "CREATE TABLE PER_WINDOW AS SELECT G, COUNT(*) AS N, SUM(V) AS S, COLLECT_LIST(V) AS L, LATEST_BY_OFFSET(ID) AS I
+           FROM A WINDOW TUMBLING (SIZE 5 SECONDS, GRACE PERIOD 0 SECONDS) GROUP BY G EMIT CHANGES;",
+    ),
+    ("PER_G", "CREATE TABLE PER_G AS SELECT G, COUNT(*) AS N, AVG(V) AS M, MIN(V) AS LO, MAX(ID) AS HI FROM A GROUP BY G EMIT CHANGES;"),
+    ("PER_W", "CREATE TABLE PER_W AS SELECT W, COUNT(*) AS N, COLLECT_LIST(ID) AS L FROM BT GROUP BY W EMIT CHANGES;"),
+    ("SOME", "CREATE TABLE SOME AS SELECT G, SUM(V) AS S FROM A GROUP BY G HAVING SUM(V) > 40 EMIT CHANGES;"),
+];
+
+/// One append: topic and records.
+type Chunk = (&'static str, Vec<OwnedRecord>);
+
+/// How a run differs from others.
+#[derive(Clone, Debug)]
+struct Run {
+    workers: usize,
+    step_rows: usize,
+    caching: bool,
+    /// Times that the database is closed and opened again on the way.
+    restarts: u64,
+    /// Times that a process that moves the queries is killed.
+    kills: u64,
+}
+
+const REFERENCE: Run = Run { workers: 1, step_rows: 4096, caching: false, restarts: 0, kills: 0 };
+
+fn open(path: &Path, run: &Run) -> Database {
+    let mut options = options(path);
+    options.engine.workers = run.workers;
+    let properties = &mut options.engine.properties;
+    properties.insert("millpond.step.rows.max".into(), run.step_rows.to_string());
+    properties.insert("cache.max.bytes.buffering".into(), if run.caching { "10000000" } else { "0" }.into());
+    Database::open_with(options).unwrap()
+}
+
+fn chunks(random: &mut Random, count: u64) -> Vec<Chunk> {
+    let mut time = 1_700_000_000_000_i64;
+    (0..count)
+        .map(|_| {
+            let topic = if random.below(3) == 0 { "b" } else { "a" };
+            let records = (0..1 + random.below(12))
+                .map(|_| {
+                    time += random.below(120) as i64;
+                    let key = format!("k{}", random.below(9));
+                    let value = match (topic, random.below(30)) {
+                        ("a", 0) | ("b", 0..6) => None,
+                        (_, 1) => Some("{\"G\": \"k1\", not json".to_string()),
+                        ("a", 2) => Some(format!(r#"{{"G":null,"V":{}}}"#, random.below(10))),
+                        ("a", _) => Some(format!(r#"{{"G":"k{}","V":{}}}"#, random.below(6), random.below(20))),
+                        _ => Some(format!(r#"{{"W":{}}}"#, random.below(4))),
+                    };
+                    OwnedRecord {
+                        key: (random.below(40) > 0).then(|| key.into_bytes()),
+                        value: value.map(String::into_bytes),
+                        // Out of order by up to four seconds, so that some are late for their window.
+                        timestamp: time - random.below(2) as i64 * random.below(4_000) as i64,
+                        headers: Vec::new(),
+                    }
+                })
+                .collect();
+            (topic, records)
+        })
+        .collect()
+}
+
+/// All that is compared.
+#[derive(Debug, PartialEq)]
+struct Results {
+    topics: BTreeMap<&'static str, Vec<Vec<(String, String, i64)>>>,
+    /// The last value of each key of a table's topic.
+    last: BTreeMap<&'static str, BTreeMap<String, (String, i64)>>,
+    pulled: BTreeMap<&'static str, Vec<String>>,
+}
+
+fn results(db: &Database) -> Results {
+    let names = STREAMS.iter().chain(&TABLES).map(|(name, _)| *name);
+    let topics: BTreeMap<_, _> = names.map(|name| (name, records(db, name))).collect();
+    let tables = || TABLES.iter().map(|(name, _)| *name);
+    let last = tables()
+        .map(|name| {
+            let changes = topics[name].iter().flatten().cloned();
+            let mut last: BTreeMap<String, (String, i64)> = changes.map(|(k, value, time)| (k, (value, time))).collect();
+            // What came and went within a step need not be told at all.
+            last.retain(|_, (value, _)| value != "null");
+            (name, last)
+        })
+        .collect();
+    let pulled = tables()
+        .map(|name| {
+            let mut found = rows(db, &format!("SELECT * FROM {name};"));
+            found.sort();
+            (name, found)
+        })
+        .collect();
+    Results { topics, last, pulled }
+}
+
+const DIRECTORY: &str = "MILLPOND_TEST_DETERMINISM_DIRECTORY";
+
+/// Moves the queries of a directory in small steps until it is killed; without the variable it has nothing to do.
+#[test]
+fn database_to_be_killed() {
+    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let db = open(Path::new(&directory), &Run { workers: 2, step_rows: 3, ..REFERENCE });
+    println!("\nopen");
+    settle(&db);
+    println!("settled");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Lets another process move the queries and kills it after a moment.
+fn kill_on_the_way(path: &Path, random: &mut Random) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "determinism::database_to_be_killed", "--nocapture"])
+        .env(DIRECTORY, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while lines.next().is_some_and(|line| line.unwrap() != "open") {}
+    std::thread::sleep(Duration::from_millis(random.below(40)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn run(chunks: &[Chunk], run: &Run, random: &mut Random) -> Results {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let mut db = open(path, run);
+    db.execute(SOURCES).unwrap();
+    // Half of it is there before the queries are, and is merged by time; from then on the log's order rules.
+    let (before, after) = chunks.split_at(chunks.len() / 2);
+    for (topic, records) in before {
+        db.produce(topic, records).unwrap();
+    }
+    for (_, statement) in STREAMS.iter().chain(&TABLES) {
+        db.execute(statement).unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    let reopen = |db: Database| {
+        db.close().unwrap();
+        drop(db);
+        open(path, run)
+    };
+    let mut restarts = run.restarts;
+    if restarts > 0 {
+        // In the middle of the backlog.
+        std::thread::sleep(Duration::from_millis(random.below(20)));
+        db = reopen(db);
+        restarts -= 1;
+    }
+    for (i, (topic, records)) in after.iter().enumerate() {
+        db.produce(topic, records).unwrap();
+        if restarts > 0 && random.below((after.len() - i) as u64) < restarts {
+            db = reopen(db);
+            restarts -= 1;
+        }
+    }
+    if run.kills > 0 {
+        db.close().unwrap();
+        drop(db);
+        for _ in 0..run.kills {
+            kill_on_the_way(path, random);
+        }
+        db = open(path, run);
+    }
+    settle(&db);
+    let found = results(&db);
+    db.close().unwrap();
+    found
+}
+
+#[track_caller]
+fn same<T: PartialEq + std::fmt::Debug>(how: &Run, what: &str, left: &[T], right: &[T]) {
+    if left == right {
+        return;
+    }
+    let at = left.iter().zip(right).position(|(l, r)| l != r).unwrap_or(left.len().min(right.len()));
+    let near = |all: &[T]| format!("{:?}", all.iter().skip(at.saturating_sub(2)).take(5).collect::<Vec<_>>());
+    panic!(
+        "{how:?}: {what} differs at {at}, of {} and {}:\n  reference {}\n  this run  {}",
+        left.len(),
+        right.len(),
+        near(left),
+        near(right)
+    );
+}
+
+#[test]
+fn results_do_not_depend_on_how_the_work_is_cut() {
+    let slow = std::env::var("SLOW").is_ok_and(|v| !v.is_empty() && v != "0");
+    let (inputs, length) = if slow { (10, 160) } else { (2, 80) };
+    if !slow {
+        println!("only {inputs} inputs; SLOW=1 runs 10 longer ones");
+    }
+    let mut random = Random::seeded("determinism");
+    let runs = [
+        Run { workers: 4, step_rows: 1, ..REFERENCE },
+        Run { workers: 3, step_rows: 7, ..REFERENCE },
+        Run { workers: 2, step_rows: 4096, restarts: 4, ..REFERENCE },
+        Run { workers: 2, step_rows: 7, restarts: 6, ..REFERENCE },
+        Run { workers: 2, step_rows: 7, kills: 3, ..REFERENCE },
+        Run { workers: 2, step_rows: 4096, caching: true, ..REFERENCE },
+        Run { workers: 4, step_rows: 7, caching: true, restarts: 4, ..REFERENCE },
+    ];
+    for input in 0..inputs {
+        let chunks = chunks(&mut random, length);
+        let reference = run(&chunks, &REFERENCE, &mut random);
+        for (name, partitions) in &reference.topics {
+            assert!(partitions.iter().map(Vec::len).sum::<usize>() > 5, "input {input}: {name} has hardly a result");
+        }
+        for how in &runs {
+            let found = run(&chunks, how, &mut random);
+            let streams = STREAMS.iter().map(|(name, _)| *name);
+            let exact = streams.chain(TABLES.iter().map(|(name, _)| *name).filter(|_| !how.caching));
+            for name in exact {
+                for (partition, (left, right)) in reference.topics[name].iter().zip(&found.topics[name]).enumerate() {
+                    same(how, &format!("input {input}, {name}, partition {partition}"), left, right);
+                }
+            }
+            for (name, _) in TABLES {
+                let (left, right): (Vec<_>, Vec<_>) =
+                    (reference.last[name].iter().collect(), found.last[name].iter().collect());
+                same(how, &format!("input {input}, last values of {name}"), &left, &right);
+                same(how, &format!("input {input}, {name} as a table"), &reference.pulled[name], &found.pulled[name]);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A small blocking Kafka client over the wire: produces with sequence numbers, so that a repeated request is no second
+//! record, and reads partitions from offset to end. One connection; nothing is retried here.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
+use kafka_protocol::records::{
+    Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
+};
+
+/// The broker has this batch already: an earlier request of the same sequence number arrived.
+const DUPLICATE_SEQUENCE: i16 = 46;
+
+const PRODUCE: (i16, i16) = (0, 9);
+const FETCH: (i16, i16) = (1, 11);
+const LIST_OFFSETS: (i16, i16) = (2, 5);
+const INIT_PRODUCER_ID: (i16, i16) = (22, 2);
+
+pub struct Client {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+/// A record on its way in.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub key: Option<String>,
+    pub value: String,
+    pub timestamp: i64,
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read1 {
+    pub offset: i64,
+    pub timestamp: i64,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+}
+
+/// Who produces: id, epoch, and per partition the sequence number of the next record.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    pub id: i64,
+    pub epoch: i16,
+    pub next: Vec<i32>,
+}
+
+fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_string()))
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Self { stream, correlation: 0 })
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub fn send<Q: Encodable + HeaderVersion>(&mut self, (key, version): (i16, i16), request: &Q) -> Result<()> {
+        self.correlation += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(key)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation)
+            .with_client_id(Some(StrBytes::from_static_str("millpond-tests")));
+        let mut frame = BytesMut::from(&[0; 4][..]);
+        header.encode(&mut frame, Q::header_version(version))?;
+        request.encode(&mut frame, version)?;
+        let length = i32::try_from(frame.len() - 4)?;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        self.stream.write_all(&frame)?;
+        Ok(())
+    }
+
+    /// The next answer, of the oldest request that has none yet.
+    pub fn receive<A: Decodable + HeaderVersion>(&mut self, version: i16) -> Result<A> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length)?;
+        let mut frame = vec![0; usize::try_from(i32::from_be_bytes(length))?];
+        self.stream.read_exact(&mut frame)?;
+        let mut frame = Bytes::from(frame);
+        ResponseHeader::decode(&mut frame, A::header_version(version))?;
+        A::decode(&mut frame, version)
+    }
+
+    pub fn init_producer(&mut self, partitions: usize) -> Result<Producer> {
+        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        self.send(INIT_PRODUCER_ID, &request)?;
+        let answer: InitProducerIdResponse = self.receive(INIT_PRODUCER_ID.1)?;
+        ensure!(answer.error_code == 0, "init_producer_id: error {}", answer.error_code);
+        Ok(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch, next: vec![0; partitions] })
+    }
+
+    /// Sends batches, one per partition, in one request with acks=all; true where all are acknowledged, now or by an
+    /// earlier attempt. The caller moves `producer.next` on.
+    pub fn produce(&mut self, topic: &str, producer: &Producer, batches: &[(usize, Vec<Sent>)]) -> Result<()> {
+        let batches = batches
+            .iter()
+            .map(|(partition, records)| Ok((*partition, encode(records, Some((producer, producer.next[*partition])))?)))
+            .collect::<Result<Vec<_>>>()?;
+        self.send_batches(topic, &batches)?;
+        self.acknowledged()
+    }
+
+    pub fn send_batches(&mut self, topic: &str, batches: &[(usize, Bytes)]) -> Result<()> {
+        let partitions = batches
+            .iter()
+            .map(|(partition, bytes)| {
+                PartitionProduceData::default().with_index(*partition as i32).with_records(Some(bytes.clone()))
+            })
+            .collect();
+        let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(partitions);
+        self.send(PRODUCE, &ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]))
+    }
+
+    /// Takes the answer to a produce request; an error where it says anything but yes.
+    pub fn acknowledged(&mut self) -> Result<()> {
+        let answer: ProduceResponse = self.receive(PRODUCE.1)?;
+        for partition in answer.responses.iter().flat_map(|t| &t.partition_responses) {
+            let code = partition.error_code;
+            if code != 0 && code != DUPLICATE_SEQUENCE {
+                bail!("produce to partition {}: error {code}: {:?}", partition.index, partition.error_message);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn end_offset(&mut self, topic: &str, partition: usize) -> Result<i64> {
+        let partition = ListOffsetsPartition::default().with_partition_index(partition as i32).with_timestamp(-1);
+        let topic = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
+        self.send(LIST_OFFSETS, &ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]))?;
+        let answer: ListOffsetsResponse = self.receive(LIST_OFFSETS.1)?;
+        let found = answer.topics.first().and_then(|t| t.partitions.first()).context("an empty answer")?;
+        ensure!(found.error_code == 0, "list_offsets: error {}", found.error_code);
+        Ok(found.offset)
+    }
+
+    /// The bytes from an offset on: whole batches, as many as the broker gives.
+    pub fn fetch(&mut self, topic: &str, partition: usize, offset: i64, bytes_max: i32) -> Result<Bytes> {
+        let partition = FetchPartition::default()
+            .with_partition(partition as i32)
+            .with_fetch_offset(offset)
+            .with_partition_max_bytes(bytes_max);
+        let topic = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_replica_id((-1).into())
+            .with_max_wait_ms(500)
+            .with_min_bytes(1)
+            .with_max_bytes(bytes_max)
+            .with_session_epoch(-1)
+            .with_topics(vec![topic]);
+        self.send(FETCH, &request)?;
+        let answer: FetchResponse = self.receive(FETCH.1)?;
+        ensure!(answer.error_code == 0, "fetch: error {}", answer.error_code);
+        let found = answer.responses.first().and_then(|t| t.partitions.first()).context("an empty answer")?;
+        ensure!(found.error_code == 0, "fetch: error {}", found.error_code);
+        Ok(found.records.clone().unwrap_or_default())
+    }
+
+    /// All records of a partition up to its end of now.
+    pub fn read_all(&mut self, topic: &str, partition: usize) -> Result<Vec<Read1>> {
+        let end = self.end_offset(topic, partition)?;
+        let (mut records, mut next) = (Vec::new(), 0);
+        while next < end {
+            let mut bytes = self.fetch(topic, partition, next, 4 << 20)?;
+            let before = next;
+            while !bytes.is_empty() {
+                for record in RecordBatchDecoder::decode(&mut bytes)?.records {
+                    if record.offset >= next {
+                        next = record.offset + 1;
+                        let Record { offset, timestamp, key, value, .. } = record;
+                        records.push(Read1 { offset, timestamp, key, value });
+                    }
+                }
+            }
+            ensure!(next > before, "no progress at offset {before} of {end}");
+        }
+        Ok(records)
+    }
+}
+
+/// A record batch, with a producer and the sequence number of its first record.
+pub fn encode(records: &[Sent], producer: Option<(&Producer, i32)>) -> Result<Bytes> {
+    let (id, epoch, first) = producer.map_or((-1, -1, -1), |(p, first)| (p.id, p.epoch, first));
+    let records: Vec<Record> = (0..)
+        .zip(records)
+        .map(|(i, sent)| Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: -1,
+            producer_id: id,
+            producer_epoch: epoch,
+            timestamp_type: TimestampType::Creation,
+            offset: i64::from(i),
+            sequence: if first < 0 { -1 } else { first + i },
+            timestamp: sent.timestamp,
+            key: sent.key.clone().map(Bytes::from),
+            value: Some(Bytes::from(sent.value.clone())),
+            headers: Default::default(),
+        })
+        .collect();
+    let mut bytes = BytesMut::new();
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    RecordBatchEncoder::encode(&mut bytes, &records, &options)?;
+    Ok(bytes.freeze())
+}
