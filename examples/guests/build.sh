@@ -2,8 +2,8 @@
 # Builds the guests from source: examples/guests/build.sh [rust] [javascript]     (default: all)
 #
 # The components land in $MILLPOND_GUESTS (default: ~/.cache/millpond/guests): classify.wasm and probes.wasm from Rust,
-# words.wasm from JavaScript. What is already built from the same sources is left alone. Rust takes about 40 seconds,
-# JavaScript 30, most of it for tools that are fetched once.
+# words.wasm from JavaScript. What is already built from the same sources is left alone. Rust takes about 40 seconds (two
+# minutes where the standard library has to be built too), JavaScript 30, most of it for tools that are fetched once.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -56,9 +56,11 @@ build_rust() {
     cargo "${build[@]}"
   else
     # Debian's compiler has no standard library for WebAssembly, but its source.
-    if ! [ -x /usr/bin/rustc ] || ! command -v wasm-ld-19 >/dev/null; then need rustc-web cargo-web rust-web-src lld-19; fi
+    if ! [ -x /usr/bin/cargo ] || ! [ -d /usr/lib/rustlib/src/rust/library ] || ! command -v wasm-ld-19 >/dev/null; then
+      need rustc-web cargo-web rust-web-src lld-19
+    fi
     RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-19 \
-      cargo "${build[@]}" -Zbuild-std=std,panic_abort
+      /usr/bin/cargo "${build[@]}" -Zbuild-std=std,panic_abort
   fi
   cp "$out/target/$target/release/classify.wasm" "$out/target/$target/release/probes.wasm" "$out/"
   echo "$digest" >"$out/.rust.stamp"
