@@ -12,6 +12,7 @@ mod calls;
 mod coerce;
 mod input;
 mod insert;
+mod items;
 mod join;
 mod lookup;
 mod properties;

@@ -69,6 +69,9 @@ pub enum ParamType {
     IntervalUnit,
 }
 
+/// A result type from the arguments' types, or why there is none.
+pub type ComputeType = dyn Fn(&[ArgType]) -> Result<SqlType, String> + Send + Sync;
+
 /// How an overload's result type follows from its arguments'.
 #[derive(Clone)]
 pub enum ResultType {
@@ -76,7 +79,7 @@ pub enum ResultType {
     Of(ParamType),
     /// Computed from the argument types (lambdas: their body's type) and, where an argument is a literal, its value.
     /// The error is a message for the user.
-    Computed(Arc<dyn Fn(&[ArgType]) -> Result<SqlType, String> + Send + Sync>),
+    Computed(Arc<ComputeType>),
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,8 @@ use millpond_types::{Column, Schema, SqlType};
 
 use super::calls;
 use super::input::Input;
-use super::query::{Item, QueryAnalysis, filtered, mentions_columns, own_window_bound};
+use super::items::Item;
+use super::query::{QueryAnalysis, filtered, mentions_columns, own_window_bound};
 use super::scope::{FromSource, WINDOWEND, WINDOWSTART, join_words, shown};
 use super::source::check_key_type;
 use super::typer::{Binding, Typer};
@@ -370,8 +371,8 @@ pub(super) fn window_spec(window: &syntax::Window, emit: Option<Emit>) -> Analys
     if kind == WindowKind::Hopping && !(1..=size_ms).contains(&advance_ms) {
         return Err(wrong("ADVANCE BY must be positive and at most the SIZE of the window"));
     }
-    let grace_ms = window.grace.as_ref().map(|g| millis(g)).transpose()?;
-    let retention_ms = window.retention.as_ref().map(|r| millis(r)).transpose()?;
+    let grace_ms = window.grace.as_ref().map(&millis).transpose()?;
+    let retention_ms = window.retention.as_ref().map(millis).transpose()?;
     let spec = WindowSpec { kind, size_ms, advance_ms, grace_ms, retention_ms, emit_final: emit == Some(Emit::Final) };
     if let (Some(retention), Some(clause)) = (retention_ms, &window.retention) {
         let least = size_ms.saturating_add(grace_ms.unwrap_or(0));

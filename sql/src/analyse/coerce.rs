@@ -104,7 +104,10 @@ pub(super) fn common_type(a: &SqlType, b: &SqlType) -> Option<SqlType> {
             (2, _) | (_, 2) => {
                 let ((p, s), (q, t)) = (as_decimal(a)?, as_decimal(b)?);
                 let scale = s.max(t);
-                Some(decimal(u16::from((p - s).max(q - t)) + u16::from(scale), u16::from(scale)))
+                Some(decimal(
+                    u16::from(p.saturating_sub(s).max(q.saturating_sub(t))) + u16::from(scale),
+                    u16::from(scale),
+                ))
             }
             (x, y) => Some(if x.max(y) == 0 { SqlType::Integer } else { SqlType::BigInt }),
         },
@@ -129,19 +132,19 @@ pub(super) fn arithmetic_type(op: ArithmeticOp, a: &SqlType, b: &SqlType) -> Opt
     Some(match op {
         ArithmeticOp::Add | ArithmeticOp::Subtract => {
             let scale = s1.max(s2);
-            decimal((p1 - s1).max(p2 - s2) + scale + 1, scale)
+            decimal(p1.saturating_sub(s1).max(p2.saturating_sub(s2)) + scale + 1, scale)
         }
         ArithmeticOp::Multiply => decimal(p1 + p2 + 1, s1 + s2),
         ArithmeticOp::Divide => {
             let scale = (s1 + p2 + 1).max(6);
-            let digits = p1 - s1 + s2;
+            let digits = p1.saturating_sub(s1) + s2;
             // Too long a quotient gives up places behind the point before it gives up those in front of it.
             let fitting = u16::from(DECIMAL_PRECISION_MAX).saturating_sub(digits).max(6);
             decimal(digits + scale.min(fitting), scale.min(fitting))
         }
         ArithmeticOp::Modulo => {
             let scale = s1.max(s2);
-            decimal((p1 - s1).min(p2 - s2) + scale, scale)
+            decimal(p1.saturating_sub(s1).min(p2.saturating_sub(s2)) + scale, scale)
         }
     })
 }

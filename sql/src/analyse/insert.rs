@@ -155,10 +155,12 @@ fn refuse_columns(value: &Expr) -> AnalysisResult<()> {
         if matches!(e.kind, syntax::ExprKind::Lambda { .. }) {
             lambda_depth += 1;
         }
-        if let Some(column) = e.column() {
-            if (column.qualifier.is_some() || lambda_depth == 0) && e.interval_unit().is_none() && stray.is_none() {
-                stray = Some((column.clone(), e.span));
-            }
+        if let Some(column) = e.column()
+            && (column.qualifier.is_some() || lambda_depth == 0)
+            && e.interval_unit().is_none()
+            && stray.is_none()
+        {
+            stray = Some((column.clone(), e.span));
         }
         true
     });

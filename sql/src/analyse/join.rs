@@ -515,7 +515,7 @@ impl Joiner<'_> {
             equal = vec![bare_column(&name)];
             Some(name)
         } else {
-            equal.retain(|e| !e.column().is_some_and(|c| c.qualifier.is_none()));
+            equal.retain(|e| e.column().is_none_or(|c| c.qualifier.is_some()));
             None
         };
         let keys = vec![KeyColumn { index: left_key.index, equal }];

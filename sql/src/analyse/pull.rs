@@ -6,8 +6,9 @@ use millpond_types::{Column, ColumnRole, Schema, SqlType};
 
 use super::calls;
 use super::input::{Input, column_expr};
+use super::items::{Item, expand_items};
 use super::lookup::check_lookup;
-use super::query::{Item, Purpose, QueryAnalysis, expand_items, from_sources};
+use super::query::{Purpose, QueryAnalysis, from_sources};
 use super::scope::{FromSource, Names, ROWOFFSET, ROWPARTITION, columns_of, shown};
 use super::typer::{Binding, Typer};
 use crate::diagnostic::{Code, Diagnostic};
@@ -106,10 +107,11 @@ fn refuse_offsets(query: &Query) -> AnalysisResult<()> {
     for (clause, expr) in all {
         let mut found = None;
         expr.walk(&mut |e| {
-            if let Some(column) = e.column() {
-                if matches!(column.name.value.as_str(), ROWPARTITION | ROWOFFSET) && found.is_none() {
-                    found = Some((column.name.value.clone(), e.span));
-                }
+            if let Some(column) = e.column()
+                && matches!(column.name.value.as_str(), ROWPARTITION | ROWOFFSET)
+                && found.is_none()
+            {
+                found = Some((column.name.value.clone(), e.span));
             }
             true
         });
@@ -297,10 +299,10 @@ impl Puller<'_> {
 
     /// An ORDER BY may name a column of the result.
     fn order_expr(&self, expr: &Expr, items: &[Item], names: &Names<'_>) -> AnalysisResult<Expr> {
-        if let Some(column) = expr.column().filter(|c| c.qualifier.is_none()) {
-            if let Some(item) = items.iter().find(|i| i.name == column.name.value) {
-                return Ok(item.expr.clone());
-            }
+        if let Some(column) = expr.column().filter(|c| c.qualifier.is_none())
+            && let Some(item) = items.iter().find(|i| i.name == column.name.value)
+        {
+            return Ok(item.expr.clone());
         }
         names.qualify(expr, "ORDER BY")
     }

@@ -8,17 +8,18 @@ use millpond_types::{Column, ColumnRole, Schema, SqlType};
 
 use super::aggregate::Aggregation;
 use super::calls;
-use super::input::{Input, column_expr};
+use super::input::Input;
+use super::items::{Item, expand_items};
 use super::join::plan_from;
 use super::prune::prune;
-use super::scope::{FromSource, Names, columns_of, is_pseudo, is_window_bound, join_words, shown, unknown_source};
+use super::scope::{FromSource, Names, columns_of, is_window_bound, join_words, shown, unknown_source};
 use super::source::{check_key_type, noun};
 use super::typer::{Binding, Typer};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::expr::{ExprKind, TypedExpr};
 use crate::functions::FunctionKind;
 use crate::plan::{AnalysisResult, Environment, FormatSpec, Node, NodeKind, QueryPlan, Relation, SourceInfo};
-use crate::syntax::{self, Emit, Expr, Literal, Query, SelectItem, Span};
+use crate::syntax::{self, Emit, Expr, Literal, Query, Span};
 
 /// What a query is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,15 +47,6 @@ pub(super) struct PlannedQuery {
     pub replicas: i16,
     /// RETENTION of the window clause.
     pub retention_ms: Option<i64>,
-}
-
-/// One column of the result as the SELECT list asks for it.
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub name: String,
-    /// Qualified.
-    pub expr: Expr,
-    pub span: Span,
 }
 
 pub(super) struct QueryAnalysis<'a> {
@@ -167,15 +159,14 @@ impl<'a> QueryAnalysis<'a> {
                 format!("{statement} statements don't support LIMIT clause"),
             ));
         }
-        if self.purpose.is_persistent() {
-            if let Some(source) = sources.iter().find(|s| s.info.relation == Relation::Table && s.info.window.is_some())
-            {
-                return Err(Diagnostic::at(
-                    Code::Window,
-                    query.from.first.name.span,
-                    format!("KSQL does not support persistent queries on windowed tables: \"{}\"", source.info.name),
-                ));
-            }
+        if self.purpose.is_persistent()
+            && let Some(source) = sources.iter().find(|s| s.info.relation == Relation::Table && s.info.window.is_some())
+        {
+            return Err(Diagnostic::at(
+                Code::Window,
+                query.from.first.name.span,
+                format!("KSQL does not support persistent queries on windowed tables: \"{}\"", source.info.name),
+            ));
         }
         if let (Some(partition), Some(group)) = (query.partition_by.first(), query.group_by.first()) {
             return Err(Diagnostic::at(
@@ -335,7 +326,7 @@ impl<'a> QueryAnalysis<'a> {
         bindings.extend(input.bindings.into_iter().map(|b| Binding { index: b.index + shift, ..b }));
         let exchange_format = match &self.key_format {
             Some(format) => format.clone(),
-            None => self.exchange_format(&columns[..shift], &input.key_format),
+            None => self.exchange_format(columns.get(..shift).unwrap_or(&[]), &input.key_format),
         };
         let keep = (0..input.node.schema.columns.len()).collect();
         let relation = input.node.relation;
@@ -620,178 +611,6 @@ pub(super) fn from_sources(query: &Query, env: &dyn Environment) -> AnalysisResu
     Ok(sources)
 }
 
-/// The SELECT list with every `*` written out and every column named.
-pub(super) fn expand_items(
-    select: &[SelectItem],
-    names: &Names<'_>,
-    input: &Input,
-    partition_by: &[Expr],
-    transient: bool,
-    reserve_names: bool,
-    env: &dyn Environment,
-) -> AnalysisResult<Vec<Item>> {
-    let sources = names.sources;
-    let join = sources.len() > 1;
-    let mut aliases = Aliases::new(sources);
-    let mut items: Vec<Item> = Vec::with_capacity(select.len());
-    let push_star = |items: &mut Vec<Item>, aliases: &mut Aliases, only: Option<&FromSource>, span: Span| {
-        let mut exprs: Vec<(String, Expr)> = Vec::new();
-        if let (None, Some(name)) = (only, names.synthetic_key) {
-            if partition_by.is_empty() {
-                exprs.push((name.to_owned(), super::input::bare_column(name)));
-            }
-        }
-        let mut keys_last = Vec::new();
-        for expr in partition_by {
-            match expr.column() {
-                Some(column) => {
-                    let of = column.qualifier.as_ref().map_or("", |q| q.value.as_str());
-                    if only.is_none_or(|s| s.alias == of) {
-                        let name = &column.name.value;
-                        exprs.push((if join { format!("{of}_{name}") } else { name.clone() }, expr.clone()));
-                    }
-                }
-                None if only.is_none() && expr.literal() != Some(&Literal::Null) => {
-                    exprs.push((aliases.of(expr), expr.clone()));
-                }
-                None => {}
-            }
-        }
-        for source in sources.iter().filter(|s| only.is_none_or(|o| o.alias == s.alias)) {
-            let columns = if join && !partition_by.is_empty() {
-                // As ksqlDB has it: joined rows that are partitioned anew show their pseudo columns, keys go last.
-                let (keys, rest): (Vec<&Column>, Vec<&Column>) = source.columns.iter().partition(|c| c.is_key());
-                rest.into_iter().chain(keys).collect()
-            } else {
-                source.star(transient || join)
-            };
-            for column in columns {
-                let expr = column_expr(&source.alias, &column.name);
-                if exprs.iter().any(|(_, e)| *e == expr) {
-                    continue;
-                }
-                let name = if join { format!("{}_{}", source.alias, column.name) } else { column.name.clone() };
-                if !partition_by.is_empty() && column.is_key() && !join {
-                    keys_last.push((name, expr));
-                } else {
-                    exprs.push((name, expr));
-                }
-            }
-        }
-        exprs.append(&mut keys_last);
-        items.extend(exprs.into_iter().map(|(name, expr)| Item { name, expr: at_span(expr, span), span }));
-    };
-    for item in select {
-        match item {
-            SelectItem::All { star } => push_star(&mut items, &mut aliases, None, star.span),
-            SelectItem::AllOf { source, star } => {
-                let source = names.source(source)?;
-                push_star(&mut items, &mut aliases, Some(source), star.span);
-            }
-            SelectItem::AllFields { base, star } => {
-                let span = base.span.to(star.span);
-                let base = names.qualify(base, "SELECT")?;
-                let ty = Typer::new(env, &input.bindings, "SELECT", !join).expr(&base)?.ty;
-                let SqlType::Struct(fields) = ty else {
-                    return Err(Diagnostic::at(
-                        Code::Type,
-                        span,
-                        format!("cannot use 'expression->*' with a value that is no STRUCT: {ty}"),
-                    ));
-                };
-                for field in fields {
-                    let kind = syntax::ExprKind::Field {
-                        base: Box::new(base.clone()),
-                        field: syntax::Ident::new(field.name.clone()),
-                    };
-                    items.push(Item { name: field.name, expr: Expr::new(kind, span), span });
-                }
-            }
-            SelectItem::Expr { expr, alias } => {
-                let qualified = names.qualify(expr, "SELECT")?;
-                let span = item.span();
-                let name = match alias {
-                    Some(alias) => {
-                        if reserve_names && is_pseudo(&alias.value) {
-                            return Err(Diagnostic::at(
-                                Code::Invalid,
-                                alias.span,
-                                format!(
-                                    "`{}` is a reserved column name. You cannot use it as an alias for a column. \
-                                     Reserved column name in select: `{}`. Please remove or alias the column",
-                                    alias.value, alias.value
-                                ),
-                            ));
-                        }
-                        alias.value.clone()
-                    }
-                    None => match qualified.column() {
-                        Some(column) => {
-                            let name = &column.name.value;
-                            let clashes = sources.iter().filter(|s| s.has(name)).count() > 1;
-                            match &column.qualifier {
-                                Some(qualifier) if join && clashes => format!("{}_{name}", qualifier.value),
-                                _ => {
-                                    if reserve_names && is_pseudo(name) {
-                                        return Err(Diagnostic::at(
-                                            Code::Invalid,
-                                            expr.span,
-                                            format!(
-                                                "reserved column name in select: `{name}`. Please remove or alias the \
-                                                 column"
-                                            ),
-                                        ));
-                                    }
-                                    name.clone()
-                                }
-                            }
-                        }
-                        None => aliases.of(&qualified),
-                    },
-                };
-                items.push(Item { name, expr: qualified, span });
-            }
-        }
-    }
-    if items.is_empty() {
-        return Err(Diagnostic::new(Code::Invalid, "the projection is empty"));
-    }
-    Ok(items)
-}
-
-fn at_span(expr: Expr, span: Span) -> Expr {
-    Expr { span, ..expr }
-}
-
-/// Makes names for expressions that have none.
-pub(super) struct Aliases {
-    taken: Vec<String>,
-    next: u64,
-}
-
-impl Aliases {
-    pub fn new(sources: &[FromSource]) -> Self {
-        let taken = sources.iter().flat_map(|s| s.columns.iter().map(|c| c.name.clone())).collect();
-        Self { taken, next: 0 }
-    }
-
-    /// The last field's name for a dereference, else KSQL_COL_n; never a name of a source's column.
-    pub fn of(&mut self, expr: &Expr) -> String {
-        if let syntax::ExprKind::Field { field, .. } = &expr.kind {
-            let name = super::input::unique(&field.value, |n| self.taken.iter().any(|t| t == n));
-            self.taken.push(name.clone());
-            return name;
-        }
-        loop {
-            let name = format!("KSQL_COL_{}", self.next);
-            self.next += 1;
-            if !self.taken.contains(&name) {
-                return name;
-            }
-        }
-    }
-}
-
 /// WebAssembly modules behind the functions that a plan calls.
 fn modules_of(root: &Node, env: &dyn Environment) -> Vec<(String, String)> {
     let mut names: Vec<String> = Vec::new();
@@ -820,10 +639,12 @@ fn modules_of(root: &Node, env: &dyn Environment) -> Vec<(String, String)> {
 pub(super) fn own_window_bound(expr: &Expr) -> Option<(String, Span)> {
     let mut found = None;
     expr.walk(&mut |e| {
-        if let Some(column) = e.column() {
-            if column.qualifier.is_none() && is_window_bound(&column.name.value) && found.is_none() {
-                found = Some((column.name.value.clone(), e.span));
-            }
+        if let Some(column) = e.column()
+            && column.qualifier.is_none()
+            && is_window_bound(&column.name.value)
+            && found.is_none()
+        {
+            found = Some((column.name.value.clone(), e.span));
         }
         true
     });

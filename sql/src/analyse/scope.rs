@@ -291,10 +291,10 @@ pub(super) fn shown(expr: &Expr, single: bool) -> String {
 pub(super) fn columns_of(expr: &Expr) -> Vec<&ColumnRef> {
     let mut columns = Vec::new();
     expr.walk(&mut |e| {
-        if let ExprKind::Column(column) = &e.kind {
-            if column.qualifier.is_some() {
-                columns.push(column);
-            }
+        if let ExprKind::Column(column) = &e.kind
+            && column.qualifier.is_some()
+        {
+            columns.push(column);
         }
         true
     });

@@ -65,17 +65,17 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
     let existing = env.topic(&topic);
     let partitions = with.positive::<i32>("PARTITIONS")?;
     let replicas = with.positive::<i16>("REPLICAS")?;
-    if let (Some((found, _)), Some(wanted)) = (existing, partitions) {
-        if found != wanted {
-            return Err(Diagnostic::at(
-                Code::Conflict,
-                with.span("PARTITIONS"),
-                format!(
-                    "a Kafka topic with the name '{topic}' already exists, with different partition/replica \
+    if let (Some((found, _)), Some(wanted)) = (existing, partitions)
+        && found != wanted
+    {
+        return Err(Diagnostic::at(
+            Code::Conflict,
+            with.span("PARTITIONS"),
+            format!(
+                "a Kafka topic with the name '{topic}' already exists, with different partition/replica \
                      configuration than required. KSQL expects {wanted} partitions (topic has {found})"
-                ),
-            ));
-        }
+            ),
+        ));
     }
     let partitions = partitions
         .or(existing.map(|(p, _)| p))

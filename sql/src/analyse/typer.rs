@@ -237,11 +237,11 @@ impl<'a> Typer<'a> {
     }
 
     fn column(&mut self, column: &syntax::ColumnRef, span: Span) -> AnalysisResult<Typed> {
-        if column.qualifier.is_none() {
-            if let Some(param) = self.lambdas.iter().rev().find(|p| p.name == column.name.value) {
-                let kind = ExprKind::LambdaParam(param.id);
-                return Ok(Typed::Expr(TypedExpr::new(kind, param.ty.clone(), span)));
-            }
+        if column.qualifier.is_none()
+            && let Some(param) = self.lambdas.iter().rev().find(|p| p.name == column.name.value)
+        {
+            let kind = ExprKind::LambdaParam(param.id);
+            return Ok(Typed::Expr(TypedExpr::new(kind, param.ty.clone(), span)));
         }
         let name = &column.name.value;
         Err(Diagnostic::at(
@@ -377,10 +377,8 @@ impl<'a> Typer<'a> {
         right: &Expr,
         op: CompareOp,
     ) -> AnalysisResult<(TypedExpr, TypedExpr)> {
-        let (l, r) = (
-            self.magic_timestamp(l, right_is_time(left, right, true))?,
-            self.magic_timestamp(r, right_is_time(left, right, false))?,
-        );
+        let l = self.magic_timestamp(l, is_time_column(right))?;
+        let r = self.magic_timestamp(r, is_time_column(left))?;
         let cannot = |l: &TypedExpr, r: &TypedExpr| {
             self.type_error(
                 left.span.to(right.span),
@@ -397,7 +395,8 @@ impl<'a> Typer<'a> {
         };
         let equality =
             matches!(op, CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct);
-        if !equality && !(l.ty.is_primitive() && r.ty.is_primitive()) {
+        let ordered = l.ty.is_primitive() && r.ty.is_primitive();
+        if !(equality || ordered) {
             return Err(cannot(&l, &r));
         }
         if l.ty == r.ty {
@@ -645,10 +644,6 @@ impl<'a> Typer<'a> {
         }
         self.resolve_call(&function, call, span)
     }
-}
-
-fn right_is_time(left: &Expr, right: &Expr, for_left: bool) -> bool {
-    is_time_column(if for_left { right } else { left })
 }
 
 /// ROWTIME or a window bound of a source.

@@ -112,11 +112,10 @@ fn wrong_sources(case: &Case, world: &World) -> Option<String> {
                 return Some(format!("{name} has {}, not {schema}", source.schema));
             }
         }
-        if let Some(format) = key_format {
-            if !source.key_format.name.eq_ignore_ascii_case(format) {
+        if let Some(format) = key_format
+            && !source.key_format.name.eq_ignore_ascii_case(format) {
                 return Some(format!("{name} has key format {}, not {format}", source.key_format.name));
             }
-        }
     }
     None
 }
@@ -233,12 +232,11 @@ fn ksqldb_rest_cases() {
                             Some(Analysed::Pull(p)) => p.schema.to_string(),
                             _ => continue,
                         };
-                        if let Some(Some(wanted)) = headers.get(seen) {
-                            if *wanted != schema {
+                        if let Some(Some(wanted)) = headers.get(seen)
+                            && *wanted != schema {
                                 problem = Some(format!("has {schema}, not {wanted}"));
                                 break;
                             }
-                        }
                         seen += 1;
                     }
                     Err((d, _)) => {

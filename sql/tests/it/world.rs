@@ -123,7 +123,7 @@ impl Environment for World {
     }
 
     fn check_format(&self, spec: &FormatSpec, side: Side, columns: &[(String, SqlType)]) -> Result<(), FormatError> {
-        if !(self.registry && !columns.is_empty())
+        if (columns.is_empty() || !self.registry)
             && matches!(spec.name.as_str(), "AVRO" | "PROTOBUF" | "PROTOBUF_NOSR" | "JSON_SR")
         {
             return Err(FormatError::Unsupported(format!("the {} format is not supported yet", spec.name)));
