@@ -1,4 +1,4 @@
-//! Measures appends: batches of 16 KB and 1 MB through the whole way of a produced batch, from the checks to the
+//! Measures appends: batches of 1 KB, 16 KB and 1 MB through the whole way of a produced batch, from the checks to the
 //! acknowledgement. `cargo run -p millpond-broker --example append_speed [DIRECTORY]`
 #![allow(clippy::disallowed_methods, reason = "how long something takes is what is told here")]
 
@@ -14,13 +14,15 @@ use millpond_types::record::RecordBuffer;
 
 /// Batches that a producer has under way at once.
 const IN_FLIGHT: usize = 16;
-const TOTAL_BYTES: usize = 512 << 20;
+/// Written per run: so much, or so many batches.
+const BYTES_MAX: usize = 512 << 20;
+const BATCHES_MAX: usize = 64 << 10;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::args().nth(1).unwrap_or_else(|| "append_speed_data".into());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for durability in [Durability::None, Durability::Interval(Duration::from_millis(50)), Durability::Group] {
-        for size in [16 << 10, 1 << 20] {
+        for size in [1 << 10, 16 << 10, 1 << 20] {
             let mut options = StorageOptions::new(format!("{directory}/run"));
             options.durability = durability;
             let started = Instant::now();
@@ -62,7 +64,8 @@ async fn append(storage: &Storage, size: usize) -> Result<f64, Box<dyn std::erro
     let batch = batch(size)?;
     let started = Instant::now();
     let mut pending = VecDeque::new();
-    for (i, _) in (0..TOTAL_BYTES / batch.len()).enumerate() {
+    let batches = (BYTES_MAX / batch.len()).min(BATCHES_MAX);
+    for i in 0..batches {
         let place = TopicPartition { topic, partition: i as i32 % 4 };
         let prepared = storage.prepare(place, &batch)?;
         pending.push_back(storage.append(place, prepared).await?);
@@ -75,7 +78,7 @@ async fn append(storage: &Storage, size: usize) -> Result<f64, Box<dyn std::erro
     for pending in pending {
         pending.await?;
     }
-    Ok(TOTAL_BYTES as f64 / 1e6 / started.elapsed().as_secs_f64())
+    Ok((batches * batch.len()) as f64 / 1e6 / started.elapsed().as_secs_f64())
 }
 
 fn fetch(storage: &Storage, place: TopicPartition) -> Result<f64, Box<dyn std::error::Error>> {

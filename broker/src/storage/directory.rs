@@ -27,7 +27,8 @@ const BLOB_BYTES_MIN: u64 = 2048;
 /// Blob files of this size are what retention gives back as a whole.
 const BLOB_FILE_BYTES: u64 = 128 << 20;
 const WAL_BYTES_MAX: u64 = 128 << 20;
-const OPEN_FILES_MAX: i32 = 1024;
+/// Half of what a process may open where nobody raised the limit; the rest is for connections.
+const OPEN_FILES_MAX: i32 = 512;
 /// Memtables grow by so much at a time, so that idle ones are small.
 const ARENA_BYTES: usize = 128 << 10;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
@@ -45,7 +46,7 @@ pub fn claim(path: &Path) -> Result<Claim, OpenError> {
     let io = |e: std::io::Error| OpenError::Io { path: name(), detail: e.to_string() };
     fs::create_dir_all(path).map_err(io)?;
     let marker_path = path.join(MARKER);
-    if !marker_path.try_exists().map_err(io)? && fs::read_dir(path).map_err(io)?.next().is_some() {
+    if !marker_path.try_exists().map_err(io)? && count_files(path).map_err(io)? > 0 {
         return Err(OpenError::Foreign(name()));
     }
     let mut marker =
@@ -59,8 +60,7 @@ pub fn claim(path: &Path) -> Result<Claim, OpenError> {
     (&mut marker).take(MARKER_BYTES_MAX).read_to_end(&mut bytes).map_err(io)?;
     if bytes.is_empty() {
         // New, or a crash came between creating the marker and writing it.
-        let others = fs::read_dir(path).map_err(io)?.count();
-        if others > 1 {
+        if count_files(path).map_err(io)? > 1 {
             return Err(OpenError::Damaged {
                 path: name(),
                 detail: format!("the marker file \"{MARKER}\" is empty, but there are other files"),
@@ -111,6 +111,15 @@ fn write_marker(marker: &mut File, ready: bool) -> std::io::Result<()> {
     marker.seek(SeekFrom::Start(0))?;
     marker.write_all(format!("{FIRST_LINE}\nformat {FORMAT_VERSION}\n{ready}").as_bytes())?;
     marker.sync_all()
+}
+
+/// Without what a file system keeps at the top of a disk of its own.
+fn count_files(path: &Path) -> std::io::Result<usize> {
+    let mut files = 0;
+    for entry in fs::read_dir(path)? {
+        files += usize::from(entry?.file_name() != "lost+found");
+    }
+    Ok(files)
 }
 
 fn sync_directory(path: &Path) -> std::io::Result<()> {
