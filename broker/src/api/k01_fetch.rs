@@ -3,7 +3,8 @@
 //! Batches go from storage to the socket as they lie. The first partition that has something gives at least one whole
 //! batch whatever the limits; later ones stay within them. Where less than min_bytes is there the answer waits for
 //! appends, moves of the log's start or the topic's end, and for max_wait_ms at most. Sessions are never made: the
-//! answer always has session 0 and every partition that was asked for.
+//! answer always has session 0 and every partition that was asked for; whoever goes on with a session is told that it is
+//! not known.
 //!
 //! Ignored: replica_id, log_start_offset and last_fetched_epoch (followers' fields), forgotten topics (sessions'), rack.
 //! Without transactions the last stable offset is the high watermark, and nothing is ever aborted.
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use millpond_types::TopicPartition;
 use tokio::time::Instant;
 
@@ -57,6 +58,9 @@ struct Round {
 
 pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Reply, Error> {
     let asked: FetchRequest = request.decode()?;
+    if asked.session_epoch > 0 {
+        return refuse_session(request, &asked);
+    }
     let plan = plan(shared, &asked, request.head.version);
     let watched: Vec<TopicPartition> =
         plan.topics.iter().flat_map(|(_, parts)| parts).filter_map(|part| part.id.ok()).collect();
@@ -75,6 +79,14 @@ pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Re
         }
     };
     respond(request, &plan, round, asked.isolation_level == READ_COMMITTED)
+}
+
+fn refuse_session(request: &Request, asked: &FetchRequest) -> Result<Reply, Error> {
+    let error = match asked.session_id {
+        0 => ResponseError::InvalidFetchSessionEpoch,
+        _ => ResponseError::FetchSessionIdNotFound,
+    };
+    request.respond(&FetchResponse::default().with_error_code(error.code()))
 }
 
 fn plan(shared: &Shared, asked: &FetchRequest, version: i16) -> Plan {
@@ -264,7 +276,6 @@ fn put_text(out: &mut BytesMut, text: &[u8], flexible: bool) {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::FetchResponse;
     use kafka_protocol::protocol::Decodable;
 
     use super::*;

@@ -3,6 +3,8 @@
 //! One broker, which leads everything, at the address that the request came in on unless another is set. Topics named
 //! that do not exist are created where both the request and the settings allow it. Topics can be named by id (v10 on).
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -26,7 +28,7 @@ pub(super) async fn handle(shared: &Shared, peer: &Peer, request: &Request) -> R
             for topic in named {
                 topics.push(match &topic.name {
                     Some(name) => by_name(shared, name, asked.allow_auto_topic_creation, operations).await,
-                    None => by_id(shared, topic.topic_id, operations),
+                    None => by_id(shared, topic.topic_id, operations, request.head.version),
                 });
             }
         }
@@ -52,13 +54,8 @@ async fn by_name(shared: &Shared, name: &str, create: bool, operations: i32) -> 
     if let Some(topic) = shared.storage.find_topic(name) {
         return describe(shared, &topic, operations);
     }
+    let spec = TopicSpec { name: name.to_owned(), partitions: -1, replicas: -1, configs: BTreeMap::new() };
     let refusal = if create && shared.settings.auto_create_topics {
-        let spec = TopicSpec {
-            name: name.to_owned(),
-            partitions: -1,
-            replicas: -1,
-            configs: std::collections::BTreeMap::new(),
-        };
         match shared.storage.create_topic(spec).await {
             Ok(topic) => return describe(shared, &topic, operations),
             Err(StorageError::TopicExists(_)) => match shared.storage.find_topic(name) {
@@ -68,7 +65,10 @@ async fn by_name(shared: &Shared, name: &str, create: bool, operations: i32) -> 
             Err(error) => error.into(),
         }
     } else {
-        Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic")
+        match shared.storage.check_topic(&spec) {
+            Err(error @ StorageError::InvalidTopic(_)) => error.into(),
+            _ => Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic"),
+        }
     };
     MetadataResponseTopic::default()
         .with_error_code(refusal.code())
@@ -76,12 +76,12 @@ async fn by_name(shared: &Shared, name: &str, create: bool, operations: i32) -> 
         .with_topic_authorized_operations(operations)
 }
 
-fn by_id(shared: &Shared, id: Uuid, operations: i32) -> MetadataResponseTopic {
+fn by_id(shared: &Shared, id: Uuid, operations: i32, version: i16) -> MetadataResponseTopic {
     match shared.storage.find_topic_by_id(TopicId(*id.as_bytes())) {
         Some(topic) => describe(shared, &topic, operations),
         None => MetadataResponseTopic::default()
             .with_error_code(ResponseError::UnknownTopicId.code())
-            .with_name(None)
+            .with_name((version < 12).then(|| text("")))
             .with_topic_id(id)
             .with_topic_authorized_operations(operations),
     }

@@ -252,6 +252,23 @@ fn a_fetch_gives_at_least_one_batch_and_otherwise_keeps_to_its_limits() {
     assert_eq!(fetch(1 << 20, 400), 0);
 }
 
+#[test]
+fn there_are_no_fetch_sessions() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let mut ask = |id, epoch| {
+        let request = fetch_request("t", 0, 1, 0).with_session_id(id).with_session_epoch(epoch);
+        let response = client.call(11, &request);
+        (response.error_code, response.session_id, response.responses.len())
+    };
+    assert_eq!(ask(0, -1), (0, 0, 1));
+    assert_eq!(ask(0, 0), (0, 0, 1));
+    assert_eq!(ask(5, 0), (0, 0, 1));
+    assert_eq!(ask(5, 3), (70, 0, 0));
+    assert_eq!(ask(0, 3), (71, 0, 0));
+}
+
 struct Sinks;
 
 impl TopicGuard for Sinks {
@@ -282,6 +299,19 @@ fn metadata_creates_topics_only_where_both_allow_it() {
     assert_eq!(ask(&server, "new", false), (3, 0, true));
     assert_eq!(ask(&server, "new", true), (0, 1, false));
     assert_eq!(ask(&server, "a b", true), (17, 0, true));
+    assert_eq!(ask(&server, "a b", false), (17, 0, true));
+    for version in 10..=13 {
+        let by_id = |id| {
+            let topics = vec![MetadataRequestTopic::default().with_name(None).with_topic_id(id)];
+            let response = server.client().call(version, &MetadataRequest::default().with_topics(Some(topics)));
+            let topic = response.topics[0].clone();
+            (topic.error_code, topic.name.map(|n| n.to_string()).unwrap_or_default(), topic.topic_id)
+        };
+        let id = uuid::Uuid::from_bytes(server.storage().find_topic("new").unwrap().id.0);
+        assert_eq!(by_id(id), (0, "new".into(), id));
+        let nobody = uuid::Uuid::from_bytes([9; 16]);
+        assert_eq!(by_id(nobody), (100, String::new(), nobody));
+    }
     let server = Server::with(Fixture::new(), |settings, _| settings.auto_create_topics = false);
     assert_eq!(ask(&server, "new", true), (3, 0, true));
 }
