@@ -17,3 +17,4 @@ mod kafka;
 mod library;
 mod process;
 mod pull;
+mod sql;

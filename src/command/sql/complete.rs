@@ -133,6 +133,10 @@ pub fn complete(line: &str, position: usize, names: &Names) -> (usize, Vec<Strin
         // These may also be given as strings, which the grammar names first.
         "a string" if last.ends_with(['(', ',']) => "the name of a property",
         "a string" if ["PRINT", "TOPIC"].iter().any(|word| last.eq_ignore_ascii_case(word)) => "the name of a topic",
+        // A source may be called FUNCTION, so the grammar takes the word for a name.
+        "" if last.eq_ignore_ascii_case("FUNCTION") && found.words.iter().all(|word| *word == "EXTENDED") => {
+            "the name of a function"
+        }
         class => class,
     };
     let columns = || columns_in_reach(line, names);
@@ -270,6 +274,7 @@ mod tests {
         assert!(at("SELECT | FROM users").contains(&"USER_ID".to_string()));
         assert!(!at("SELECT | FROM users").contains(&"ORDER_ID".to_string()));
         assert_eq!(at("SELECT COU|"), ["COUNT"]);
+        assert_eq!(at("describe function uc|"), ["ucase"]);
         assert_eq!(at("PRINT or|"), ["orders"]);
         assert_eq!(at("TERMINATE CS|"), ["CSAS_X_1"]);
         assert_eq!(at("CREATE STREAM s (a ADD|"), ["ADDRESS"]);

@@ -14,8 +14,8 @@ pub fn text(entity: &Json, width: Option<usize>) -> String {
     }
     let body = match field(entity, "@type").as_str() {
         "currentStatus" => status(entity),
-        "streams" => sources(items(entity, "streams"), width),
-        "tables" => sources(items(entity, "tables"), width),
+        "streams" => sources(items(entity, "streams"), width, "There are no streams"),
+        "tables" => sources(items(entity, "tables"), width, "There are no tables"),
         "kafka_topics" => topics(entity, false, width),
         "kafka_topics_extended" => topics(entity, true, width),
         "queries" => queries(items(entity, "queries"), width),
@@ -101,7 +101,7 @@ fn asserted(what: &str, name: &str, entity: &Json) -> String {
     format!("{what} {name} {}.\n", if there { "exists" } else { "does not exist" })
 }
 
-fn sources(sources: &[Json], width: Option<usize>) -> String {
+fn sources(sources: &[Json], width: Option<usize>, none: &str) -> String {
     let columns = ["Name", "Topic", "Key format", "Value format", "Windowed"].map(Column::text);
     let rows = sources
         .iter()
@@ -116,7 +116,7 @@ fn sources(sources: &[Json], width: Option<usize>) -> String {
             ]
         })
         .collect();
-    list(&columns, rows, width, "There are none")
+    list(&columns, rows, width, none)
 }
 
 fn topics(entity: &Json, extended: bool, width: Option<usize>) -> String {
@@ -440,8 +440,8 @@ mod tests {
         check(
             &json!({ "@type": "tables", "tables": [] }),
             &expect![[r#"
-            There are none
-        "#]],
+                There are no tables
+            "#]],
         );
         let topics = json!({ "@type": "kafka_topics", "topics": [{ "name": "t", "replicaInfo": [1, 1, 1] }] });
         check(

@@ -12,6 +12,8 @@ const STYLE: TableStyle = ASCII_FULL_CONDENSED.header_separator(LineStyle::new('
 
 /// Narrowest column, without its padding.
 const COLUMN_WIDTH_MIN: usize = 4;
+/// What a wide column keeps when narrower ones take what they need.
+const COLUMN_WIDTH_FAIR: usize = 16;
 /// Characters of one cell; the form JSON gives all of them.
 const CELL_CHARS_MAX: usize = 10_000;
 /// Lines of one cell on a terminal; what is longer is cut.
@@ -114,14 +116,17 @@ fn fit(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Vec<us
     let wanted: Vec<usize> = needed.zip(columns).map(|(needed, column)| needed.max(column.width_usual)).collect();
     let Some(width) = width.filter(|width| total(&wanted) > *width) else { return wanted };
     let mut room = width.saturating_sub(wanted.len() * COLUMN_EXTRA + 1);
-    // From the narrowest on: who needs less than the share leaves the rest to the others.
+    // From the narrowest on, which shall not be broken as long as the wider ones stay readable.
     let mut order: Vec<(usize, usize)> = wanted.into_iter().enumerate().collect();
     order.sort_by_key(|(_, wanted)| *wanted);
-    let mut left = order.len();
-    for (_, wanted) in &mut order {
-        *wanted = (*wanted).min((room / left).max(COLUMN_WIDTH_MIN));
-        room = room.saturating_sub(*wanted);
-        left -= 1;
+    for i in 0..order.len() {
+        let behind = order.get(i + 1..).unwrap_or_default();
+        let reserved: usize = behind.iter().map(|(_, wanted)| (*wanted).min(COLUMN_WIDTH_FAIR)).sum();
+        let share = (room / (behind.len() + 1)).max(room.saturating_sub(reserved)).max(COLUMN_WIDTH_MIN);
+        if let Some((_, wanted)) = order.get_mut(i) {
+            *wanted = (*wanted).min(share);
+            room = room.saturating_sub(*wanted);
+        }
     }
     order.sort_unstable();
     order.into_iter().map(|(_, width)| width).collect()
