@@ -13,6 +13,8 @@ mod distinct;
 mod extremes;
 mod offset;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod top;
 
 use std::sync::Arc;

@@ -19,6 +19,8 @@ pub(crate) mod lambda;
 mod like;
 mod logic;
 mod physical;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::collections::HashMap;

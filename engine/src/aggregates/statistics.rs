@@ -156,9 +156,9 @@ impl Aggregate for Statistic {
                 Form::Variance => variance,
                 Form::Deviation => variance.sqrt(),
                 Form::Correlation => {
-                    let x = (n * m.sum_xx - m.sum_x * m.sum_x).sqrt();
-                    let y = (n * m.sum_yy - m.sum_y * m.sum_y).sqrt();
-                    (n * m.sum_xy - m.sum_x * m.sum_y) / (x * y)
+                    let x = n * m.sum_xx - m.sum_x * m.sum_x;
+                    let y = n * m.sum_yy - m.sum_y * m.sum_y;
+                    (n * m.sum_xy - m.sum_x * m.sum_y) / (x * y).sqrt()
                 }
             })
         }))

@@ -8,7 +8,7 @@ use millpond_sql::expr::{ExprKind, FunctionCall, TypedExpr};
 use millpond_types::{Error, Result, SqlType};
 
 use super::arithmetic::error_rows;
-use super::{EvalContext, EvalInput, Evaluated, Node, NodeRef, Values, compile_node};
+use super::{EvalContext, EvalInput, Evaluated, Node, NodeRef, Values, compile_node, union_errors};
 use crate::functions::{Arg, ArgInfo, Args, CallSite, Failures, FunctionLibrary, ScalarImpl};
 
 /// One argument as compiled.
@@ -41,13 +41,25 @@ pub(crate) fn arg_infos(args: &[TypedExpr]) -> Vec<ArgInfo> {
         .collect()
 }
 
-pub(crate) fn eval_args(args: &[CompiledArg], input: &EvalInput<'_>, cx: &mut EvalContext) -> Result<Vec<Arg>> {
-    args.iter()
+/// The arguments' values, and the rows in which one of them failed.
+pub(crate) fn eval_args(
+    args: &[CompiledArg],
+    input: &EvalInput<'_>,
+    cx: &mut EvalContext,
+) -> Result<(Vec<Arg>, Option<BooleanBuffer>)> {
+    let mut errors = None;
+    let args = args
+        .iter()
         .map(|arg| match arg {
-            CompiledArg::Value(node) => Ok(Arg::Values(node.eval(input, cx)?.values)),
+            CompiledArg::Value(node) => {
+                let evaluated = node.eval(input, cx)?;
+                errors = union_errors(errors.take(), evaluated.errors);
+                Ok(Arg::Values(evaluated.values))
+            }
             CompiledArg::Lambda(params, body) => Ok(Arg::Lambda(params.clone(), body.clone())),
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    Ok((args, errors))
 }
 
 /// Notes a call's failed rows.
@@ -86,7 +98,7 @@ pub fn call(call: &FunctionCall, ty: &SqlType, span: Span, library: &FunctionLib
 
 impl Node for Call {
     fn eval(&self, input: &EvalInput<'_>, cx: &mut EvalContext) -> Result<Evaluated> {
-        let args = eval_args(&self.args, input, cx)?;
+        let (args, _) = eval_args(&self.args, input, cx)?;
         let scalar = self.foldable && args.iter().all(|a| matches!(a, Arg::Values(v) if v.is_scalar()));
         let rows = if scalar { 1 } else { input.rows() };
         let returned = self.code.eval(&Args { args: &args, rows, input }, cx)?;

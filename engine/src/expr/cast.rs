@@ -9,7 +9,7 @@ use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryBuilder, BooleanBuilder, ListArray, MapArray, PrimitiveArray,
     StringBuilder, StructArray, new_null_array,
 };
-use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, Time32MillisecondType,
     TimestampMillisecondType,
@@ -19,7 +19,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use millpond_formats::number;
 use millpond_formats::text::TextColumn;
 use millpond_sql::diagnostic::Span;
-use millpond_types::{Error, Result, SqlType};
+use millpond_types::value::{array_from_values, value_at};
+use millpond_types::{Error, Result, SqlType, Value};
 
 use super::arithmetic::error_rows;
 use super::{EvalContext, EvalInput, Evaluated, Node, NodeRef, Values, decimal, defect, union_errors};
@@ -322,10 +323,11 @@ fn cast_list(array: &ArrayRef, from: &SqlType, to: &SqlType, arrow: &DataType) -
     let (Some(list), DataType::List(field)) = (array.as_list_opt::<i32>(), arrow) else {
         return Err(Error::bug("cast of a column that is not ARRAY"));
     };
-    let (items, failed) = cast_array(list.values(), from, to)?;
-    let failures = parents_failed(&failed, list.value_offsets(), list.nulls());
+    let (offsets, start, length) = compact(list.offsets());
+    let (items, failed) = cast_array(&list.values().slice(start, length), from, to)?;
+    let failures = parents_failed(&failed, &offsets, list.nulls());
     let nulls = with_failures(list.nulls(), list.len(), &failures);
-    let made = ListArray::try_new(field.clone(), list.offsets().clone(), items, nulls).map_err(defect)?;
+    let made = ListArray::try_new(field.clone(), offsets, items, nulls).map_err(defect)?;
     Ok((Arc::new(made), failures))
 }
 
@@ -339,49 +341,51 @@ fn cast_map(
         return Err(Error::bug("cast of a column that is not MAP"));
     };
     let DataType::Struct(fields) = field.data_type() else { return Err(Error::bug("a map's entries are no struct")) };
-    let (keys, keys_failed) = cast_array(map.keys(), from.0, to.0)?;
-    let (values, values_failed) = cast_array(map.values(), from.1, to.1)?;
+    let (offsets, start, length) = compact(map.offsets());
+    let (keys, keys_failed) = cast_array(&map.keys().slice(start, length), from.0, to.0)?;
+    let (values, values_failed) = cast_array(&map.values().slice(start, length), from.1, to.1)?;
     if !keys_failed.is_empty() {
         // A map cannot have a NULL key, not even in a failed row.
-        return cast_map_by_row(map, to, &keys_failed, &values_failed, arrow, &keys, &values);
+        return cast_map_by_row(map.nulls(), &offsets, to, (&keys, &keys_failed), (&values, &values_failed));
     }
-    let failures = parents_failed(&values_failed, map.value_offsets(), map.nulls());
+    let failures = parents_failed(&values_failed, &offsets, map.nulls());
     let nulls = with_failures(map.nulls(), map.len(), &failures);
     let entries = StructArray::try_new(fields.clone(), vec![keys, values], None).map_err(defect)?;
-    let made = MapArray::try_new(field.clone(), map.offsets().clone(), entries, nulls, *sorted).map_err(defect)?;
+    let made = MapArray::try_new(field.clone(), offsets, entries, nulls, *sorted).map_err(defect)?;
     Ok((Arc::new(made), failures))
 }
 
 fn cast_map_by_row(
-    map: &MapArray,
+    nulls: Option<&NullBuffer>,
+    offsets: &OffsetBuffer<i32>,
     to: (&SqlType, &SqlType),
-    keys_failed: &Failures,
-    values_failed: &Failures,
-    arrow: &DataType,
-    keys: &ArrayRef,
-    values: &ArrayRef,
+    (keys, keys_failed): (&ArrayRef, &Failures),
+    (values, values_failed): (&ArrayRef, &Failures),
 ) -> Result<(ArrayRef, Failures)> {
     let mut failures = Failures::default();
-    let by_key = parents_failed(keys_failed, map.value_offsets(), map.nulls());
-    let by_value = parents_failed(values_failed, map.value_offsets(), map.nulls());
-    let mut rows = Vec::with_capacity(map.len());
-    for row in 0..map.len() {
-        let failed = |f: &Failures| f.rows.binary_search(&(row as u32)).is_ok();
-        if map.is_null(row) {
-            rows.push(millpond_types::Value::Null);
-        } else if failed(&by_key) || failed(&by_value) {
+    let by_key = parents_failed(keys_failed, offsets, nulls);
+    let by_value = parents_failed(values_failed, offsets, nulls);
+    let failed = |f: &Failures, row: usize| f.rows.binary_search(&(row as u32)).is_ok();
+    let mut rows = Vec::with_capacity(offsets.len());
+    for (row, range) in offsets.windows(2).enumerate() {
+        if nulls.is_some_and(|n| n.is_null(row)) {
+            rows.push(Value::Null);
+        } else if failed(&by_key, row) || failed(&by_value, row) {
             failures.push(row, || keys_failed.messages.first().cloned().unwrap_or_default());
-            rows.push(millpond_types::Value::Null);
+            rows.push(Value::Null);
         } else {
-            let range = map.value_offsets()[row] as usize..map.value_offsets()[row + 1] as usize;
-            let entry =
-                |i| (millpond_types::value::value_at(keys, to.0, i), millpond_types::value::value_at(values, to.1, i));
-            rows.push(millpond_types::Value::Map(range.map(entry).collect()));
+            let entry = |i: i32| (value_at(keys, to.0, i as usize), value_at(values, to.1, i as usize));
+            rows.push(Value::Map((range[0]..range[1]).map(entry).collect()));
         }
     }
-    let ty = SqlType::map(to.0.clone(), to.1.clone());
-    debug_assert_eq!(&ty.to_arrow(), arrow);
-    Ok((millpond_types::value::array_from_values(&ty, &rows)?, failures))
+    Ok((array_from_values(&SqlType::map(to.0.clone(), to.1.clone()), &rows)?, failures))
+}
+
+/// Offsets from 0 on, and the part of the children that they mean: a slice of a large batch casts its own children only.
+fn compact(offsets: &OffsetBuffer<i32>) -> (OffsetBuffer<i32>, usize, usize) {
+    let (start, end) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
+    let rebased = OffsetBuffer::from_lengths(offsets.lengths());
+    (rebased, start as usize, (end - start) as usize)
 }
 
 fn cast_struct(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt32Array};
-use arrow::buffer::OffsetBuffer;
+use arrow::buffer::{BooleanBuffer, OffsetBuffer};
 use arrow::compute::take;
 use arrow::datatypes::DataType;
 use millpond_sql::diagnostic::Span;
@@ -137,14 +137,30 @@ pub fn compile_table(expr: &TypedExpr, library: &FunctionLibrary) -> Result<Tabl
 }
 
 impl TableCall {
-    /// The items of every row. Failures are logged and have no items.
+    /// The items of every row. A row that fails, or one of whose arguments does, has none; the failure is logged.
     pub fn expand(&self, input: &EvalInput<'_>, cx: &mut EvalContext) -> Result<Expanded> {
-        let args = eval_args(&self.args, input, cx)?;
+        let (args, errors) = eval_args(&self.args, input, cx)?;
         let expanded = self.code.expand(&Args { args: &args, rows: input.rows(), input }, cx)?;
         if expanded.offsets.len() != input.rows() + 1 {
             return Err(Error::bug(format!("table function \"{}\" gave items for other rows", self.name)));
         }
         log_failures(&expanded.failures, &self.name, self.span, input, cx);
-        Ok(expanded)
+        match errors {
+            Some(errors) if errors.has_true() => without(expanded, &errors),
+            _ => Ok(expanded),
+        }
     }
+}
+
+/// Without the items of the rows in which an argument failed.
+fn without(expanded: Expanded, failed: &BooleanBuffer) -> Result<Expanded> {
+    let mut picks = Vec::with_capacity(expanded.items.len());
+    let mut lengths = Vec::with_capacity(failed.len());
+    for (row, range) in expanded.offsets.windows(2).enumerate() {
+        let kept = if failed.value(row) { 0..0 } else { range[0] as u32..range[1] as u32 };
+        lengths.push(kept.len());
+        picks.extend(kept);
+    }
+    let items = take(&expanded.items, &UInt32Array::from(picks), None).map_err(defect)?;
+    Ok(Expanded { offsets: OffsetBuffer::from_lengths(lengths), items, failures: expanded.failures })
 }

@@ -483,7 +483,7 @@ list_output!(Byt, BinaryBuilder, Vec<u8>);
 list_output!(Int, PrimitiveBuilder<Int32Type>, i32);
 list_output!(Big, PrimitiveBuilder<Int64Type>, i64);
 
-/// Things compiled from texts (patterns, paths), kept for the life of an evaluation context.
+/// Things compiled from texts (patterns, paths), kept for the life of a call site.
 pub struct Memo<V> {
     entries: HashMap<String, Result<V, String>>,
 }
@@ -511,17 +511,20 @@ impl<V> Memo<V> {
 }
 
 /// Declares a scalar overload; see the module's introduction. `memo: Type;` in front gives the body a mutable `memo`
-/// of that type that lasts as long as the evaluation context.
+/// of that type that lasts as long as the call site.
 macro_rules! scalar {
     ($memo:ident: $memo_ty:ty; ($($arg:ident: $kind:ty),*) -> $out:ty => $body:expr) => {
         $crate::functions::typed::Def::scalar(
             vec![$($crate::functions::typed::param(stringify!($arg), <$kind as $crate::functions::typed::Kind>::param())),*],
             millpond_sql::functions::ResultType::Of(<$out as $crate::functions::typed::Kind>::param()),
             $crate::functions::typed::Bind(|_: &$crate::functions::CallSite<'_>| {
-                let key = $crate::expr::instance_key();
+                let shared = parking_lot::Mutex::new(<$memo_ty>::default());
                 let code: std::sync::Arc<dyn $crate::functions::ScalarImpl> = std::sync::Arc::new(
-                    move |args: &$crate::functions::Args<'_>, cx: &mut $crate::expr::EvalContext| {
-                        let $memo = cx.instance(key, || Ok(<$memo_ty>::default()))?;
+                    move |args: &$crate::functions::Args<'_>, _: &mut $crate::expr::EvalContext| {
+                        // Another thread may have it; then a fresh one does.
+                        let mut guard = shared.try_lock();
+                        let mut fresh = <$memo_ty>::default();
+                        let $memo = guard.as_deref_mut().unwrap_or(&mut fresh);
                         scalar!(@loop args, ($($arg: $kind),*) -> $out => $body)
                     },
                 );
