@@ -54,6 +54,7 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
     let mut names: Vec<String> = Vec::with_capacity(columns.len());
     let mut values = Vec::with_capacity(columns.len());
     let mut row_time = None;
+    let mut given_keys: Vec<String> = Vec::new();
     for (column, value) in columns.iter().zip(&insert.values) {
         let written = &column.value;
         if names.contains(written) || (written == ROWTIME && row_time.is_some()) {
@@ -94,24 +95,19 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
             ));
         }
         values.push(constant(value, &declared.ty, env)?);
+        if declared.is_key() && !is_null_literal(value) {
+            given_keys.push(written.clone());
+        }
         names.push(written.clone());
     }
-    if target.relation == Relation::Table {
-        let missing = target.schema.keys().find(|k| {
-            let at = names.iter().position(|n| *n == k.name);
-            at.is_none()
-                || at
-                    .and_then(|i| columns.iter().position(|c| c.value == names[i]))
-                    .and_then(|i| insert.values.get(i))
-                    .is_some_and(is_null_literal)
-        });
-        if let Some(key) = missing {
-            return Err(Diagnostic::at(
-                Code::Key,
-                insert.list.span,
-                format!("value for primary key column(s) {} is required for tables", key.name),
-            ));
-        }
+    if target.relation == Relation::Table
+        && let Some(key) = target.schema.keys().find(|k| !given_keys.contains(&k.name))
+    {
+        return Err(Diagnostic::at(
+            Code::Key,
+            insert.list.span,
+            format!("value for primary key column(s) {} is required for tables", key.name),
+        ));
     }
     Ok(Analysed::InsertValues { target, columns: names, values, row_time })
 }

@@ -75,11 +75,17 @@ pub(super) struct Typer<'a> {
     pub single: bool,
     pub lambdas: Vec<LambdaBinding>,
     pub next_lambda: u32,
+    /// Expressions typed so far.
+    steps: u32,
 }
+
+/// Most expressions that one clause is typed in: a simple CASE types its operand for each branch, so that nested ones
+/// would grow beyond bounds.
+const STEPS_MAX: u32 = 200_000;
 
 impl<'a> Typer<'a> {
     pub fn new(env: &'a dyn Environment, bindings: &'a [Binding], clause: &'static str, single: bool) -> Self {
-        Self { env, bindings, clause, single, lambdas: Vec::new(), next_lambda: 0 }
+        Self { env, bindings, clause, single, lambdas: Vec::new(), next_lambda: 0, steps: 0 }
     }
 
     /// An expression whose type is known.
@@ -134,6 +140,10 @@ impl<'a> Typer<'a> {
     pub fn typed(&mut self, expr: &Expr) -> AnalysisResult<Typed> {
         use syntax::ExprKind as S;
         let span = expr.span;
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return Err(Diagnostic::at(Code::TooLarge, span, "the expression is too large when it is written out"));
+        }
         if let Some(binding) = self.bindings.iter().find(|b| b.expr == *expr) {
             return Ok(Typed::Expr(TypedExpr::new(ExprKind::Column(binding.index), binding.ty.clone(), span)));
         }

@@ -64,3 +64,44 @@ fn plans_and_problems() {
     }
     expect_file!["../data/analyse.expected.txt"].assert_eq(&out);
 }
+
+/// The deepest trees that the parser lets through are analysed on an ordinary thread's stack.
+#[test]
+fn deep_expressions() {
+    let nest = |open: &str, inner: &str, close: &str, levels: usize| {
+        format!("{}{inner}{}", open.repeat(levels), close.repeat(levels))
+    };
+    let shapes = [
+        ("abs(", "qty", ")"),
+        ("coalesce(1, ", "qty", ")"),
+        ("CASE WHEN true THEN ", "qty", " END"),
+        ("CASE 1 WHEN 2 THEN 3 ELSE ", "qty", " END"),
+        ("ARRAY[", "qty", "][1]"),
+        ("STRUCT(a := ", "qty", ")->a"),
+        ("CAST(", "qty", " AS INT)"),
+        ("(1 + ", "qty", " * 2)"),
+        ("reduce(ARRAY[1], ", "qty", ", (s, x) => s + x)"),
+    ];
+    for (open, inner, close) in shapes {
+        let mut world = World::default();
+        world.run(SOURCES).map_err(|(d, _)| d.render(SOURCES)).unwrap();
+        // The deepest that the parser takes.
+        let accepted = (1..=400).rev().find_map(|levels| {
+            let sql = format!("CREATE STREAM o AS SELECT id, {} AS x FROM orders;", nest(open, inner, close, levels));
+            millpond_sql::parse::parse(&sql).is_ok().then_some(sql)
+        });
+        let result = world.run(&accepted.unwrap());
+        assert!(result.is_ok(), "{open}{inner}{close}: {:?}", result.map_err(|(d, _)| d.sentence()));
+    }
+}
+
+/// A simple CASE repeats its operand for each branch, and so on inwards.
+#[test]
+fn growing_expressions_are_refused() {
+    let mut world = World::default();
+    world.run(SOURCES).map_err(|(d, _)| d.render(SOURCES)).unwrap();
+    let nested = format!("{}qty{}", "CASE ".repeat(40), " WHEN 1 THEN 1 WHEN 2 THEN 2 WHEN 3 THEN 3 END".repeat(40));
+    let sql = format!("CREATE STREAM o AS SELECT id, {nested} AS x FROM orders;");
+    let problem = world.run(&sql).unwrap_err().0;
+    assert_eq!(problem.code, millpond_sql::diagnostic::Code::TooLarge, "{}", problem.sentence());
+}
