@@ -190,6 +190,7 @@ impl Coordinator {
         let mut queries: Vec<String> = self.query_offsets().into_iter().map(|o| o.group).collect();
         queries.sort();
         queries.dedup();
+        queries.retain(|group| self.is_query(group));
         let listed = |group| Listed { group, protocol_type: "consumer".into(), state: State::Stable };
         all.extend(queries.into_iter().map(listed));
         all
@@ -340,7 +341,11 @@ impl Coordinator {
         self.inner.queries.as_ref().map(|q| q.offsets()).unwrap_or_default()
     }
 
+    /// A group that clients made keeps its name, should a query come to have the same.
     fn is_query(&self, group: &str) -> bool {
+        if self.inner.held.lock().machine.exists(group) {
+            return false;
+        }
         self.inner.queries.as_ref().is_some_and(|q| q.owns(group))
     }
 

@@ -716,7 +716,7 @@ impl Group {
                 State::Empty if self.generation > 0 => self.since.max(committed.committed_at),
                 _ => committed.committed_at,
             };
-            from + settings.offsets_retention_ms <= now && !self.reads(&key.topic)
+            from.saturating_add(settings.offsets_retention_ms) <= now && !self.reads(&key.topic)
         };
         self.offsets.iter().filter(|(key, committed)| is_over(key, committed)).map(|(key, _)| key.clone()).collect()
     }

@@ -301,7 +301,7 @@ impl Machine {
             let nothing_left = over.len() == group.offsets.len();
             offsets.extend(over.into_iter().map(|key| (group.id.clone(), key)));
             let idle = group.state == State::Empty && group.deadline().is_none();
-            if idle && nothing_left && group.since + self.settings.offsets_retention_ms <= now {
+            if idle && nothing_left && group.since.saturating_add(self.settings.offsets_retention_ms) <= now {
                 groups.push(group.id.clone());
             }
         }
