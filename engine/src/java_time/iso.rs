@@ -17,8 +17,8 @@ fn number(text: &str, digits: std::ops::RangeInclusive<usize>, max: u32) -> Opti
 fn date(text: &str) -> Option<i64> {
     let mut parts = text.split('-');
     let year = number(parts.next()?, 4..=4, 9999)?;
-    let month = parts.next().map_or(Some(1), |p| number(p, 1..=2, 12)).filter(|m| *m > 0)?;
-    let day = parts.next().map_or(Some(1), |p| number(p, 1..=2, 31)).filter(|d| *d > 0)?;
+    let month = parts.next().map_or(Some(1), |p| number(p, 2..=2, 12)).filter(|m| *m > 0)?;
+    let day = parts.next().map_or(Some(1), |p| number(p, 2..=2, 31)).filter(|d| *d > 0)?;
     if parts.next().is_some() {
         return None;
     }
@@ -32,8 +32,8 @@ fn time(text: &str) -> Option<i64> {
         return Some(0);
     }
     let mut parts = text.split(':');
-    let hour = number(parts.next()?, 1..=2, 23)?;
-    let minute = parts.next().map_or(Some(0), |p| number(p, 1..=2, 59))?;
+    let hour = number(parts.next()?, 2..=2, 23)?;
+    let minute = parts.next().map_or(Some(0), |p| number(p, 2..=2, 59))?;
     let (second, ms) = match parts.next() {
         None => (0, 0),
         Some(seconds) => {
@@ -43,7 +43,7 @@ fn time(text: &str) -> Option<i64> {
                 number(fraction, 1..=9, u32::MAX)?;
                 ms = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
             }
-            (number(whole, 1..=2, 59)?, ms)
+            (number(whole, 2..=2, 59)?, ms)
         }
     };
     if parts.next().is_some() {
