@@ -10,8 +10,9 @@ use std::sync::Arc;
 use millpond_types::{SqlType, Value};
 
 use super::coerce::{coerce, common_type, merge, reads_text, widening_distance};
+use super::scope::find_function;
 use super::typer::{LambdaBinding, Typed, Typer, null};
-use crate::diagnostic::{Code, Diagnostic, suggest};
+use crate::diagnostic::{Code, Diagnostic};
 use crate::expr::{ExprKind, FunctionCall, Lambda, LambdaVar, TypedExpr};
 use crate::functions::{ArgType, Function, Overload, Param, ParamType, ResultType};
 use crate::plan::{AggregateCall, AnalysisResult};
@@ -49,20 +50,7 @@ struct Cost {
 impl Typer<'_> {
     /// The function of this name.
     pub fn function(&self, name: &Ident) -> AnalysisResult<Arc<Function>> {
-        let catalog = self.env.functions();
-        let upper = name.value.to_ascii_uppercase();
-        catalog.function(&upper).ok_or_else(|| {
-            let diagnostic = Diagnostic::at(
-                Code::UnknownName,
-                name.span,
-                format!("can't find any functions with the name '{}'", name.value),
-            );
-            let all = catalog.functions();
-            match suggest(&upper, all.iter().map(|f| f.name.as_str())) {
-                Some(other) => diagnostic.with_hint(format!("did you mean {other}?")),
-                None => diagnostic,
-            }
-        })
+        find_function(self.env.functions(), name)
     }
 
     /// A call of a scalar or table function, whichever the caller allows.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use millpond_types::{Column, SqlType};
 
 use crate::diagnostic::{Code, Diagnostic, suggest};
-use crate::functions::{FunctionCatalog, ParamType};
+use crate::functions::{Function, FunctionCatalog, ParamType};
 use crate::plan::{AnalysisResult, Environment, SourceInfo};
 use crate::syntax::{self, CaseBranch, ColumnRef, Expr, ExprKind, Ident, MapEntry, StructField};
 
@@ -92,6 +92,23 @@ pub(super) fn unknown_source(env: &dyn Environment, name: &Ident, message: Strin
     }
 }
 
+/// The function of this name.
+pub(super) fn find_function(catalog: &dyn FunctionCatalog, name: &Ident) -> AnalysisResult<Arc<Function>> {
+    let upper = name.value.to_ascii_uppercase();
+    catalog.function(&upper).ok_or_else(|| {
+        let diagnostic = Diagnostic::at(
+            Code::UnknownName,
+            name.span,
+            format!("can't find any functions with the name '{}'", name.value),
+        );
+        let all = catalog.functions();
+        match suggest(&upper, all.iter().map(|f| f.name.as_str())) {
+            Some(other) => diagnostic.with_hint(format!("did you mean {other}?")),
+            None => diagnostic,
+        }
+    })
+}
+
 /// All that names in a query can mean.
 pub(super) struct Names<'a> {
     pub sources: &'a [FromSource],
@@ -117,8 +134,18 @@ impl Names<'_> {
         })
     }
 
-    /// The expression with every column qualified. `clause` is for messages: SELECT, WHERE ...
+    /// The expression with every column qualified; its functions exist. `clause` is for messages: SELECT, WHERE ...
     pub fn qualify(&self, expr: &Expr, clause: &str) -> AnalysisResult<Expr> {
+        let mut unknown = None;
+        expr.walk(&mut |e| {
+            if let ExprKind::Call(call) = &e.kind {
+                unknown = unknown.take().or_else(|| find_function(self.functions, &call.name).err());
+            }
+            unknown.is_none()
+        });
+        if let Some(diagnostic) = unknown {
+            return Err(diagnostic);
+        }
         map_columns(
             expr,
             &mut |column, span, _| {
