@@ -87,7 +87,12 @@ fn filled(directory: &Path, events: u64) -> Result<Database> {
         let records: Vec<OwnedRecord> = (first..events.min(first + FILL_ROWS))
             .map(|i| {
                 let (key, value, timestamp) = event(i);
-                OwnedRecord { key: Some(key.into_bytes()), value: Some(value.into_bytes()), timestamp, headers: Vec::new() }
+                OwnedRecord {
+                    key: Some(key.into_bytes()),
+                    value: Some(value.into_bytes()),
+                    timestamp,
+                    headers: Vec::new(),
+                }
             })
             .collect();
         db.produce("events", &records)?;
@@ -131,10 +136,8 @@ fn queries(events: u64, lines: &mut Vec<Line>) -> Result<()> {
     let db = filled(directory.path(), events)?;
     let (key, value, _) = event(events / 2);
     println!("{events} events of {} bytes, {PARTITIONS} partitions", key.len() + value.len());
-    let passed = drain(
-        &db,
-        "CREATE STREAM PASSED AS SELECT ID, USER, URL, BYTES FROM EVENTS WHERE STATUS < 400 EMIT CHANGES;",
-    )?;
+    let passed =
+        drain(&db, "CREATE STREAM PASSED AS SELECT ID, USER, URL, BYTES FROM EVENTS WHERE STATUS < 400 EMIT CHANGES;")?;
     let (result, cpu) = per_second(events, passed);
     lines.push(line("JSON filter and projection, topic to topic", result, cpu));
     let counted = drain(
@@ -149,12 +152,17 @@ fn queries(events: u64, lines: &mut Vec<Line>) -> Result<()> {
     let mut best = [f64::MAX; 2];
     for round in 0..2 {
         for (i, expr) in ["N + 1", "ADD_ONE(N)"].iter().enumerate() {
-            let statement = format!("CREATE STREAM CALLED_{i}_{round} AS SELECT ID, {expr} AS N FROM EVENTS EMIT CHANGES;");
+            let statement =
+                format!("CREATE STREAM CALLED_{i}_{round} AS SELECT ID, {expr} AS N FROM EVENTS EMIT CHANGES;");
             best[i] = best[i].min(drain(&db, &statement)?.1);
         }
     }
     let difference = (best[1] - best[0]) * 1e9 / events as f64;
-    lines.push(line("  the same call within a query, over N + 1", format!("{difference:>9.0} ns of CPU/row"), String::new()));
+    lines.push(line(
+        "  the same call within a query, over N + 1",
+        format!("{difference:>9.0} ns of CPU/row"),
+        String::new(),
+    ));
     db.close()?;
     Ok(())
 }
@@ -195,7 +203,9 @@ fn megabyte() -> Result<(Bytes, usize)> {
     let records: Vec<Sent> = (0..(1 << 20) / (WIRE_VALUE_BYTES + 20))
         .map(|i| {
             let mut value = format!("{{\"n\":{i},\"text\":\"");
-            value.extend((0..WIRE_VALUE_BYTES - value.len() - 2).map(|j| char::from(b'a' + ((i * 31 + j * 7) % 26) as u8)));
+            value.extend(
+                (0..WIRE_VALUE_BYTES - value.len() - 2).map(|j| char::from(b'a' + ((i * 31 + j * 7) % 26) as u8)),
+            );
             value.push_str("\"}");
             Sent { key: None, value, timestamp: START_MS }
         })
@@ -322,7 +332,11 @@ fn latency(runtime: &tokio::runtime::Runtime, seconds: f64, lines: &mut Vec<Line
         println!("fed {sent} batches of 1,000 events beside it");
         Ok((found?, cpu))
     })?;
-    lines.push(line("produce latency beside a heavy aggregation", quantiles(&found), format!("server at {cpu:.1} cores")));
+    lines.push(line(
+        "produce latency beside a heavy aggregation",
+        quantiles(&found),
+        format!("server at {cpu:.1} cores"),
+    ));
     // It has a backlog that nobody needs.
     server.kill();
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Version, header};
+use axum::http::{HeaderMap, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt};
@@ -62,15 +62,25 @@ impl Lines {
     }
 }
 
+/// Whether a request asks for an upgrade to HTTP/2. No server must accept that, and who asks reads both: the Python
+/// client does so, and is answered in HTTP/1.1.
+fn offers_http2(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok());
+    upgrade.is_some_and(|v| v.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("h2c")))
+}
+
 pub(crate) async fn inserts_stream(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
-    if request.version() != Version::HTTP_2 {
+    if request.version() != Version::HTTP_2 && !offers_http2(request.headers()) {
         return Err(ApiError::new(HTTP2_ONLY, "The /inserts-stream endpoint is only available when using HTTP2"));
     }
     let form = accepted(request.headers(), &[DELIMITED, JSON]);
     let mut lines = Lines { body: request.into_body().into_data_stream(), rest: Vec::new(), ended: false };
     let first = lines.next().await.unwrap_or_else(|| Err(ApiError::new(BAD_REQUEST, "the body is empty")))?;
     let target: Target = serde_json::from_slice(&first).map_err(|e| {
-        ApiError::new(BAD_REQUEST, format!("the first line must be {{\"target\": \"NAME\", \"properties\": {{}}}}: {e}"))
+        ApiError::new(
+            BAD_REQUEST,
+            format!("the first line must be {{\"target\": \"NAME\", \"properties\": {{}}}}: {e}"),
+        )
     })?;
     let engine = app.engine.clone();
     let inserter = blocking(move || engine.inserter(&target.target)).await?;

@@ -11,9 +11,9 @@ use axum::http::{HeaderMap, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::channel::mpsc;
+use millpond_engine::pull::PullResult;
 use millpond_engine::push::{PrintQuery, PushQuery, Selected};
 use millpond_engine::query::{ClientEvent, EndReason};
-use millpond_engine::pull::PullResult;
 use millpond_types::Schema;
 use serde::Deserialize;
 use serde_json::json;
@@ -48,7 +48,9 @@ impl Form {
         }
     }
 
-    fn header(self, id: &str, schema: &Schema, keys: bool) -> String {
+    /// `live`: rows come one by one, for an unknown time. Clients read lines, so each line is sent whole, and what
+    /// follows it is there for sure: a live stream of `Rows` ends with a message.
+    fn header(self, id: &str, schema: &Schema, live: bool) -> String {
         match self {
             Self::Delimited | Self::Array => {
                 let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
@@ -63,12 +65,13 @@ impl Form {
                 if self == Self::Array { format!("[{body}") } else { format!("{body}\n") }
             }
             Self::Rows => {
-                format!("[{}", json!({ "header": { "queryId": id, "schema": schema_text(schema, keys) } }))
+                let header = json!({ "header": { "queryId": id, "schema": schema_text(schema, !live) } });
+                format!("[{header}{}", if live { ",\n" } else { "" })
             }
         }
     }
 
-    fn row(self, out: &mut String, tombstone: bool, write: impl FnOnce(&mut String)) {
+    fn row(self, out: &mut String, live: bool, tombstone: bool, write: impl FnOnce(&mut String)) {
         match self {
             Self::Delimited => {
                 write(out);
@@ -79,9 +82,12 @@ impl Form {
                 write(out);
             }
             Self::Rows => {
-                out.push_str(",\n{\"row\":{\"columns\":");
+                out.push_str(if live { "{\"row\":{\"columns\":" } else { ",\n{\"row\":{\"columns\":" });
                 write(out);
                 out.push_str(if tombstone { ",\"tombstone\":true}}" } else { "}}" });
+                if live {
+                    out.push_str(",\n");
+                }
             }
         }
     }
@@ -90,7 +96,7 @@ impl Form {
         match (self, message) {
             (Self::Delimited, _) => String::new(),
             (Self::Array, _) | (Self::Rows, None) => "]\n".to_string(),
-            (Self::Rows, Some(message)) => format!(",\n{}]\n", json!({ "finalMessage": message })),
+            (Self::Rows, Some(message)) => format!("{}]\n", json!({ "finalMessage": message })),
         }
     }
 
@@ -102,7 +108,7 @@ impl Form {
         match self {
             Self::Delimited => format!("{body}\n"),
             Self::Array => format!(",\n{body}]\n"),
-            Self::Rows => format!(",\n{{\"errorMessage\":{body}}}]\n"),
+            Self::Rows => format!("{{\"errorMessage\":{body}}}]\n"),
         }
     }
 }
@@ -127,7 +133,13 @@ pub(crate) async fn query_stream(
     select(app, form, V1_JSON, version, &body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn select(app: Shared, form: Form, v1: &'static str, version: Version, body: &[u8]) -> Result<Response, ApiError> {
+async fn select(
+    app: Shared,
+    form: Form,
+    v1: &'static str,
+    version: Version,
+    body: &[u8],
+) -> Result<Response, ApiError> {
     let request = StatementRequest::parse(body)?;
     let session = request.session();
     let (engine, text) = (app.engine.clone(), request.ksql.clone());
@@ -169,13 +181,13 @@ async fn send(sender: &mut mpsc::Sender<String>, text: String) -> bool {
 async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = format!("query_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    if !send(&mut sender, form.header(&id, &result.schema, true)).await {
+    if !send(&mut sender, form.header(&id, &result.schema, false)).await {
         return;
     }
     for batch in &result.batches {
         let mut text = String::new();
         for row in 0..batch.num_rows() {
-            form.row(&mut text, false, |out| write_batch_row(&result.schema, batch, row, out));
+            form.row(&mut text, false, false, |out| write_batch_row(&result.schema, batch, row, out));
         }
         if !send(&mut sender, text).await {
             return;
@@ -186,7 +198,7 @@ async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) 
 
 async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::Sender<String>) {
     let mut stop = app.stop.clone();
-    if !send(&mut sender, form.header(&query.id, &query.schema, false)).await {
+    if !send(&mut sender, form.header(&query.id, &query.schema, true)).await {
         return;
     }
     loop {
@@ -204,7 +216,9 @@ async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::S
                     if tombstone && form != Form::Rows {
                         continue;
                     }
-                    form.row(&mut text, tombstone, |out| rows::write_row(&query.schema, rows.columns(), row, out));
+                    form.row(&mut text, true, tombstone, |out| {
+                        rows::write_row(&query.schema, rows.columns(), row, out)
+                    });
                     // Published clients take each chunk of this form for one line.
                     if form == Form::Delimited && !send(&mut sender, std::mem::take(&mut text)).await {
                         return;

@@ -13,14 +13,11 @@ import uuid
 for name in ("Iterable", "Mapping", "MutableMapping", "MutableSet"):
     if not hasattr(collections, name):
         setattr(collections, name, getattr(collections.abc, name))
-try:
-    import telnetlib  # noqa: F401
-except ImportError:
-    sys.modules["telnetlib"] = types.ModuleType("telnetlib")
+sys.modules.setdefault("telnetlib", types.ModuleType("telnetlib"))
 
 from ksql import KSQLAPI  # noqa: E402
 from ksql.errors import KSQLError  # noqa: E402
-from ksql.utils import drop_all_streams, get_all_streams, get_stream_info  # noqa: E402
+from ksql.utils import get_all_streams  # noqa: E402
 
 signal.alarm(120)
 URL = sys.argv[1]
@@ -44,7 +41,7 @@ client.ksql("CREATE STREAM {} (ID STRING KEY, NAME STRING, AGE INT) "
 client.create_stream_as(table_name=RUN + "_OLD", select_columns=["id", "name", "age"], src_table=stream,
                         conditions="age > 30", kafka_topic=topic + "-old", value_format="JSON")
 assert set(get_all_streams(client, prefix=RUN)) == {stream, RUN + "_OLD"}
-info = get_stream_info(client, stream)
+info = client.ksql("DESCRIBE {} EXTENDED;".format(stream))[0]["sourceDescription"]
 assert [f["name"] for f in info["fields"]] == ["ID", "NAME", "AGE"], info
 assert info["topic"] == topic and info["readQueries"], info
 say("create, create as, list, describe extended")
@@ -96,6 +93,6 @@ for query in client.ksql("SHOW QUERIES;")[0]["queries"]:
     if RUN in query["id"]:
         client.ksql("TERMINATE {};".format(query["id"]))
 client.ksql("DROP TABLE {}_T DELETE TOPIC;".format(RUN))
-drop_all_streams(client, prefix=RUN)
+client.ksql("DROP STREAM {0}_OLD DELETE TOPIC; DROP STREAM {0}_S DELETE TOPIC;".format(RUN))
 assert get_all_streams(client, prefix=RUN) == []
 say("ok")

@@ -49,7 +49,10 @@ fn heavy_libraries_have_one_owner() {
     for name in ARROWS.map(|(name, _)| name).into_iter().chain(["."]) {
         let found = dependencies(&root.join(name).join("Cargo.toml"));
         for (library, owner) in OWNERS {
-            assert!(name == owner || !found.contains(library), "\"{library}\" is named by \"{name}\"; only \"{owner}\" may");
+            assert!(
+                name == owner || !found.contains(library),
+                "\"{library}\" is named by \"{name}\"; only \"{owner}\" may"
+            );
         }
     }
 }

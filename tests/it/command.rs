@@ -64,7 +64,9 @@ fn a_taken_port_is_named() {
     for listener in ["kafka", "http"] {
         let mut command = Command::new(binary());
         let other = if listener == "kafka" { "--http" } else { "--kafka" };
-        command.args(["serve", &format!("--{listener}"), &address, other, "127.0.0.1:0", "--data"]).arg(directory.path());
+        command
+            .args(["serve", &format!("--{listener}"), &address, other, "127.0.0.1:0", "--data"])
+            .arg(directory.path());
         names(&refused(command), &[&address, listener, "in use"]);
     }
 }

@@ -22,7 +22,10 @@ CREATE TABLE BT (ID STRING PRIMARY KEY, W BIGINT) WITH (KAFKA_TOPIC='b', PARTITI
 const STREAMS: [(&str, &str); 5] = [
     ("FILTERED", "CREATE STREAM FILTERED AS SELECT ID, V * 2 AS V2, G FROM A WHERE V % 3 <> 0 EMIT CHANGES;"),
     ("MOVED", "CREATE STREAM MOVED AS SELECT G, V, ID FROM A PARTITION BY G EMIT CHANGES;"),
-    ("LOOKED_UP", "CREATE STREAM LOOKED_UP AS SELECT A.ID AS ID, A.V AS V, BT.W AS W FROM A LEFT JOIN BT ON A.ID = BT.ID EMIT CHANGES;"),
+    (
+        "LOOKED_UP",
+        "CREATE STREAM LOOKED_UP AS SELECT A.ID AS ID, A.V AS V, BT.W AS W FROM A LEFT JOIN BT ON A.ID = BT.ID EMIT CHANGES;",
+    ),
     (
         "LOOKED_UP_BY_G",
         "CREATE STREAM LOOKED_UP_BY_G AS SELECT A.G AS G, A.ID AS ID, A.V AS V, BT.W AS W FROM A JOIN BT ON A.G = BT.ID EMIT CHANGES;",
@@ -118,7 +121,8 @@ fn results(db: &Database) -> Results {
     let last = tables()
         .map(|name| {
             let changes = topics[name].iter().flatten().cloned();
-            let mut last: BTreeMap<String, (String, i64)> = changes.map(|(k, value, time)| (k, (value, time))).collect();
+            let mut last: BTreeMap<String, (String, i64)> =
+                changes.map(|(k, value, time)| (k, (value, time))).collect();
             // What came and went within a step need not be told at all.
             last.retain(|_, (value, _)| value != "null");
             (name, last)

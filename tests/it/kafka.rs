@@ -99,7 +99,7 @@ impl Client {
     }
 
     pub fn init_producer(&mut self, partitions: usize) -> Result<Producer> {
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
         self.send(INIT_PRODUCER_ID, &request)?;
         let answer: InitProducerIdResponse = self.receive(INIT_PRODUCER_ID.1)?;
         ensure!(answer.error_code == 0, "init_producer_id: error {}", answer.error_code);
@@ -125,7 +125,10 @@ impl Client {
             })
             .collect();
         let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(partitions);
-        self.send(PRODUCE, &ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]))
+        self.send(
+            PRODUCE,
+            &ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]),
+        )
     }
 
     /// Takes the answer to a produce request; an error where it says anything but yes.

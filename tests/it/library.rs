@@ -102,7 +102,9 @@ fn statements_produce_subscribe_pull_register_close() {
         )
         .unwrap();
     assert!(matches!(&answers[0].entity, Entity::Status(s) if s.message.contains("created")), "{answers:?}");
-    assert!(matches!(&answers[1].entity, Entity::Sources { sources, .. } if sources.iter().any(|s| s.name == "VISITS")));
+    assert!(
+        matches!(&answers[1].entity, Entity::Sources { sources, .. } if sources.iter().any(|s| s.name == "VISITS"))
+    );
 
     let entry = db.register_module("classify", &guest("classify")).unwrap();
     assert_eq!(entry.report.functions.len(), 2, "{:?}", entry.report);
@@ -115,7 +117,8 @@ fn statements_produce_subscribe_pull_register_close() {
            GROUP BY URL_SECTION(URL) EMIT CHANGES;",
     )
     .unwrap();
-    let mut subscription = db.subscribe("SELECT USER, URL_SECTION(URL) AS S FROM VISITS EMIT CHANGES LIMIT 3;").unwrap();
+    let mut subscription =
+        db.subscribe("SELECT USER, URL_SECTION(URL) AS S FROM VISITS EMIT CHANGES LIMIT 3;").unwrap();
     let names: Vec<&str> = subscription.schema.columns.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["USER", "S"]);
 
@@ -134,7 +137,8 @@ fn statements_produce_subscribe_pull_register_close() {
     assert_eq!(rows(&db, select), ["docs 1", "shop 2"]);
 
     assert_eq!(db.produce("nowhere", &visits).unwrap_err().kind(), ErrorKind::NotFound);
-    let error = db.execute("CREATE STREAM VISITS (A INT) WITH (KAFKA_TOPIC='visits', VALUE_FORMAT='JSON');").unwrap_err();
+    let error =
+        db.execute("CREATE STREAM VISITS (A INT) WITH (KAFKA_TOPIC='visits', VALUE_FORMAT='JSON');").unwrap_err();
     assert!(error.to_string().contains("VISITS"), "{error}");
     db.close().unwrap();
     drop(db);
@@ -152,7 +156,8 @@ fn statements_produce_subscribe_pull_register_close() {
 fn a_subscription_is_an_async_stream_and_ends_when_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let db = open(directory.path());
-    db.execute("CREATE STREAM S (K STRING KEY, V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');").unwrap();
+    db.execute("CREATE STREAM S (K STRING KEY, V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');")
+        .unwrap();
     let mut session = Session::new();
     session.set("auto.offset.reset", "latest");
     db.produce("s", &[record("before", r#"{"v":0}"#)]).unwrap();

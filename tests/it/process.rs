@@ -225,7 +225,11 @@ impl Answer {
     #[track_caller]
     pub fn error(&self, kind: &str, code: u32) -> String {
         let body = self.json();
-        assert_eq!((body["@type"].as_str(), body["error_code"].as_u64()), (Some(kind), Some(u64::from(code))), "{body}");
+        assert_eq!(
+            (body["@type"].as_str(), body["error_code"].as_u64()),
+            (Some(kind), Some(u64::from(code))),
+            "{body}"
+        );
         assert_eq!(u32::from(self.status), code / 100, "{body}");
         body["message"].as_str().unwrap().to_string()
     }

@@ -48,8 +48,13 @@ fn order_groups_limits_and_joins() {
     )
     .unwrap();
     let orders = [
-        ("1", "ann", "pen", 3), ("2", "bob", "ink", 10), ("3", "ann", "ink", 10), ("4", "cid", "pen", 3),
-        ("5", "dan", "cap", 7), ("6", "bob", "cap", 7), ("7", "eve", "pad", 40),
+        ("1", "ann", "pen", 3),
+        ("2", "bob", "ink", 10),
+        ("3", "ann", "ink", 10),
+        ("4", "cid", "pen", 3),
+        ("5", "dan", "cap", 7),
+        ("6", "bob", "cap", 7),
+        ("7", "eve", "pad", 40),
     ];
     let orders: Vec<OwnedRecord> = orders
         .iter()
@@ -118,8 +123,9 @@ fn a_pull_query_reads_one_snapshot() {
             let mut n = 0_u64;
             while !stop.load(Ordering::Relaxed) {
                 let account = n % 8;
-                let records: Vec<OwnedRecord> =
-                    (0..20).map(|i| record(&i.to_string(), &format!(r#"{{"account":"a{account}","amount":1}}"#))).collect();
+                let records: Vec<OwnedRecord> = (0..20)
+                    .map(|i| record(&i.to_string(), &format!(r#"{{"account":"a{account}","amount":1}}"#)))
+                    .collect();
                 db.produce("moves", &records).unwrap();
                 n += 20;
                 std::thread::sleep(Duration::from_millis(1));
