@@ -286,12 +286,16 @@ impl Builder<'_> {
                     None => self.partitions(input)?,
                 };
                 let key_fields: Vec<Field> = crate::serdes::fields(node.schema.keys());
-                let writer = KeyWriter::new(key_format, &key_fields)?;
+                let writer = KeyWriter::new(key_format, &key_fields, true)?;
                 let keys = self.compile_all(exprs)?;
                 let ask = Ask { partitions: None, ..ask };
                 let inputs = vec![self.build(input, path, ask)?];
                 let id = join_path(path, "rekey");
-                let op = Rekey { id, keys, keep: keep.clone(), schema: schema.clone(), writer, partitions };
+                let reads_value = |e: &millpond_sql::expr::TypedExpr| {
+                    e.columns().iter().any(|i| input.schema.columns.get(*i).is_some_and(|c| !c.is_key()))
+                };
+                let of_value = exprs.iter().map(reads_value).collect();
+                let op = Rekey { id, keys, keep: keep.clone(), schema: schema.clone(), writer, partitions, of_value };
                 Ok(Stage::Op { op: Box::new(op), inputs, schema })
             }
             NodeKind::Aggregate { .. } => self.aggregate(node, path, ask),
@@ -458,7 +462,7 @@ impl Builder<'_> {
             input: input.relation,
             windowing,
             emit_final,
-            writer: KeyWriter::new(key_format, &key_fields)?,
+            writer: KeyWriter::new(key_format, &key_fields, false)?,
             exchange: *exchange,
             partitions,
             schema: node.schema.to_arrow(),

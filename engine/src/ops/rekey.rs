@@ -3,10 +3,11 @@
 //! The exchange is in memory, within the step: a row is handed to the partition that its new key, serialised in the
 //! stage's format, has in a topic of so many partitions. A row without a key stays where it is.
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::compute::nullif;
 use arrow::datatypes::SchemaRef;
-use millpond_types::PartitionId;
 use millpond_types::ports::partition_of;
+use millpond_types::{Error, PartitionId};
 
 use super::key::KeyWriter;
 use super::{Evaluation, OpResult, Operator, Prepared};
@@ -20,6 +21,8 @@ pub struct Rekey {
     pub schema: SchemaRef,
     pub writer: KeyWriter,
     pub partitions: i32,
+    /// By key: whether it is computed from more than the old key. Of a row without a value such a key is NULL.
+    pub of_value: Vec<bool>,
 }
 
 impl Operator for Rekey {
@@ -30,7 +33,13 @@ impl Operator for Rekey {
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
         let input = EvalInput::new(rows.columns(), rows.len());
-        let keys = self.keys.iter().map(|e| e.column_of(&input, cx.eval)).collect::<Result<Vec<ArrayRef>, _>>()?;
+        let mut keys = self.keys.iter().map(|e| e.column_of(&input, cx.eval)).collect::<Result<Vec<ArrayRef>, _>>()?;
+        if let Some(null) = &rows.null {
+            let null = BooleanArray::new(null.clone(), None);
+            for (key, _) in keys.iter_mut().zip(&self.of_value).filter(|(_, of_value)| **of_value) {
+                *key = nullif(key, &null).map_err(|e| Error::bug(format!("key of rows without a value: {e}")))?;
+            }
+        }
         cx.note_errors(&rows);
         let partition = exchange(&self.writer, &keys, &rows, self.partitions)?;
         let mut columns = keys;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Each session that a row merges is emitted as a delete under its old bounds, then the merged one. Under EMIT FINAL a
-//! session is emitted once, when no row within the grace could touch it any more.
+//! session is emitted once, when it closes: when its end is further back than the gap and the grace. No row joins a
+//! closed session.
 //! Invariant: the index holds the end of every session in an entry.
 
 use arrow::array::ArrayRef;
@@ -96,7 +97,10 @@ impl Aggregate {
             let close = stream_time.saturating_sub(grace).saturating_sub(gap);
             let key = &candidates.keys[of_row[i] as usize];
             let sessions = loaded.get(key, &mut program, cx)?;
-            let near = |s: &Session| s.start <= time.saturating_add(gap) && s.end >= time.saturating_sub(gap);
+            // A session that is closed is not opened again, whatever comes near it.
+            let near = |s: &Session| {
+                s.start <= time.saturating_add(gap) && s.end >= time.saturating_sub(gap) && s.end >= close
+            };
             let merged: Vec<Session> = sessions.iter().copied().filter(near).collect();
             let start = merged.iter().map(|s| s.start).fold(time, i64::min);
             let end = merged.iter().map(|s| s.end).fold(time, i64::max);
@@ -267,7 +271,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Forgets sessions that no accepted row can reach.
+    /// Forgets the sessions that are closed.
     #[allow(clippy::too_many_arguments)]
     fn clear(
         &self,
@@ -287,7 +291,7 @@ impl Aggregate {
             if stream_time == NO_TIME {
                 continue;
             }
-            let dead = stream_time.saturating_sub(grace).saturating_sub(gap).saturating_sub(gap);
+            let dead = stream_time.saturating_sub(grace).saturating_sub(gap);
             let from = self.ends.partition_prefix(partition);
             let mut to = from.clone();
             put_key_i64(dead, &mut to);
