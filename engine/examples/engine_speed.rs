@@ -143,7 +143,7 @@ fn main() -> Result<()> {
         let spec = QuerySpec {
             id: name.clone(),
             plan,
-            output: Output::Sink { target, materialise: true },
+            output: Output::Sink { target, materialise: true, timestamp: None },
             settings: QuerySettings::default(),
             start: Vec::new(),
             backlog: Vec::new(),

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, WindowKind};
+use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::ports::{Cursor, Outcome, StateReader, Step, Storage};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
@@ -101,10 +101,12 @@ impl QuerySettings {
 
 /// Where the result goes.
 pub enum Output {
-    /// Records of the target's topic; `materialise`: a table's rows are also kept for pull queries.
+    /// Records of the target's topic; `materialise`: a table's rows are also kept for pull queries; `timestamp`: the
+    /// column of the result that gives the records their time.
     Sink {
         target: SourceInfo,
         materialise: bool,
+        timestamp: Option<TimestampColumn>,
     },
     /// Only kept for pull queries.
     State {
@@ -300,12 +302,12 @@ impl Query {
         let windowed = root.window.is_some();
         let result_sink = || ResultSink::new(&id, &root.schema, windowed, shape.retention_ms);
         let sinks = match output {
-            Output::Sink { target, materialise } => Sinks::Topic {
-                topic: TopicSink::new(&target, topic_of(&target)?, &root.schema)?,
+            Output::Sink { target, materialise, timestamp } => Sinks::Topic {
+                topic: TopicSink::new(&target, topic_of(&target)?, &root.schema, timestamp.as_ref(), shape.whole_keys)?,
                 result: (materialise && root.relation == Relation::Table).then(result_sink),
             },
             Output::State { target } => {
-                Sinks::State(result_sink(), TopicSink::new(&target, topic_of(&target)?, &root.schema)?)
+                Sinks::State(result_sink(), TopicSink::new(&target, topic_of(&target)?, &root.schema, None, false)?)
             }
             Output::Client(sender) => Sinks::Client { sender, left: plan.limit },
         };
@@ -719,6 +721,8 @@ struct Shape {
     emits_all: bool,
     /// How long windows are kept.
     retention_ms: Option<i64>,
+    /// Keys of several columns are never NULL as a whole, as a PARTITION BY made them.
+    whole_keys: bool,
 }
 
 impl Shape {
@@ -731,8 +735,10 @@ impl Shape {
                 retention_ms: Some(
                     window.retention_ms.unwrap_or(0).max(window.size_ms.saturating_add(window.grace_ms())),
                 ),
+                whole_keys: false,
             },
-            _ => Self { emits_all: false, retention_ms: None },
+            K::Rekey { keys, .. } => Self { emits_all: false, retention_ms: None, whole_keys: keys.len() > 1 },
+            _ => Self { emits_all: false, retention_ms: None, whole_keys: false },
         }
     }
 }

@@ -35,3 +35,10 @@ pub fn decoder(spec: &FormatSpec, side: Side, fields: &[Field], wanted: &[usize]
 pub fn encoder(spec: &FormatSpec, side: Side, fields: &[Field]) -> Result<Encoder> {
     Encoder::new(format_of(spec)?, fields, EncodeOptions { side, unwrap_single: unwrap_single(spec, side, fields)? })
 }
+
+/// Writes keys. `whole`: a key of several columns is a record even where all of them are NULL.
+pub fn key_encoder(spec: &FormatSpec, fields: &[Field], whole: bool) -> Result<Encoder> {
+    let unwrap_single = unwrap_single(spec, Side::Key, fields)?;
+    let side = if whole && fields.len() > 1 { Side::Value } else { Side::Key };
+    Encoder::new(format_of(spec)?, fields, EncodeOptions { side, unwrap_single })
+}

@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UI
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMillisecondType};
 use datafusion::common::HashMap;
 use millpond_formats::{Encoded, Encoder, Side, windowed};
-use millpond_sql::plan::{Relation, SourceInfo, WindowKind};
+use millpond_sql::plan::{Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::ports::{TopicInfo, partition_of};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Error, Field, PartitionId, Result, Schema, TopicPartition};
@@ -16,7 +16,7 @@ use crate::java_time;
 use crate::ops::{Failure, Notes, OpResult};
 use crate::processing_log::LineKind;
 use crate::rows::Rows;
-use crate::serdes::{encoder, fields};
+use crate::serdes::{encoder, fields, key_encoder};
 use crate::state::cells::Cells;
 use crate::state::row::put_row;
 use crate::state::table::TableLayout;
@@ -51,7 +51,14 @@ pub struct Placed {
 
 impl TopicSink {
     /// `schema` is the result's: its key columns, then its value columns, are those of the target in their order.
-    pub fn new(target: &SourceInfo, topic: TopicInfo, schema: &Schema) -> Result<Self> {
+    /// `whole_keys`: keys of several columns are records even where all of them are NULL.
+    pub fn new(
+        target: &SourceInfo,
+        topic: TopicInfo,
+        schema: &Schema,
+        timestamp: Option<&TimestampColumn>,
+        whole_keys: bool,
+    ) -> Result<Self> {
         let key_fields: Vec<Field> = fields(target.schema.keys());
         let value_fields: Vec<Field> = fields(target.schema.values());
         let same = |fields: &[Field], columns: Vec<&millpond_types::Column>| {
@@ -63,7 +70,7 @@ impl TopicSink {
                 target.name, target.schema
             )));
         }
-        let time = match &target.timestamp {
+        let time = match timestamp {
             Some(t) => {
                 let index =
                     key_fields.iter().chain(&value_fields).position(|f| f.name == t.column).ok_or_else(|| {
@@ -81,7 +88,11 @@ impl TopicSink {
             topic,
             keys: key_fields.len(),
             values: value_fields.len(),
-            key: if key_fields.is_empty() { None } else { Some(encoder(&target.key_format, Side::Key, &key_fields)?) },
+            key: if key_fields.is_empty() {
+                None
+            } else {
+                Some(key_encoder(&target.key_format, &key_fields, whole_keys)?)
+            },
             value: encoder(&target.value_format, Side::Value, &value_fields)?,
             window: target.window.map(|w| w.kind),
             time,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use millpond_sql::analyse::analyse;
 use millpond_sql::diagnostic::{Code, Diagnostic};
-use millpond_sql::plan::{Analysed, QueryPlan};
+use millpond_sql::plan::{Analysed, QueryPlan, SourceInfo};
 use millpond_sql::syntax::{Explain, Parsed, Statement};
 use millpond_types::Error;
 
@@ -156,10 +156,10 @@ pub(crate) fn plan_entry(
         Analysed::CreateAs { query, sink, .. } => {
             // The sink may have been altered since; what it is now is in the catalog.
             let source = environment.catalog.sources.get(&entry.sink).map_or(sink.source, |s| s.as_ref().clone());
-            Ok((query, Output::Sink { target: source, materialise: true }))
+            Ok((query, Output::Sink { target: source, materialise: true, timestamp: sink.timestamp }))
         }
         Analysed::InsertInto { query, target, .. } => {
-            Ok((query, Output::Sink { target, materialise: false }))
+            Ok((query, Output::Sink { target, materialise: false, timestamp: None }))
         }
         Analysed::CreateSource { source, .. } => {
             Ok((create::materialising_plan(&source), Output::State { target: source }))

@@ -1,7 +1,7 @@
 //! Keys of state for the rows of a batch, and the bytes of their keys as the log would hold them.
 
 use arrow::array::ArrayRef;
-use millpond_formats::{Encoded, Encoder, Side};
+use millpond_formats::{Encoded, Encoder};
 use millpond_sql::plan::FormatSpec;
 use millpond_types::{Field, PartitionId, Result};
 
@@ -89,8 +89,9 @@ pub struct KeyWriter {
 }
 
 impl KeyWriter {
-    pub fn new(spec: &FormatSpec, columns: &[Field]) -> Result<Self> {
-        let encoder = if columns.is_empty() { None } else { Some(crate::serdes::encoder(spec, Side::Key, columns)?) };
+    /// `whole`: a key of several columns is a record even where all of them are NULL.
+    pub fn new(spec: &FormatSpec, columns: &[Field], whole: bool) -> Result<Self> {
+        let encoder = if columns.is_empty() { None } else { Some(crate::serdes::key_encoder(spec, columns, whole)?) };
         Ok(Self { encoder })
     }
 

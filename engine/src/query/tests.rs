@@ -22,7 +22,7 @@ pub struct Bench {
     library: Arc<FunctionLibrary>,
     log: Arc<ProcessingLog>,
     sources: BTreeMap<String, Arc<SourceInfo>>,
-    plans: Vec<(String, QueryPlan, SourceInfo)>,
+    plans: Vec<(String, QueryPlan, SourceInfo, Option<TimestampColumn>)>,
     queries: Vec<Query>,
     settings: QuerySettings,
     backlog: Vec<(TopicPartition, Offset)>,
@@ -91,10 +91,10 @@ impl Bench {
                 Analysed::CreateAs { query, sink, .. } => {
                     bench.create_topic(&sink.source.topic, sink.source.partitions);
                     bench.sources.insert(sink.source.name.clone(), Arc::new(sink.source.clone()));
-                    bench.plans.push((format!("Q{}", bench.plans.len()), query, sink.source));
+                    bench.plans.push((format!("Q{}", bench.plans.len()), query, sink.source, sink.timestamp));
                 }
                 Analysed::InsertInto { query, target, .. } => {
-                    bench.plans.push((format!("Q{}", bench.plans.len()), query, target));
+                    bench.plans.push((format!("Q{}", bench.plans.len()), query, target, None));
                 }
                 _ => panic!("{} is not for here", one.text),
             }
@@ -115,11 +115,11 @@ impl Bench {
         self.queries = self
             .plans
             .iter()
-            .map(|(id, plan, target)| {
+            .map(|(id, plan, target, timestamp)| {
                 let spec = QuerySpec {
                     id: id.clone(),
                     plan: plan.clone(),
-                    output: Output::Sink { target: target.clone(), materialise: true },
+                    output: Output::Sink { target: target.clone(), materialise: true, timestamp: timestamp.clone() },
                     settings: self.settings.clone(),
                     start: Vec::new(),
                     backlog: self.backlog.clone(),
@@ -375,7 +375,7 @@ fn results_can_be_read() {
     bench.produce("t", 0, 20, Some("b"), Some(r#"{"V": 2}"#));
     bench.produce("t", 0, 30, Some("a"), None);
     bench.drain().unwrap();
-    let (id, plan, target) = &bench.plans[0];
+    let (id, plan, target, _) = &bench.plans[0];
     let layout = TableLayout::new(id, &plan.root.schema, false);
     let mut rows = 0;
     for partition in 0..target.partitions {

@@ -252,7 +252,7 @@ fn create_as(
     let prefix = if source.relation == Relation::Stream { "CSAS" } else { "CTAS" };
     let sources = plan.sources.clone();
     warn_about_cycle(&source.name, &sources, warnings);
-    let output = Output::Sink { target: source.clone(), materialise: true };
+    let output = Output::Sink { target: source.clone(), materialise: true, timestamp: sink.timestamp.clone() };
 
     let entry = if let Some(old) = replaced {
         let before = {
@@ -355,7 +355,7 @@ fn insert_into(
         catalog.queries.insert(id.clone(), entry.clone());
         catalog.next_query = number + 1;
     })?;
-    let output = Output::Sink { target: target.clone(), materialise: false };
+    let output = Output::Sink { target: target.clone(), materialise: false, timestamp: None };
     engine.start_query(&entry, plan, output, session)?;
     Ok(created(&target, format!("Created query with ID {id}"), Some(id.clone()), sequence))
 }
