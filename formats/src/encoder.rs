@@ -11,7 +11,7 @@ use crate::{delimited, json, kafka};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// A key of one column that is NULL is NULL bytes; a value is so only where the row says it.
+    /// A key whose columns are all NULL is NULL bytes; a value is so only where the row says it.
     pub side: Side,
     /// The single column is the whole of the bytes, not a member of a record; see [`Format::unwraps`].
     pub unwrap_single: bool,
@@ -123,8 +123,7 @@ impl Encoder {
             }
             (Format::Json, []) => out.extend_from_slice(b"{}"),
             (Format::Json, _) => {
-                // Several key columns are a record, also where each is NULL.
-                if self.options.side == Side::Key && cells.len() == 1 && all_null() {
+                if self.options.side == Side::Key && all_null() {
                     return false;
                 }
                 for (prefix, cell) in self.prefixes.iter().zip(cells) {
