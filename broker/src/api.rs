@@ -136,6 +136,8 @@ pub(crate) struct Shared {
     pub disk_reads: Semaphore,
     /// Permits for bytes of requests.
     pub requests_bytes: Arc<Semaphore>,
+    /// How many there are of them.
+    pub requests_bytes_total: usize,
 }
 
 /// The two ends of the connection that a request came over.

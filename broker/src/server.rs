@@ -173,6 +173,7 @@ pub async fn serve(
         storage,
         groups: groups.clone(),
         disk_reads: Semaphore::new(settings.disk_reads_max),
+        requests_bytes_total: requests_bytes,
         requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
         settings,
         guard: hooks.guard,

@@ -21,6 +21,8 @@ use tracing::debug;
 use crate::api::{self, Later, Peer, Request, Shared, Stage};
 use crate::wire::{Error, Frames, Reply};
 
+/// Memory given on the word of a frame's length alone, while more than half of all is free.
+const BELIEVED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pieces of a response that go to one system call.
 const PIECES_PER_WRITE: usize = 64;
 
@@ -47,12 +49,14 @@ impl From<io::Error> for End {
     }
 }
 
+/// Small frames need none.
+type Permit = Option<OwnedSemaphorePermit>;
 type Starting = Pin<Box<dyn Future<Output = Stage> + Send>>;
 
 /// An answer that is on its way, with the permit for its request's bytes.
 struct Awaited {
     answer: Answer,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 enum Answer {
@@ -84,10 +88,10 @@ struct Connection {
     peer: Peer,
     shared: Arc<Shared>,
     frames: Frames,
-    /// Permit for the frame that comes next.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Permit for memory of the frame that comes next.
+    permit: Permit,
     /// The request that is being handled, its key and its permit.
-    starting: Option<(i16, Starting, OwnedSemaphorePermit)>,
+    starting: Option<(i16, Starting, Permit)>,
     awaited: VecDeque<Awaited>,
     read_end: bool,
     phase: Phase,
@@ -145,12 +149,13 @@ impl Connection {
     ) -> Result<(), End> {
         while self.start_next()? {}
         let settings = &self.shared.settings;
-        let announced = self.frames.announced()?;
         let ready = self.frames.ready()?;
+        let allowance = self.allowance()?;
+        let held = self.held();
         let busy = self.starting.is_some() || !self.awaited.is_empty();
         if self.read_end {
             let waits = self.starting.as_ref().is_some_and(|(key, ..)| api::waits(*key));
-            let more = busy || (ready && self.permit.is_none());
+            let more = busy || (ready && held < allowance);
             if waits || !more {
                 return Err(End::Quiet);
             }
@@ -169,7 +174,7 @@ impl Connection {
             Phase::Receiving => (Some(settings.receive_timeout), "request not received"),
         };
         let until = self.since + patience.unwrap_or_default();
-        let bytes = announced.map_or(0, |length| u32::try_from(length).unwrap_or(u32::MAX));
+        let missing = u32::try_from(allowance.saturating_sub(held)).unwrap_or(u32::MAX);
         tokio::select! {
             biased;
             reply = front(&mut self.awaited), if !self.awaited.is_empty() => {
@@ -186,15 +191,15 @@ impl Connection {
                     self.awaited.push_back(Awaited { answer, _permit: permit });
                 }
             }
-            permit = Arc::clone(&self.shared.requests_bytes).acquire_many_owned(bytes),
-                if announced.is_some() && self.permit.is_none() =>
-            {
-                self.permit = Some(permit.map_err(|_| End::Quiet)?);
+            permit = Arc::clone(&self.shared.requests_bytes).acquire_many_owned(missing), if missing > 0 => {
+                let permit = permit.map_err(|_| End::Quiet)?;
+                match &mut self.permit {
+                    Some(held) => held.merge(permit),
+                    None => self.permit = Some(permit),
+                }
             }
-            // Without a permit for what is announced no more of it is read.
-            read = reader.read_buf(self.frames.room()),
-                if !self.read_end && !ready && (announced.is_none() || self.permit.is_some()) =>
-            {
+            // Without a permit for what comes no more of it is read.
+            read = reader.read_buf(self.frames.room(held)), if !self.read_end && !ready && missing == 0 => {
                 self.read_end = read? == 0;
             }
             () = tokio::time::sleep_until(until), if patience.is_some() => {
@@ -205,15 +210,27 @@ impl Connection {
         Ok(())
     }
 
+    fn held(&self) -> usize {
+        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    fn allowance(&self) -> Result<usize, End> {
+        let total = self.shared.requests_bytes_total;
+        let plenty = self.shared.requests_bytes.available_permits() > total / 2;
+        let believed = if plenty { BELIEVED_BYTES_MAX.min(total / 64) } else { 0 };
+        Ok(self.frames.allowance(believed)?)
+    }
+
     /// Begins the next request if it is there and may begin. False: it is not, or may not.
     fn start_next(&mut self) -> Result<bool, End> {
         let follows = self.awaited.is_empty()
             || (self.frames.peek_key() == Some(api::PRODUCE)
                 && self.awaited.len() < self.shared.settings.pipelined_requests_max);
-        if self.starting.is_some() || !follows || !self.frames.ready()? || self.permit.is_none() {
+        if self.starting.is_some() || !follows || !self.frames.ready()? || self.held() < self.allowance()? {
             return Ok(false);
         }
-        let (Some(frame), Some(permit)) = (self.frames.take()?, self.permit.take()) else { return Ok(false) };
+        let Some(frame) = self.frames.take()? else { return Ok(false) };
+        let permit = self.permit.take();
         let size = frame.len();
         match Request::read(frame, &self.shared.settings)? {
             Ok(request) => {
@@ -276,7 +293,7 @@ async fn front(awaited: &mut VecDeque<Awaited>) -> Reply {
     .await
 }
 
-async fn started(starting: &mut Option<(i16, Starting, OwnedSemaphorePermit)>) -> Stage {
+async fn started(starting: &mut Option<(i16, Starting, Permit)>) -> Stage {
     poll_fn(|cx| match starting {
         Some((_, stage, _)) => stage.as_mut().poll(cx),
         None => std::task::Poll::Pending,

@@ -12,10 +12,8 @@ use super::Error;
 
 /// Bytes of a length.
 const PREFIX: usize = 4;
-/// Room made for a read when nothing is known about what comes.
+/// Room made for a read when nothing is known about what comes; so much a connection may have without being asked.
 const READ_CHUNK: usize = 16 * 1024;
-/// Up to this much is reserved on the word of a length alone; the rest as the bytes come.
-const RESERVE_MAX: usize = 2 * 1024 * 1024;
 /// How a TLS handshake begins: its record type, and the major version.
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
@@ -58,7 +56,12 @@ impl Frames {
         match self.announced()? {
             Some(length) if self.buffer.len() >= PREFIX + length => {
                 self.buffer.advance(PREFIX);
-                Ok(Some(self.buffer.split_to(length).freeze()))
+                let frame = self.buffer.split_to(length).freeze();
+                if length > READ_CHUNK {
+                    // What is left must not keep the memory of a large frame after its request is done.
+                    self.buffer = BytesMut::from(&self.buffer[..]);
+                }
+                Ok(Some(frame))
             }
             _ => Ok(None),
         }
@@ -73,14 +76,22 @@ impl Frames {
         self.buffer.is_empty()
     }
 
-    /// The buffer with room to read into. Room grows with what has come, so that a length alone reserves little.
-    pub fn room(&mut self) -> &mut BytesMut {
+    /// Memory that the next frame may take now. It grows with what has come, so that a length alone takes little: no
+    /// more than `believed`, or a chunk. Small frames are not counted.
+    pub fn allowance(&self, believed: usize) -> Result<usize, Error> {
         let have = self.buffer.len();
-        let missing = match self.announced() {
-            Ok(Some(length)) => (PREFIX + length).saturating_sub(have),
+        Ok(match self.announced()? {
+            Some(length) if length > READ_CHUNK => {
+                (PREFIX + length).min(have.saturating_mul(2).max(believed).max(READ_CHUNK))
+            }
             _ => 0,
-        };
-        let wanted = missing.min(RESERVE_MAX.max(have)).max(1);
+        })
+    }
+
+    /// The buffer with room to read into, `allowed` bytes in all.
+    pub fn room(&mut self, allowed: usize) -> &mut BytesMut {
+        let have = self.buffer.len();
+        let wanted = allowed.saturating_sub(have).max(1);
         if self.buffer.capacity() - have < wanted {
             self.buffer.reserve(wanted.max(READ_CHUNK));
         }
@@ -165,7 +176,7 @@ mod tests {
         let bytes = [0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 1, b'c'];
         let mut out = Vec::new();
         for byte in bytes {
-            frames.room().put_u8(byte);
+            frames.room(0).put_u8(byte);
             while let Some(frame) = frames.take().unwrap() {
                 out.push(frame);
             }
@@ -178,16 +189,19 @@ mod tests {
     fn lengths_are_refused_before_anything_is_reserved() {
         for prefix in [-1i32, i32::MIN, 101, i32::MAX, 0x1603_0100] {
             let mut frames = Frames::new(100);
-            frames.room().put_i32(prefix);
+            frames.room(0).put_i32(prefix);
             assert!(frames.take().is_err(), "{prefix}");
-            assert!(frames.room().capacity() <= 2 * READ_CHUNK);
+            assert!(frames.allowance(0).is_err(), "{prefix}");
         }
     }
 
     #[test]
-    fn a_length_alone_reserves_little() {
+    fn a_length_alone_takes_little() {
         let mut frames = Frames::new(1 << 30);
-        frames.room().put_i32(1 << 30);
-        assert!(frames.room().capacity() <= 2 * RESERVE_MAX);
+        frames.room(0).put_i32(1 << 30);
+        assert_eq!(frames.allowance(1 << 20), Ok(1 << 20));
+        assert_eq!(frames.allowance(0), Ok(READ_CHUNK));
+        frames.room(0).put_bytes(0, 100_000);
+        assert_eq!(frames.allowance(0), Ok(200_008));
     }
 }

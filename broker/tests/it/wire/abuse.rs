@@ -110,6 +110,26 @@ fn who_is_slow_or_idle_or_too_many_is_let_go() {
     assert_eq!(server.metrics.snapshot().connections_refused_total, 1);
 }
 
+#[test]
+fn lengths_that_are_never_sent_take_nothing_from_others() {
+    let server = Server::with(Fixture::new(), |settings, _| {
+        settings.request_bytes_max = 8 << 20;
+        settings.requests_bytes_max = 8 << 20;
+    });
+    create(server.storage(), "t", &[]);
+    let liars: Vec<Client> = (0..150).map(|_| server.client()).collect();
+    for liar in &liars {
+        (&liar.stream).write_all(&[&(8i32 << 20).to_be_bytes()[..], &[0; 100]].concat()).unwrap();
+    }
+    let value = "x".repeat(600_000);
+    let records = batch(&[(&value, START_MS)], millpond_broker::batch::Codec::None);
+    let mut client = server.client();
+    for _ in 0..3 {
+        let response = client.call(9, &produce_request("t", -1, records.clone()));
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    }
+}
+
 /// Requests of every kind of body, changed at random places, cut and mixed.
 #[test]
 fn random_changes() {
