@@ -73,7 +73,8 @@ server=
 if [ $status != 0 ]; then
   failed+=("the server's end: status $status")
 fi
-if grep -E ' (WARN|ERROR) |panicked' "$work/log" >"$work/alarming"; then
+# With colours taken out; what rows are told of is the processing log's business.
+if sed 's/\x1b\[[0-9;]*m//g' "$work/log" | grep -E ' (WARN|ERROR) |panicked' | grep -v millpond::processing >"$work/alarming"; then
   echo "the server logged:"
   sort "$work/alarming" | uniq -c | sed 's/^/    /' | tail -n 20
   failed+=("the server's log")

@@ -8,6 +8,7 @@ check=
 [ "${1:-}" = --check ] && check=1
 
 work=$(mktemp -d)
+chmod 755 "$work" # nginx started by root serves as nobody
 pids=()
 cleanup() {
   local pid
@@ -55,8 +56,8 @@ load() {
   while [ $SECONDS -lt $end ]; do
     agent=${agents[$((RANDOM % ${#agents[@]}))]}
     urls=()
-    for n in 1 2 3 4 5 6 7 8; do urls+=("http://127.0.0.1:$web${paths[$((RANDOM % ${#paths[@]}))]}"); done
-    curl -s -o /dev/null -A "$agent" "${urls[@]}" || true
+    for n in 1 2 3 4 5 6 7 8; do urls+=(-o /dev/null "http://127.0.0.1:$web${paths[$((RANDOM % ${#paths[@]}))]}"); done
+    curl -s -A "$agent" "${urls[@]}" || true
   done
 }
 # What $work/send reads is produced by a stock client; each line is one record.
@@ -85,7 +86,7 @@ if [ -z "$check" ]; then
   exit
 fi
 
-"$MILLPOND" demo --kafka "$kafka" --http "$http" --seconds 15 >"$work/demo.out" 2>&1 &
+"$MILLPOND" demo --kafka "$kafka" --http "$http" --seconds 12 >"$work/demo.out" 2>&1 &
 demo=$!
 pids+=($demo)
 wait_for_topic
@@ -100,6 +101,9 @@ for _ in $(seq 150); do
   sleep 0.2
 done
 echo "$got" >"$work/table.json"
+# The demo draws the table once it has drawn for as long as it should.
+for _ in $(seq 100); do grep -q "stays up" "$work/demo.out" && break || sleep 0.2; done
+cat "$work/demo.out"
 python3 - "$work/access.log" "$work/table.json" <<'PY'
 import collections, json, re, sys
 

@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) declared: Mutex<BTreeMap<String, (i32, i16)>>,
     pub(crate) push: crate::push::PushQueries,
     pub(crate) transient: AtomicU64,
+    /// Changes of the catalog since this engine was opened; clients may wait for one by its number.
+    pub(crate) changes: AtomicU64,
     /// Why a query that is in the catalog could not be started.
     pub(crate) broken: Mutex<BTreeMap<String, String>>,
     /// Queries as they were built, when nobody else moves them (`stepped`).
@@ -110,6 +112,7 @@ impl Engine {
             declared: Mutex::new(BTreeMap::new()),
             push: crate::push::PushQueries::new(options.push_queries_max),
             transient: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             broken: Mutex::new(BTreeMap::new()),
             stepped: Mutex::new(BTreeMap::new()),
             options,
@@ -200,7 +203,7 @@ impl Engine {
         self.0.storage.topic(name).map(|info| (info.partitions, info.replicas))
     }
 
-    /// Commits a change of the catalog and then shows it. The caller holds `change`.
+    /// Commits a change of the catalog and then shows it; returns the change's number. The caller holds `change`.
     pub(crate) fn commit(&self, mut step: Step, change: impl FnOnce(&mut Catalog)) -> Result<(u64, Vec<TopicInfo>)> {
         step.generation = self.0.storage.assignment().generation;
         if self.0.options.stepped {
@@ -210,11 +213,11 @@ impl Engine {
             }
         }
         match self.0.storage.commit(step).wait() {
-            Outcome::Committed { sequence, created } => {
+            Outcome::Committed { created, .. } => {
                 let mut catalog = Catalog::clone(&self.catalog());
                 change(&mut catalog);
                 *self.0.catalog.write() = Arc::new(catalog);
-                Ok((sequence, created))
+                Ok((self.0.changes.fetch_add(1, Ordering::Relaxed) + 1, created))
             }
             Outcome::Fenced => Err(Error::conflict("another process has taken over this data directory")),
             Outcome::Retry(why) => Err(Error::retry(why)),

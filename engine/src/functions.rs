@@ -283,12 +283,11 @@ impl FunctionLibrary {
         }
         let mut merged = (*there.function).clone();
         let mut all_code = there.code.clone();
-        let mut next = merged.overloads.iter().map(|o| o.id + 1).max().unwrap_or(0);
+        let next = merged.overloads.iter().map(|o| o.id + 1).max().unwrap_or(0);
         let mut ids = Vec::new();
-        for (mut overload, code) in function.overloads.into_iter().zip(code) {
-            overload.id = next;
-            ids.push(next);
-            next += 1;
+        for ((id, mut overload), code) in (next..).zip(function.overloads).zip(code) {
+            overload.id = id;
+            ids.push(id);
             merged.overloads.push(overload);
             all_code.push(code);
         }

@@ -16,7 +16,7 @@ pub fn register(b: &mut Builtin) {
         ("EARLIEST_BY_OFFSET", false, "the value, or the first N values, that came first"),
         ("LATEST_BY_OFFSET", true, "the value, or the last N values, that came last"),
     ] {
-        let bind = move |site: &AggregateSite<'_>| ByOffset::new(latest, site);
+        let bind = move |site: &AggregateSite<'_>| ByOffset::bound(latest, site);
         let (value, nulls) = (|| param("value", T), || param("ignoreNulls", exact(SqlType::Boolean)));
         let count = || param("n", exact(SqlType::Integer));
         let (one, many) = (|| ResultType::Of(T), || ResultType::Of(list_of(T)));
@@ -44,7 +44,7 @@ struct ByOffset {
 }
 
 impl ByOffset {
-    fn new(latest: bool, site: &AggregateSite<'_>) -> Result<Arc<dyn Aggregate>> {
+    fn bound(latest: bool, site: &AggregateSite<'_>) -> Result<Arc<dyn Aggregate>> {
         let (mut count, mut ignore_nulls) = (None, true);
         for value in site.init {
             match value {

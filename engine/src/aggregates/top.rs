@@ -20,7 +20,7 @@ pub fn register(b: &mut Builtin) {
         .into_iter()
         .map(|ty| {
             let params = vec![param("sort_col", exact(ty)), param("col", ParamType::Any), k()];
-            Def::aggregate(params, computed(topk_result), |site: &AggregateSite<'_>| Top::new(false, site))
+            Def::aggregate(params, computed(topk_result), |site: &AggregateSite<'_>| Top::bound(false, site))
                 .variadic(1)
                 .init(1)
         })
@@ -30,7 +30,7 @@ pub fn register(b: &mut Builtin) {
         Def::aggregate(
             vec![param("value", params), k()],
             ResultType::Of(list_of(result)),
-            |site: &AggregateSite<'_>| Top::new(true, site),
+            |site: &AggregateSite<'_>| Top::bound(true, site),
         )
         .init(1)
     };
@@ -72,7 +72,7 @@ struct Top {
 }
 
 impl Top {
-    fn new(distinct: bool, site: &AggregateSite<'_>) -> Result<Arc<dyn Aggregate>> {
+    fn bound(distinct: bool, site: &AggregateSite<'_>) -> Result<Arc<dyn Aggregate>> {
         let count = site.init.first().and_then(Value::as_i64).and_then(|k| usize::try_from(k).ok());
         let count = count.filter(|k| *k > 0);
         let count = count.ok_or_else(|| Error::bad_request(format!("{} needs K of at least 1", site.name)))?;

@@ -180,7 +180,7 @@ fn with_errors<T: ArrowPrimitiveType>(
 ) -> Result<Values> {
     let nulls = errors.map(|e| NullBuffer::new(!e));
     let array: ArrayRef = if scalar {
-        let is_null = nulls.is_some_and(|n| n.len() > 0 && n.is_null(0));
+        let is_null = nulls.is_some_and(|n| !n.is_empty() && n.is_null(0));
         Arc::new(PrimitiveArray::<T>::from_iter([values.first().copied().filter(|_| !is_null)]))
     } else {
         Arc::new(PrimitiveArray::<T>::try_new(ScalarBuffer::from(values), nulls).map_err(defect)?)

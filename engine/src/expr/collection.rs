@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray, UInt32Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StringArray, StructArray, UInt32Array, UInt64Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Fields, Int32Type};
@@ -92,9 +92,17 @@ pub(crate) fn make_map(
     Ok(Arc::new(MapArray::try_new(field, offsets, entries, nulls, false).map_err(defect)?))
 }
 
+/// A NULL key of type STRING is the text "null", which is how ksqlDB's formats write it.
+fn null_as_text(values: Values) -> Values {
+    let Some(texts) = values.array().as_string_opt::<i32>().filter(|t| t.null_count() > 0) else { return values };
+    let named: StringArray = texts.iter().map(|t| Some(t.unwrap_or("null"))).collect();
+    finish(Arc::new(named), values.is_scalar())
+}
+
 impl Node for MakeMap {
     fn eval(&self, input: &EvalInput<'_>, cx: &mut EvalContext) -> Result<Evaluated> {
         let (keys, constant_keys) = evaluate_all(&self.keys, input, cx)?;
+        let keys: Vec<Values> = keys.into_iter().map(null_as_text).collect();
         let (values, constant_values) = evaluate_all(&self.values, input, cx)?;
         let scalar = constant_keys && constant_values;
         let rows = if scalar { 1 } else { input.rows() };

@@ -263,7 +263,7 @@ fn concat(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     let mut out = StringBuilder::new();
     for row in 0..args.rows {
         let mut all: Option<Json> = None;
-        let mut complete = args.args.len() > 0;
+        let mut complete = !args.args.is_empty();
         for arg in 0..args.args.len() {
             let values = args.values(arg)?;
             let texts = values.array().as_string_opt::<i32>().ok_or_else(|| Error::bug("JSON_CONCAT needs STRING"))?;

@@ -144,7 +144,7 @@ pub fn register(b: &mut Builtin) {
         vec![
             scalar!((value: Big) -> Big => value),
             scalar!((value: Int) -> Big => i64::from(value)),
-            scalar!((value: Dbl) -> Big => (value + 0.5).floor() as i64),
+            scalar!((value: Dbl) -> Big => round_half_up(value)),
             scalar!((value: Dbl, places: Int) -> Dbl => places_of(value, places, half_up)),
             to_places(half_up, false),
             to_places(half_up, true),
@@ -169,6 +169,12 @@ pub fn register(b: &mut Builtin) {
         scalar!((lat1: Dbl, lon1: Dbl, lat2: Dbl, lon2: Dbl) -> Dbl => distance(lat1, lon1, lat2, lon2, "KM")),
         scalar!((lat1: Dbl, lon1: Dbl, lat2: Dbl, lon2: Dbl, unit: Str) -> Dbl => distance(lat1, lon1, lat2, lon2, unit)),
     ]);
+}
+
+/// To the nearest whole number, halves up; the sum with 0.5 would round twice.
+fn round_half_up(value: f64) -> i64 {
+    let floor = value.floor();
+    (if value - floor >= 0.5 { floor + 1.0 } else { floor }) as i64
 }
 
 fn log(base: f64, value: f64) -> f64 {

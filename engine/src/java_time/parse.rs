@@ -32,9 +32,10 @@ impl Pattern {
         Ok(parsed.zone.clone().unwrap_or_else(|| zone.into()).to_instant(day.saturating_mul(DAY_MS).saturating_add(ms)))
     }
 
-    /// Days since the epoch. A pattern with a time of day is refused, as the day would depend on it.
+    /// Days since the epoch. Text behind the date is left unread, as ksqlDB leaves it. A pattern with a time of day is
+    /// refused, as the day would depend on it.
     pub fn parse_date(&self, text: &str) -> Result<i32, String> {
-        let parsed = self.parse(text)?;
+        let (parsed, _) = self.parse_prefix(text)?;
         if parsed.has_time() {
             return Err(failed(text, "a DATE has no time of day"));
         }
@@ -52,10 +53,16 @@ impl Pattern {
         Ok(ms as i32)
     }
 
-    fn parse(&self, text: &str) -> Result<Parsed, String> {
+    /// What the start of the text says, and where the rest begins.
+    fn parse_prefix(&self, text: &str) -> Result<(Parsed, usize), String> {
         let mut parsed = Parsed::default();
         let at = read_items(&self.items, text, 0, &mut parsed)
             .map_err(|at| failed(text, &format!("the pattern does not match at index {at}")))?;
+        Ok((parsed, at))
+    }
+
+    fn parse(&self, text: &str) -> Result<Parsed, String> {
+        let (parsed, at) = self.parse_prefix(text)?;
         if at < text.len() {
             return Err(failed(text, &format!("unparsed text at index {at}")));
         }

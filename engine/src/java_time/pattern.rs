@@ -136,12 +136,11 @@ fn push(stack: &mut [Vec<Item>], item: Item) {
 }
 
 fn literal(stack: &mut [Vec<Item>], text: &str) {
-    match stack.last_mut() {
-        Some(top) => match top.last_mut() {
-            Some(Item::Literal(before)) => before.push_str(text),
-            _ => top.push(Item::Literal(text.to_owned())),
-        },
-        None => {}
+    let Some(top) = stack.last_mut() else { return };
+    if let Some(Item::Literal(before)) = top.last_mut() {
+        before.push_str(text);
+    } else {
+        top.push(Item::Literal(text.to_owned()));
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn terminate(engine: &Engine, target: &QueryTarget) -> Result<Entity,
     if let QueryTarget::Query(id) = target
         && engine.0.push.close(id.as_str())
     {
-        return Ok(status("terminate", target, "Query terminated.", engine.0.storage.sequence()));
+        return Ok(status("terminate", target, "Query terminated.", engine.0.changes.load(std::sync::atomic::Ordering::Relaxed)));
     }
     let _guard = engine.0.change.lock();
     let queries = targets(engine, target)?;
