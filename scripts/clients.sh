@@ -26,6 +26,7 @@ cat >"$work/config.toml" <<'TOML'
 group_initial_rebalance_delay_ms = 0
 group_min_session_timeout_ms = 100
 TOML
+touch "$work/listeners"
 "$millpond" serve --data "$work/data" --kafka 127.0.0.1:0 --http 127.0.0.1:0 --config "$work/config.toml" \
   >"$work/listeners" 2>"$work/log" &
 server=$!

@@ -532,5 +532,9 @@ async fn a_guest_that_misbehaves_costs_its_row() {
     let expected = [[false; 5], [false, true, false, true, true], [false, false, true, false, false], [false; 5]];
     assert_eq!(failed, expected, "{}", answer.text);
     assert_eq!(rows.iter().map(|r| &r[4]).collect::<Vec<_>>(), [&json!(12), &Json::Null, &json!(7), &json!(8)]);
-    f.server.stop();
+    let log = f.server.stop();
+    for (function, why) in [("UNLUCKY", "trapped"), ("WILD", "out of bounds"), ("PARSE_INT", "no number"), ("SPIN", "fuel")] {
+        let named = |l: &&str| l.contains("millpond::processing") && l.contains(function) && l.contains(why);
+        assert_eq!(log.lines().filter(named).count(), 1, "one line for {function}: {log}");
+    }
 }

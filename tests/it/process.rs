@@ -99,14 +99,17 @@ impl Process {
         }
     }
 
-    /// SIGTERM; status 0, and nothing logged that somebody should act on.
-    pub fn stop(mut self) {
+    /// SIGTERM; status 0, and nothing logged that somebody should act on. Returns the log.
+    pub fn stop(mut self) -> String {
         self.signal(Signal::TERM);
         let status = self.wait();
         let log = self.log();
         assert!(status.success(), "{status}: {log}");
-        let alarming: Vec<&str> = log.lines().filter(|l| l.contains(" WARN ") || l.contains("ERROR")).collect();
+        // Lines about rows are the processing log's: what a test feeds.
+        let alarming = |l: &&str| (l.contains(" WARN ") && !l.contains("millpond::processing")) || l.contains("ERROR");
+        let alarming: Vec<&str> = log.lines().filter(alarming).collect();
         assert!(alarming.is_empty(), "unexpected in the log: {alarming:#?}");
+        log
     }
 
     /// SIGKILL, as a crash.
