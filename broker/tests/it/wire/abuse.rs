@@ -1,11 +1,13 @@
 //! Bytes that no client sends: they end their own connection, and nothing else.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::*;
+use millpond_broker::server::TopicGuard;
 
 use super::answers::{fetch_request, name, produce_request};
 use super::client::{Client, Server, frame};
@@ -108,6 +110,25 @@ fn who_is_slow_or_idle_or_too_many_is_let_go() {
     second.call(0, &ApiVersionsRequest::default());
     assert!(server.client().receive().is_none(), "a third connection");
     assert_eq!(server.metrics.snapshot().connections_refused_total, 1);
+}
+
+struct Trap;
+
+impl TopicGuard for Trap {
+    fn refuse_write(&self, topic: &str) -> Option<String> {
+        assert_ne!(topic, "trap", "a defect that this test wants");
+        None
+    }
+}
+
+#[test]
+fn a_defect_ends_its_own_connection_only() {
+    let server = Server::with(Fixture::new(), |_, hooks| hooks.guard = Arc::new(Trap));
+    let mut bystander = server.client();
+    bystander.call(0, &ApiVersionsRequest::default());
+    closes(&server, "panic", &frame(1, 9, &produce_request("trap", -1, Bytes::new())));
+    bystander.call(0, &ApiVersionsRequest::default());
+    assert_eq!(server.metrics.snapshot().panics_total, 1);
 }
 
 #[test]
