@@ -60,6 +60,7 @@ client() {
 
 client kcat tests/clients/kcat.sh "$kafka"
 client confluent "$python" tests/clients/confluent.py "$kafka"
+client churn "$python" tests/clients/churn.py "$kafka"
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"
 client java tests/clients/java.sh "$kafka"
