@@ -1,9 +1,9 @@
 //! One open data directory.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::pin::Pin;
 
 use arrow::array::RecordBatch;
 use futures::Stream;

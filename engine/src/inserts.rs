@@ -25,8 +25,8 @@ impl Engine {
             None => name.to_uppercase(),
         };
         let source = self.catalog().sources.get(&folded).cloned();
-        let source =
-            source.ok_or_else(|| Error::not_found(format!("cannot insert into an unknown stream/table: \"{folded}\"")))?;
+        let source = source
+            .ok_or_else(|| Error::not_found(format!("cannot insert into an unknown stream/table: \"{folded}\"")))?;
         check_writable(&source)?;
         Ok(Inserter { engine: self.clone(), target: InsertTarget::new(source)? })
     }
@@ -70,15 +70,15 @@ impl Inserter {
                 None => name.to_uppercase(),
             };
             if folded == "ROWTIME" && source.schema.get("ROWTIME").is_none() {
-                row_time = Some(value.as_i64().filter(|ms| *ms >= 0).ok_or_else(|| {
-                    Error::bad_request("ROWTIME must be milliseconds since the epoch, 0 or more")
-                })?);
+                row_time =
+                    Some(value.as_i64().filter(|ms| *ms >= 0).ok_or_else(|| {
+                        Error::bad_request("ROWTIME must be milliseconds since the epoch, 0 or more")
+                    })?);
                 continue;
             }
-            let column = source
-                .schema
-                .get(&folded)
-                .ok_or_else(|| Error::bad_request(format!("column \"{folded}\" does not exist in \"{}\"", source.name)))?;
+            let column = source.schema.get(&folded).ok_or_else(|| {
+                Error::bad_request(format!("column \"{folded}\" does not exist in \"{}\"", source.name))
+            })?;
             row.push((folded, value_from_json(value, &column.ty)?));
         }
         self.insert(&row, row_time)

@@ -174,7 +174,7 @@ impl ScalarFunction for GuestFunction {
     }
 
     fn deterministic(&self) -> bool {
-        // A guest's clock and random numbers are the step's; equal arguments could still give different results.
+        // Its memory may live on between rows; equal arguments could give different results.
         false
     }
 }
@@ -186,10 +186,11 @@ struct GuestCall {
 
 impl ScalarImpl for GuestCall {
     fn eval(&self, args: &Args<'_>, cx: &mut EvalContext) -> Result<Returned> {
-        let arrays: Vec<ArrayRef> = (0..args.args.len())
-            .map(|i| args.values(i)?.clone().into_array(args.rows))
-            .collect::<Result<_>>()?;
-        let context = CallContext { time_ms: cx.now_ms(), ..CallContext::default() };
+        let arrays: Vec<ArrayRef> =
+            (0..args.args.len()).map(|i| args.values(i)?.clone().into_array(args.rows)).collect::<Result<_>>()?;
+        // The guest's clock stands still and its random numbers are always the same: what a row gives must not depend on
+        // when, or in which step, it is computed.
+        let context = CallContext::default();
         let instance: &mut Instance = cx.instance(self.key, || Ok(self.function.instance(InstanceScope::Step)))?;
         let called = self.function.call_batch(instance, &context, &arrays, args.rows).map_err(|e| {
             let at = e.row.map_or_else(String::new, |row| format!(" at row {row}"));

@@ -8,8 +8,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::compute::SortOptions;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::{DataFusionError, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -85,7 +85,9 @@ pub fn run(engine: &Engine, plan: &PullPlan) -> Result<PullResult> {
 
 fn failed(e: DataFusionError) -> Error {
     match e {
-        DataFusionError::ResourcesExhausted(why) => Error::retry(format!("the pull query needs too much memory: {why}")),
+        DataFusionError::ResourcesExhausted(why) => {
+            Error::retry(format!("the pull query needs too much memory: {why}"))
+        }
         other => Error::bug(format!("pull query: {other}")),
     }
 }
@@ -202,7 +204,8 @@ impl Build<'_> {
         let filters = vec![None; aggregates.len()];
         let groups = PhysicalGroupBy::new_single(keys);
         Ok(Arc::new(
-            AggregateExec::try_new(AggregateMode::Single, groups, aggregates, filters, input, schema).map_err(failed)?,
+            AggregateExec::try_new(AggregateMode::Single, groups, aggregates, filters, input, schema)
+                .map_err(failed)?,
         ))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use millpond_sql::analyse::analyse;
 use millpond_sql::diagnostic::{Code, Diagnostic};
-use millpond_sql::plan::{Analysed, QueryPlan, SourceInfo};
+use millpond_sql::plan::{Analysed, QueryPlan};
 use millpond_sql::syntax::{Explain, Parsed, Statement};
 use millpond_types::Error;
 

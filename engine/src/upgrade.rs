@@ -48,7 +48,13 @@ fn operators(node: &Node, out: &mut Vec<String>) {
                 })
                 .collect();
             let window = window.as_ref().map_or_else(String::new, |w| {
-                format!(" in {:?} windows of {} ms by {} ms, grace {} ms", w.kind, w.size_ms, w.advance_ms, w.grace_ms())
+                format!(
+                    " in {:?} windows of {} ms by {} ms, grace {} ms",
+                    w.kind,
+                    w.size_ms,
+                    w.advance_ms,
+                    w.grace_ms()
+                )
             });
             out.push(format!("GROUP BY ({}) with {}{window}", groups.join(", "), calls.join(", ")));
         }

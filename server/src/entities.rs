@@ -51,7 +51,9 @@ pub(crate) fn to_json(answer: &Answer) -> Option<Json> {
         Entity::Queries { queries, .. } => {
             json!({ "@type": "queries", "queries": queries.iter().map(query_summary).collect::<Vec<_>>() })
         }
-        Entity::Source(source) => json!({ "@type": "sourceDescription", "sourceDescription": source_description(source) }),
+        Entity::Source(source) => {
+            json!({ "@type": "sourceDescription", "sourceDescription": source_description(source) })
+        }
         Entity::SourceList(sources) => json!({
             "@type": "source_descriptions",
             "sourceDescriptions": sources.iter().map(source_description).collect::<Vec<_>>(),
@@ -59,10 +61,8 @@ pub(crate) fn to_json(answer: &Answer) -> Option<Json> {
         Entity::Query(query) => json!({ "@type": "queryDescription", "queryDescription": query_description(query) }),
         Entity::Plan(text) => json!({ "@type": "executionPlan", "executionPlan": text }),
         Entity::Functions(functions) => {
-            let list: Vec<Json> = functions
-                .iter()
-                .map(|f| json!({ "name": f.name, "type": f.kind, "category": f.category }))
-                .collect();
+            let list: Vec<Json> =
+                functions.iter().map(|f| json!({ "name": f.name, "type": f.kind, "category": f.category })).collect();
             json!({ "@type": "function_names", "functions": list })
         }
         Entity::Function(function) => function_description(function),
@@ -88,10 +88,13 @@ pub(crate) fn to_json(answer: &Answer) -> Option<Json> {
             json!({ "@type": "type_list", "types": types })
         }
         Entity::Variables(variables) => {
-            let list: Vec<Json> = variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+            let list: Vec<Json> =
+                variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
             json!({ "@type": "variables", "variables": list })
         }
-        Entity::AssertTopic { topic, exists } => json!({ "@type": "assert_topic", "topicName": topic, "exists": exists }),
+        Entity::AssertTopic { topic, exists } => {
+            json!({ "@type": "assert_topic", "topicName": topic, "exists": exists })
+        }
         Entity::Warning(message) => json!({ "@type": "warning_entity", "message": message }),
     };
     body["statementText"] = json!(answer.statement);

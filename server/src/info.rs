@@ -81,6 +81,11 @@ pub(crate) async fn is_valid_property(Path(name): Path<String>) -> Result<Body<J
     if session::is_known_property(&name) {
         Ok(Body(Json::Bool(true)))
     } else {
-        Err(ApiError::new(BAD_REQUEST, format!("One or more properties overrides set locally are prohibited by the KSQL server: unknown property \"{name}\"")))
+        Err(ApiError::new(
+            BAD_REQUEST,
+            format!(
+                "One or more properties overrides set locally are prohibited by the KSQL server: unknown property \"{name}\""
+            ),
+        ))
     }
 }

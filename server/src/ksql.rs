@@ -28,7 +28,10 @@ pub(crate) struct StatementRequest {
 impl StatementRequest {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         serde_json::from_slice(body).map_err(|e| {
-            ApiError::new(BAD_REQUEST, format!("the body is not a request: {e}; expected {{\"ksql\": \"statements\", ...}}"))
+            ApiError::new(
+                BAD_REQUEST,
+                format!("the body is not a request: {e}; expected {{\"ksql\": \"statements\", ...}}"),
+            )
         })
     }
 

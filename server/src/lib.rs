@@ -123,10 +123,7 @@ fn router(app: Shared, options: &HttpOptions) -> Router {
         .route("/close-query", post(stream::close_query))
         .layer(DefaultBodyLimit::max(options.request_bytes_max));
     // Its body is a stream without an end; lines are limited one by one.
-    let inserts = Router::new().route("/inserts-stream", post(inserts::inserts_stream)).layer(DefaultBodyLimit::disable());
-    uploads
-        .merge(rest)
-        .merge(inserts)
-        .fallback(|| async { (StatusCode::NOT_FOUND, "Not Found") })
-        .with_state(app)
+    let inserts =
+        Router::new().route("/inserts-stream", post(inserts::inserts_stream)).layer(DefaultBodyLimit::disable());
+    uploads.merge(rest).merge(inserts).fallback(|| async { (StatusCode::NOT_FOUND, "Not Found") }).with_state(app)
 }

@@ -120,9 +120,8 @@ fn read_case(test: &Json, id: String, format: Option<&str>, config: &[(String, S
     for (key, value) in test.get("properties").and_then(Json::as_object).unwrap_or(&[]) {
         properties.push((key.clone(), text_of(value)));
     }
-    let refusal = test
-        .get("expectedException")
-        .map(|e| e.get("message").and_then(Json::as_str).unwrap_or_default().to_string());
+    let refusal =
+        test.get("expectedException").map(|e| e.get("message").and_then(Json::as_str).unwrap_or_default().to_string());
     Ok(Case {
         id,
         enabled: test.get("enabled").and_then(Json::as_bool).unwrap_or(true),

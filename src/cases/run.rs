@@ -4,22 +4,22 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use millpond_engine::session::Session;
-use millpond_engine::{Engine, EngineOptions};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use millpond_engine::serdes;
+use millpond_engine::session::Session;
+use millpond_engine::{Engine, EngineOptions};
 use millpond_formats::json::{Comments, Json};
 use millpond_formats::{Encoded, Side, value_from_json, value_to_json, windowed};
 use millpond_sql::analyse::resolve_type_with;
 use millpond_sql::plan::{FormatSpec, SourceInfo, WindowKind};
 use millpond_sql::syntax::Statement;
-use millpond_udfs::{Host, HostOptions};
 use millpond_types::memory::MemoryStorage;
 use millpond_types::ports::{TopicLog, TopicSpec};
 use millpond_types::record::{Header, OwnedRecord};
 use millpond_types::value::{array_from_values, value_at};
 use millpond_types::{Column, ErrorKind, ManualClock, TopicPartition};
+use millpond_udfs::{Host, HostOptions};
 
 use super::compare::{difference, show};
 use super::file::{Case, Record, Window};
@@ -63,7 +63,8 @@ fn run(case: &Case) -> Result<(), String> {
     let options = EngineOptions { stepped: true, properties, ..EngineOptions::default() };
     // It stands still, in our days: UNIX_DATE and the like are compared with the past.
     let clock = Arc::new(ManualClock::at(NOW_MS));
-    let engine = Engine::open(storage.clone(), clock, Host::new(HostOptions::default()), options).map_err(|e| e.to_string())?;
+    let engine =
+        Engine::open(storage.clone(), clock, Host::new(HostOptions::default()), options).map_err(|e| e.to_string())?;
 
     let mut session = Session::with_properties([("auto.offset.reset", "earliest"), ("cache.max.bytes.buffering", "0")]);
     session.set("ksql.compat.quirks", "true");
@@ -184,8 +185,13 @@ fn produce(record: &Record, engine: &Engine, storage: &MemoryStorage) -> Result<
             None => Ok(plain_bytes(json)),
             Some(s) => {
                 let spec = if is_key { &s.key_format } else { &s.value_format };
-                let columns: Vec<Column> =
-                    s.schema.columns.iter().filter(|c| if is_key { c.is_key() } else { c.is_value() }).cloned().collect();
+                let columns: Vec<Column> = s
+                    .schema
+                    .columns
+                    .iter()
+                    .filter(|c| if is_key { c.is_key() } else { c.is_value() })
+                    .cloned()
+                    .collect();
                 to_bytes(spec, &columns, is_key, json)
             }
         }
@@ -244,7 +250,8 @@ fn to_bytes(spec: &FormatSpec, columns: &[Column], is_key: bool, json: &Json) ->
                 other => other,
             };
             let value = value_from_json(json, &column.ty).map_err(|e| e.to_string())?;
-            let encoder = serdes::encoder(spec, side_of(is_key), &serdes::fields(columns)).map_err(|e| e.to_string())?;
+            let encoder =
+                serdes::encoder(spec, side_of(is_key), &serdes::fields(columns)).map_err(|e| e.to_string())?;
             let array = array_from_values(&column.ty, &[value]).map_err(|e| e.to_string())?;
             let mut encoded = Encoded::default();
             encoder.encode(1, &[array], None, &mut encoded).map_err(|e| e.to_string())?;
@@ -288,9 +295,8 @@ fn compare_outputs(case: &Case, engine: &Engine, storage: &MemoryStorage) -> Res
         }
         if expected.len() != actual.len() {
             let extra = actual.get(expected.len()).map(|r| {
-                let text = |b: &Option<Vec<u8>>| {
-                    b.as_ref().map_or("null".into(), |b| String::from_utf8_lossy(b).into_owned())
-                };
+                let text =
+                    |b: &Option<Vec<u8>>| b.as_ref().map_or("null".into(), |b| String::from_utf8_lossy(b).into_owned());
                 format!("; the first further one is {} = {}", text(&r.key), text(&r.value))
             });
             return Err(format!(
@@ -311,12 +317,7 @@ fn compare_record(
     source: Option<&SourceInfo>,
     exact: bool,
 ) -> Result<(), String> {
-    let none = FormatSpec {
-        name: "NONE".into(),
-        delimiter: None,
-        wrap_single: None,
-        properties: Default::default(),
-    };
+    let none = FormatSpec { name: "NONE".into(), delimiter: None, wrap_single: None, properties: Default::default() };
     let columns = |is_key: bool| -> Vec<Column> {
         let all = source.map_or(&[][..], |s| s.schema.columns.as_slice());
         all.iter().filter(|c| if is_key { c.is_key() } else { c.is_value() }).cloned().collect()
@@ -420,7 +421,11 @@ fn compare_post(case: &Case, engine: &Engine) -> Result<(), String> {
     for expected in topics {
         let name = expected.get("name").and_then(Json::as_str).unwrap_or_default();
         // Internal topics of Kafka Streams: there are none here.
-        if name.contains("-KSTREAM-") || name.contains("_confluent-ksql-") || name.ends_with("-changelog") || name.ends_with("-repartition") {
+        if name.contains("-KSTREAM-")
+            || name.contains("_confluent-ksql-")
+            || name.ends_with("-changelog")
+            || name.ends_with("-repartition")
+        {
             continue;
         }
         let Some(source) = source_of(engine, name) else { return Err(format!("nothing uses topic \"{name}\"")) };

@@ -86,7 +86,8 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let data = args.data.clone().or_else(|| temporary.as_ref().map(|t| t.0.clone())).context("no data directory")?;
     let guest = match &args.guest {
         Some(path) => path.clone(),
-        None => guest_default().context("where is the component? give it with --guest; examples/guests/build.sh builds it")?,
+        None => guest_default()
+            .context("where is the component? give it with --guest; examples/guests/build.sh builds it")?,
     };
     let component = std::fs::read(&guest)
         .with_context(|| format!("cannot read \"{}\"; examples/guests/build.sh builds it", guest.display()))?;
@@ -100,7 +101,11 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let server = Server::start(&config).await?;
-        say(&format!("Millpond is up: Kafka on {}, HTTP on http://{}\n", server.kafka_address(), server.http_address()));
+        say(&format!(
+            "Millpond is up: Kafka on {}, HTTP on http://{}\n",
+            server.kafka_address(),
+            server.http_address()
+        ));
         let stop = Arc::new(AtomicBool::new(false));
         let work = {
             let (database, args_log, stop) = (server.database.clone(), args.log.clone(), stop.clone());

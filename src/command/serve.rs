@@ -69,7 +69,11 @@ pub fn start_log_quietly() {
 fn log_from(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     // A second call in one process changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -110,7 +114,8 @@ impl Server {
         };
         let kafka =
             millpond_broker::server::serve(kafka_listener, database.storage().clone(), settings, hooks, until).await?;
-        let metrics: Vec<Arc<dyn MetricsSource>> = vec![Arc::new(BrokerMetrics(kafka.metrics())), Arc::new(ProcessMetrics)];
+        let metrics: Vec<Arc<dyn MetricsSource>> =
+            vec![Arc::new(BrokerMetrics(kafka.metrics())), Arc::new(ProcessMetrics)];
         let defaults = HttpOptions::default();
         let http_options = HttpOptions {
             request_bytes_max: config.limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
@@ -201,7 +206,9 @@ impl TopicGuard for SinkGuard {
     fn refuse_write(&self, topic: &str) -> Option<String> {
         let catalog = self.0.catalog();
         let table = catalog.sources.values().find(|s| {
-            s.topic == topic && s.relation == Relation::Table && catalog.writers(&s.name).any(|q| q.creates_sink && !s.read_only)
+            s.topic == topic
+                && s.relation == Relation::Table
+                && catalog.writers(&s.name).any(|q| q.creates_sink && !s.read_only)
         })?;
         Some(format!("topic \"{topic}\" is written by the query of table \"{}\" alone", table.name))
     }
@@ -256,10 +263,20 @@ impl MetricsSource for BrokerMetrics {
             one("broker_bytes_out_total", "Bytes of responses.", true, snapshot.bytes_out_total as f64),
             one("broker_connections", "Open connections.", false, snapshot.connections as f64),
             one("broker_connections_total", "Connections accepted.", true, snapshot.connections_total as f64),
-            one("broker_connections_refused_total", "Connections refused for their number.", true, snapshot.connections_refused_total as f64),
+            one(
+                "broker_connections_refused_total",
+                "Connections refused for their number.",
+                true,
+                snapshot.connections_refused_total as f64,
+            ),
             one("broker_malformed_total", "Requests that could not be read.", true, snapshot.malformed_total as f64),
             one("broker_panics_total", "Defects caught in a connection.", true, snapshot.panics_total as f64),
-            one("broker_batches_refused_total", "Batches refused by their checks.", true, snapshot.batches_refused_total as f64),
+            one(
+                "broker_batches_refused_total",
+                "Batches refused by their checks.",
+                true,
+                snapshot.batches_refused_total as f64,
+            ),
         ]);
         samples
     }

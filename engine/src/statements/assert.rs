@@ -58,7 +58,10 @@ fn check(engine: &Engine, name: &str, exists: bool, expected: &[(String, i64)]) 
         (Some((partitions, replicas)), true) => expected.iter().find_map(|(property, want)| {
             let have = if property == "PARTITIONS" { i64::from(partitions) } else { i64::from(replicas) };
             (have != *want).then(|| {
-                format!("mismatched configuration for topic \"{name}\": for config {}, expected {want} got {have}", property.to_lowercase())
+                format!(
+                    "mismatched configuration for topic \"{name}\": for config {}, expected {want} got {have}",
+                    property.to_lowercase()
+                )
             })
         }),
     }

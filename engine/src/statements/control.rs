@@ -42,7 +42,12 @@ pub(super) fn terminate(engine: &Engine, target: &QueryTarget) -> Result<Entity,
     if let QueryTarget::Query(id) = target
         && engine.0.push.close(id.as_str())
     {
-        return Ok(status("terminate", target, "Query terminated.", engine.0.changes.load(std::sync::atomic::Ordering::Relaxed)));
+        return Ok(status(
+            "terminate",
+            target,
+            "Query terminated.",
+            engine.0.changes.load(std::sync::atomic::Ordering::Relaxed),
+        ));
     }
     let _guard = engine.0.change.lock();
     let queries = targets(engine, target)?;
@@ -71,10 +76,8 @@ pub(super) fn terminate(engine: &Engine, target: &QueryTarget) -> Result<Entity,
 
 pub(super) fn pause(engine: &Engine, target: &QueryTarget, paused: bool) -> Result<Entity, Problem> {
     let _guard = engine.0.change.lock();
-    let changed: Vec<QueryEntry> = targets(engine, target)?
-        .into_iter()
-        .map(|query| QueryEntry { paused, ..query.as_ref().clone() })
-        .collect();
+    let changed: Vec<QueryEntry> =
+        targets(engine, target)?.into_iter().map(|query| QueryEntry { paused, ..query.as_ref().clone() }).collect();
     let step = Step { catalog: changed.iter().map(catalog::put_query).collect(), ..Step::default() };
     let ids: Vec<String> = changed.iter().map(|q| q.id.clone()).collect();
     let (sequence, _) = engine.commit(step, |catalog| {

@@ -365,11 +365,7 @@ fn resolve(engine: &Engine, ty: &TypeName, session: &Session) -> Result<SqlType,
     Ok(resolve_type(ty, &engine.environment(&catalog, session))?)
 }
 
-pub(super) fn alter(
-    engine: &Engine,
-    alter: &AlterSource,
-    session: &Session,
-) -> Result<Entity, Problem> {
+pub(super) fn alter(engine: &Engine, alter: &AlterSource, session: &Session) -> Result<Entity, Problem> {
     let _guard = engine.0.change.lock();
     let catalog = engine.catalog();
     let name = alter.name.as_str();
@@ -426,7 +422,10 @@ pub(super) fn create_type(
             Err(Diagnostic::at(
                 Code::DuplicateName,
                 name.span,
-                format!("cannot register custom type \"{label}\": it is already registered with type {}", engine.catalog().types[label]),
+                format!(
+                    "cannot register custom type \"{label}\": it is already registered with type {}",
+                    engine.catalog().types[label]
+                ),
             )
             .into())
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millpond_sql::functions::{Function, FunctionKind, ResultType};
-use millpond_sql::plan::{Analysed, Relation, SourceInfo, describe_pull, describe as describe_query};
+use millpond_sql::plan::{Analysed, Relation, SourceInfo, describe as describe_query, describe_pull};
 use millpond_sql::syntax::SourceKind;
 
 use super::not_found;
@@ -145,9 +145,10 @@ pub(super) fn explain_query(engine: &Engine, id: &str) -> Result<Entity, Problem
 
 pub(super) fn plan_text(analysed: &Analysed) -> String {
     match analysed {
-        Analysed::CreateAs { query, .. } | Analysed::InsertInto { query, .. } | Analysed::Push(query) | Analysed::PullStream(query) => {
-            describe_query(query)
-        }
+        Analysed::CreateAs { query, .. }
+        | Analysed::InsertInto { query, .. }
+        | Analysed::Push(query)
+        | Analysed::PullStream(query) => describe_query(query),
         Analysed::Pull(pull) => describe_pull(pull),
         Analysed::CreateSource { source, .. } => format!("source {} over topic {}", source.name, source.topic),
         Analysed::InsertValues { target, .. } => format!("one record into topic {}", target.topic),

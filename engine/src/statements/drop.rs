@@ -35,12 +35,9 @@ pub(super) fn source(engine: &Engine, drop: &DropSource) -> Result<Entity, Probl
     if drop.delete_topic && source.read_only {
         return Err(conflict(format!("cannot delete topic of read-only source: {name}")));
     }
-    let own: Vec<String> =
-        catalog.writers(name).filter(|q| q.creates_sink).map(|q| q.id.clone()).collect();
-    let readers: Vec<String> =
-        catalog.readers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
-    let writers: Vec<String> =
-        catalog.writers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
+    let own: Vec<String> = catalog.writers(name).filter(|q| q.creates_sink).map(|q| q.id.clone()).collect();
+    let readers: Vec<String> = catalog.readers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
+    let writers: Vec<String> = catalog.writers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
     if !readers.is_empty() || !writers.is_empty() {
         return Err(conflict(format!(
             "cannot drop \"{name}\": the following queries read from this source: [{}]; the following queries write into \

@@ -44,18 +44,15 @@ pub(crate) fn insert_row(
     let find = |column: &Column| {
         row.iter().find(|(name, _)| *name == column.name).map_or(Value::Null, |(_, value)| value.clone())
     };
-    let arrays = |columns: &[Column]| {
-        columns.iter().map(|c| array_from_values(&c.ty, &[find(c)])).collect::<Result<Vec<_>>>()
-    };
+    let arrays =
+        |columns: &[Column]| columns.iter().map(|c| array_from_values(&c.ty, &[find(c)])).collect::<Result<Vec<_>>>();
     let encode = |encoder: &Encoder, columns: &[Column]| -> Result<Option<Vec<u8>>> {
         let mut encoded = Encoded::default();
         encoder.encode(1, &arrays(columns)?, None, &mut encoded)?;
         Ok(encoded.get(0).map(<[u8]>::to_vec))
     };
     let key_is_null = target.keys.iter().all(|c| find(c).is_null());
-    if target.source.relation == millpond_sql::plan::Relation::Table
-        && target.keys.iter().any(|c| find(c).is_null())
-    {
+    if target.source.relation == millpond_sql::plan::Relation::Table && target.keys.iter().any(|c| find(c).is_null()) {
         let names: Vec<&str> = target.keys.iter().map(|c| c.name.as_str()).collect();
         return Err(Error::bad_request(format!(
             "failed to insert values into \"{}\": a table's row needs a value for primary key column(s) [{}]",
