@@ -1,7 +1,7 @@
 //! Reading a query's topics in the order of the log, and turning records into rows.
 //!
 //! Order: what was there when the query was created comes first, merged by the timestamps of the partitions' heads; then
-//! by commit sequence; ties by topic and partition. A step is a prefix of that order: nothing is given out before every
+//! by commit sequence; ties by topic name and partition. A step is a prefix of that order: nothing is given out before every
 //! partition has been read as far as it could matter.
 //!
 //! Not here: what rows become (`ops`), when a step ends (`step`).
@@ -35,6 +35,8 @@ use crate::state::view::View;
 struct Partition {
     at: TopicPartition,
     topic: Arc<str>,
+    /// Its place where nothing else decides: by the topic's name and the partition. Topics' ids are random.
+    rank: usize,
     /// First offset not worked on; what is committed.
     next: Offset,
     /// First offset not read.
@@ -109,7 +111,7 @@ struct Place {
     phase: u8,
     /// Timestamp in the backlog (ordered as unsigned), then the sequence.
     order: u64,
-    at: TopicPartition,
+    rank: usize,
 }
 
 impl LogReader {
@@ -119,6 +121,7 @@ impl LogReader {
             .map(|s| Partition {
                 at: s.at,
                 topic: s.topic,
+                rank: 0,
                 next: s.offset,
                 read_to: s.offset,
                 backlog_end: s.backlog_end,
@@ -126,7 +129,10 @@ impl LogReader {
                 read_through: None,
             })
             .collect();
-        partitions.sort_by_key(|p| p.at);
+        partitions.sort_by(|a, b| (&a.topic, a.at.partition).cmp(&(&b.topic, b.at.partition)));
+        for (rank, partition) in partitions.iter_mut().enumerate() {
+            partition.rank = rank;
+        }
         Self { partitions }
     }
 
@@ -250,9 +256,9 @@ impl Partition {
                 match records.views.get(at.1) {
                     Some(view) if view.offset < self.backlog_end => {
                         let order = (view.timestamp as u64) ^ (1 << 63);
-                        return Ok(Some(Place { phase: 0, order, at: self.at }));
+                        return Ok(Some(Place { phase: 0, order, rank: self.rank }));
                     }
-                    Some(view) => return Ok(Some(Place { phase: 1, order: view.sequence, at: self.at })),
+                    Some(view) => return Ok(Some(Place { phase: 1, order: view.sequence, rank: self.rank })),
                     None => *at = (at.0 + 1, 0),
                 }
                 continue;
