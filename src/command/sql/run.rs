@@ -125,7 +125,7 @@ impl Runner {
                     self.output.show("\x1b[H\x1b[2J")?;
                 }
             }
-            Command::Server(None) => self.output.line(&self.client.server().to_string())?,
+            Command::Server(None) => self.output.line(self.client.server())?,
             Command::Server(Some(url)) => {
                 self.client = self.or_problem(Client::new(&url))?;
                 self.names_changed = true;
@@ -351,17 +351,17 @@ impl Runner {
 
 /// Whether completion may know other names behind a statement.
 fn changes_names(statement: &Statement) -> bool {
-    match statement {
+    matches!(
+        statement,
         Statement::CreateSource(_)
-        | Statement::CreateAs(_)
-        | Statement::InsertInto(_)
-        | Statement::DropSource(_)
-        | Statement::AlterSource(_)
-        | Statement::CreateType { .. }
-        | Statement::DropType { .. }
-        | Statement::Terminate(_) => true,
-        _ => false,
-    }
+            | Statement::CreateAs(_)
+            | Statement::InsertInto(_)
+            | Statement::DropSource(_)
+            | Statement::AlterSource(_)
+            | Statement::CreateType { .. }
+            | Statement::DropType { .. }
+            | Statement::Terminate(_)
+    )
 }
 
 fn read_script(path: &Path) -> Result<String, String> {
