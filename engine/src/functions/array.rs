@@ -4,14 +4,17 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanBuilder, StringBuilder, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanBuilder, UInt32Array};
 use arrow::compute::take;
 use millpond_formats::text::TextColumn;
 use millpond_sql::functions::ResultType;
 use millpond_types::{Result, SqlType};
 
 use super::list::{Lists, Picks};
-use super::typed::{Big, Builtin, Def, Int, Kind as _, List, Read as _, Str, T, exact, list_of, param, same, scalar};
+use super::typed::{
+    Big, Builtin, Def, Int, Kind as _, List, Output as _, Push as _, Read as _, Str, T, VALUE_BYTES_MAX, Write as _,
+    exact, list_of, param, same, scalar,
+};
 use super::{Args, Returned};
 use crate::expr::{EvalContext, deep, defect};
 
@@ -206,7 +209,7 @@ fn sort(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
         });
         picks.push(order.into_iter().map(|i| (0, i)));
     }
-    Ok(Returned::ok(picks.into_list(lists.list.data_type(), &[items])?))
+    picks.into_list(lists.list.data_type(), &[items])
 }
 
 fn distinct(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
@@ -220,7 +223,7 @@ fn distinct(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
                 .map(|r| r.filter(|&i| seen.insert(key(lists.items(), i))).map(|i| (0, i)).collect::<Vec<_>>()),
         );
     }
-    Ok(Returned::ok(picks.into_list(lists.list.data_type(), &[lists.items()])?))
+    picks.into_list(lists.list.data_type(), &[lists.items()])
 }
 
 /// A NULL array counts as empty, unless both are NULL.
@@ -236,7 +239,7 @@ fn concat(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
             }
         }
     }
-    Ok(Returned::ok(picks.into_list(left.list.data_type(), &[left.items(), right.items()])?))
+    picks.into_list(left.list.data_type(), &[left.items(), right.items()])
 }
 
 fn union(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
@@ -252,7 +255,7 @@ fn union(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
         let all = a.map(|i| (0, i)).chain(b.map(|i| (1, i)));
         picks.push(all.filter(|&(source, i)| seen.insert(key(sources[source], i))));
     }
-    Ok(Returned::ok(picks.into_list(left.list.data_type(), &sources)?))
+    picks.into_list(left.list.data_type(), &sources)
 }
 
 /// The distinct elements of the left array whose being in the right one is `wanted`.
@@ -274,7 +277,7 @@ fn filtered(args: &Args<'_>, wanted: bool) -> Result<Returned> {
             .map(|i| (0, i)),
         );
     }
-    Ok(Returned::ok(picks.into_list(left.list.data_type(), &[left.items()])?))
+    picks.into_list(left.list.data_type(), &[left.items()])
 }
 
 fn remove(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
@@ -286,7 +289,7 @@ fn remove(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
         let kept = |i: &usize| !deep::equal(lists.items(), *i, victim.array(), at);
         picks.push_option(lists.range(row).map(|r| r.filter(kept).map(|i| (0, i))));
     }
-    Ok(Returned::ok(picks.into_list(lists.list.data_type(), &[lists.items()])?))
+    picks.into_list(lists.list.data_type(), &[lists.items()])
 }
 
 fn join(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
@@ -294,7 +297,7 @@ fn join(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     let texts = TextColumn::new(lists.items())?;
     let delimiter = if args.args.len() > 1 { Some(args.values(1)?) } else { None };
     let delimiter = delimiter.map(|d| Str::reader(d.array(), d.is_scalar())).transpose()?;
-    let mut out = StringBuilder::new();
+    let mut out = Str::output(args.rows);
     let mut joined = Vec::new();
     for row in 0..args.rows {
         let Some(range) = lists.range(row) else {
@@ -302,6 +305,10 @@ fn join(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
             continue;
         };
         let delimiter = delimiter.as_ref().map_or(",", |d| Str::get(d, row).unwrap_or(""));
+        if range.len().saturating_mul(delimiter.len()) > VALUE_BYTES_MAX {
+            out.push(row, Err::<String, _>("the joined text is too large".to_owned()));
+            continue;
+        }
         joined.clear();
         for (n, i) in range.enumerate() {
             if n > 0 {
@@ -311,9 +318,9 @@ fn join(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
                 joined.extend_from_slice(b"null");
             }
         }
-        out.append_value(String::from_utf8_lossy(&joined));
+        out.push(row, String::from_utf8_lossy(&joined));
     }
-    Ok(Returned::ok(Arc::new(out.finish())))
+    out.finish()
 }
 
 /// 1-based, both ends included; positions outside give NULL, a NULL end is the array's.
@@ -331,7 +338,7 @@ fn slice(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
         });
         picks.push_option(part.map(|r| r.map(|i| (0, i))));
     }
-    Ok(Returned::ok(picks.into_list(lists.list.data_type(), &[lists.items()])?))
+    picks.into_list(lists.list.data_type(), &[lists.items()])
 }
 
 fn series(start: i64, end: i64, step: Option<i32>) -> Result<Vec<i64>, String> {
@@ -346,5 +353,5 @@ fn series(start: i64, end: i64, step: Option<i32>) -> Result<Vec<i64>, String> {
     if count > SERIES_MAX {
         return Err(format!("GENERATE_SERIES gives at most {SERIES_MAX} numbers"));
     }
-    Ok((0..count as i64).map(|i| start + i * step).collect())
+    Ok((0..count as i64).map(|i| start.wrapping_add(i.wrapping_mul(step))).collect())
 }

@@ -1,6 +1,7 @@
 //! TRANSFORM, FILTER and REDUCE. A body is evaluated over all elements of the batch at once; if it fails for an element,
 //! the call fails for the element's row.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
@@ -11,9 +12,8 @@ use millpond_sql::functions::{ParamType, ResultType};
 use millpond_types::{Error, Result, SqlType};
 
 use super::list::{Lists, Maps, Picks};
-use super::typed::{Bind, Builtin, Def, T, exact, list_of, map_of, param, same};
+use super::typed::{Bind, Builtin, Def, ITEMS_MAX, T, exact, list_of, map_of, param, same};
 use super::{Args, CallSite, Failures, Returned, ScalarImpl};
-use crate::expr::collection::make_map;
 use crate::expr::lambda::eval_body;
 use crate::expr::{EvalContext, Evaluated, deep, defect};
 
@@ -101,21 +101,38 @@ struct Flat {
     lengths: Vec<usize>,
     places: UInt32Array,
     parents: UInt32Array,
+    /// From this row on, rows do not fit into one evaluation; they count as NULL and fail.
+    too_large: usize,
 }
 
 impl Flat {
     fn new(rows: usize, range: impl Fn(usize) -> Option<std::ops::Range<usize>>) -> Self {
         let (mut starts, mut lengths) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
         let (mut places, mut parents) = (Vec::new(), Vec::new());
+        let mut too_large = rows;
         for row in 0..rows {
-            let found = range(row);
+            let mut found = range(row);
+            if row > too_large || found.as_ref().is_some_and(|r| places.len() + r.len() > ITEMS_MAX) {
+                too_large = too_large.min(row);
+                found = None;
+            }
             starts.push(found.as_ref().map(|_| places.len()));
             let found = found.unwrap_or(0..0);
             lengths.push(found.len());
             parents.extend(std::iter::repeat_n(row as u32, found.len()));
             places.extend(found.map(|i| i as u32));
         }
-        Self { starts, lengths, places: UInt32Array::from(places), parents: UInt32Array::from(parents) }
+        let (places, parents) = (UInt32Array::from(places), UInt32Array::from(parents));
+        Self { starts, lengths, places, parents, too_large }
+    }
+
+    /// A row that has no elements to look at: NULL, or a failure.
+    fn absent(&self, row: usize, picks: &mut Picks) {
+        if row >= self.too_large {
+            picks.fail(|| format!("the batch has more than {ITEMS_MAX} elements"));
+        } else {
+            picks.push_null();
+        }
     }
 
     fn gather(&self, child: &ArrayRef) -> Result<ArrayRef> {
@@ -146,26 +163,23 @@ impl Body {
     }
 }
 
-fn fail(failures: &mut Failures, row: usize) {
-    failures.push(row, || "the lambda failed for an element".to_owned());
+fn lambda_failed() -> String {
+    "the lambda failed for an element".to_owned()
 }
 
 fn transform_list(args: &Args<'_>, ty: &DataType, cx: &mut EvalContext) -> Result<Returned> {
     let lists = Lists::new(args, 0)?;
     let flat = Flat::new(args.rows, |row| lists.range(row));
     let body = flat.body(args, 1, vec![flat.gather(lists.items())?], cx)?;
-    let mut failures = Failures::default();
     let mut picks = Picks::default();
     for row in 0..args.rows {
         match flat.range(row) {
-            Some(range) if body.failed(&range) => {
-                fail(&mut failures, row);
-                picks.push_null();
-            }
-            range => picks.push_option(range.map(|r| r.map(|i| (0, i)))),
+            None => flat.absent(row, &mut picks),
+            Some(range) if body.failed(&range) => picks.fail(lambda_failed),
+            Some(range) => picks.push(range.map(|i| (0, i))),
         }
     }
-    Ok(Returned { array: picks.into_list(ty, &[&body.array])?, failures })
+    picks.into_list(ty, &[&body.array])
 }
 
 fn transform_map(args: &Args<'_>, ty: &DataType, cx: &mut EvalContext) -> Result<Returned> {
@@ -174,46 +188,41 @@ fn transform_map(args: &Args<'_>, ty: &DataType, cx: &mut EvalContext) -> Result
     let bindings = vec![flat.gather(maps.keys())?, flat.gather(maps.items())?];
     let keys = flat.body(args, 1, bindings.clone(), cx)?;
     let values = flat.body(args, 2, bindings, cx)?;
-    let mut failures = Failures::default();
-    let (mut key_picks, mut value_picks) = (Picks::default(), Picks::default());
+    let mut picks = Picks::default();
+    let mut key = Vec::new();
     for row in 0..args.rows {
         let Some(range) = flat.range(row) else {
-            key_picks.push_null();
-            value_picks.push_null();
+            flat.absent(row, &mut picks);
             continue;
         };
-        let no_key = range.clone().any(|i| keys.array.is_null(i));
-        // Two keys that become one are an error, as in ksqlDB.
-        let same = |a: usize, b: usize| deep::equal(&keys.array, a, &keys.array, b);
-        let twins = range.clone().any(|i| (range.start..i).any(|j| same(i, j)));
-        if keys.failed(&range) || values.failed(&range) || no_key || twins {
-            fail(&mut failures, row);
-            key_picks.push_null();
-            value_picks.push_null();
-            continue;
+        let mut seen = HashSet::with_capacity(range.len());
+        // Two keys that become one are an error, as in ksqlDB; so is a NULL key.
+        let distinct = range.clone().all(|i| {
+            key.clear();
+            deep::encode(&keys.array, i, &mut key);
+            keys.array.is_valid(i) && seen.insert(key.clone())
+        });
+        if keys.failed(&range) || values.failed(&range) || !distinct {
+            picks.fail(lambda_failed);
+        } else {
+            picks.push(range.map(|i| (0, i)));
         }
-        key_picks.push(range.clone().map(|i| (0, i)));
-        value_picks.push(range.map(|i| (0, i)));
     }
-    let offsets = key_picks.offsets();
-    let gathered = key_picks.gather(&[&keys.array])?;
-    let array = make_map(ty, offsets, gathered, value_picks.gather(&[&values.array])?, key_picks.nulls())?;
-    Ok(Returned { array, failures })
+    picks.into_map(ty, &[&keys.array], &[&values.array])
 }
 
 /// The elements to keep of each row.
-fn filtered(flat: &Flat, body: &Body, rows: usize, failures: &mut Failures) -> Result<Picks> {
+fn filtered(flat: &Flat, body: &Body, rows: usize) -> Result<Picks> {
     let keep = body.array.as_boolean_opt().ok_or_else(|| Error::bug("a FILTER's lambda is not BOOLEAN"))?;
     let mut picks = Picks::default();
     for row in 0..rows {
         match flat.range(row) {
+            None => flat.absent(row, &mut picks),
             // A NULL condition is a failure too: it cannot be unboxed.
-            Some(range) if body.failed(&range) || range.clone().any(|i| keep.is_null(i)) => {
-                fail(failures, row);
-                picks.push_null();
+            Some(range) if body.failed(&range) || range.clone().any(|i| keep.is_null(i)) => picks.fail(lambda_failed),
+            Some(range) => {
+                picks.push(range.filter(|&i| keep.value(i)).map(|i| (0, flat.places.value(i) as usize)));
             }
-            range => picks
-                .push_option(range.map(|r| r.filter(|&i| keep.value(i)).map(|i| (0, flat.places.value(i) as usize)))),
         }
     }
     Ok(picks)
@@ -223,9 +232,7 @@ fn filter_list(args: &Args<'_>, ty: &DataType, cx: &mut EvalContext) -> Result<R
     let lists = Lists::new(args, 0)?;
     let flat = Flat::new(args.rows, |row| lists.range(row));
     let body = flat.body(args, 1, vec![flat.gather(lists.items())?], cx)?;
-    let mut failures = Failures::default();
-    let picks = filtered(&flat, &body, args.rows, &mut failures)?;
-    Ok(Returned { array: picks.into_list(ty, &[lists.items()])?, failures })
+    filtered(&flat, &body, args.rows)?.into_list(ty, &[lists.items()])
 }
 
 fn filter_map(args: &Args<'_>, ty: &DataType, cx: &mut EvalContext) -> Result<Returned> {
@@ -233,10 +240,7 @@ fn filter_map(args: &Args<'_>, ty: &DataType, cx: &mut EvalContext) -> Result<Re
     let flat = Flat::new(args.rows, |row| maps.range(row));
     let bindings = vec![flat.gather(maps.keys())?, flat.gather(maps.items())?];
     let body = flat.body(args, 1, bindings, cx)?;
-    let mut failures = Failures::default();
-    let picks = filtered(&flat, &body, args.rows, &mut failures)?;
-    let (keys, values) = (picks.gather(&[maps.keys()])?, picks.gather(&[maps.items()])?);
-    Ok(Returned { array: make_map(ty, picks.offsets(), keys, values, picks.nulls())?, failures })
+    filtered(&flat, &body, args.rows)?.into_map(ty, &[maps.keys()], &[maps.items()])
 }
 
 /// Round `k` takes the `k`-th element of every row that has one. A NULL array leaves the state as it is; a NULL state
@@ -253,7 +257,12 @@ fn reduce(args: &Args<'_>, cx: &mut EvalContext) -> Result<Returned> {
     };
     let (params, body) = args.lambda(2)?;
     let mut state = args.values(1)?.clone().into_array(args.rows)?;
-    let mut failed = vec![false; args.rows];
+    // Rows that do not fit are errors, whose state is NULL.
+    let mut failed: Vec<bool> = (0..args.rows).map(|row| row >= flat.too_large).collect();
+    if flat.too_large < args.rows {
+        let kept = (0..args.rows).map(|row| (row < flat.too_large).then_some(row as u32));
+        state = take(&state, &UInt32Array::from_iter(kept), None).map_err(defect)?;
+    }
     let mut active: Vec<u32> = (0..args.rows as u32).filter(|&r| state.is_valid(r as usize)).collect();
     let mut round = 0;
     loop {
@@ -281,6 +290,6 @@ fn reduce(args: &Args<'_>, cx: &mut EvalContext) -> Result<Returned> {
         round += 1;
     }
     let mut failures = Failures::default();
-    (0..args.rows).filter(|&row| failed[row]).for_each(|row| fail(&mut failures, row));
+    (0..args.rows).filter(|&row| failed[row]).for_each(|row| failures.push(row, lambda_failed));
     Ok(Returned { array: state, failures })
 }

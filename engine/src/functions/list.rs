@@ -9,7 +9,9 @@ use arrow::compute::interleave;
 use arrow::datatypes::DataType;
 use millpond_types::{Error, Result};
 
-use super::Args;
+use super::typed::ITEMS_MAX;
+use super::{Args, Failures, Returned};
+use crate::expr::collection::make_map;
 use crate::expr::{Values, defect};
 
 /// An ARRAY argument.
@@ -66,19 +68,25 @@ impl<'a> Maps<'a> {
     }
 }
 
-/// A row's layout of children that are picked from several arrays.
+/// Rows laid out from children that are picked from several arrays. A row that would make the whole too large fails.
 #[derive(Default)]
 pub struct Picks {
     picks: Vec<(usize, usize)>,
     lengths: Vec<usize>,
     valid: Vec<bool>,
+    failures: Failures,
 }
 
 impl Picks {
     /// A row of the children (array, place).
     pub fn push(&mut self, row: impl IntoIterator<Item = (usize, usize)>) {
         let before = self.picks.len();
-        self.picks.extend(row);
+        let room = ITEMS_MAX - before;
+        self.picks.extend(row.into_iter().take(room + 1));
+        if self.picks.len() > ITEMS_MAX {
+            self.picks.truncate(before);
+            return self.fail(|| format!("the batch has more than {ITEMS_MAX} elements"));
+        }
         self.lengths.push(self.picks.len() - before);
         self.valid.push(true);
     }
@@ -95,6 +103,12 @@ impl Picks {
         }
     }
 
+    /// A row that failed, so that it is NULL.
+    pub fn fail(&mut self, message: impl FnOnce() -> String) {
+        self.failures.push(self.lengths.len(), message);
+        self.push_null();
+    }
+
     pub fn gather(&self, sources: &[&ArrayRef]) -> Result<ArrayRef> {
         let sources: Vec<&dyn Array> = sources.iter().map(|a| a.as_ref()).collect();
         interleave(&sources, &self.picks).map_err(defect)
@@ -108,10 +122,22 @@ impl Picks {
         self.valid.contains(&false).then(|| NullBuffer::from(self.valid.clone()))
     }
 
+    pub fn into_failures(self) -> Failures {
+        self.failures
+    }
+
     /// An ARRAY column of Arrow type `ty`.
-    pub fn into_list(self, ty: &DataType, sources: &[&ArrayRef]) -> Result<ArrayRef> {
+    pub fn into_list(self, ty: &DataType, sources: &[&ArrayRef]) -> Result<Returned> {
         let DataType::List(field) = ty else { return Err(Error::bug("the result is not ARRAY")) };
         let items = self.gather(sources)?;
-        Ok(Arc::new(ListArray::try_new(field.clone(), self.offsets(), items, self.nulls()).map_err(defect)?))
+        let made = ListArray::try_new(field.clone(), self.offsets(), items, self.nulls()).map_err(defect)?;
+        Ok(Returned { array: Arc::new(made), failures: self.failures })
+    }
+
+    /// A MAP column of Arrow type `ty`, keys and values picked alike.
+    pub fn into_map(self, ty: &DataType, keys: &[&ArrayRef], values: &[&ArrayRef]) -> Result<Returned> {
+        let (keys, values) = (self.gather(keys)?, self.gather(values)?);
+        let array = make_map(ty, self.offsets(), keys, values, self.nulls())?;
+        Ok(Returned { array, failures: self.failures })
     }
 }

@@ -86,7 +86,7 @@ fn children(args: &Args<'_>, maps: &Maps<'_>, child: &ArrayRef, ty: &DataType) -
     for row in 0..args.rows {
         picks.push_option(maps.range(row).map(|r| r.map(|i| (0, i))));
     }
-    Ok(Returned::ok(picks.into_list(ty, &[child])?))
+    picks.into_list(ty, &[child])
 }
 
 fn union(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
@@ -106,9 +106,7 @@ fn union(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
         entries.extend(b.filter(|&j| !a.clone().any(|i| equal(i, j))).map(|j| (1, j)));
         picks.push(entries);
     }
-    let keys = picks.gather(&[left.keys(), right.keys()])?;
-    let values = picks.gather(&[left.items(), right.items()])?;
-    Ok(Returned::ok(make_map(left.map.data_type(), picks.offsets(), keys, values, picks.nulls())?))
+    picks.into_map(left.map.data_type(), &[left.keys(), right.keys()], &[left.items(), right.items()])
 }
 
 /// As far as there are keys and values; NULL keys are left out, of equal keys the last counts.
@@ -130,9 +128,10 @@ fn as_map(args: &Args<'_>, ty: &DataType) -> Result<Returned> {
         key_picks.push(settled.iter().map(|(k, _)| (0, *k)));
         value_picks.push(settled.iter().map(|(_, v)| (0, *v)));
     }
-    let gathered = key_picks.gather(&[keys.items()])?;
-    let offsets = key_picks.offsets();
-    Ok(Returned::ok(make_map(ty, offsets, gathered, value_picks.gather(&[values.items()])?, key_picks.nulls())?))
+    let (offsets, nulls) = (key_picks.offsets(), key_picks.nulls());
+    let gathered = (key_picks.gather(&[keys.items()])?, value_picks.gather(&[values.items()])?);
+    let array = make_map(ty, offsets, gathered.0, gathered.1, nulls)?;
+    Ok(Returned { array, failures: key_picks.into_failures() })
 }
 
 fn entries(args: &Args<'_>, ty: &DataType) -> Result<Returned> {
@@ -157,5 +156,5 @@ fn entries(args: &Args<'_>, ty: &DataType) -> Result<Returned> {
     let columns = vec![picks.gather(&[maps.keys()])?, picks.gather(&[maps.items()])?];
     let structs = StructArray::try_new(fields.clone(), columns, None).map_err(defect)?;
     let made = ListArray::try_new(item.clone(), picks.offsets(), Arc::new(structs), picks.nulls());
-    Ok(Returned::ok(Arc::new(made.map_err(defect)?)))
+    Ok(Returned { array: Arc::new(made.map_err(defect)?), failures: picks.into_failures() })
 }

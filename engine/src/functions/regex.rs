@@ -3,7 +3,7 @@
 
 use regex::{Captures, Regex, RegexBuilder};
 
-use super::typed::{Builtin, Int, List, Memo, Str, scalar};
+use super::typed::{Builtin, Int, List, Memo, Str, VALUE_BYTES_MAX, scalar};
 
 const CATEGORY: &str = "REGULAR_EXPRESSION";
 /// Memory that a compiled pattern may take.
@@ -107,7 +107,18 @@ fn replace(memo: &mut Memo<Regex>, text: &str, pattern: &str, replacement: &str)
     let groups = regex.captures_len();
     // Checked once, so that a match cannot fail half way.
     let parts = parse_replacement(replacement, groups)?;
-    Ok(regex.replace_all(text, |found: &Captures<'_>| expand(&parts, found)).into_owned())
+    let (mut out, mut done) = (String::new(), 0);
+    for found in regex.captures_iter(text) {
+        let Some(whole) = found.get(0) else { continue };
+        out.push_str(&text[done..whole.start()]);
+        out.push_str(&expand(&parts, &found));
+        done = whole.end();
+        if out.len() > VALUE_BYTES_MAX.max(text.len()) {
+            return Err("the text with its replacements is too large".into());
+        }
+    }
+    out.push_str(&text[done..]);
+    Ok(out)
 }
 
 enum Part {

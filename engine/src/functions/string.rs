@@ -9,14 +9,15 @@ use millpond_sql::functions::ResultType;
 use millpond_types::{Error, Result, SqlType};
 
 use super::typed::{
-    Bind, BindVolatile, Builtin, Byt, Def, Int, Kind as _, List, Read as _, Str, exact, param, same, scalar,
+    Bind, BindVolatile, Builtin, Byt, Def, Int, Kind as _, List, Read as _, Str, VALUE_BYTES_MAX, exact, param, same,
+    scalar,
 };
 use super::{Args, CallSite, Returned, ScalarImpl};
 use crate::expr::EvalContext;
 
 const CATEGORY: &str = "STRING";
-/// Texts that LPAD, RPAD and the like may make.
-const LENGTH_MAX: usize = 64 << 20;
+/// Lengths that LPAD and RPAD may ask for.
+const LENGTH_MAX: usize = VALUE_BYTES_MAX;
 
 pub fn register(b: &mut Builtin) {
     b.add("UCASE", CATEGORY, "the text in upper case", vec![scalar!((text: Str) -> Str => text.to_uppercase())]);
@@ -43,11 +44,7 @@ pub fn register(b: &mut Builtin) {
         "REPLACE",
         CATEGORY,
         "the text with every occurrence of one text replaced by another",
-        vec![scalar!((text: Str, old: Str, new: Str) -> Str => if old.is_empty() {
-            interspersed(text, new)
-        } else {
-            text.replace(old, new)
-        })],
+        vec![scalar!((text: Str, old: Str, new: Str) -> Str => replaced(text, old, new))],
     );
     b.add(
         "SUBSTRING",
@@ -244,14 +241,13 @@ fn init_cap(text: &str) -> String {
     out
 }
 
-/// `new` before, between and after all characters: what replacing the empty text means.
-fn interspersed(text: &str, new: &str) -> String {
-    let mut out = String::from(new);
-    for c in text.chars() {
-        out.push(c);
-        out.push_str(new);
+/// An empty `old` is found before, between and after all characters.
+fn replaced(text: &str, old: &str, new: &str) -> Result<String, String> {
+    let count = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() };
+    if count.saturating_mul(new.len()) > VALUE_BYTES_MAX {
+        return Err("the text with its replacements is too large".into());
     }
-    out
+    Ok(text.replace(old, new))
 }
 
 /// First and end position (0-based) of SUBSTRING.

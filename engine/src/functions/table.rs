@@ -11,7 +11,7 @@ use millpond_sql::expr::{ExprKind, TypedExpr};
 use millpond_sql::functions::ResultType;
 use millpond_types::{Error, Result};
 
-use super::typed::{Builtin, Def, T, list_of, param};
+use super::typed::{Builtin, Def, ITEMS_MAX, T, list_of, param};
 use super::{Args, CallSite, Expanded, Failures, FunctionLibrary, TableFunction, TableImpl};
 use crate::expr::call::{CompiledArg, arg_infos, compile_args, eval_args, log_failures};
 use crate::expr::{EvalContext, EvalInput, defect};
@@ -58,8 +58,9 @@ fn list_arg<'a>(args: &'a Args<'_>) -> Result<&'a ListArray> {
 fn explode(args: &Args<'_>) -> Result<Expanded> {
     let values = args.values(0)?;
     let list = list_arg(args)?;
-    let mut picks = Vec::with_capacity(list.values().len());
+    let mut picks = Vec::new();
     let mut lengths = Vec::with_capacity(args.rows);
+    let mut failures = Failures::default();
     for row in 0..args.rows {
         let at = values.index(row);
         if list.is_null(at) {
@@ -67,11 +68,16 @@ fn explode(args: &Args<'_>) -> Result<Expanded> {
             continue;
         }
         let range = list.value_offsets()[at] as u32..list.value_offsets()[at + 1] as u32;
+        if picks.len() + range.len() > ITEMS_MAX {
+            failures.push(row, || format!("the batch has more than {ITEMS_MAX} elements"));
+            lengths.push(0);
+            continue;
+        }
         lengths.push(range.len());
         picks.extend(range);
     }
     let items = take(list.values(), &UInt32Array::from(picks), None).map_err(defect)?;
-    Ok(Expanded { offsets: OffsetBuffer::from_lengths(lengths), items, failures: Failures::default() })
+    Ok(Expanded { offsets: OffsetBuffer::from_lengths(lengths), items, failures })
 }
 
 /// A NULL element has no other form than NULL, so it does not double the combinations.
@@ -93,6 +99,11 @@ fn cube_explode(args: &Args<'_>) -> Result<Expanded> {
         if elements.len() > CUBE_ELEMENTS_MAX {
             failures
                 .push(row, || format!("an array of more than {CUBE_ELEMENTS_MAX} elements has too many combinations"));
+            lengths.push(0);
+            continue;
+        }
+        if picks.len() + (elements.len() << elements.len()) > ITEMS_MAX {
+            failures.push(row, || format!("the batch has more than {ITEMS_MAX} elements"));
             lengths.push(0);
             continue;
         }

@@ -20,6 +20,12 @@ use millpond_types::{Error, Result, SqlType};
 use super::{CallSite, Failures, Implementation, Returned, ScalarFunction, ScalarImpl, TableFunction};
 use crate::aggregates::AggregateFunction;
 
+/// Bytes that a function may make for one row by repeating or padding.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one result column; its offsets are 32 bits wide.
+const COLUMN_BYTES_MAX: usize = 1 << 30;
+/// Elements that one call may lay out for a batch.
+pub const ITEMS_MAX: usize = 1 << 24;
 /// Compiled patterns that one call site keeps.
 const MEMO_ENTRIES_MAX: usize = 64;
 
@@ -221,11 +227,13 @@ pub trait Push<V> {
 pub struct Out<B> {
     builder: B,
     failures: Failures,
+    /// Elements, or bytes in them, so far.
+    size: usize,
 }
 
 impl<B> Out<B> {
     fn new(builder: B) -> Self {
-        Self { builder, failures: Failures::default() }
+        Self { builder, failures: Failures::default(), size: 0 }
     }
 }
 
@@ -273,6 +281,22 @@ macro_rules! output {
     };
 }
 
+macro_rules! bytes_output {
+    ($builder:ty, [$($push:ty),*]) => {
+        $(impl Push<$push> for Out<$builder> {
+            #[inline]
+            fn push(&mut self, row: usize, value: $push) {
+                if self.builder.values_slice().len() + value.len() > COLUMN_BYTES_MAX {
+                    self.failures.push(row, || "the results of the batch are too large".into());
+                    self.builder.append_null();
+                } else {
+                    self.builder.append_value(value);
+                }
+            }
+        })*
+    };
+}
+
 macro_rules! kind {
     ($kind:ident, $sql:expr, $array:ty, $as:ident $(::<$arrow:ty>)?, $item:ty, $builder:ty, [$($push:ty),*]) => {
         pub struct $kind;
@@ -316,8 +340,10 @@ macro_rules! kind {
     };
 }
 
-kind!(Str, SqlType::String, StringArray, as_string_opt::<i32>, &'a str, StringBuilder, [&str, String, Cow<'_, str>]);
-kind!(Byt, SqlType::Bytes, BinaryArray, as_binary_opt::<i32>, &'a [u8], BinaryBuilder, [&[u8], Vec<u8>]);
+kind!(Str, SqlType::String, StringArray, as_string_opt::<i32>, &'a str, StringBuilder, []);
+bytes_output!(StringBuilder, [&str, String, Cow<'_, str>]);
+kind!(Byt, SqlType::Bytes, BinaryArray, as_binary_opt::<i32>, &'a [u8], BinaryBuilder, []);
+bytes_output!(BinaryBuilder, [&[u8], Vec<u8>]);
 kind!(Bool, SqlType::Boolean, BooleanArray, as_boolean_opt, bool, BooleanBuilder, [bool]);
 kind!(
     Int,
@@ -451,7 +477,7 @@ impl<K: Read + 'static> Read for List<K> {
 }
 
 macro_rules! list_output {
-    ($kind:ident, $builder:ty, $item:ty) => {
+    ($kind:ident, $builder:ty, $item:ty, $weight:expr) => {
         output!(ListBuilder<$builder>);
 
         impl Write for List<$kind> {
@@ -463,14 +489,22 @@ macro_rules! list_output {
         }
 
         impl Push<Vec<$item>> for Out<ListBuilder<$builder>> {
-            fn push(&mut self, _row: usize, value: Vec<$item>) {
-                value.into_iter().for_each(|item| self.builder.values().append_value(item));
-                self.builder.append(true);
+            fn push(&mut self, row: usize, value: Vec<$item>) {
+                self.push(row, value.into_iter().map(Some).collect::<Vec<_>>());
             }
         }
 
         impl Push<Vec<Option<$item>>> for Out<ListBuilder<$builder>> {
-            fn push(&mut self, _row: usize, value: Vec<Option<$item>>) {
+            fn push(&mut self, row: usize, value: Vec<Option<$item>>) {
+                let weight: fn(&$item) -> usize = $weight;
+                let bytes: usize = value.iter().flatten().map(weight).sum();
+                let size = self.size + value.len() * 8 + bytes;
+                if size > COLUMN_BYTES_MAX {
+                    self.failures.push(row, || "the results of the batch are too large".into());
+                    self.builder.append(false);
+                    return;
+                }
+                self.size = size;
                 value.into_iter().for_each(|item| self.builder.values().append_option(item));
                 self.builder.append(true);
             }
@@ -478,10 +512,10 @@ macro_rules! list_output {
     };
 }
 
-list_output!(Str, StringBuilder, String);
-list_output!(Byt, BinaryBuilder, Vec<u8>);
-list_output!(Int, PrimitiveBuilder<Int32Type>, i32);
-list_output!(Big, PrimitiveBuilder<Int64Type>, i64);
+list_output!(Str, StringBuilder, String, |t| t.len());
+list_output!(Byt, BinaryBuilder, Vec<u8>, |t| t.len());
+list_output!(Int, PrimitiveBuilder<Int32Type>, i32, |_| 0);
+list_output!(Big, PrimitiveBuilder<Int64Type>, i64, |_| 0);
 
 /// Things compiled from texts (patterns, paths), kept for the life of a call site.
 pub struct Memo<V> {
