@@ -98,7 +98,7 @@ fn produce(storage: &MemoryStorage, events: usize) -> Result<usize> {
             let status = if i % 20 == 0 { 500 } else { 200 };
             let value = format!(
                 "{{\"URL\":\"/articles/{}/index.html\",\"STATUS\":{status},\"BYTES\":{},\"AGENT\":\"Mozilla/5.0 ({})\"}}",
-                (i * 7919) % 1000,
+                (i * 7919) % 10_007,
                 i % 5000,
                 i % 16
             );

@@ -30,6 +30,7 @@ use crate::expr::EvalContext;
 use crate::processing_log::{LINES_PER_STEP_MAX, LineKind};
 use crate::query::QuerySettings;
 use crate::rows::Rows;
+use crate::state::points::EntryId;
 use crate::state::view::{View, Wants};
 
 pub type OpResult<T> = std::result::Result<T, Failure>;
@@ -79,7 +80,8 @@ impl From<Rows> for Emitted {
 }
 
 /// The second half of an operator's work on its inputs.
-pub type Work<'a> = Box<dyn FnOnce(&mut Context<'_, '_>) -> OpResult<Emitted> + 'a>;
+/// It gets the numbers of the entries that were asked for, in their order.
+pub type Work<'a> = Box<dyn FnOnce(&mut Context<'_, '_>, &[EntryId]) -> OpResult<Emitted> + 'a>;
 
 pub struct Prepared<'a> {
     pub wants: Wants,
@@ -89,7 +91,7 @@ pub struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Nothing to read: the outputs are there already.
     pub fn done(rows: Rows) -> Self {
-        Self { wants: Wants::default(), work: Box::new(move |_| Ok(rows.into())) }
+        Self { wants: Wants::default(), work: Box::new(move |_, _| Ok(rows.into())) }
     }
 }
 

@@ -28,7 +28,8 @@ use crate::sink::{ResultRows, ResultSink, TopicSink, coalesce};
 use crate::source::{Input, LogReader, Origin, Start};
 use crate::state::cells::{put_bytes, take_bytes, take_int, take_u8};
 use crate::state::key::{KeySpace, Kind};
-use crate::state::view::{Overlay, ReadCache, View};
+use crate::state::points::Points;
+use crate::state::view::{Changes, View};
 use crate::step::{Pending, Pipeline};
 
 /// Most input rows that `millpond.step.rows.max` may give a step.
@@ -67,8 +68,8 @@ pub struct QuerySettings {
 impl Default for QuerySettings {
     fn default() -> Self {
         Self {
-            step_rows_max: 8_192,
-            step_bytes_max: 8 << 20,
+            step_rows_max: 32_768,
+            step_bytes_max: 16 << 20,
             step_write_bytes_max: 4 << 20,
             step_time_max: Duration::from_millis(250),
             emit_rows_max: 50_000,
@@ -244,7 +245,7 @@ pub struct Query {
     coalesce: bool,
     sinks: Sinks,
     reader: LogReader,
-    cache: ReadCache,
+    points: Points,
     transient: Option<TransientState>,
     half_done: Option<HalfDone>,
     half_done_key: Vec<u8>,
@@ -270,7 +271,7 @@ struct TransientState {
 
 /// What a run over some input rows would write.
 struct Attempt {
-    overlay: Overlay,
+    changes: Changes,
     appends: Vec<(TopicPartition, RecordBuffer)>,
     client: Option<ResultRows>,
     notes: Notes,
@@ -322,7 +323,7 @@ impl Query {
             relation: root.relation,
             keys: root.schema.keys().count(),
             coalesce: coalesce_rows,
-            cache: ReadCache::new(settings.cache_bytes_max),
+            points: Points::new(settings.cache_bytes_max),
             transient: transient.then(TransientState::default),
             metrics: Arc::new(Metrics::default()),
             id,
@@ -443,7 +444,7 @@ impl Query {
     }
 
     fn attempt(&mut self, input: &Input, rows: usize) -> OpResult<Attempt> {
-        let Self { storage, transient, cache, pipeline, reader, settings, sinks, .. } = self;
+        let Self { storage, transient, points, pipeline, reader, settings, sinks, .. } = self;
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
         let run = || {
@@ -451,7 +452,7 @@ impl Query {
                 Some(state) => state,
                 None => storage.as_ref(),
             };
-            let mut view = View::new(store, cache);
+            let mut view = View::new(store, points);
             let mut eval = EvalContext::new(now, seed);
             let mut notes = Notes::default();
             let mut sources = Vec::with_capacity(pipeline.sources.len());
@@ -471,7 +472,7 @@ impl Query {
         let Some(next) = half.pending.last().cloned() else {
             return StepOutcome::Stalled("a half-done row has nothing left to do".into());
         };
-        let Self { storage, transient, cache, pipeline, settings, sinks, .. } = self;
+        let Self { storage, transient, points, pipeline, settings, sinks, .. } = self;
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
         let run = || {
@@ -479,7 +480,7 @@ impl Query {
                 Some(state) => state,
                 None => storage.as_ref(),
             };
-            let mut view = View::new(store, cache);
+            let mut view = View::new(store, points);
             let mut eval = EvalContext::new(now, seed);
             let mut notes = Notes::default();
             let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings };
@@ -521,7 +522,7 @@ impl Query {
         half: Option<HalfDone>,
         origin: &dyn Fn(usize) -> Option<Origin>,
     ) -> StepOutcome {
-        let Attempt { overlay, appends, client, notes, rows_out, .. } = attempt;
+        let Attempt { changes, appends, client, notes, rows_out, .. } = attempt;
         let (half, cursors) = match half {
             // All is emitted now: the cursors move.
             Some(half) if half.pending.is_empty() => {
@@ -538,9 +539,12 @@ impl Query {
             }
             other => (other, cursors),
         };
-        if self.transient.is_none() {
-            let mut state: Vec<(Vec<u8>, Option<Vec<u8>>)> =
-                overlay.writes.iter().map(|(k, v)| (k.clone(), v.as_ref().map(|v| v.to_vec()))).collect();
+        if let Some(state) = &mut self.transient {
+            if let Err(e) = state.apply(changes, self.settings.transient_bytes_max) {
+                return self.fail(Failure::from(e), None);
+            }
+        } else {
+            let mut state = changes.writes;
             match (&half, &self.half_done) {
                 (Some(half), _) => state.push((self.half_done_key.clone(), Some(half.encode()))),
                 (None, Some(_)) => state.push((self.half_done_key.clone(), None)),
@@ -551,7 +555,7 @@ impl Query {
                 appends,
                 cursors: cursors.clone(),
                 state,
-                drop_state: overlay.drops.clone(),
+                drop_state: changes.drops,
                 ..Step::default()
             };
             match self.storage.commit(step).wait() {
@@ -566,12 +570,7 @@ impl Query {
                 Outcome::Fatal(why) => return StepOutcome::Failed { why, place: String::new() },
             }
         }
-        if let Some(state) = &mut self.transient {
-            if let Err(e) = state.apply(&overlay, self.settings.transient_bytes_max) {
-                return self.fail(Failure::from(e), None);
-            }
-        }
-        self.cache.merge(overlay.writes, &overlay.drops);
+        self.points.commit();
         self.reader.advance(&cursors);
         self.half_done = half;
         self.metrics.rows_in.fetch_add(rows, Ordering::Relaxed);
@@ -709,9 +708,9 @@ impl RowSink<'_> {
                 Sinks::Client { .. } => client = Some(ResultRows::of(&rows, self.relation)),
             }
         }
-        let overlay = view.into_overlay();
-        let bytes = overlay.bytes + appends.iter().map(|(_, b)| b.size()).sum::<usize>();
-        Ok(Attempt { overlay, appends, client, notes, rows_out, pending, bytes })
+        let changes = view.into_changes();
+        let bytes = changes.bytes + appends.iter().map(|(_, b)| b.size()).sum::<usize>();
+        Ok(Attempt { changes, appends, client, notes, rows_out, pending, bytes })
     }
 }
 
@@ -850,9 +849,9 @@ impl HalfDone {
 }
 
 impl TransientState {
-    fn apply(&mut self, overlay: &Overlay, bytes_max: usize) -> Result<()> {
+    fn apply(&mut self, changes: Changes, bytes_max: usize) -> Result<()> {
         use std::ops::Bound;
-        for (from, to) in &overlay.drops {
+        for (from, to) in &changes.drops {
             let doomed: Vec<Vec<u8>> = self
                 .entries
                 .range::<[u8], _>((Bound::Included(&from[..]), Bound::Excluded(&to[..])))
@@ -862,11 +861,11 @@ impl TransientState {
                 self.remove(&key);
             }
         }
-        for (key, value) in &overlay.writes {
-            self.remove(key);
+        for (key, value) in changes.writes {
+            self.remove(&key);
             if let Some(value) = value {
                 self.bytes += key.len() + value.len();
-                self.entries.insert(key.clone(), value.clone());
+                self.entries.insert(key, value.into());
             }
         }
         if self.bytes > bytes_max {

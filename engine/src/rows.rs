@@ -17,9 +17,10 @@ use arrow::datatypes::SchemaRef;
 use millpond_types::{Error, PartitionId, Result};
 
 /// What is known of the row that a change replaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum OldState {
+    #[default]
     Unknown = 0,
     /// There was none.
     Absent = 1,

@@ -211,11 +211,11 @@ impl ResultSink {
         for row in 0..rows.len() {
             self.layout.key(partition[row], &keys, row, rows.window_of(row), &mut key);
             if rows.is_null(row) {
-                view.delete(&key);
+                view.write(key.clone(), None);
             } else {
                 let mut value = Vec::with_capacity(32);
                 put_row(&values, row, rows.time[row], &mut value);
-                view.put(&key, value);
+                view.write(key.clone(), Some(value));
             }
             if let Some((start, _)) = rows.window_of(row) {
                 let newest = newest.entry(partition[row]).or_insert(start);

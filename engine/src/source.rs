@@ -524,7 +524,7 @@ impl SourceStage {
                     }
                 }
             }
-            seen.store(view);
+            seen.store(view)?;
         }
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for from in &self.columns {

@@ -6,6 +6,7 @@
 
 pub mod cells;
 pub mod key;
+pub mod points;
 pub mod row;
 pub mod table;
 pub mod view;

@@ -171,8 +171,8 @@ fn work(
     }
     let mut evaluation = Evaluation { eval: &mut *cx.eval, notes: &mut *cx.notes, config: cx.config };
     let prepared = op.prepare(inputs, &mut evaluation)?;
-    cx.view.prefetch(prepared.wants)?;
-    let emitted = (prepared.work)(cx)?;
+    let ids = cx.view.fetch(&prepared.wants)?;
+    let emitted = (prepared.work)(cx, &ids)?;
     if let Some(more) = emitted.more {
         pending.push(Pending { operator: op.id().to_string(), more });
     }

@@ -19,9 +19,9 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
 use arrow::datatypes::SchemaRef;
 use millpond_sql::plan::Relation;
-use millpond_types::{PartitionId, Result, SqlType};
+use millpond_types::{Error, PartitionId, Result, SqlType};
 
-use self::program::{Event, Out, Program, SlotMap};
+use self::program::{Event, Out, Program};
 use super::key::KeyWriter;
 use super::key::Strings;
 use super::times::{NO_TIME, Times};
@@ -32,6 +32,7 @@ use crate::expr::{EvalInput, Expr};
 use crate::rows::{OldRows, OldState, Rows, defect, int64_column};
 use crate::state::cells::{Cells, put_bytes, put_key_i64, take_array, take_bytes, take_key_i64};
 use crate::state::key::KeySpace;
+use crate::state::points::EntryId;
 use crate::state::row::RowsBuilder;
 use crate::state::view::Wants;
 
@@ -102,24 +103,8 @@ impl Batch {
     }
 }
 
-/// Keys of state that a batch may touch, each once.
-#[derive(Default)]
-struct Candidates {
-    map: SlotMap,
-    keys: Vec<Vec<u8>>,
-}
-
-impl Candidates {
-    fn of(&mut self, key: &[u8]) -> u32 {
-        if let Some(found) = self.map.get(key) {
-            return *found;
-        }
-        let index = self.keys.len() as u32;
-        self.map.insert(key.to_vec(), index);
-        self.keys.push(key.to_vec());
-        index
-    }
-}
+/// No key: the row has no group.
+const NO_KEY: u32 = u32::MAX;
 
 impl Operator for Aggregate {
     fn id(&self) -> &str {
@@ -129,30 +114,20 @@ impl Operator for Aggregate {
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let batch = self.batch(super::only(&mut inputs)?, cx)?;
         let mut wants = Wants::default();
-        let mut seen: Vec<PartitionId> = Vec::new();
-        for &partition in &batch.partition {
-            if !seen.contains(&partition) {
-                seen.push(partition);
-                wants.keys.push(self.times.partition_prefix(partition));
-            }
-        }
         match self.windowing {
             Windowing::None => {
-                let (candidates, of_row) = self.candidates(&batch);
-                wants.keys.extend(candidates.keys.iter().cloned());
-                Ok(Prepared { wants, work: Box::new(move |cx| self.plain(&batch, &candidates, &of_row, cx)) })
+                let of_row = self.row_keys(&batch, &mut wants.keys);
+                Ok(Prepared { wants, work: Box::new(move |cx, ids| self.plain(&batch, &of_row, ids, cx)) })
             }
             Windowing::Time(windows) => {
-                let (candidates, of_window) = self.window_candidates(&batch, windows);
-                wants.keys.extend(candidates.keys.iter().cloned());
-                let work = move |cx: &mut Context<'_, '_>| self.windowed(&batch, windows, &candidates, &of_window, cx);
-                Ok(Prepared { wants, work: Box::new(work) })
+                self.window_keys(&batch, windows, &mut wants.keys);
+                Ok(Prepared { wants, work: Box::new(move |cx, ids| self.windowed(&batch, windows, ids, cx)) })
             }
             Windowing::Session { gap_ms, grace_ms } => {
-                let (candidates, of_row) = self.candidates(&batch);
-                wants.keys.extend(candidates.keys.iter().cloned());
-                let work =
-                    move |cx: &mut Context<'_, '_>| self.sessions(&batch, gap_ms, grace_ms, &candidates, &of_row, cx);
+                let of_row = self.row_keys(&batch, &mut wants.keys);
+                let work = move |cx: &mut Context<'_, '_>, ids: &[EntryId]| {
+                    self.sessions(&batch, gap_ms, grace_ms, &of_row, ids, cx)
+                };
                 Ok(Prepared { wants, work: Box::new(work) })
             }
         }
@@ -160,7 +135,7 @@ impl Operator for Aggregate {
 
     fn resume(&self, resume: &[u8], pos: u32, cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
         let mut closings = resume;
-        let mut program = Program::default();
+        let mut program = Program::with_calls(&self.calls);
         let mut emission = Emission::default();
         while !closings.is_empty() {
             let closing = take_bytes(&mut closings)?;
@@ -277,77 +252,70 @@ impl Aggregate {
         }
     }
 
-    /// The candidate of each row by its group alone.
-    fn candidates(&self, batch: &Batch) -> (Candidates, Vec<u32>) {
-        let mut candidates = Candidates::default();
-        let mut of_row = Vec::with_capacity(batch.usable.len());
-        let mut key = Vec::new();
-        for row in 0..batch.usable.len() {
-            of_row.push(if batch.usable[row] {
-                self.groups.start(batch.partition[row], &mut key);
-                key.extend_from_slice(batch.cells.get(row));
-                candidates.of(&key)
-            } else {
-                u32::MAX
-            });
-        }
-        (candidates, of_row)
+    /// The keys of the rows by their groups alone; gives the index of each row's key, [`NO_KEY`] where it has none.
+    fn row_keys(&self, batch: &Batch, keys: &mut Strings) -> Vec<u32> {
+        let mut prefix = Prefix::new(&self.groups);
+        (0..batch.usable.len())
+            .map(|row| {
+                if !batch.usable[row] {
+                    return NO_KEY;
+                }
+                keys.push(|key| {
+                    key.extend_from_slice(prefix.of(batch.partition[row]));
+                    key.extend_from_slice(batch.cells.get(row));
+                });
+                keys.len() as u32 - 1
+            })
+            .collect()
     }
 
-    /// The candidates of each row by window and group: the windows of row `i` in order, behind those of the rows before.
-    fn window_candidates(&self, batch: &Batch, windows: TimeWindows) -> (Candidates, Vec<u32>) {
-        let mut candidates = Candidates::default();
-        let mut of_window = Vec::with_capacity(batch.rows.len());
-        let mut key = Vec::new();
-        for row in 0..batch.rows.len() {
-            if !batch.usable[row] {
-                continue;
-            }
+    /// The keys of the rows by window and group: one for each window of each row that has a group, in order.
+    fn window_keys(&self, batch: &Batch, windows: TimeWindows, keys: &mut Strings) {
+        let mut prefix = Prefix::new(&self.groups);
+        for row in (0..batch.rows.len()).filter(|row| batch.usable[*row]) {
             for start in windows.starts(batch.rows.time[row]) {
-                self.groups.start(batch.partition[row], &mut key);
-                put_key_i64(start, &mut key);
-                key.extend_from_slice(batch.cells.get(row));
-                of_window.push(candidates.of(&key));
+                keys.push(|key| {
+                    key.extend_from_slice(prefix.of(batch.partition[row]));
+                    put_key_i64(start, key);
+                    key.extend_from_slice(batch.cells.get(row));
+                });
             }
         }
-        (candidates, of_window)
     }
 
     /// Without windows.
-    fn plain(
-        &self,
-        batch: &Batch,
-        candidates: &Candidates,
-        of_row: &[u32],
-        cx: &mut Context<'_, '_>,
-    ) -> OpResult<Emitted> {
+    fn plain(&self, batch: &Batch, of_row: &[u32], ids: &[EntryId], cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
         let n = batch.rows.len();
-        let mut changes = Changes::new(self, candidates.keys.len());
+        let mut changes = Changes::new(self, cx);
+        let id_of = |row: usize| match of_row.get(row) {
+            Some(&key) if key != NO_KEY => Some(ids[key as usize]),
+            _ => None,
+        };
         for row in 0..n as u32 {
             let i = row as usize;
-            let new = if batch.usable[i] { of_row[i] } else { u32::MAX };
-            let old = match of_row.get(n + i) {
-                Some(candidate) if batch.usable[n + i] => *candidate,
-                _ => u32::MAX,
-            };
+            let (new, old) = (id_of(i), id_of(n + i));
             let time = batch.rows.time[i];
-            if old != u32::MAX {
+            let mut changed = None;
+            if let Some(old) = old {
                 let old_row = row + n as u32;
-                let slot = changes.touch(old, candidates, time, cx)?;
+                let slot = changes.touch(old, time, cx)?;
                 changes.program.events.push(Event::Undo { slot, row: old_row });
-                if new != old {
-                    changes.emit(slot, old, old_row, batch, (0, 0));
+                if new == Some(old) {
+                    changed = Some(slot);
+                } else {
+                    changes.emit(slot, old_row, batch, (0, 0));
                 }
             }
-            if new != u32::MAX {
-                let slot =
-                    if new == old { changes.slots[new as usize] } else { changes.touch(new, candidates, time, cx)? };
+            if let Some(new) = new {
+                let slot = match changed {
+                    Some(slot) => slot,
+                    None => changes.touch(new, time, cx)?,
+                };
                 changes.program.events.push(Event::Add { slot, row });
-                changes.emit(slot, new, row, batch, (0, 0));
+                changes.emit(slot, row, batch, (0, 0));
             }
         }
-        let rows = self.finish(changes, batch, candidates, &|_| true, cx)?;
-        Ok(rows.into())
+        Ok(self.finish(changes, batch, cx)?.into())
     }
 
     /// Tumbling and hopping windows.
@@ -355,15 +323,14 @@ impl Aggregate {
         &self,
         batch: &Batch,
         windows: TimeWindows,
-        candidates: &Candidates,
-        of_window: &[u32],
+        ids: &[EntryId],
         cx: &mut Context<'_, '_>,
     ) -> OpResult<Emitted> {
-        let mut changes = Changes::new(self, candidates.keys.len());
+        let mut changes = Changes::new(self, cx);
         let mut times = Times::<3>::new(&self.times);
         let mut open: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
         let mut emission = Emission::default();
-        let mut next = 0;
+        let mut ids = ids.iter();
         for row in 0..batch.rows.len() as u32 {
             let i = row as usize;
             if emission.stops_before(batch.rows.pos[i]) {
@@ -375,8 +342,7 @@ impl Aggregate {
             let (time, partition) = (batch.rows.time[i], batch.partition[i]);
             let stream_time = times.advance(partition, time, cx.view)?;
             for start in windows.starts(time) {
-                let candidate = of_window.get(next).copied().unwrap_or(u32::MAX);
-                next += 1;
+                let id = *ids.next().ok_or_else(|| Error::bug("a window of a row has no key"))?;
                 if !windows.accepts(start, stream_time) {
                     let end = windows.end(start);
                     let limit = windows.close(stream_time);
@@ -387,16 +353,16 @@ impl Aggregate {
                 }
                 let numbers = times.get(partition, cx.view)?;
                 numbers[2] = numbers[2].max(start);
-                let slot = changes.touch(candidate, candidates, time, cx)?;
+                let touched = changes.touched.len();
+                let slot = changes.touch(id, time, cx)?;
                 changes.program.events.push(Event::Add { slot, row });
-                if self.emit_final {
-                    open.entry(candidates.keys[candidate as usize].clone()).or_insert(slot);
-                } else {
-                    changes.emit(slot, candidate, row, batch, (start, windows.end(start)));
+                if !self.emit_final {
+                    changes.emit(slot, row, batch, (start, windows.end(start)));
+                } else if changes.touched.len() > touched {
+                    open.insert(cx.view.points.key(id).to_vec(), slot);
                 }
             }
-            let closed = (windows.close(stream_time).saturating_sub(windows.size_ms)).div_euclid(windows.advance_ms)
-                * windows.advance_ms;
+            let closed = windows.closed_start(stream_time);
             let numbers = times.get(partition, cx.view)?;
             if self.emit_final && closed >= 0 && closed > numbers[1] {
                 numbers[1] = closed;
@@ -415,49 +381,27 @@ impl Aggregate {
                 self.close_windows(partition, closed, pos, windows, &mut open, program, &mut emission, cx)?;
             }
         }
+        if self.emit_final {
+            times.store(cx.view)?;
+            let Changes { program, touched, .. } = changes;
+            let rows = self.write(program, &touched, batch, Groups::Decoded(emission.groups), cx)?;
+            return Ok(Emitted { rows, more: emission.more });
+        }
         // What is closed now is in nobody's way any more.
-        let mut horizon: Vec<(PartitionId, i64)> = Vec::new();
         let mut partitions: Vec<PartitionId> = batch.partition.clone();
         partitions.sort_unstable();
         partitions.dedup();
         for partition in partitions {
             let numbers = times.get(partition, cx.view)?;
-            if numbers[0] == NO_TIME {
-                continue;
-            }
-            let closed = (windows.close(numbers[0]).saturating_sub(windows.size_ms)).div_euclid(windows.advance_ms)
-                * windows.advance_ms;
-            horizon.push((partition, closed));
-            if !self.emit_final && closed >= 0 && closed > numbers[1] {
+            let closed = windows.closed_start(numbers[0]);
+            if numbers[0] != NO_TIME && closed >= 0 && closed > numbers[1] {
                 numbers[1] = closed;
                 let (from, to) = self.until(partition, closed);
                 cx.view.drop_range(from, to);
             }
         }
-        times.store(cx.view);
-        let emit_final = self.emit_final;
-        let keep = |key: &[u8]| {
-            if emit_final {
-                return open.contains_key(key);
-            }
-            let rest = self.groups.rest(key);
-            let partition = key
-                .len()
-                .checked_sub(rest.len() + 4)
-                .and_then(|at| key.get(at..at + 4))
-                .and_then(|b| b.try_into().ok())
-                .map(PartitionId::from_be_bytes);
-            let start = take_key_i64(&mut &rest[..]).unwrap_or(i64::MAX);
-            !horizon.iter().any(|(p, closed)| Some(*p) == partition && start <= *closed)
-        };
-        if self.emit_final {
-            let Changes { program, touched, .. } = changes;
-            let rows =
-                self.write(&program, &touched, batch, candidates, &keep, Groups::Decoded(emission.groups), cx)?;
-            return Ok(Emitted { rows, more: emission.more });
-        }
-        let rows = self.finish(changes, batch, candidates, &keep, cx)?;
-        Ok(rows.into())
+        times.store(cx.view)?;
+        Ok(self.finish(changes, batch, cx)?.into())
     }
 
     /// The range of all windows of a partition with a start up to and including `last`.
@@ -499,7 +443,7 @@ impl Aggregate {
         let mut found: BTreeMap<Vec<u8>, Option<u32>> = BTreeMap::new();
         for (key, value) in cx.view.range(&from, &to, max + 1)? {
             if !open.contains_key(&key[..]) {
-                let slot = program.load(Some(value))?;
+                let slot = program.load(Some(&value), &self.calls)?;
                 found.insert(key.to_vec(), Some(slot));
             }
         }
@@ -539,16 +483,9 @@ impl Aggregate {
     }
 
     /// Runs the events, writes the touched groups, builds the rows.
-    fn finish(
-        &self,
-        changes: Changes<'_>,
-        batch: &Batch,
-        candidates: &Candidates,
-        keep: &dyn Fn(&[u8]) -> bool,
-        cx: &mut Context<'_, '_>,
-    ) -> OpResult<Rows> {
+    fn finish(&self, changes: Changes<'_>, batch: &Batch, cx: &mut Context<'_, '_>) -> OpResult<Rows> {
         let (program, touched) = changes.settle();
-        let rows = self.write(&program, &touched, batch, candidates, keep, Groups::Rows(&batch.groups), cx)?;
+        let rows = self.write(program, &touched, batch, Groups::Rows(&batch.groups), cx)?;
         if !self.last_only {
             return Ok(rows);
         }
@@ -558,30 +495,23 @@ impl Aggregate {
         Ok(rows.take(&UInt32Array::from(order))?)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn write(
         &self,
-        program: &Program,
-        touched: &[(u32, u32)],
+        mut program: Program,
+        touched: &[(EntryId, u32)],
         batch: &Batch,
-        candidates: &Candidates,
-        keep: &dyn Fn(&[u8]) -> bool,
         groups: Groups<'_>,
         cx: &mut Context<'_, '_>,
     ) -> OpResult<Rows> {
         let pos_of = |row: u32| batch.pos(row);
         let outcome = program.run(&self.calls, &batch.args, self.old, &pos_of, cx)?;
         let mut scratch = Vec::new();
-        for &(candidate, slot) in touched {
-            let key = &candidates.keys[candidate as usize];
-            if keep(key) {
-                let mut value = Vec::with_capacity(32);
-                let time = program.slots[slot as usize].time;
-                outcome.encode(&self.calls, slot as usize, time, &mut value, &mut scratch);
-                cx.view.put(key, value);
-            }
+        for &(id, slot) in touched {
+            let mut value = Vec::with_capacity(32);
+            program.encode(&self.calls, slot, &mut value, &mut scratch);
+            cx.view.points.put(id, value);
         }
-        self.rows(program, outcome.results, outcome.old, groups)
+        self.rows(&program, outcome.results, outcome.old, groups)
     }
 
     fn rows(
@@ -637,58 +567,51 @@ impl Aggregate {
 struct Changes<'a> {
     op: &'a Aggregate,
     program: Program,
-    /// Slot of each candidate, `u32::MAX` where not loaded.
-    slots: Vec<u32>,
-    /// Candidate and slot of all that was touched.
-    touched: Vec<(u32, u32)>,
-    /// By slot, where only the last counts: what was there before, and the output of the last change.
-    last: Vec<Option<Out>>,
-    /// What to note as replaced before the next change of the group.
+    /// All that was touched.
+    touched: Vec<(EntryId, u32)>,
+    /// By slot, where only the last change counts: what it emits.
+    last: Vec<Out>,
+    /// Whether the group that was touched last was there before the change.
     before: OldState,
 }
 
 impl<'a> Changes<'a> {
-    fn new(op: &'a Aggregate, candidates: usize) -> Self {
-        Self {
-            op,
-            program: Program::default(),
-            slots: vec![u32::MAX; candidates],
-            touched: Vec::new(),
-            last: Vec::new(),
-            before: OldState::Absent,
-        }
+    fn new(op: &'a Aggregate, cx: &mut Context<'_, '_>) -> Self {
+        cx.view.points.clear_notes();
+        let program = Program::with_calls(&op.calls);
+        Self { op, program, touched: Vec::new(), last: Vec::new(), before: OldState::Absent }
     }
 
-    /// The slot of a candidate, about to change at `time`.
-    fn touch(&mut self, candidate: u32, candidates: &Candidates, time: i64, cx: &mut Context<'_, '_>) -> OpResult<u32> {
-        let mut slot = self.slots[candidate as usize];
-        let first = slot == u32::MAX;
-        if first {
-            let stored = cx.view.get(&candidates.keys[candidate as usize])?;
-            slot = self.program.load(stored)?;
-            self.slots[candidate as usize] = slot;
-            self.touched.push((candidate, slot));
-            self.last.push(None);
-        }
-        let live = self.program.slot(slot).live;
-        self.before = if live { OldState::Known } else { OldState::Absent };
-        if self.op.old && !self.op.emit_final && (first || !self.op.last_only) {
-            self.program.events.push(if live { Event::Old { slot } } else { Event::OldNull });
-            if self.op.last_only
-                && let Some(last) = self.last.get_mut(slot as usize)
-            {
-                *last =
-                    Some(Out { row: 0, pos: 0, partition: 0, time: 0, window: (0, 0), null: false, old: self.before });
+    /// The slot of a group, about to change at `time`.
+    fn touch(&mut self, id: EntryId, time: i64, cx: &mut Context<'_, '_>) -> OpResult<u32> {
+        let (slot, first) = match cx.view.points.note(id) {
+            Some(slot) => (slot, false),
+            None => {
+                let slot = self.program.load(cx.view.points.value(id), &self.op.calls)?;
+                cx.view.points.set_note(id, slot);
+                self.touched.push((id, slot));
+                (slot, true)
             }
-        }
+        };
         let state = self.program.slot(slot);
+        let live = state.live;
         state.live = true;
         state.time = state.time.max(time);
+        self.before = if live { OldState::Known } else { OldState::Absent };
+        if self.op.emit_final {
+            return Ok(slot);
+        }
+        if first && self.op.last_only {
+            self.last.push(Out { old: self.before, ..Out::default() });
+        }
+        if self.op.old && (first || !self.op.last_only) {
+            self.program.events.push(if live { Event::Old { slot } } else { Event::OldNull });
+        }
         Ok(slot)
     }
 
     /// Emits a group after a change.
-    fn emit(&mut self, slot: u32, _candidate: u32, row: u32, batch: &Batch, window: (i64, i64)) {
+    fn emit(&mut self, slot: u32, row: u32, batch: &Batch, window: (i64, i64)) {
         let out = Out {
             row,
             pos: batch.pos(row),
@@ -702,21 +625,37 @@ impl<'a> Changes<'a> {
             self.program.events.push(Event::Out { slot });
             self.program.outs.push(out);
         } else if let Some(last) = self.last.get_mut(slot as usize) {
-            let old = last.map_or(self.before, |l| l.old);
-            *last = Some(Out { old, ..out });
+            *last = Out { old: last.old, ..out };
         }
     }
 
     /// The finished program.
-    fn settle(mut self) -> (Program, Vec<(u32, u32)>) {
-        if self.op.last_only {
-            for (slot, last) in self.last.iter().enumerate() {
-                if let Some(out) = last {
-                    self.program.events.push(Event::Out { slot: slot as u32 });
-                    self.program.outs.push(*out);
-                }
-            }
+    fn settle(mut self) -> (Program, Vec<(EntryId, u32)>) {
+        for (slot, out) in self.last.into_iter().enumerate() {
+            self.program.events.push(Event::Out { slot: slot as u32 });
+            self.program.outs.push(out);
         }
         (self.program, self.touched)
+    }
+}
+
+/// The start of keys, made once per run of rows of one partition.
+struct Prefix<'a> {
+    space: &'a KeySpace,
+    partition: Option<PartitionId>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Prefix<'a> {
+    fn new(space: &'a KeySpace) -> Self {
+        Self { space, partition: None, bytes: Vec::new() }
+    }
+
+    fn of(&mut self, partition: PartitionId) -> &[u8] {
+        if self.partition != Some(partition) {
+            self.space.start(partition, &mut self.bytes);
+            self.partition = Some(partition);
+        }
+        &self.bytes
     }
 }

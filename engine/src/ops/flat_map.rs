@@ -35,8 +35,7 @@ impl Operator for FlatMap {
 
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
-        let work = move |cx: &mut Context<'_, '_>| self.expand(&rows, 0, cx);
-        Ok(Prepared { wants: Default::default(), work: Box::new(work) })
+        Ok(Prepared { wants: Default::default(), work: Box::new(move |cx, _| self.expand(&rows, 0, cx)) })
     }
 
     fn resume(&self, mut resume: &[u8], pos: u32, cx: &mut Context<'_, '_>) -> OpResult<Emitted> {

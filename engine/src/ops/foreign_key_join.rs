@@ -11,7 +11,6 @@
 
 use arrow::array::{Array, ArrayRef};
 use arrow::buffer::BooleanBuffer;
-use bytes::Bytes;
 use millpond_sql::plan::JoinKind;
 use millpond_types::{Error, PartitionId, Result};
 
@@ -23,6 +22,7 @@ use crate::expr::{EvalInput, Expr};
 use crate::rows::{OldRows, OldState, Rows};
 use crate::state::cells::{Cells, put_bytes, take_array, take_bytes, take_int};
 use crate::state::key::{KeySpace, end_of};
+use crate::state::points::EntryId;
 use crate::state::row::{RowsBuilder, put_row, take_time};
 use crate::state::view::Wants;
 
@@ -140,9 +140,13 @@ impl Operator for ForeignKeyJoin {
             }
         }
         let mut wants = Wants::default();
-        wants.keys.extend(left_cells.iter().map(|c| Self::entry(&self.left, c)));
-        wants.keys.extend(foreign_cells.iter().filter(|c| !c.is_empty()).map(|c| Self::entry(&self.right, c)));
-        let work = move |cx: &mut Context<'_, '_>| {
+        for cells in left_cells.iter() {
+            wants.keys.push(|key| key.extend_from_slice(&Self::entry(&self.left, cells)));
+        }
+        for cells in foreign_cells.iter().filter(|c| !c.is_empty()) {
+            wants.keys.push(|key| key.extend_from_slice(&Self::entry(&self.right, cells)));
+        }
+        let work = move |cx: &mut Context<'_, '_>, _: &[EntryId]| {
             let values = [Cells::of(left.columns())?, Cells::of(right.columns())?];
             let mut out = Output {
                 stored: [RowsBuilder::new(&self.joined.left), RowsBuilder::new(&self.joined.right)],
@@ -175,9 +179,8 @@ impl Operator for ForeignKeyJoin {
             emits: Vec::new(),
             more: None,
         };
-        let now = cx.view.get(&Self::entry(&self.right, foreign))?;
-        let now = match now {
-            Some(bytes) => Some(out.stored(1, &bytes)?),
+        let now = match cx.view.point_value(&Self::entry(&self.right, foreign))? {
+            Some(bytes) => Some(out.stored(1, bytes)?),
             None => None,
         };
         self.tell(foreign, from, pos, time, now, None, &mut out, cx)?;
@@ -201,7 +204,8 @@ impl ForeignKeyJoin {
         cx: &mut Context<'_, '_>,
     ) -> OpResult<()> {
         let key = Self::entry(&self.left, cells);
-        let before: Option<Bytes> = cx.view.get(&key)?;
+        let id = cx.view.point(&key)?;
+        let before: Option<Vec<u8>> = cx.view.points.value(id).map(<[u8]>::to_vec);
         let before = match &before {
             Some(bytes) => Some(LeftRow::read(bytes)?),
             None => None,
@@ -221,14 +225,14 @@ impl ForeignKeyJoin {
             let mut value = rows.partition[row].to_be_bytes().to_vec();
             put_bytes(foreign.unwrap_or_default(), &mut value);
             put_row(values, row, rows.time[row], &mut value);
-            cx.view.put(&key, value);
+            cx.view.points.put(id, value);
         } else if before.is_some() {
-            cx.view.delete(&key);
+            cx.view.points.delete(id);
         }
         let mut time = rows.time[row];
-        let find = |foreign: Option<&[u8]>, cx: &mut Context<'_, '_>, time: &mut i64| -> OpResult<Option<Bytes>> {
+        let find = |foreign: Option<&[u8]>, cx: &mut Context<'_, '_>, time: &mut i64| -> OpResult<Option<Vec<u8>>> {
             let Some(foreign) = foreign else { return Ok(None) };
-            let found = cx.view.get(&Self::entry(&self.right, foreign))?;
+            let found = cx.view.point_value(&Self::entry(&self.right, foreign))?.map(<[u8]>::to_vec);
             if let Some(bytes) = &found {
                 *time = (*time).max(take_time(&mut &bytes[..])?);
             }
@@ -285,14 +289,15 @@ impl ForeignKeyJoin {
         cx: &mut Context<'_, '_>,
     ) -> OpResult<()> {
         let key = Self::entry(&self.right, cells);
-        let before = cx.view.get(&key)?;
+        let id = cx.view.point(&key)?;
+        let before = cx.view.points.value(id).map(<[u8]>::to_vec);
         let now = !rows.is_null(row);
         if now {
             let mut value = Vec::new();
             put_row(values, row, rows.time[row], &mut value);
-            cx.view.put(&key, value);
+            cx.view.points.put(id, value);
         } else if before.is_some() {
-            cx.view.delete(&key);
+            cx.view.points.delete(id);
         }
         let before = match (&before, self.old) {
             (Some(bytes), true) => Some(out.stored(1, bytes)?),
@@ -327,8 +332,8 @@ impl ForeignKeyJoin {
                 return Ok(());
             }
             let left_cells = key.get(prefix.len()..).unwrap_or_default();
-            let Some(bytes) = cx.view.get(&Self::entry(&self.left, left_cells))? else { continue };
-            let left = LeftRow::read(&bytes)?;
+            let Some(bytes) = cx.view.point_value(&Self::entry(&self.left, left_cells))? else { continue };
+            let left = LeftRow::read(bytes)?;
             let index = out.stored(0, left.row)?;
             let joined = |right: Option<u32>| match right {
                 Some(right) => Some((index, right)),

@@ -8,7 +8,6 @@ use millpond_types::{Field, PartitionId, Result};
 use crate::rows::Rows;
 use crate::state::cells::{Cells, put_key_i64};
 use crate::state::key::KeySpace;
-use crate::state::view::Wants;
 
 /// Byte strings in one buffer.
 #[derive(Debug, Default)]
@@ -31,6 +30,13 @@ impl Strings {
     pub fn get(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.bytes[start..self.ends[index]]
+    }
+
+    /// Adds all of another's.
+    pub fn append(&mut self, other: &Strings) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| start + end));
     }
 
     pub fn len(&self) -> usize {
@@ -76,10 +82,6 @@ pub fn state_keys(space: &KeySpace, rows: &Rows, cells: &Strings) -> Strings {
         });
     }
     out
-}
-
-pub fn wants(keys: &Strings) -> Wants {
-    Wants { keys: keys.iter().map(<[u8]>::to_vec).collect() }
 }
 
 /// Serialises keys to find their partition.

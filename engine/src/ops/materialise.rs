@@ -3,12 +3,14 @@
 use arrow::array::ArrayRef;
 use millpond_types::SqlType;
 
-use super::key::{key_cells, state_keys, wants};
+use super::key::{key_cells, state_keys};
 use super::{Evaluation, OpResult, Operator, Prepared};
 use crate::rows::{OldRows, OldState, Rows};
 use crate::state::cells::Cells;
 use crate::state::key::KeySpace;
+use crate::state::points::EntryId;
 use crate::state::row::{RowsBuilder, put_row};
+use crate::state::view::Wants;
 
 pub struct Materialise {
     pub id: String,
@@ -27,16 +29,15 @@ impl Operator for Materialise {
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let mut rows = super::only(&mut inputs)?;
         let keys = state_keys(&self.space, &rows, &key_cells(&rows, &rows.columns()[..self.keys])?);
-        let wants = wants(&keys);
-        let work = move |cx: &mut super::Context<'_, '_>| {
+        let wants = Wants { keys };
+        let work = move |cx: &mut super::Context<'_, '_>, ids: &[EntryId]| {
             let mut old = RowsBuilder::new(&self.values);
             let mut states = Vec::with_capacity(rows.len());
             let cells = Cells::of(&rows.columns()[self.keys..])?;
-            for row in 0..rows.len() {
-                let key = keys.get(row);
-                match cx.view.get(key)? {
+            for (row, &id) in ids.iter().enumerate() {
+                match cx.view.points.value(id) {
                     Some(bytes) => {
-                        old.append(&bytes)?;
+                        old.append(bytes)?;
                         states.push(OldState::Known);
                     }
                     None => {
@@ -46,12 +47,12 @@ impl Operator for Materialise {
                 }
                 if rows.is_null(row) {
                     if states.last() == Some(&OldState::Known) {
-                        cx.view.delete(key);
+                        cx.view.points.delete(id);
                     }
                 } else {
                     let mut value = Vec::new();
                     put_row(&cells, row, rows.time[row], &mut value);
-                    cx.view.put(key, value);
+                    cx.view.points.put(id, value);
                 }
             }
             drop(cells);

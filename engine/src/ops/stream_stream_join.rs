@@ -182,8 +182,10 @@ impl Operator for StreamStreamJoin {
         let mut partitions: Vec<PartitionId> = sides.iter().flat_map(|s| s.partition.iter().copied()).collect();
         partitions.sort_unstable();
         partitions.dedup();
-        wants.keys.extend(partitions.into_iter().map(|p| self.times.partition_prefix(p)));
-        Ok(Prepared { wants, work: Box::new(move |cx| self.join(&sides, &cells, cx)) })
+        for partition in partitions {
+            wants.keys.push(|key| key.extend_from_slice(&self.times.partition_prefix(partition)));
+        }
+        Ok(Prepared { wants, work: Box::new(move |cx, _| self.join(&sides, &cells, cx)) })
     }
 }
 
@@ -199,7 +201,7 @@ impl StreamStreamJoin {
         merge_inputs(&sides[0].pos, &sides[1].pos, |side, row| {
             self.row(side, row, &sides[side], &cells[side], &values[side], &mut times, &mut out, cx)
         })?;
-        times.store(cx.view);
+        times.store(cx.view)?;
         let Output { stored, emits, .. } = out;
         let [left, right] = stored;
         let columns: [Vec<ArrayRef>; 2] =

@@ -1,12 +1,14 @@
 //! A stream enriched from a table. Only stream rows give output; each sees the table as of its place in the log.
 
 use super::joined::{Joined, NONE, with_stored};
-use super::key::{key_cells, state_keys, wants};
+use super::key::{key_cells, state_keys};
 use super::{Evaluation, LineKind, OpResult, Operator, Prepared, any_null, merge_inputs};
 use crate::rows::Rows;
 use crate::state::cells::Cells;
 use crate::state::key::KeySpace;
+use crate::state::points::EntryId;
 use crate::state::row::{RowsBuilder, put_row};
+use crate::state::view::Wants;
 
 pub struct StreamTableJoin {
     pub id: String,
@@ -27,20 +29,22 @@ impl Operator for StreamTableJoin {
         let (left, right) = super::both(inputs)?;
         let left_keys = state_keys(&self.space, &left, &key_cells(&left, &left.columns()[..self.keys])?);
         let right_keys = state_keys(&self.space, &right, &key_cells(&right, &right.columns()[..self.keys])?);
-        let wants = wants(&left_keys);
-        let work = move |cx: &mut super::Context<'_, '_>| {
+        let mut wants = Wants { keys: left_keys };
+        wants.keys.append(&right_keys);
+        let work = move |cx: &mut super::Context<'_, '_>, ids: &[EntryId]| {
+            let (left_ids, right_ids) = ids.split_at(left.len().min(ids.len()));
             let cells = Cells::of(right.columns())?;
             let mut stored = RowsBuilder::new(&self.joined.right);
             let (mut rows, mut pairs) = (Vec::new(), Vec::new());
             merge_inputs(&left.pos, &right.pos, |input, row| {
                 if input == 1 {
-                    let key = right_keys.get(row);
+                    let id = right_ids[row];
                     if right.is_null(row) {
-                        cx.view.delete(key);
+                        cx.view.points.delete(id);
                     } else {
                         let mut value = Vec::new();
                         put_row(&cells, row, right.time[row], &mut value);
-                        cx.view.put(key, value);
+                        cx.view.points.put(id, value);
                     }
                     return Ok(());
                 }
@@ -55,11 +59,11 @@ impl Operator for StreamTableJoin {
                     }
                     None
                 } else {
-                    cx.view.get(left_keys.get(row))?
+                    cx.view.points.value(left_ids[row])
                 };
                 match found {
                     Some(bytes) => {
-                        stored.append(&bytes)?;
+                        stored.append(bytes)?;
                         rows.push(row as u32);
                         pairs.push((row as u32, stored.len() as u32 - 1));
                     }

@@ -2,16 +2,17 @@
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::buffer::BooleanBuffer;
-use bytes::Bytes;
 use millpond_sql::plan::JoinKind;
 
 use super::joined::{Joined, NONE, Pair, with_stored};
-use super::key::{key_cells, state_keys, wants};
+use super::key::{key_cells, state_keys};
 use super::{Evaluation, OpResult, Operator, Prepared, merge_inputs};
 use crate::rows::{OldRows, OldState, Rows};
 use crate::state::cells::Cells;
 use crate::state::key::KeySpace;
+use crate::state::points::EntryId;
 use crate::state::row::{RowsBuilder, put_row, take_time};
+use crate::state::view::Wants;
 
 pub struct TableTableJoin {
     pub id: String,
@@ -73,11 +74,13 @@ impl Operator for TableTableJoin {
         let spaces = [&self.left, &self.right];
         let own = [0, 1].map(|i| state_keys(spaces[i], &sides[i], &cells[i]));
         let other = [0, 1].map(|i| state_keys(spaces[1 - i], &sides[i], &cells[i]));
-        let mut all = wants(&own[0]);
-        for keys in [&own[1], &other[0], &other[1]] {
-            all.keys.extend(wants(keys).keys);
+        let mut wants = Wants::default();
+        for keys in [&own[0], &own[1], &other[0], &other[1]] {
+            wants.keys.append(keys);
         }
-        let work = move |cx: &mut super::Context<'_, '_>| {
+        let work = move |cx: &mut super::Context<'_, '_>, ids: &[EntryId]| {
+            let (own, other) = ids.split_at(ids.len() / 2);
+            let at = |input: usize, row: usize| if input == 0 { row } else { sides[0].len() + row };
             let values = [Cells::of(sides[0].columns())?, Cells::of(sides[1].columns())?];
             let mut stored = [RowsBuilder::new(&self.joined.left), RowsBuilder::new(&self.joined.right)];
             let live = [sides[0].len() as u32, sides[1].len() as u32];
@@ -85,22 +88,22 @@ impl Operator for TableTableJoin {
             merge_inputs(&sides[0].pos, &sides[1].pos, |input, row| {
                 let (mine, theirs) = (input, 1 - input);
                 let rows = &sides[input];
-                let key = own[input].get(row);
-                let before: Option<Bytes> = cx.view.get(key)?;
-                let there: Option<Bytes> = cx.view.get(other[input].get(row))?;
+                let (id, their_id) = (own[at(input, row)], other[at(input, row)]);
+                let before: Option<Vec<u8>> = cx.view.points.value(id).map(<[u8]>::to_vec);
+                let there: Option<Vec<u8>> = cx.view.points.value(their_id).map(<[u8]>::to_vec);
                 let now = !rows.is_null(row);
                 if now {
                     let mut value = Vec::new();
                     put_row(&values[input], row, rows.time[row], &mut value);
-                    cx.view.put(key, value);
+                    cx.view.points.put(id, value);
                 } else if before.is_some() {
-                    cx.view.delete(key);
+                    cx.view.points.delete(id);
                 }
                 if !self.speaks(mine, before.is_some(), now, there.is_some()) {
                     return Ok(());
                 }
                 let mut time = rows.time[row];
-                let mut index = |side: usize, bytes: &Bytes| -> OpResult<u32> {
+                let mut index = |side: usize, bytes: &[u8]| -> OpResult<u32> {
                     stored[side].append(bytes)?;
                     Ok(live[side] + stored[side].len() as u32 - 1)
                 };
@@ -131,7 +134,7 @@ impl Operator for TableTableJoin {
             ];
             self.emit(&sides, &columns, &emits).map(Into::into)
         };
-        Ok(Prepared { wants: all, work: Box::new(work) })
+        Ok(Prepared { wants, work: Box::new(work) })
     }
 }
 

@@ -34,8 +34,7 @@ impl<'a, const N: usize> Times<'a, N> {
     pub fn get(&mut self, partition: PartitionId, view: &mut View<'_>) -> Result<&mut [i64; N]> {
         if !self.loaded.contains_key(&partition) {
             let mut numbers = [NO_TIME; N];
-            if let Some(bytes) = view.get(&self.space.partition_prefix(partition))? {
-                let mut bytes = &bytes[..];
+            if let Some(mut bytes) = view.point_value(&self.space.partition_prefix(partition))? {
                 if take_u8(&mut bytes)? != VERSION {
                     return Err(Error::corrupt("stream time in state has an unknown version"));
                 }
@@ -58,14 +57,16 @@ impl<'a, const N: usize> Times<'a, N> {
         Ok(numbers[0])
     }
 
-    pub fn store(self, view: &mut View<'_>) {
+    pub fn store(self, view: &mut View<'_>) -> Result<()> {
         for (partition, (numbers, touched)) in self.loaded {
             if touched {
                 let mut bytes = vec![VERSION];
                 put_varint(&mut bytes, N as i64);
                 numbers.iter().for_each(|n| put_varint(&mut bytes, *n));
-                view.put(&self.space.partition_prefix(partition), bytes);
+                let id = view.point(&self.space.partition_prefix(partition))?;
+                view.points.put(id, bytes);
             }
         }
+        Ok(())
     }
 }

@@ -42,6 +42,12 @@ impl TimeWindows {
         stream_time.saturating_sub(self.grace_ms)
     }
 
+    /// Start of the last window that is closed; negative where none is.
+    pub fn closed_start(&self, stream_time: i64) -> i64 {
+        let last = self.close(stream_time).saturating_sub(self.size_ms);
+        last.div_euclid(self.advance_ms).saturating_mul(self.advance_ms)
+    }
+
     /// Whether a row may still change the window.
     pub fn accepts(&self, start: i64, stream_time: i64) -> bool {
         self.end(start) > self.close(stream_time)

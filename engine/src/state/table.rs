@@ -98,7 +98,7 @@ impl TableLayout {
         let from = self.space.partition_prefix(partition);
         let mut to = from.clone();
         put_key_i64(horizon.div_euclid(self.segment_ms), &mut to);
-        if !view.range(&from, &to, 1)?.is_empty() {
+        if view.is_stored(&from, &to)? {
             view.drop_range(from, to);
         }
         Ok(())

@@ -1,171 +1,113 @@
-//! The view of state that one step works on: committed entries through a bounded read cache, under the step's own
-//! writes.
+//! The view of state that one step works on: committed entries under the step's own writes.
 //!
-//! Invariants: a failed step leaves the cache as it was but for what it read; the cache never holds what is not
-//! committed; a cached `None` means that the key is not there.
+//! A key space is used in one of three ways: by whole key ([`Points`], with a cache of what is committed), in order of
+//! keys (`get`, `put`, `range`), or only written (`write`).
+//!
+//! Invariants: a failed step leaves the cache as it was but for what it read; a range that is dropped is not touched
+//! again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
 use millpond_types::Result;
 use millpond_types::ports::StateReader;
 
+use super::points::{EntryId, Points};
+use crate::ops::key::Strings;
+
 /// Reads of ranges take so many entries at a time.
 const RANGE_CHUNK: usize = 1024;
 
-/// Entries read or written lately, in two generations: when the young one is full it becomes the old one, whose entries
-/// are dropped unless they were used.
-pub struct ReadCache {
-    young: HashMap<Vec<u8>, Option<Bytes>>,
-    old: HashMap<Vec<u8>, Option<Bytes>>,
-    young_bytes: usize,
-    bytes_max: usize,
-}
-
-fn weight(key: &[u8], value: Option<&Bytes>) -> usize {
-    key.len() + value.map_or(0, Bytes::len) + 96
-}
-
-impl ReadCache {
-    pub fn new(bytes_max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, bytes_max }
-    }
-
-    fn get(&mut self, key: &[u8]) -> Option<Option<Bytes>> {
-        if let Some(found) = self.young.get(key) {
-            return Some(found.clone());
-        }
-        let (key, value) = self.old.remove_entry(key)?;
-        self.put(key, value.clone());
-        Some(value)
-    }
-
-    fn put(&mut self, key: Vec<u8>, value: Option<Bytes>) {
-        self.young_bytes += weight(&key, value.as_ref());
-        self.young.insert(key, value);
-    }
-
-    /// Forgets what is too much. Between steps only, so that what a step prefetched stays for it.
-    fn trim(&mut self) {
-        if self.young_bytes > self.bytes_max / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
-        }
-    }
-
-    /// Takes over the writes of a committed step.
-    pub fn merge(&mut self, writes: BTreeMap<Vec<u8>, Option<Bytes>>, drops: &[(Vec<u8>, Vec<u8>)]) {
-        if !drops.is_empty() {
-            let kept = |key: &Vec<u8>| !drops.iter().any(|(from, to)| from <= key && key < to);
-            self.young.retain(|key, _| kept(key));
-            self.old.retain(|key, _| kept(key));
-        }
-        for (key, value) in writes {
-            self.old.remove(&key);
-            self.put(key, value);
-        }
-        self.trim();
-    }
-
-    pub fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
-        self.young_bytes = 0;
-    }
-}
-
-/// What a step wrote so far.
+/// What a step changes.
 #[derive(Debug, Default)]
-pub struct Overlay {
-    pub writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+pub struct Changes {
+    /// The last one of a key counts.
+    pub writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub drops: Vec<(Vec<u8>, Vec<u8>)>,
     pub bytes: usize,
 }
 
-impl Overlay {
-    pub fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.drops.is_empty()
-    }
-}
-
-/// Keys and ranges that an operator will look at.
+/// Keys that an operator will look at by whole key.
 #[derive(Debug, Default)]
 pub struct Wants {
-    pub keys: Vec<Vec<u8>>,
+    pub keys: Strings,
 }
 
 pub struct View<'a> {
     store: &'a dyn StateReader,
-    cache: &'a mut ReadCache,
-    overlay: Overlay,
+    pub points: &'a mut Points,
+    ordered: BTreeMap<Vec<u8>, Option<Bytes>>,
+    written: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    drops: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl<'a> View<'a> {
-    pub fn new(store: &'a dyn StateReader, cache: &'a mut ReadCache) -> Self {
-        Self { store, cache, overlay: Overlay::default() }
+    /// Begins a step: what an earlier one left pending is forgotten.
+    pub fn new(store: &'a dyn StateReader, points: &'a mut Points) -> Self {
+        points.rollback();
+        Self { store, points, ordered: BTreeMap::new(), written: Vec::new(), drops: Vec::new() }
     }
 
-    pub fn into_overlay(self) -> Overlay {
-        self.overlay
+    /// What the step changed; the points stay pending until they are committed or rolled back.
+    pub fn into_changes(self) -> Changes {
+        let kept = |key: &[u8]| !self.drops.iter().any(|(from, to)| from.as_slice() <= key && key < to.as_slice());
+        let mut writes: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::with_capacity(self.written.len() + self.ordered.len());
+        writes.extend(self.points.writes().filter(|(k, _)| kept(k)).map(|(k, v)| (k.to_vec(), v.map(<[u8]>::to_vec))));
+        // Dropped ranges were taken out of the ordered ones when they were dropped.
+        writes.extend(self.ordered.into_iter().map(|(k, v)| (k, v.map(|v| v.to_vec()))));
+        let drops = self.drops;
+        let kept = |key: &[u8]| !drops.iter().any(|(from, to)| from.as_slice() <= key && key < to.as_slice());
+        writes.extend(self.written.into_iter().filter(|(k, _)| kept(k)));
+        let bytes = writes.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum();
+        Changes { writes, drops, bytes }
     }
 
-    /// Bytes written so far.
-    pub fn bytes(&self) -> usize {
-        self.overlay.bytes
+    /// Entries for the keys, in their order, loaded with one read.
+    pub fn fetch(&mut self, wants: &Wants) -> Result<Vec<EntryId>> {
+        let ids: Vec<EntryId> = wants.keys.iter().map(|key| self.points.locate(key)).collect();
+        self.points.load_missing(&ids, |keys| self.store.multi_get(keys))?;
+        Ok(ids)
+    }
+
+    /// The entry of one key, loaded.
+    pub fn point(&mut self, key: &[u8]) -> Result<EntryId> {
+        let id = self.points.locate(key);
+        if !self.points.is_loaded(id) {
+            let value = self.store.get(key)?;
+            self.points.load(id, value.as_deref());
+        }
+        Ok(id)
+    }
+
+    pub fn point_value(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
+        let id = self.point(key)?;
+        Ok(self.points.value(id))
+    }
+
+    /// Writes a key that no operator reads.
+    pub fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.written.push((key, value));
     }
 
     fn dropped(&self, key: &[u8]) -> bool {
-        self.overlay.drops.iter().any(|(from, to)| from.as_slice() <= key && key < to.as_slice())
-    }
-
-    /// Fetches in one read what is not at hand.
-    pub fn prefetch(&mut self, mut wants: Wants) -> Result<()> {
-        wants.keys.retain(|key| !self.overlay.writes.contains_key(key) && self.cache.get(key).is_none());
-        wants.keys.sort_unstable();
-        wants.keys.dedup();
-        if wants.keys.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<&[u8]> = wants.keys.iter().map(Vec::as_slice).collect();
-        let values = self.store.multi_get(&keys)?;
-        for (key, value) in wants.keys.into_iter().zip(values) {
-            self.cache.put(key, value);
-        }
-        Ok(())
+        self.drops.iter().any(|(from, to)| from.as_slice() <= key && key < to.as_slice())
     }
 
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>> {
-        if let Some(written) = self.overlay.writes.get(key) {
-            return Ok(written.clone());
+        match self.ordered.get(key) {
+            Some(written) => Ok(written.clone()),
+            None if self.dropped(key) => Ok(None),
+            None => self.store.get(key),
         }
-        if self.dropped(key) {
-            return Ok(None);
-        }
-        if let Some(cached) = self.cache.get(key) {
-            return Ok(cached);
-        }
-        let value = self.store.get(key)?;
-        self.cache.put(key.to_vec(), value.clone());
-        Ok(value)
     }
 
     pub fn put(&mut self, key: &[u8], value: Vec<u8>) {
-        self.write(key, Some(value.into()));
+        self.ordered.insert(key.to_vec(), Some(value.into()));
     }
 
     pub fn delete(&mut self, key: &[u8]) {
-        self.write(key, None);
-    }
-
-    fn write(&mut self, key: &[u8], value: Option<Bytes>) {
-        self.overlay.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-        match self.overlay.writes.get_mut(key) {
-            Some(place) => *place = value,
-            None => {
-                self.overlay.writes.insert(key.to_vec(), value);
-            }
-        }
+        self.ordered.insert(key.to_vec(), None);
     }
 
     /// Drops `from <= key < to`, as it is now.
@@ -173,27 +115,22 @@ impl<'a> View<'a> {
         if from >= to {
             return;
         }
-        let doomed: Vec<Vec<u8>> = self
-            .overlay
-            .writes
-            .range::<[u8], _>((Bound::Included(&from[..]), Bound::Excluded(&to[..])))
-            .map(|(k, _)| k.clone())
-            .collect();
+        let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let doomed: Vec<Vec<u8>> = self.ordered.range::<[u8], _>(bounds).map(|(k, _)| k.clone()).collect();
         for key in doomed {
-            self.overlay.writes.remove(&key);
+            self.ordered.remove(&key);
         }
-        self.overlay.bytes += from.len() + to.len();
-        self.overlay.drops.push((from, to));
+        self.drops.push((from, to));
     }
 
-    /// Entries with `from <= key < to` in key order, at most `entries_max`.
+    /// Entries with `from <= key < to` in key order, at most `entries_max`; of points only what is committed.
     pub fn range(&mut self, from: &[u8], to: &[u8], entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
         let mut found = Vec::new();
         if from >= to {
             return Ok(found);
         }
         let bounds = (Bound::Included(from), Bound::Excluded(to));
-        let mut written = self.overlay.writes.range::<[u8], _>(bounds).peekable();
+        let mut written = self.ordered.range::<[u8], _>(bounds).peekable();
         let mut from = from.to_vec();
         loop {
             let chunk_max = RANGE_CHUNK.min(entries_max.saturating_add(1));
@@ -228,6 +165,11 @@ impl<'a> View<'a> {
         found.truncate(entries_max);
         Ok(found)
     }
+
+    /// Whether storage has anything in a range; the step's own writes do not count.
+    pub fn is_stored(&self, from: &[u8], to: &[u8]) -> Result<bool> {
+        Ok(!self.store.range(from, to, false, 1)?.is_empty())
+    }
 }
 
 #[cfg(test)]
@@ -241,23 +183,27 @@ mod tests {
     fn a_step_sees_its_own_writes_and_nothing_of_a_failed_one() {
         let storage = MemoryStorage::new();
         let put = |k: &str| (k.as_bytes().to_vec(), Some(b"old".to_vec()));
-        storage.commit(Step { state: ["a", "b", "c", "d"].map(put).to_vec(), ..Step::default() }).wait();
-        let mut cache = ReadCache::new(1 << 20);
-        let mut view = View::new(&storage, &mut cache);
+        storage.commit(Step { state: ["a", "b", "c", "d", "p"].map(put).to_vec(), ..Step::default() }).wait();
+        let mut points = Points::new(1 << 20);
+        let mut view = View::new(&storage, &mut points);
         view.put(b"b", b"new".to_vec());
         view.delete(b"c");
         view.put(b"bb", b"new".to_vec());
         view.drop_range(b"d".to_vec(), b"e".to_vec());
+        let p = view.point(b"p").unwrap();
+        view.points.put(p, b"new".to_vec());
         let names = |entries: Vec<(Bytes, Bytes)>| {
-            entries.iter().map(|(k, v)| format!("{:?}={:?}", k, v)).collect::<Vec<_>>().join(" ")
+            entries.iter().map(|(k, v)| format!("{k:?}={v:?}")).collect::<Vec<_>>().join(" ")
         };
-        let all = names(view.range(b"a", b"z", 9).unwrap());
+        let all = names(view.range(b"a", b"o", 9).unwrap());
         assert_eq!(all, r#"b"a"=b"old" b"b"=b"new" b"bb"=b"new""#);
-        assert_eq!(names(view.range(b"a", b"z", 2).unwrap()), r#"b"a"=b"old" b"b"=b"new""#);
+        assert_eq!(names(view.range(b"a", b"o", 2).unwrap()), r#"b"a"=b"old" b"b"=b"new""#);
         assert_eq!(view.get(b"d").unwrap(), None);
-        drop(view);
-        let mut view = View::new(&storage, &mut cache);
+        let changes = view.into_changes();
+        assert_eq!((changes.writes.len(), changes.drops.len()), (4, 1));
+        let mut view = View::new(&storage, &mut points);
         assert_eq!(view.get(b"b").unwrap().unwrap(), &b"old"[..]);
         assert_eq!(view.get(b"d").unwrap().unwrap(), &b"old"[..]);
+        assert_eq!(view.point_value(b"p").unwrap(), Some(&b"old"[..]));
     }
 }

@@ -8,8 +8,6 @@
 //! ```
 
 use arrow::array::ArrayRef;
-use bytes::Bytes;
-use datafusion::common::HashMap;
 use millpond_types::record::put_varint;
 use millpond_types::{Error, Result};
 
@@ -55,12 +53,10 @@ pub struct Slot {
     pub time: i64,
     /// Whether it is in state or had its first row.
     pub live: bool,
-    /// What is in state.
-    stored: Option<Bytes>,
 }
 
 /// A row to be emitted; its values come from the events.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Out {
     /// Row of the input whose group columns and `pos` it has.
     pub row: u32,
@@ -72,57 +68,66 @@ pub struct Out {
     pub old: OldState,
 }
 
-#[derive(Default)]
 pub struct Program {
     pub slots: Vec<Slot>,
+    /// By call, then by slot.
+    states: Vec<Vec<State>>,
     pub events: Vec<Event>,
     pub outs: Vec<Out>,
 }
 
 impl Program {
+    pub fn with_calls(calls: &[Call]) -> Self {
+        Self {
+            slots: Vec::new(),
+            states: calls.iter().map(|_| Vec::new()).collect(),
+            events: Vec::new(),
+            outs: Vec::new(),
+        }
+    }
+
     /// A slot for what is in state under a key.
-    pub fn load(&mut self, stored: Option<Bytes>) -> Result<u32> {
-        let time = match &stored {
-            Some(bytes) => take_time(&mut &bytes[..])?,
-            None => i64::MIN,
-        };
-        self.slots.push(Slot { time, live: stored.is_some(), stored });
+    pub fn load(&mut self, stored: Option<&[u8]>, calls: &[Call]) -> Result<u32> {
+        let mut rest = stored.unwrap_or_default();
+        let time = if stored.is_some() { take_time(&mut rest)? } else { i64::MIN };
+        for (call, states) in calls.iter().zip(&mut self.states) {
+            states.push(match stored {
+                Some(_) => call.aggregate.decode(take_bytes(&mut rest)?)?,
+                None => call.aggregate.create(),
+            });
+        }
+        self.slots.push(Slot { time, live: stored.is_some() });
         Ok(self.slots.len() as u32 - 1)
+    }
+
+    /// The entry of state for a slot.
+    pub fn encode(&self, calls: &[Call], slot: u32, out: &mut Vec<u8>, scratch: &mut Vec<u8>) {
+        out.push(ROW_VERSION);
+        put_varint(out, self.slots[slot as usize].time);
+        for (call, states) in calls.iter().zip(&self.states) {
+            scratch.clear();
+            call.aggregate.encode(&states[slot as usize], scratch);
+            put_bytes(scratch, out);
+        }
     }
 
     pub fn slot(&mut self, slot: u32) -> &mut Slot {
         &mut self.slots[slot as usize]
     }
 
-    /// Runs all events. Gives the columns of results, those of the replaced results (where `old`), and the states.
+    /// Runs all events. Gives the columns of results and those of the replaced results (where `old`).
     pub fn run(
-        &self,
+        &mut self,
         calls: &[Call],
         args: &[Vec<ArrayRef>],
         old: bool,
         pos_of: &dyn Fn(u32) -> u32,
         cx: &mut Context<'_, '_>,
     ) -> OpResult<Outcome> {
-        let mut outcome = Outcome { results: Vec::new(), old: Vec::new(), states: Vec::new() };
+        let mut outcome = Outcome { results: Vec::new(), old: Vec::new() };
         let mut failure: Option<Failure> = None;
-        let mut stored: Vec<&[u8]> = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            let mut bytes = slot.stored.as_ref().map_or(&[][..], |b| &b[..]);
-            if !bytes.is_empty() {
-                take_time(&mut bytes)?;
-            }
-            stored.push(bytes);
-        }
-        for (call, args) in calls.iter().zip(args) {
+        for ((call, args), states) in calls.iter().zip(args).zip(&mut self.states) {
             let aggregate = call.aggregate.as_ref();
-            let mut states = Vec::with_capacity(self.slots.len());
-            for bytes in &mut stored {
-                states.push(if bytes.is_empty() {
-                    aggregate.create()
-                } else {
-                    aggregate.decode(take_bytes(bytes)?)?
-                });
-            }
             let mut results = aggregate.results(self.outs.len());
             let mut olds = aggregate.results(if old { self.outs.len() } else { 0 });
             let mut errors: Vec<(u32, String)> = Vec::new();
@@ -175,7 +180,6 @@ impl Program {
                 if old {
                     outcome.old.push(olds.finish()?);
                 }
-                outcome.states.push(states);
             }
         }
         match failure {
@@ -188,22 +192,4 @@ impl Program {
 pub struct Outcome {
     pub results: Vec<ArrayRef>,
     pub old: Vec<ArrayRef>,
-    /// By call, then by slot.
-    pub states: Vec<Vec<State>>,
 }
-
-impl Outcome {
-    /// The entry of state for a slot.
-    pub fn encode(&self, calls: &[Call], slot: usize, time: i64, out: &mut Vec<u8>, scratch: &mut Vec<u8>) {
-        out.push(ROW_VERSION);
-        put_varint(out, time);
-        for (call, states) in calls.iter().zip(&self.states) {
-            scratch.clear();
-            call.aggregate.encode(&states[slot], scratch);
-            put_bytes(scratch, out);
-        }
-    }
-}
-
-/// Byte keys to slots.
-pub type SlotMap = HashMap<Vec<u8>, u32>;

@@ -11,17 +11,17 @@
 //! Invariant: the index holds the end of every session in an entry.
 
 use arrow::array::ArrayRef;
-use bytes::Bytes;
 use datafusion::common::HashMap;
 use millpond_types::record::put_varint;
 use millpond_types::{Error, PartitionId, Result};
 
 use super::super::times::{NO_TIME, Times};
 use super::super::{Context, Emitted, LineKind, OpResult};
-use super::program::{Event, Out, Outcome, Program};
-use super::{Aggregate, Batch, Candidates, Emission, Groups};
+use super::program::{Event, Out, Program};
+use super::{Aggregate, Batch, Call, Emission, Groups};
 use crate::rows::{OldState, Rows};
 use crate::state::cells::{put_bytes, put_key_i64, take_bytes, take_int, take_key_i64, take_u8};
+use crate::state::points::EntryId;
 use crate::state::row::RowsBuilder;
 
 const VERSION: u8 = 1;
@@ -42,17 +42,23 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn get(&mut self, key: &[u8], program: &mut Program, cx: &mut Context<'_, '_>) -> Result<&mut Vec<Session>> {
+    fn get(
+        &mut self,
+        key: &[u8],
+        calls: &[Call],
+        program: &mut Program,
+        cx: &mut Context<'_, '_>,
+    ) -> Result<&mut Vec<Session>> {
         if !self.groups.contains_key(key) {
             let mut sessions = Vec::new();
-            if let Some(bytes) = cx.view.get(key)? {
-                let mut bytes = &bytes[..];
-                if take_u8(&mut bytes)? != VERSION {
+            if let Some(mut bytes) = cx.view.point_value(key)? {
+                let bytes = &mut bytes;
+                if take_u8(bytes)? != VERSION {
                     return Err(Error::corrupt("sessions in state have an unknown version"));
                 }
-                for _ in 0..take_int(&mut bytes)? {
-                    let (start, end) = (take_int(&mut bytes)?, take_int(&mut bytes)?);
-                    let slot = program.load(Some(Bytes::copy_from_slice(take_bytes(&mut bytes)?)))?;
+                for _ in 0..take_int(bytes)? {
+                    let (start, end) = (take_int(bytes)?, take_int(bytes)?);
+                    let slot = program.load(Some(take_bytes(bytes)?), calls)?;
                     sessions.push(Session { start, end, slot });
                 }
             }
@@ -76,11 +82,11 @@ impl Aggregate {
         batch: &Batch,
         gap: i64,
         grace: i64,
-        candidates: &Candidates,
         of_row: &[u32],
+        ids: &[EntryId],
         cx: &mut Context<'_, '_>,
     ) -> OpResult<Emitted> {
-        let mut program = Program::default();
+        let mut program = Program::with_calls(&self.calls);
         let mut loaded = Loaded::default();
         let mut times = Times::<2>::new(&self.times);
         let mut emission = Emission::default();
@@ -95,8 +101,8 @@ impl Aggregate {
             let (time, partition, pos) = (batch.rows.time[i], batch.partition[i], batch.rows.pos[i]);
             let stream_time = times.advance(partition, time, cx.view)?;
             let close = stream_time.saturating_sub(grace).saturating_sub(gap);
-            let key = &candidates.keys[of_row[i] as usize];
-            let sessions = loaded.get(key, &mut program, cx)?;
+            let key = cx.view.points.key(ids[of_row[i] as usize]).to_vec();
+            let sessions = loaded.get(&key, &self.calls, &mut program, cx)?;
             // A session that is closed is not opened again, whatever comes near it.
             let near = |s: &Session| {
                 s.start <= time.saturating_add(gap) && s.end >= time.saturating_sub(gap) && s.end >= close
@@ -109,7 +115,7 @@ impl Aggregate {
                     format!("late row at {time}: sessions that end before {close} are closed")
                 });
             } else {
-                let slot = program.load(None)?;
+                let slot = program.load(None, &self.calls)?;
                 for old in &merged {
                     program.events.push(Event::Merge { into: slot, from: old.slot });
                 }
@@ -120,7 +126,7 @@ impl Aggregate {
                 sessions.retain(|s| !near(s));
                 let at = sessions.partition_point(|s| s.start < start);
                 sessions.insert(at, Session { start, end, slot });
-                let cells = self.groups.rest(key);
+                let cells = self.groups.rest(&key);
                 for old in &merged {
                     cx.view.delete(&self.end_key(partition, old.end, cells));
                 }
@@ -148,9 +154,9 @@ impl Aggregate {
         if emission.more.is_none() {
             self.clear(&batch.partition, gap, grace, &mut times, &mut loaded, &mut program, cx)?;
         }
-        times.store(cx.view);
+        times.store(cx.view)?;
         let outcome = program.run(&self.calls, &batch.args, self.old, &|row| batch.pos(row), cx)?;
-        self.store_sessions(&loaded, &program, &outcome, cx);
+        self.store_sessions(&loaded, &program, cx)?;
         let groups = if self.emit_final { Groups::Decoded(emission.groups) } else { Groups::Rows(&batch.groups) };
         let rows: Rows = self.rows(&program, outcome.results, outcome.old, groups)?;
         Ok(Emitted { rows, more: emission.more })
@@ -249,7 +255,7 @@ impl Aggregate {
             let end = take_key_i64(&mut cells)?;
             let mut key = self.groups.partition_prefix(partition);
             key.extend_from_slice(cells);
-            let sessions = loaded.get(&key, program, cx)?;
+            let sessions = loaded.get(&key, &self.calls, program, cx)?;
             let Some(session) = sessions.iter().find(|s| s.end == end).copied() else { continue };
             if let Some(groups) = &mut emission.groups {
                 groups.append_key(&mut cells)?;
@@ -300,18 +306,21 @@ impl Aggregate {
                 let end = take_key_i64(&mut cells)?;
                 let mut key = self.groups.partition_prefix(partition);
                 key.extend_from_slice(cells);
-                loaded.get(&key, program, cx)?.retain(|s| s.end != end);
+                loaded.get(&key, &self.calls, program, cx)?.retain(|s| s.end != end);
                 cx.view.delete(&index);
             }
         }
         Ok(())
     }
 
-    fn store_sessions(&self, loaded: &Loaded, program: &Program, outcome: &Outcome, cx: &mut Context<'_, '_>) {
+    fn store_sessions(&self, loaded: &Loaded, program: &Program, cx: &mut Context<'_, '_>) -> Result<()> {
         let (mut entry, mut scratch) = (Vec::new(), Vec::new());
         for (key, sessions) in &loaded.groups {
+            let id = cx.view.point(key)?;
             if sessions.is_empty() {
-                cx.view.delete(key);
+                if cx.view.points.value(id).is_some() {
+                    cx.view.points.delete(id);
+                }
                 continue;
             }
             let mut value = vec![VERSION];
@@ -320,12 +329,12 @@ impl Aggregate {
                 put_varint(&mut value, session.start);
                 put_varint(&mut value, session.end);
                 entry.clear();
-                let time = program.slots[session.slot as usize].time;
-                outcome.encode(&self.calls, session.slot as usize, time, &mut entry, &mut scratch);
+                program.encode(&self.calls, session.slot, &mut entry, &mut scratch);
                 put_bytes(&entry, &mut value);
             }
-            cx.view.put(key, value);
+            cx.view.points.put(id, value);
         }
+        Ok(())
     }
 
     /// No rows: for resuming, where only what is in state counts.

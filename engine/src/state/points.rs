@@ -1,0 +1,301 @@
+//! Entries of state that are read and written by whole key: what is committed and what the step under way has changed,
+//! in one table.
+//!
+//! Invariants: a key is in the table once; a number of an entry is good until the end of its step; `commit` and
+//! `rollback` leave nothing pending; entries are forgotten between steps only.
+
+use millpond_types::Result;
+
+/// Number of an entry, within a step.
+pub type EntryId = u32;
+
+const EMPTY: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Entry {
+    hash: u64,
+    key: Box<[u8]>,
+    value: Option<Box<[u8]>>,
+    pending: Pending,
+    /// Whether `value` is what storage has.
+    loaded: bool,
+    /// Step in which it was used last.
+    used: u32,
+    /// What an operator has noted, and for which of its calls.
+    note: (u32, u32),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Pending {
+    None,
+    Put(Vec<u8>),
+    Delete,
+}
+
+#[derive(Debug)]
+pub struct Points {
+    entries: Vec<Entry>,
+    /// Open addressing; a power of two, at most half full.
+    index: Vec<u32>,
+    seed: u64,
+    bytes: usize,
+    bytes_max: usize,
+    step: u32,
+    stamp: u32,
+    dirty: Vec<EntryId>,
+}
+
+impl Points {
+    pub fn new(bytes_max: usize) -> Self {
+        use std::hash::{BuildHasher, Hasher};
+        Self {
+            entries: Vec::new(),
+            index: vec![EMPTY; 1024],
+            seed: std::collections::hash_map::RandomState::new().build_hasher().finish() | 1,
+            bytes: 0,
+            bytes_max,
+            step: 1,
+            stamp: 0,
+            dirty: Vec::new(),
+        }
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        let mix = |a: u64, b: u64| {
+            let wide = u128::from(a) * u128::from(b);
+            (wide as u64) ^ (wide >> 64) as u64
+        };
+        let mut hash = self.seed ^ key.len() as u64;
+        let mut chunks = key.chunks_exact(8);
+        for chunk in &mut chunks {
+            let word = u64::from_le_bytes(<[u8; 8]>::try_from(chunk).unwrap_or_default());
+            hash = mix(hash ^ word, 0x9e37_79b9_7f4a_7c15 ^ self.seed.rotate_left(23));
+        }
+        let mut tail = [0; 8];
+        tail[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
+        mix(hash ^ u64::from_le_bytes(tail), 0xd6e8_feb8_6659_fd93)
+    }
+
+    /// The entry of a key, made if it is not there; then it is not loaded.
+    pub fn locate(&mut self, key: &[u8]) -> EntryId {
+        let hash = self.hash(key);
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let id = self.index[at];
+            if id == EMPTY {
+                break;
+            }
+            let entry = &mut self.entries[id as usize];
+            if entry.hash == hash && *entry.key == *key {
+                entry.used = self.step;
+                return id;
+            }
+            at = (at + 1) & mask;
+        }
+        let id = self.entries.len() as u32;
+        self.index[at] = id;
+        self.bytes += key.len() + 96;
+        self.entries.push(Entry {
+            hash,
+            key: key.into(),
+            value: None,
+            pending: Pending::None,
+            loaded: false,
+            used: self.step,
+            note: (0, 0),
+        });
+        if self.entries.len() * 2 > self.index.len() {
+            self.reindex(self.index.len() * 2);
+        }
+        id
+    }
+
+    fn reindex(&mut self, len: usize) {
+        self.index.clear();
+        self.index.resize(len, EMPTY);
+        let mask = len - 1;
+        for (id, entry) in self.entries.iter().enumerate() {
+            let mut at = entry.hash as usize & mask;
+            while self.index[at] != EMPTY {
+                at = (at + 1) & mask;
+            }
+            self.index[at] = id as u32;
+        }
+    }
+
+    pub fn is_loaded(&self, id: EntryId) -> bool {
+        let entry = &self.entries[id as usize];
+        entry.loaded || entry.pending != Pending::None
+    }
+
+    pub fn key(&self, id: EntryId) -> &[u8] {
+        &self.entries[id as usize].key
+    }
+
+    /// Notes what storage has.
+    pub fn load(&mut self, id: EntryId, value: Option<&[u8]>) {
+        let entry = &mut self.entries[id as usize];
+        entry.loaded = true;
+        self.bytes += value.map_or(0, <[u8]>::len);
+        entry.value = value.map(Into::into);
+    }
+
+    /// The value as this step sees it.
+    pub fn value(&self, id: EntryId) -> Option<&[u8]> {
+        let entry = &self.entries[id as usize];
+        match &entry.pending {
+            Pending::None => entry.value.as_deref(),
+            Pending::Put(value) => Some(value),
+            Pending::Delete => None,
+        }
+    }
+
+    fn pend(&mut self, id: EntryId, pending: Pending) {
+        let entry = &mut self.entries[id as usize];
+        if entry.pending == Pending::None {
+            self.dirty.push(id);
+        }
+        entry.pending = pending;
+    }
+
+    pub fn put(&mut self, id: EntryId, value: Vec<u8>) {
+        self.pend(id, Pending::Put(value));
+    }
+
+    pub fn delete(&mut self, id: EntryId) {
+        self.pend(id, Pending::Delete);
+    }
+
+    /// Forgets all notes.
+    pub fn clear_notes(&mut self) {
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.stamp == 0 {
+            self.stamp = 1;
+            self.entries.iter_mut().for_each(|e| e.note = (0, 0));
+        }
+    }
+
+    /// What was noted since `clear_notes`.
+    pub fn note(&self, id: EntryId) -> Option<u32> {
+        let (stamp, note) = self.entries[id as usize].note;
+        (stamp == self.stamp).then_some(note)
+    }
+
+    pub fn set_note(&mut self, id: EntryId, note: u32) {
+        self.entries[id as usize].note = (self.stamp, note);
+    }
+
+    /// What the step writes, by key.
+    pub fn writes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.dirty.iter().filter_map(|id| {
+            let entry = &self.entries[*id as usize];
+            match &entry.pending {
+                Pending::None => None,
+                Pending::Put(value) => Some((&*entry.key, Some(value.as_slice()))),
+                Pending::Delete => Some((&*entry.key, None)),
+            }
+        })
+    }
+
+    /// The step is committed: what was pending is what storage has.
+    pub fn commit(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            let entry = &mut self.entries[id as usize];
+            let value = match std::mem::replace(&mut entry.pending, Pending::None) {
+                Pending::None => continue,
+                Pending::Put(value) => Some(value.into_boxed_slice()),
+                Pending::Delete => None,
+            };
+            self.bytes = self.bytes.saturating_sub(entry.value.as_ref().map_or(0, |v| v.len()));
+            self.bytes += value.as_ref().map_or(0, |v| v.len());
+            entry.value = value;
+            entry.loaded = true;
+        }
+        self.step = self.step.wrapping_add(1);
+        if self.bytes > self.bytes_max {
+            self.forget();
+        }
+    }
+
+    /// The step failed.
+    pub fn rollback(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            self.entries[id as usize].pending = Pending::None;
+        }
+    }
+
+    /// Forgets the older half: what the last steps did not use, or all if they used too much.
+    fn forget(&mut self) {
+        let mut ages: Vec<u32> = self.entries.iter().map(|e| self.step.wrapping_sub(e.used)).collect();
+        let middle = ages.len() / 2;
+        let (_, &mut age, _) = ages.select_nth_unstable(middle);
+        let step = self.step;
+        self.entries.retain(|e| e.loaded && step.wrapping_sub(e.used) < age);
+        let weight = |e: &Entry| e.key.len() + 96 + e.value.as_ref().map_or(0, |v| v.len());
+        self.bytes = self.entries.iter().map(weight).sum();
+        if self.bytes > self.bytes_max {
+            self.entries.clear();
+            self.bytes = 0;
+        }
+        let len = (self.entries.len() * 4).next_power_of_two().max(1024);
+        self.reindex(len);
+    }
+
+    /// Loads what is not there with one read; `fetch` gives the values of keys.
+    pub fn load_missing(
+        &mut self,
+        ids: &[EntryId],
+        fetch: impl FnOnce(&[&[u8]]) -> Result<Vec<Option<bytes::Bytes>>>,
+    ) -> Result<()> {
+        let mut missing: Vec<EntryId> = ids.iter().copied().filter(|id| !self.is_loaded(*id)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable_by(|a, b| self.key(*a).cmp(self.key(*b)));
+        missing.dedup();
+        let keys: Vec<&[u8]> = missing.iter().map(|id| self.key(*id)).collect();
+        let values = fetch(&keys)?;
+        for (id, value) in missing.into_iter().zip(values) {
+            self.load(id, value.as_deref());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_leaves_nothing() {
+        let mut points = Points::new(1 << 20);
+        let a = points.locate(b"a");
+        points.load(a, Some(b"1"));
+        points.put(a, b"2".to_vec());
+        assert_eq!(points.value(a), Some(&b"2"[..]));
+        points.rollback();
+        assert_eq!(points.value(a), Some(&b"1"[..]));
+        points.delete(a);
+        assert_eq!(points.writes().count(), 1);
+        points.commit();
+        assert_eq!((points.value(a), points.is_loaded(a)), (None, true));
+    }
+
+    #[test]
+    fn what_is_used_stays_when_room_is_needed() {
+        let mut points = Points::new(40_000);
+        for i in 0..2_000u32 {
+            let hot = points.locate(b"hot");
+            points.put(hot, i.to_be_bytes().to_vec());
+            let cold = points.locate(&i.to_be_bytes());
+            points.put(cold, vec![0; 100]);
+            points.commit();
+            assert!(points.bytes <= 40_000);
+        }
+        let hot = points.locate(b"hot");
+        assert_eq!(points.value(hot), Some(&1_999u32.to_be_bytes()[..]));
+        let gone = points.locate(&0u32.to_be_bytes());
+        assert!(!points.is_loaded(gone));
+    }
+}
