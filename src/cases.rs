@@ -6,6 +6,7 @@
 
 mod compare;
 mod file;
+mod functions;
 mod run;
 
 use std::path::{Path, PathBuf};

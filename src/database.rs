@@ -13,9 +13,9 @@ use millpond_engine::push::{PushQuery, Selected};
 use millpond_engine::query::{ClientEvent, EndReason};
 use millpond_engine::session::Session;
 use millpond_engine::{Engine, EngineOptions, ModuleEntry};
-use millpond_types::ports::{Outcome, Step, Ticket, TopicLog, TopicSpec, partition_of};
+use millpond_types::ports::{Outcome, Step, TopicLog, TopicSpec, partition_of};
 use millpond_types::record::{OwnedRecord, RecordBuffer, encode_headers};
-use millpond_types::{Error, Result, Schema, SystemClock, TopicPartition};
+use millpond_types::{Error, Result, Schema, TopicPartition};
 use millpond_udfs::{CompileCommand, Host, HostOptions};
 
 /// How a database is opened. Only the path has no default.
@@ -162,11 +162,6 @@ impl Database {
         self.engine.close();
         self.storage.close().map_err(Error::from)
     }
-}
-
-/// The wall clock, for records that should carry the time of now.
-pub fn now_ms() -> i64 {
-    millpond_types::Clock::now_ms(&SystemClock)
 }
 
 /// The rows of a push query, as they come. Dropping it ends the query.

@@ -16,7 +16,13 @@ pub enum Problem {
     Failed(Error),
     /// An ASSERT that did not hold.
     Assertion(String),
+    /// A SELECT or PRINT among statements that give no rows.
+    GivesRows,
+    /// As many push queries as are allowed are open.
+    TooManyPushQueries(String),
 }
+
+const GIVES_ROWS: &str = "a SELECT or PRINT gives rows: send it to /query or /query-stream, one at a time";
 
 impl Problem {
     pub fn kind(&self) -> ErrorKind {
@@ -30,6 +36,8 @@ impl Problem {
             },
             Self::Failed(e) => e.kind(),
             Self::Assertion(_) => ErrorKind::Conflict,
+            Self::GivesRows => ErrorKind::BadRequest,
+            Self::TooManyPushQueries(_) => ErrorKind::Retry,
         }
     }
 
@@ -37,7 +45,8 @@ impl Problem {
         match self {
             Self::Sql(d) => &d.message,
             Self::Failed(e) => e.message(),
-            Self::Assertion(message) => message,
+            Self::Assertion(message) | Self::TooManyPushQueries(message) => message,
+            Self::GivesRows => GIVES_ROWS,
         }
     }
 }
@@ -47,7 +56,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Sql(d) => d.fmt(f),
             Self::Failed(e) => e.fmt(f),
-            Self::Assertion(message) => f.write_str(message),
+            other => f.write_str(other.message()),
         }
     }
 }

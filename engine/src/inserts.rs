@@ -2,7 +2,7 @@
 
 use millpond_formats::json::{Comments, Json};
 use millpond_formats::value_from_json;
-use millpond_sql::plan::SourceInfo;
+use millpond_sql::plan::{Relation, SourceInfo};
 use millpond_types::{ColumnRole, Error, Result, Value};
 
 use crate::engine::Engine;
@@ -28,7 +28,24 @@ impl Engine {
         let source = source
             .ok_or_else(|| Error::not_found(format!("cannot insert into an unknown stream/table: \"{folded}\"")))?;
         check_writable(&source)?;
+        self.check_not_computed(&source)?;
         Ok(Inserter { engine: self.clone(), target: InsertTarget::new(source)? })
+    }
+}
+
+impl Engine {
+    /// The rows of a table that a query writes are that query's alone: its state would not know of others.
+    pub(crate) fn check_not_computed(&self, source: &SourceInfo) -> Result<()> {
+        if source.relation == Relation::Stream {
+            return Ok(());
+        }
+        match self.catalog().writers(&source.name).find(|q| q.creates_sink) {
+            Some(query) => Err(Error::bad_request(format!(
+                "cannot insert into \"{}\": its rows are computed by query \"{}\"",
+                source.name, query.id
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -73,10 +73,10 @@ impl PushQueries {
         }
     }
 
-    fn add(&self, id: &str, statement: &str, engine: &Engine) -> Result<()> {
+    fn add(&self, id: &str, statement: &str, engine: &Engine) -> std::result::Result<(), Problem> {
         let mut open = self.open.lock();
         if open.len() >= self.max {
-            return Err(Error::conflict(format!(
+            return Err(Problem::TooManyPushQueries(format!(
                 "there are {} push queries open, and no more than {} are allowed; close one, or raise push_queries_max",
                 open.len(),
                 self.max
@@ -156,7 +156,7 @@ impl Engine {
         }
     }
 
-    fn push(&self, plan: QueryPlan, text: &str, session: &Session) -> Result<PushQuery> {
+    fn push(&self, plan: QueryPlan, text: &str, session: &Session) -> std::result::Result<PushQuery, Problem> {
         let first = plan.sources.first().map_or("", String::as_str);
         let id = format!("transient_{first}_{:016x}", self.next_transient());
         let starts = self.start_offsets(&plan, session)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millpond_sql::substitute::Variables;
+use millpond_types::{Error, Result};
 
 /// Properties (`SET`, `streamsProperties`) and variables (`DEFINE`, `sessionVariables`) of one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,36 +13,27 @@ pub struct Session {
     pub variables: Variables,
 }
 
-/// Properties that a session may set, with the default that LIST PROPERTIES shows.
+/// Properties that change something here, with their defaults. Others of ksqlDB's are accepted without effect.
 pub const PROPERTIES: &[(&str, &str)] = &[
     ("auto.offset.reset", "latest"),
     ("cache.max.bytes.buffering", "10000000"),
-    ("commit.interval.ms", "2000"),
-    ("ksql.assert.schema.default.timeout.ms", "1000"),
-    ("ksql.assert.topic.default.timeout.ms", "1000"),
     ("ksql.compat.quirks", "false"),
     ("ksql.create.or.replace.enabled", "true"),
     ("ksql.functions.collect_list.limit", "2147483647"),
     ("ksql.functions.collect_set.limit", "2147483647"),
     ("ksql.functions.substring.legacy.args", "false"),
     ("ksql.headers.columns.enabled", "true"),
-    ("ksql.insert.into.values.enabled", "true"),
-    ("ksql.lambdas.enabled", "true"),
     ("ksql.new.query.planner.enabled", "false"),
     ("ksql.output.topic.name.prefix", ""),
     ("ksql.persistence.default.format.key", "KAFKA"),
     ("ksql.persistence.default.format.value", ""),
     ("ksql.persistence.wrap.single.values", ""),
     ("ksql.query.pull.limit.clause.enabled", "true"),
-    ("ksql.query.pull.range.scan.enabled", "true"),
     ("ksql.query.pull.stream.enabled", "true"),
     ("ksql.query.pull.table.scan.enabled", "true"),
-    ("ksql.query.push.v2.enabled", "false"),
-    ("ksql.service.id", "default_"),
-    ("ksql.source.table.materialization.enabled", "true"),
-    ("ksql.suppress.enabled", "true"),
     ("ksql.timestamp.throw.on.invalid", "false"),
     ("ksql.variable.substitution.enable", "true"),
+    ("millpond.step.rows.max", "8192"),
 ];
 
 /// Lower case, without the prefix under which Kafka Streams properties may be given.
@@ -60,6 +52,21 @@ pub fn is_known_property(name: &str) -> bool {
         || KAFKA_PROPERTIES.contains(&name.as_str())
 }
 
+/// Whether a property can have a value: one that would be read as something else is a mistake that should be told.
+pub fn check_value(name: &str, value: &str) -> Result<()> {
+    let wrong = |right: &str| {
+        Err(Error::bad_request(format!("invalid value \"{value}\" for property \"{name}\": it must be {right}")))
+    };
+    let value = value.trim();
+    let is_one_of = |of: &[&str]| of.iter().any(|v| v.eq_ignore_ascii_case(value));
+    match (normal(name).as_str(), default_property(name)) {
+        ("auto.offset.reset", _) if !is_one_of(&["earliest", "latest"]) => wrong("earliest or latest"),
+        (_, Some("true" | "false")) if !is_one_of(&["true", "false"]) => wrong("true or false"),
+        (_, Some(number)) if number.parse::<i64>().is_ok() && value.parse::<i64>().is_err() => wrong("a number"),
+        _ => Ok(()),
+    }
+}
+
 /// Settings of Kafka Streams and its clients that statements in the field carry; accepted without effect.
 const KAFKA_PROPERTIES: &[&str] = &[
     "acks",
@@ -68,6 +75,7 @@ const KAFKA_PROPERTIES: &[&str] = &[
     "batch.size",
     "bootstrap.servers",
     "buffered.records.per.partition",
+    "commit.interval.ms",
     "compression.type",
     "default.deserialization.exception.handler",
     "default.timestamp.extractor",

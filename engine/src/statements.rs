@@ -8,7 +8,7 @@ use millpond_sql::plan::{Analysed, QueryPlan};
 use millpond_sql::syntax::{Explain, Parsed, Statement};
 use millpond_types::Error;
 
-use crate::catalog::QueryEntry;
+use crate::catalog::{Catalog, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{Answer, Entity, PropertyEntry};
 use crate::environment::CatalogEnvironment;
@@ -22,6 +22,8 @@ mod create;
 mod describe;
 mod drop;
 mod insert_values;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use insert_values::{InsertTarget, insert_row};
 
@@ -42,8 +44,7 @@ fn dispatch(
         Statement::CreateSource(_) | Statement::CreateAs(_) | Statement::InsertInto(_) | Statement::InsertValues(_) => {
             let _guard = engine.0.change.lock();
             let catalog = engine.catalog();
-            let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))
-                ?;
+            let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))?;
             match analysed {
                 Analysed::InsertValues { target, columns, values, row_time } => {
                     insert_values::insert(engine, &target, &columns, &values, row_time.as_ref())
@@ -51,9 +52,7 @@ fn dispatch(
                 other => create::create(engine, other, parsed, session, warnings),
             }
         }
-        Statement::Query(_) | Statement::Print(_) => Err(Problem::Failed(Error::bad_request(
-            "a SELECT or PRINT gives rows: send it to /query or /query-stream, one at a time",
-        ))),
+        Statement::Query(_) | Statement::Print(_) => Err(Problem::GivesRows),
         Statement::DropSource(drop) => drop::source(engine, drop),
         Statement::AlterSource(alter) => create::alter(engine, alter, session),
         Statement::CreateType { name, if_not_exists, ty } => {
@@ -86,6 +85,7 @@ fn dispatch(
         Statement::DescribeFunction { name } => describe::function(engine, name.as_str()),
         Statement::Set(pair) => {
             check_property(&pair.key.node)?;
+            session::check_value(&pair.key.node, &pair.value.node)?;
             session.set(&pair.key.node, pair.value.node.clone());
             Ok(Entity::Done)
         }
@@ -144,14 +144,18 @@ fn properties(engine: &Engine, session: &Session) -> Vec<PropertyEntry> {
 
 /// The plan and output of a query in the catalog, from its statement.
 pub(crate) fn plan_entry(
-    environment: &CatalogEnvironment<'_>,
+    engine: &Engine,
+    catalog: &Catalog,
+    session: &Session,
     entry: &QueryEntry,
 ) -> Result<(QueryPlan, Output), Problem> {
+    let hidden = entry.creates_sink.then_some(entry.sink.as_str());
+    let environment = CatalogEnvironment { engine, catalog, session, hidden, planned: Some(&entry.planned) };
     let parsed = millpond_sql::parse(&entry.statement)?;
     let [one] = parsed.as_slice() else {
         return Err(Problem::Failed(Error::corrupt(format!("query \"{}\" is not one statement", entry.id))));
     };
-    let analysed = analyse(&one.statement, &one.text, environment)?;
+    let analysed = analyse(&one.statement, &one.text, &environment)?;
     match analysed {
         Analysed::CreateAs { query, sink, .. } => {
             // The sink may have been altered since; what it is now is in the catalog.

@@ -1,5 +1,7 @@
 //! Error bodies in ksqlDB's shape, and the one place where kinds become HTTP statuses.
 
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use millpond_engine::error::{Problem, StatementError};
@@ -20,6 +22,7 @@ pub(crate) const QUERY_ENDPOINT: u32 = 40002;
 pub(crate) const TOO_MANY_QUERIES: u32 = 40003;
 pub(crate) const HTTP2_ONLY: u32 = 40004;
 pub(crate) const NOT_FOUND: u32 = 40400;
+pub(crate) const METHOD: u32 = 40500;
 pub(crate) const CONFLICT: u32 = 40900;
 pub(crate) const ASSERTION: u32 = 41700;
 pub(crate) const TOO_LARGE: u32 = 41300;
@@ -90,6 +93,8 @@ fn message_of(problem: &Problem, text: &str) -> String {
 fn code_of(problem: &Problem) -> u32 {
     match problem {
         Problem::Assertion(_) => ASSERTION,
+        Problem::GivesRows => QUERY_ENDPOINT,
+        Problem::TooManyPushQueries(_) => TOO_MANY_QUERIES,
         Problem::Sql(d) if d.code == millpond_sql::diagnostic::Code::Bug => INTERNAL,
         Problem::Sql(_) => BAD_STATEMENT,
         Problem::Failed(e) => match e.kind() {
@@ -123,5 +128,22 @@ impl IntoResponse for ApiError {
         let status = u16::try_from(self.code / 100).ok().and_then(|s| StatusCode::from_u16(s).ok());
         let headers = [(header::CONTENT_TYPE, "application/json")];
         (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), headers, self.body.to_string()).into_response()
+    }
+}
+
+/// A request's body, with ksqlDB's error where it is too large or breaks off.
+pub(crate) struct WholeBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for WholeBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(ApiError::new(TOO_LARGE, "the request is larger than the server's limit for it"))
+            }
+            Err(e) => Err(ApiError::new(BAD_REQUEST, format!("the request's body could not be read: {e}"))),
+        }
     }
 }

@@ -89,3 +89,23 @@ pub(crate) async fn is_valid_property(Path(name): Path<String>) -> Result<Body<J
         ))
     }
 }
+
+/// What went wrong with single records, newest last: the lines that are still in memory, and how many there were.
+pub(crate) async fn processing_log(State(app): State<Shared>) -> Body<Json> {
+    let log = app.engine.processing_log();
+    let lines: Vec<Json> = log
+        .lines()
+        .into_iter()
+        .map(|line| {
+            json!({
+                "query": line.query,
+                "kind": format!("{:?}", line.kind),
+                "message": line.message,
+                "topic": line.topic,
+                "partition": line.partition,
+                "offset": line.offset,
+            })
+        })
+        .collect();
+    Body(json!({ "total": log.total(), "lines": lines }))
+}

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +9,7 @@ use millpond_engine::session::Session;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::errors::{ApiError, BAD_REQUEST, INTERNAL, QUERY_ENDPOINT};
+use crate::errors::{ApiError, BAD_REQUEST, INTERNAL, WholeBody};
 use crate::{Shared, entities};
 
 /// Body of `/ksql` and `/query`. `sql` and `properties` are the names that `/query-stream` uses.
@@ -70,7 +69,11 @@ pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + '
     tokio::task::spawn_blocking(f).await.map_err(|_| ApiError::new(INTERNAL, "the request failed inside the server"))
 }
 
-pub(crate) async fn ksql(State(app): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
+pub(crate) async fn ksql(
+    State(app): State<Shared>,
+    headers: HeaderMap,
+    WholeBody(body): WholeBody,
+) -> Result<Response, ApiError> {
     let request = StatementRequest::parse(&body)?;
     let mut session = request.session();
     let engine = app.engine.clone();
@@ -82,13 +85,6 @@ pub(crate) async fn ksql(State(app): State<Shared>, headers: HeaderMap, body: By
             let content = accepted(&headers, &[V1_JSON, JSON]);
             Ok(([(header::CONTENT_TYPE, content)], Json::Array(list).to_string()).into_response())
         }
-        Err(e) => {
-            let mut error = ApiError::statement(&e, &request.ksql);
-            if e.problem.message().contains("send it to /query") {
-                error.code = QUERY_ENDPOINT;
-                error = error.with("error_code", QUERY_ENDPOINT.into());
-            }
-            Err(error)
-        }
+        Err(e) => Err(ApiError::statement(&e, &request.ksql)),
     }
 }

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::error;
 
+use errors::{ApiError, METHOD};
 pub use metrics::{MetricsSource, Sample};
 
 /// Settings of the HTTP server, with their defaults.
@@ -117,6 +118,7 @@ fn router(app: Shared, options: &HttpOptions) -> Router {
         .route("/v1/metadata/id", get(info::metadata_id))
         .route("/is_valid_property/{name}", get(info::is_valid_property))
         .route("/metrics", get(metrics::metrics))
+        .route("/processing-log", get(info::processing_log))
         .route("/ksql", post(ksql::ksql))
         .route("/query", post(stream::query))
         .route("/query-stream", post(stream::query_stream))
@@ -125,5 +127,10 @@ fn router(app: Shared, options: &HttpOptions) -> Router {
     // Its body is a stream without an end; lines are limited one by one.
     let inserts =
         Router::new().route("/inserts-stream", post(inserts::inserts_stream)).layer(DefaultBodyLimit::disable());
-    uploads.merge(rest).merge(inserts).fallback(|| async { (StatusCode::NOT_FOUND, "Not Found") }).with_state(app)
+    uploads
+        .merge(rest)
+        .merge(inserts)
+        .fallback(|| async { (StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async { ApiError::new(METHOD, "this path does not take this method") })
+        .with_state(app)
 }

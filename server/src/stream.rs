@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Version, header};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +18,7 @@ use millpond_types::Schema;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT};
+use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, WholeBody};
 use crate::ksql::{DELIMITED, JSON, StatementRequest, V1_JSON, accepted, blocking};
 use crate::rows::{schema_text, type_text, write_batch_row};
 use crate::{Shared, rows};
@@ -113,7 +113,12 @@ impl Form {
     }
 }
 
-pub(crate) async fn query(State(app): State<Shared>, version: Version, headers: HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn query(
+    State(app): State<Shared>,
+    version: Version,
+    headers: HeaderMap,
+    WholeBody(body): WholeBody,
+) -> Response {
     let v1 = accepted(&headers, &[V1_JSON, JSON]);
     let form = if accepted(&headers, &[V1_JSON, JSON, DELIMITED]) == DELIMITED { Form::Delimited } else { Form::Rows };
     select(app, form, v1, version, &body).await.unwrap_or_else(IntoResponse::into_response)
@@ -123,7 +128,7 @@ pub(crate) async fn query_stream(
     State(app): State<Shared>,
     version: Version,
     headers: HeaderMap,
-    body: Bytes,
+    WholeBody(body): WholeBody,
 ) -> Response {
     let form = match accepted(&headers, &[DELIMITED, JSON, V1_JSON]) {
         JSON => Form::Array,
@@ -285,7 +290,7 @@ struct CloseRequest {
     query_id: String,
 }
 
-pub(crate) async fn close_query(State(app): State<Shared>, body: Bytes) -> Result<(), ApiError> {
+pub(crate) async fn close_query(State(app): State<Shared>, WholeBody(body): WholeBody) -> Result<(), ApiError> {
     let request: CloseRequest = serde_json::from_slice(&body)
         .map_err(|e| ApiError::new(BAD_REQUEST, format!("expected {{\"queryId\": \"...\"}}: {e}")))?;
     if app.engine.close_push(&request.query_id) {

@@ -1,7 +1,6 @@
 //! /udfs: upload, listing and removal of WebAssembly modules.
 
 use axum::Json as Body;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -9,7 +8,7 @@ use millpond_engine::{ModuleEntry, Put};
 use serde_json::{Value as Json, json};
 
 use crate::Shared;
-use crate::errors::{ApiError, CONFLICT, NOT_FOUND, code_of_kind};
+use crate::errors::{ApiError, CONFLICT, NOT_FOUND, WholeBody, code_of_kind};
 use crate::ksql::blocking;
 
 fn describe(entry: &ModuleEntry) -> Json {
@@ -52,7 +51,7 @@ fn refused(app: &Shared, name: &str, e: &millpond_types::Error) -> ApiError {
 pub(crate) async fn upload(
     State(app): State<Shared>,
     Path(name): Path<String>,
-    body: Bytes,
+    WholeBody(body): WholeBody,
 ) -> Result<Response, ApiError> {
     let (engine, module) = (app.engine.clone(), name.clone());
     let put = blocking(move || engine.put_module(&module, &body)).await?.map_err(|e| refused(&app, &name, &e))?;

@@ -65,6 +65,7 @@ fn run(case: &Case) -> Result<(), String> {
     let clock = Arc::new(ManualClock::at(NOW_MS));
     let engine =
         Engine::open(storage.clone(), clock, Host::new(HostOptions::default()), options).map_err(|e| e.to_string())?;
+    super::functions::register(engine.functions()).map_err(|e| e.to_string())?;
 
     let mut session = Session::with_properties([("auto.offset.reset", "earliest"), ("cache.max.bytes.buffering", "0")]);
     session.set("ksql.compat.quirks", "true");

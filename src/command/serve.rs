@@ -224,14 +224,21 @@ impl TopicGuard for SinkGuard {
 /// Cursors of persistent queries, as read-only consumer groups.
 struct Cursors(Storage);
 
+/// Before the id of a query whose cursors are shown as a consumer group; as ksqlDB names its groups.
+const QUERY_GROUP_PREFIX: &str = "_confluent-ksql-default_query_";
+
 impl QueryGroups for Cursors {
+    fn owns(&self, group: &str) -> bool {
+        group.starts_with(QUERY_GROUP_PREFIX)
+    }
+
     fn offsets(&self) -> Vec<GroupOffset> {
         let cursors = self.0.query_cursors().unwrap_or_default();
         cursors
             .into_iter()
             .filter_map(|c| {
                 Some(GroupOffset {
-                    group: format!("_confluent-ksql-default_query_{}", c.query),
+                    group: format!("{QUERY_GROUP_PREFIX}{}", c.query),
                     topic: self.0.topic_by_id(c.source.topic)?.name,
                     partition: c.source.partition,
                     offset: c.offset,

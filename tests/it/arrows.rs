@@ -11,7 +11,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("udfs", &["types"]),
     ("broker", &["types"]),
     ("engine", &["types", "sql", "formats", "udfs"]),
-    ("server", &["types", "sql", "formats", "udfs", "engine", "broker"]),
+    ("server", &["types", "sql", "formats", "engine"]),
 ];
 
 /// Library, and the one crate that names it.

@@ -79,14 +79,13 @@ pub(super) fn pause(engine: &Engine, target: &QueryTarget, paused: bool) -> Resu
     let changed: Vec<QueryEntry> =
         targets(engine, target)?.into_iter().map(|query| QueryEntry { paused, ..query.as_ref().clone() }).collect();
     let step = Step { catalog: changed.iter().map(catalog::put_query).collect(), ..Step::default() };
-    let ids: Vec<String> = changed.iter().map(|q| q.id.clone()).collect();
     let (sequence, _) = engine.commit(step, |catalog| {
-        for query in changed {
-            catalog.queries.insert(query.id.clone(), Arc::new(query));
+        for query in &changed {
+            catalog.queries.insert(query.id.clone(), Arc::new(query.clone()));
         }
     })?;
-    for id in ids {
-        engine.pause_query(&id, paused);
+    for query in &changed {
+        engine.pause_query(query);
     }
     Ok(if paused {
         status("pause", target, "Query paused.", sequence)

@@ -13,7 +13,7 @@ use millpond_types::ports::{Cursor, Step, TopicSpec};
 use millpond_types::{Error, SqlType};
 
 use super::not_found;
-use crate::catalog::{self, QueryEntry};
+use crate::catalog::{self, Planned, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
 use crate::error::Problem;
@@ -164,6 +164,7 @@ fn materialise_source(
         modules: vec![],
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+        planned: Planned::of(&with_source, &[], &source.statement),
     };
     step.catalog.push(catalog::put_query(&entry));
     step.cursors = cursors(&entry.id, &starts);
@@ -254,16 +255,10 @@ fn create_as(
     warn_about_cycle(&source.name, &sources, warnings);
     let output = Output::Sink { target: source.clone(), materialise: true, timestamp: sink.timestamp.clone() };
 
-    let entry = if let Some(old) = replaced {
+    let entry = if let Some(old) = &replaced {
         let before = {
             let session = Session::with_properties(&old.properties);
-            let environment = crate::environment::CatalogEnvironment {
-                engine,
-                catalog: &catalog,
-                session: &session,
-                hidden: Some(&source.name),
-            };
-            super::plan_entry(&environment, &old)?.0
+            super::plan_entry(engine, &catalog, &session, old)?.0
         };
         if let Some(why) = crate::upgrade::incompatible(&before, &plan) {
             return Err(Problem::from(
@@ -277,6 +272,7 @@ fn create_as(
             sources,
             properties: session.overrides().clone(),
             modules: plan.modules.clone(),
+            planned: Planned::of(&catalog, &plan.sources, &parsed.text),
             ..old.as_ref().clone()
         }
     } else {
@@ -295,16 +291,23 @@ fn create_as(
             modules: plan.modules.clone(),
             paused: false,
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+            planned: Planned::of(&catalog, &plan.sources, &parsed.text),
         }
     };
     step.catalog.push(catalog::put_source(&source));
     step.catalog.push(catalog::put_query(&entry));
     let (source, entry) = (Arc::new(source), Arc::new(entry));
-    let (sequence, _) = engine.commit(step, |catalog| {
+    let committed = engine.commit(step, |catalog| {
         catalog.sources.insert(source.name.clone(), source.clone());
         catalog.queries.insert(entry.id.clone(), entry.clone());
         catalog.next_query = catalog.next_query.max(number + 1);
-    })?;
+    });
+    if committed.is_err()
+        && let Some(old) = &replaced
+    {
+        engine.resume_or_tell(old);
+    }
+    let (sequence, _) = committed?;
     engine.start_query(&entry, plan, output, session)?;
     Ok(created(&source, format!("Created query with ID {}", entry.id), Some(entry.id.clone()), sequence))
 }
@@ -333,6 +336,8 @@ fn insert_into(
     }
     warn_about_cycle(&target.name, &plan.sources, warnings);
     let starts = engine.start_offsets(&plan, session)?;
+    let mut with_target = plan.sources.clone();
+    with_target.push(target.name.clone());
     let entry = QueryEntry {
         id: id.clone(),
         number,
@@ -344,6 +349,7 @@ fn insert_into(
         modules: plan.modules.clone(),
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
+        planned: Planned::of(&catalog, &with_target, &parsed.text),
     };
     let step = Step {
         catalog: vec![catalog::put_query(&entry), catalog::put_next_query(number + 1)],

@@ -125,13 +125,7 @@ pub(super) fn explain_query(engine: &Engine, id: &str) -> Result<Entity, Problem
         return Err(not_found("query", id, catalog.queries.keys().cloned()));
     };
     let session = Session::with_properties(&query.properties);
-    let environment = crate::environment::CatalogEnvironment {
-        engine,
-        catalog: &catalog,
-        session: &session,
-        hidden: query.creates_sink.then_some(query.sink.as_str()),
-    };
-    let (plan, _) = super::plan_entry(&environment, query)?;
+    let (plan, _) = super::plan_entry(engine, &catalog, &session, query)?;
     Ok(Entity::Query(Box::new(QueryDescription {
         summary: summary(engine, &catalog, query),
         schema: plan.root.schema.clone(),

@@ -39,12 +39,14 @@ pub(super) fn source(engine: &Engine, drop: &DropSource) -> Result<Entity, Probl
     let readers: Vec<String> = catalog.readers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
     let writers: Vec<String> = catalog.writers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();
     if !readers.is_empty() || !writers.is_empty() {
-        return Err(conflict(format!(
-            "cannot drop \"{name}\": the following queries read from this source: [{}]; the following queries write into \
-             this source: [{}]; terminate them first",
-            readers.join(", "),
-            writers.join(", ")
-        )));
+        let mut users = Vec::new();
+        if !readers.is_empty() {
+            users.push(format!("the following queries read from this source: [{}]", readers.join(", ")));
+        }
+        if !writers.is_empty() {
+            users.push(format!("the following queries write into this source: [{}]", writers.join(", ")));
+        }
+        return Err(conflict(format!("cannot drop \"{name}\": {}; terminate them first", users.join("; "))));
     }
     let topic = engine.storage().topic(&source.topic);
     let delete_topics = if drop.delete_topic { topic.iter().map(|t| t.id).collect() } else { Vec::new() };

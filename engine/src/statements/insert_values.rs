@@ -103,6 +103,7 @@ pub(super) fn insert(
     values: &[TypedExpr],
     row_time: Option<&TypedExpr>,
 ) -> Result<Entity, Problem> {
+    engine.check_not_computed(target)?;
     let row = columns
         .iter()
         .zip(values)

@@ -1,0 +1,107 @@
+//! Statements through the engine over storage in memory: what stays true over restarts and changes.
+
+use std::sync::Arc;
+
+use millpond_types::ManualClock;
+use millpond_types::memory::MemoryStorage;
+use millpond_udfs::{Host, HostOptions};
+
+use crate::engine::{Engine, EngineOptions};
+use crate::session::Session;
+
+fn open(storage: &Arc<MemoryStorage>) -> Engine {
+    let options = EngineOptions { stepped: true, ..EngineOptions::default() };
+    let clock = Arc::new(ManualClock::at(1_000));
+    Engine::open(storage.clone(), clock, Host::new(HostOptions::default()), options).unwrap()
+}
+
+fn session() -> Session {
+    Session::with_properties([("auto.offset.reset", "earliest")])
+}
+
+fn run(engine: &Engine, text: &str) -> Result<(), String> {
+    engine.execute(text, &mut session()).map(|_| ()).map_err(|e| e.to_string())
+}
+
+fn topic_len(storage: &MemoryStorage, name: &str) -> usize {
+    use millpond_types::ports::TopicLog;
+    let id = storage.topic(name).unwrap().id;
+    storage.records(millpond_types::TopicPartition { topic: id, partition: 0 }).len()
+}
+
+#[test]
+fn queries_go_on_after_a_restart_whatever_became_of_what_they_were_made_from() {
+    let storage = Arc::new(MemoryStorage::new());
+    let engine = open(&storage);
+    for statement in [
+        "CREATE TYPE pair AS STRUCT<x INT, y INT>;",
+        "CREATE STREAM a (id INT KEY, v INT) WITH (KAFKA_TOPIC='a', VALUE_FORMAT='JSON', PARTITIONS=1);",
+        "CREATE STREAM every AS SELECT * FROM a;",
+        "CREATE STREAM typed AS SELECT id, CAST(NULL AS pair) AS p FROM a;",
+        "CREATE STREAM target (id INT KEY, v INT) WITH (KAFKA_TOPIC='target', VALUE_FORMAT='JSON', PARTITIONS=1);",
+        "INSERT INTO target WITH (QUERY_ID='ins') SELECT * FROM a;",
+        "CREATE TABLE declared (id INT PRIMARY KEY, p pair) WITH (KAFKA_TOPIC='d', VALUE_FORMAT='JSON', PARTITIONS=1);",
+        "CREATE SOURCE TABLE kept (id INT PRIMARY KEY, p pair) WITH (KAFKA_TOPIC='d', VALUE_FORMAT='JSON');",
+        "ALTER STREAM a ADD COLUMN w STRING;",
+        "ALTER STREAM target ADD COLUMN z STRING;",
+        "DROP TYPE pair;",
+    ] {
+        run(&engine, statement).unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    drop(engine);
+
+    let engine = open(&storage);
+    run(&engine, "INSERT INTO a (id, v, w) VALUES (1, 2, 'x');").unwrap();
+    let queries = engine.catalog().queries_in_order();
+    assert_eq!(queries.len(), 4);
+    for query in queries {
+        assert_eq!(engine.query_state(&query.id), ("RUNNING".to_string(), None), "{}", query.id);
+        engine.drain(&query.id).unwrap();
+    }
+    for topic in ["EVERY", "TYPED", "target"] {
+        assert_eq!(topic_len(&storage, topic), 1, "{topic}");
+    }
+}
+
+#[test]
+fn a_join_is_not_replaced_by_one_that_would_read_its_rows_as_other_columns() {
+    let engine = open(&Arc::new(MemoryStorage::new()));
+    let join = |column: &str| {
+        format!(
+            "CREATE OR REPLACE STREAM j AS SELECT a.id, a.{column} AS l, b.v AS r FROM a JOIN b WITHIN 1 HOUR ON a.id = b.id;"
+        )
+    };
+    for name in ["a", "b"] {
+        run(
+            &engine,
+            &format!(
+                "CREATE STREAM {name} (id INT KEY, v INT, w INT) WITH (KAFKA_TOPIC='{name}', VALUE_FORMAT='JSON', PARTITIONS=1);"
+            ),
+        )
+        .unwrap();
+    }
+    run(&engine, &join("v")).unwrap();
+    let why = run(&engine, &join("w")).unwrap_err();
+    assert!(why.contains("cannot upgrade"), "{why}");
+    run(&engine, &join("v")).unwrap();
+}
+
+#[test]
+fn what_cannot_work_is_refused_as_the_users_mistake() {
+    let engine = open(&Arc::new(MemoryStorage::new()));
+    run(&engine, "CREATE STREAM a (id INT KEY) WITH (KAFKA_TOPIC='a', VALUE_FORMAT='JSON', PARTITIONS=1);").unwrap();
+    for (statement, what) in [
+        (
+            "CREATE TABLE w AS SELECT id, COUNT(*) AS n FROM a WINDOW HOPPING (SIZE 1000 DAYS, ADVANCE BY 1 MILLISECOND) \
+             GROUP BY id;",
+            "every row would be in 86400000000 windows",
+        ),
+        ("EXPLAIN SHOW STREAMS;", "only CREATE, INSERT and SELECT"),
+        ("SET 'auto.offset.reset' = 'bogus';", "earliest"),
+        ("SET 'ksql.timestamp.throw.on.invalid' = 'maybe';", "true or false"),
+    ] {
+        let e = engine.execute(statement, &mut session()).unwrap_err();
+        assert!(e.to_string().contains(what), "{e}");
+        assert_ne!(e.problem.kind(), millpond_types::ErrorKind::Bug, "{e}");
+    }
+}
