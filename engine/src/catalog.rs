@@ -43,6 +43,29 @@ pub struct QueryEntry {
     pub paused: bool,
     /// End of what was there when the query was created: below it, records are ordered by time.
     pub backlog: Vec<(TopicPartition, Offset)>,
+    /// What the statement meant when it was planned.
+    pub planned: Planned,
+}
+
+/// Sources and type aliases as they were when a query was planned. They may be altered, replaced or dropped later; the
+/// query goes on as it was, also after a restart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Planned {
+    pub sources: BTreeMap<String, Arc<SourceInfo>>,
+    pub types: BTreeMap<String, SqlType>,
+}
+
+impl Planned {
+    /// Of the named sources, and of the aliases that the statement may mention.
+    pub fn of(catalog: &Catalog, sources: &[String], statement: &str) -> Self {
+        let text = statement.to_uppercase();
+        let named = |name: &String| Some((name.clone(), catalog.sources.get(name)?.clone()));
+        let mentioned = catalog.types.iter().filter(|(name, _)| text.contains(&name.to_uppercase()));
+        Self {
+            sources: sources.iter().filter_map(named).collect(),
+            types: mentioned.map(|(name, ty)| (name.clone(), ty.clone())).collect(),
+        }
+    }
 }
 
 /// Everything that statements create, at one moment.
@@ -283,6 +306,22 @@ fn query_to_json(query: &QueryEntry) -> Json {
         "modules": modules,
         "paused": query.paused,
         "backlog": backlog,
+        "planned": {
+            "sources": query.planned.sources.values().map(|s| source_to_json(s)).collect::<Vec<_>>(),
+            "types": query.planned.types.iter().map(|(n, ty)| (n.clone(), json!(ty.to_string()))).collect::<Map<_, _>>(),
+        },
+    })
+}
+
+fn planned_from_json(json: &Json) -> Option<Planned> {
+    if json.is_null() {
+        return Some(Planned::default());
+    }
+    let source = |s: &Json| source_from_json(s).map(|s| (s.name.clone(), Arc::new(s)));
+    let types = strings(&json["types"])?;
+    Some(Planned {
+        sources: json["sources"].as_array()?.iter().map(source).collect::<Option<_>>()?,
+        types: types.into_iter().map(|(name, ty)| Some((name, parse_type(&ty)?))).collect::<Option<_>>()?,
     })
 }
 
@@ -310,6 +349,7 @@ fn query_from_json(json: &Json) -> Option<QueryEntry> {
         modules: strings(&json["modules"])?.into_iter().collect(),
         paused: json["paused"].as_bool()?,
         backlog: json["backlog"].as_array()?.iter().map(partition).collect::<Option<_>>()?,
+        planned: planned_from_json(&json["planned"])?,
     })
 }
 
@@ -357,6 +397,10 @@ mod tests {
             modules: vec![("F".into(), "00ff".into())],
             paused: true,
             backlog: vec![(TopicPartition { topic: TopicId([0xab; 16]), partition: 2 }, 99)],
+            planned: Planned {
+                sources: BTreeMap::from([("a\"b".into(), Arc::new(source.clone()))]),
+                types: BTreeMap::from([("T".into(), SqlType::array(SqlType::BigInt))]),
+            },
         };
         let storage = MemoryStorage::new();
         let catalog = vec![

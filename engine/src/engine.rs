@@ -118,10 +118,7 @@ impl Engine {
             options,
         }));
         for query in engine.catalog().queries_in_order() {
-            if let Err(problem) = engine.resume_query(&query) {
-                error!(query_id = query.id, reason = %problem, "query could not be started");
-                engine.0.broken.lock().insert(query.id.clone(), problem.to_string());
-            }
+            engine.resume_or_tell(&query);
         }
         Ok(engine)
     }
@@ -185,7 +182,7 @@ impl Engine {
     }
 
     pub(crate) fn environment<'a>(&'a self, catalog: &'a Catalog, session: &'a Session) -> CatalogEnvironment<'a> {
-        CatalogEnvironment { engine: self, catalog, session, hidden: None }
+        CatalogEnvironment { engine: self, catalog, session, hidden: None, planned: None }
     }
 
     /// Tells what a topic was declared with, where storage keeps one partition only (see [`EngineOptions::stepped`]).
@@ -281,8 +278,26 @@ impl Engine {
         self.0.broken.lock().remove(id);
     }
 
-    pub(crate) fn pause_query(&self, id: &str, paused: bool) {
-        if paused { self.0.runner.pause(id) } else { self.0.runner.resume(id) }
+    /// Lets a query of the catalog rest or go on. One that could not be started, or ended in an error, is built anew.
+    pub(crate) fn pause_query(&self, entry: &QueryEntry) {
+        if entry.paused {
+            return self.0.runner.pause(&entry.id);
+        }
+        let failed = matches!(self.0.runner.state(&entry.id), Some(QueryState::Error(..)));
+        if failed || self.0.broken.lock().contains_key(&entry.id) {
+            self.stop_query(&entry.id);
+            self.resume_or_tell(entry);
+        } else {
+            self.0.runner.resume(&entry.id);
+        }
+    }
+
+    /// Starts a query of the catalog where it was; if that is not possible, it is in ERROR and says why.
+    pub(crate) fn resume_or_tell(&self, entry: &QueryEntry) {
+        if let Err(problem) = self.resume_query(entry) {
+            error!(query_id = entry.id, reason = %problem, "query could not be started");
+            self.0.broken.lock().insert(entry.id.clone(), problem.to_string());
+        }
     }
 
     /// State of a persistent query, and why where it is not simply running.
@@ -338,13 +353,7 @@ impl Engine {
     fn resume_query(&self, entry: &QueryEntry) -> std::result::Result<(), Problem> {
         let session = Session::with_properties(&entry.properties);
         let catalog = self.catalog();
-        let environment = CatalogEnvironment {
-            engine: self,
-            catalog: &catalog,
-            session: &session,
-            hidden: entry.creates_sink.then_some(entry.sink.as_str()),
-        };
-        let (plan, output) = crate::statements::plan_entry(&environment, entry)?;
+        let (plan, output) = crate::statements::plan_entry(self, &catalog, &session, entry)?;
         self.start_query(entry, plan, output, &session)?;
         Ok(())
     }
@@ -366,8 +375,11 @@ impl Engine {
             backlog: entry.backlog.clone(),
             transient: false,
         };
-        let query = self.build_query(spec)?;
-        self.hand_over(query, entry.paused)?;
+        if let Err(e) = self.build_query(spec).and_then(|query| self.hand_over(query, entry.paused)) {
+            // The entry is committed: it stays, and says what is wrong.
+            self.0.broken.lock().insert(entry.id.clone(), e.to_string());
+            return Err(e);
+        }
         info!(query_id = entry.id, "query started");
         Ok(())
     }
@@ -396,13 +408,19 @@ impl Engine {
             step.drop_state.extend([crate::state::key::query_range(id)]);
             step.catalog.push(catalog::delete_query(id));
         }
-        let (sequence, _) = self.commit(step, |catalog| {
+        let committed = self.commit(step, |catalog| {
             for id in ids {
                 catalog.queries.remove(id);
             }
             change(catalog);
-        })?;
-        Ok(sequence)
+        });
+        if committed.is_err() {
+            // They are still there, and so they go on.
+            for entry in ids.iter().filter_map(|id| self.catalog().queries.get(id).cloned()) {
+                self.resume_or_tell(&entry);
+            }
+        }
+        Ok(committed?.0)
     }
 }
 

@@ -7,7 +7,7 @@ use millpond_sql::functions::FunctionCatalog;
 use millpond_sql::plan::{Environment, FormatError, FormatSpec, Side, SourceInfo};
 use millpond_types::{ErrorKind, Field, SqlType};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Planned};
 use crate::engine::Engine;
 use crate::serdes::format_of;
 use crate::session::Session;
@@ -18,6 +18,8 @@ pub(crate) struct CatalogEnvironment<'a> {
     pub session: &'a Session,
     /// A source that is treated as not there: the one that the statement under analysis made.
     pub hidden: Option<&'a str>,
+    /// Sources and types as a query was planned with them, which go before those of now.
+    pub planned: Option<&'a Planned>,
 }
 
 fn fields(columns: &[(String, SqlType)]) -> Vec<Field> {
@@ -26,7 +28,10 @@ fn fields(columns: &[(String, SqlType)]) -> Vec<Field> {
 
 impl Environment for CatalogEnvironment<'_> {
     fn source(&self, name: &str) -> Option<Arc<SourceInfo>> {
-        if self.hidden == Some(name) { None } else { self.catalog.sources.get(name).cloned() }
+        if self.hidden == Some(name) {
+            return None;
+        }
+        self.planned.and_then(|p| p.sources.get(name)).or_else(|| self.catalog.sources.get(name)).cloned()
     }
 
     fn source_names(&self) -> Vec<String> {
@@ -34,7 +39,7 @@ impl Environment for CatalogEnvironment<'_> {
     }
 
     fn custom_type(&self, name: &str) -> Option<SqlType> {
-        self.catalog.types.get(name).cloned()
+        self.planned.and_then(|p| p.types.get(name)).or_else(|| self.catalog.types.get(name)).cloned()
     }
 
     fn functions(&self) -> &dyn FunctionCatalog {

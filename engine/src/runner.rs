@@ -247,6 +247,9 @@ impl Shared {
                 }
                 _ => {
                     slot.scheduled.store(false, Ordering::SeqCst);
+                    drop(query);
+                    // It may have been resumed just now, when it still counted as scheduled.
+                    self.schedule(&slot);
                     return;
                 }
             }
@@ -279,6 +282,10 @@ impl Shared {
             }
             StepOutcome::Stalled(why) => {
                 let mut state = slot.state.lock();
+                if *state == QueryState::Paused {
+                    slot.scheduled.store(false, Ordering::SeqCst);
+                    return;
+                }
                 if *state != QueryState::Stalled(why.clone()) {
                     warn!(query_id = slot.id, reason = why, "query stalled; it will be tried again");
                 }
@@ -320,7 +327,8 @@ impl Shared {
         let mut sequence = self.storage.sequence();
         while !self.stopping() {
             let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
-            let next = slots.iter().filter_map(|s| *s.retry.lock()).min();
+            let moving = |s: &&Arc<Slot>| !s.paused.load(Ordering::SeqCst) && !s.scheduled.load(Ordering::SeqCst);
+            let next = slots.iter().filter(moving).filter_map(|s| *s.retry.lock()).min();
             let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH));
             let now = self.storage.wait_past(sequence, timeout.max(Duration::from_millis(1)));
             let moved = now > sequence;

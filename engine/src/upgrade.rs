@@ -26,7 +26,9 @@ pub fn incompatible(old: &QueryPlan, new: &QueryPlan) -> Option<String> {
 
 /// Operators with state and those that decide where rows go, each in words that tell their state apart.
 fn operators(node: &Node, out: &mut Vec<String>) {
-    let types = |schema: &Schema| schema.columns.iter().map(|c| c.ty.to_string()).collect::<Vec<_>>().join(", ");
+    // What is kept of a row is its columns in their order: names count, as another column may have the same type.
+    let columns =
+        |schema: &Schema| schema.columns.iter().map(|c| format!("{} {}", c.name, c.ty)).collect::<Vec<_>>().join(", ");
     match &node.kind {
         NodeKind::Source(_) => {}
         NodeKind::Filter { input, .. } | NodeKind::Project { input, .. } | NodeKind::FlatMap { input, .. } => {
@@ -64,7 +66,7 @@ fn operators(node: &Node, out: &mut Vec<String>) {
         | NodeKind::ForeignKeyJoin { left, right, .. } => {
             operators(left, out);
             operators(right, out);
-            out.push(format!("the join of ({}) and ({})", types(&left.schema), types(&right.schema)));
+            out.push(format!("the join of ({}) and ({})", columns(&left.schema), columns(&right.schema)));
         }
     }
 }

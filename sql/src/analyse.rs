@@ -26,7 +26,7 @@ mod timestamp;
 mod typer;
 mod types;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{Analysed, AnalysisResult, Environment};
 use crate::syntax::{Emit, Statement};
 
@@ -50,6 +50,9 @@ pub fn analyse(statement: &Statement, text: &str, env: &dyn Environment) -> Anal
                 analysis.plan().map(|planned| Analysed::Push(planned.plan))
             }
         },
-        _ => Err(Diagnostic::bug("the statement is not one that is analysed")),
+        _ => Err(Diagnostic::new(
+            Code::Unsupported,
+            "only CREATE, INSERT and SELECT have a plan that could be explained",
+        )),
     }
 }

@@ -15,6 +15,9 @@ use crate::functions::FunctionKind;
 use crate::plan::{AggregateCall, AnalysisResult, KeyWindow, Node, NodeKind, Relation, WindowKind, WindowSpec};
 use crate::syntax::{self, Emit, Expr, Span};
 
+/// Windows that a row of a hopping window may belong to: all of them are touched in one step.
+const WINDOWS_PER_ROW_MAX: i64 = 100_000;
+
 pub(super) struct Aggregation<'a> {
     pub analysis: &'a QueryAnalysis<'a>,
     pub items: &'a [Item],
@@ -370,6 +373,13 @@ pub(super) fn window_spec(window: &syntax::Window, emit: Option<Emit>) -> Analys
     }
     if kind == WindowKind::Hopping && !(1..=size_ms).contains(&advance_ms) {
         return Err(wrong("ADVANCE BY must be positive and at most the SIZE of the window"));
+    }
+    if kind == WindowKind::Hopping && size_ms / advance_ms > WINDOWS_PER_ROW_MAX {
+        return Err(wrong(&format!(
+            "every row would be in {} windows, and at most {WINDOWS_PER_ROW_MAX} are possible",
+            size_ms / advance_ms
+        ))
+        .with_hint("make ADVANCE BY longer or SIZE shorter"));
     }
     let grace_ms = window.grace.as_ref().map(&millis).transpose()?;
     let retention_ms = window.retention.as_ref().map(millis).transpose()?;
