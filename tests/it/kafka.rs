@@ -211,7 +211,8 @@ pub fn encode(records: &[Sent], producer: Option<(&Producer, i32)>) -> Result<By
             producer_epoch: epoch,
             timestamp_type: TimestampType::Creation,
             offset: i64::from(i),
-            sequence: if first < 0 { -1 } else { first + i },
+            // Without a producer counted on from -1 all the same: the encoder would begin a new batch where it jumps.
+            sequence: first + i,
             timestamp: sent.timestamp,
             key: sent.key.clone().map(Bytes::from),
             value: Some(Bytes::from(sent.value.clone())),
