@@ -533,8 +533,28 @@ async fn a_guest_that_misbehaves_costs_its_row() {
     assert_eq!(failed, expected, "{}", answer.text);
     assert_eq!(rows.iter().map(|r| &r[4]).collect::<Vec<_>>(), [&json!(12), &Json::Null, &json!(7), &json!(8)]);
     let log = f.server.stop();
-    for (function, why) in [("UNLUCKY", "trapped"), ("WILD", "out of bounds"), ("PARSE_INT", "no number"), ("SPIN", "fuel")] {
+    for (function, why) in
+        [("UNLUCKY", "trapped"), ("WILD", "out of bounds"), ("PARSE_INT", "no number"), ("SPIN", "fuel")]
+    {
         let named = |l: &&str| l.contains("millpond::processing") && l.contains(function) && l.contains(why);
         assert_eq!(log.lines().filter(named).count(), 1, "one line for {function}: {log}");
     }
+}
+
+#[tokio::test]
+async fn push_queries_have_a_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "[limits]\npush_queries_max = 1\n").unwrap();
+    let mut command = crate::process::serve(&directory.path().join("data"));
+    command.arg("--config").arg(&config);
+    let server = Process::spawn(command);
+    server.sql(STREAM).await;
+    let sql = "SELECT V FROM S EMIT CHANGES;";
+    let first = query_stream(&client(), &server, sql, "").send().await.unwrap();
+    Answer::of(query_stream(&client(), &server, sql, "")).await.error("statement_error", 40003);
+    drop(first);
+    until_no_query(&server, "its client is gone").await;
+    drop(query_stream(&client(), &server, sql, "").send().await.unwrap().error_for_status().unwrap());
+    server.stop();
 }
