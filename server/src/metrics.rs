@@ -55,6 +55,19 @@ fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// A query's counter by its name among the metrics.
+fn metric_name(counter: &'static str) -> &'static str {
+    match counter {
+        "rows_in" => "engine_rows_in_total",
+        "rows_out" => "engine_rows_out_total",
+        "rows_late" => "engine_rows_late_total",
+        "rows_skipped" => "engine_rows_skipped_total",
+        "row_errors" => "engine_row_errors_total",
+        "steps" => "engine_steps_total",
+        other => other,
+    }
+}
+
 /// Counters of all persistent queries.
 fn queries(app: &Shared) -> Vec<Sample> {
     let ids: Vec<String> = app.engine.catalog().queries.keys().cloned().collect();
@@ -62,7 +75,7 @@ fn queries(app: &Shared) -> Vec<Sample> {
         .iter()
         .flat_map(|id| {
             app.engine.query_metrics(id).into_iter().map(move |(counter, value)| Sample {
-                name: counter,
+                name: metric_name(counter),
                 help: "Counter of a persistent query.",
                 counter: true,
                 labels: vec![("query", id.clone())],
