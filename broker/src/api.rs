@@ -26,6 +26,10 @@ mod k20_delete_topics;
 mod k21_delete_records;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
+mod k24_add_partitions_to_txn;
+mod k25_add_offsets_to_txn;
+mod k26_end_txn;
+mod k28_txn_offset_commit;
 mod k29_describe_acls;
 mod k32_describe_configs;
 mod k33_alter_configs;
@@ -37,6 +41,9 @@ mod k44_incremental_alter_configs;
 mod k46_list_partition_reassignments;
 mod k47_offset_delete;
 mod k60_describe_cluster;
+mod k61_describe_producers;
+mod k65_describe_transactions;
+mod k66_list_transactions;
 mod topics;
 
 use std::future::Future;
@@ -53,6 +60,7 @@ use crate::groups::{Coordinator, GroupError};
 use crate::metrics::Metrics;
 use crate::server::{ServerSettings, TopicGuard};
 use crate::storage::{Storage, StorageError};
+use crate::transactions::{self, TransactionError};
 use crate::wire::{Error, Reply, RequestHead, Response, Shape, shape_of};
 
 /// An API that is answered.
@@ -93,6 +101,10 @@ pub(crate) static APIS: &[Api] = &[
     api(21, "delete_records", 0, 2, &shape_of::DELETE_RECORDS),
     api(22, "init_producer_id", 0, 5, &shape_of::INIT_PRODUCER_ID),
     api(23, "offset_for_leader_epoch", 2, 4, &shape_of::OFFSET_FOR_LEADER_EPOCH),
+    api(24, "add_partitions_to_txn", 0, 3, &shape_of::ADD_PARTITIONS_TO_TXN),
+    api(25, "add_offsets_to_txn", 0, 4, &shape_of::ADD_OFFSETS_TO_TXN),
+    api(26, "end_txn", 0, 4, &shape_of::END_TXN),
+    api(28, "txn_offset_commit", 0, 4, &shape_of::TXN_OFFSET_COMMIT),
     api(29, "describe_acls", 1, 3, &shape_of::DESCRIBE_ACLS),
     api(32, "describe_configs", 1, 4, &shape_of::DESCRIBE_CONFIGS),
     api(33, "alter_configs", 0, 2, &shape_of::ALTER_CONFIGS),
@@ -104,6 +116,10 @@ pub(crate) static APIS: &[Api] = &[
     api(46, "list_partition_reassignments", 0, 0, &shape_of::LIST_PARTITION_REASSIGNMENTS),
     api(47, "offset_delete", 0, 0, &shape_of::OFFSET_DELETE),
     api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
+    api(61, "describe_producers", 0, 0, &shape_of::DESCRIBE_PRODUCERS),
+    api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
+    // Version 2 filters by a pattern in the dialect of another runtime.
+    api(66, "list_transactions", 0, 1, &shape_of::LIST_TRANSACTIONS),
 ];
 
 pub(crate) const PRODUCE: i16 = 0;
@@ -129,6 +145,7 @@ pub(crate) fn waits(key: i16) -> bool {
 pub(crate) struct Shared {
     pub storage: Storage,
     pub groups: Coordinator,
+    pub transactions: transactions::Coordinator,
     pub settings: ServerSettings,
     pub guard: Arc<dyn TopicGuard>,
     pub metrics: Arc<Metrics>,
@@ -224,6 +241,10 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request) ->
         21 => k21_delete_records::handle(&shared, &request).await,
         22 => k22_init_producer_id::handle(&shared, &request).await,
         23 => k23_offset_for_leader_epoch::handle(&shared, &request),
+        24 => k24_add_partitions_to_txn::handle(&shared, &request).await,
+        25 => k25_add_offsets_to_txn::handle(&shared, &request).await,
+        26 => k26_end_txn::handle(&shared, &request).await,
+        28 => k28_txn_offset_commit::handle(&shared, &request).await,
         29 => k29_describe_acls::handle(&request),
         32 => k32_describe_configs::handle(&shared, &peer, &request),
         33 => k33_alter_configs::handle(&shared, &request).await,
@@ -235,6 +256,9 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request) ->
         46 => k46_list_partition_reassignments::handle(&request),
         47 => k47_offset_delete::handle(&shared, &request).await,
         60 => k60_describe_cluster::handle(&shared, &peer, &request),
+        61 => k61_describe_producers::handle(&shared, &request),
+        65 => k65_describe_transactions::handle(&shared, &request),
+        66 => k66_list_transactions::handle(&shared, &request),
         key => Err(Error::malformed(format!("api {key} is not known here"))),
     };
     Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))
@@ -323,6 +347,21 @@ pub(crate) fn code_of_group(error: GroupError) -> ResponseError {
         GroupError::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
         GroupError::NotPersisted => ResponseError::CoordinatorNotAvailable,
+    }
+}
+
+/// Kafka's code for what a transaction says. Clients from before `fenced_since` know only one code for being fenced.
+pub(crate) fn code_of_transaction(error: TransactionError, version: i16, fenced_since: i16) -> ResponseError {
+    match error {
+        TransactionError::EmptyId => ResponseError::InvalidRequest,
+        TransactionError::InvalidTimeout => ResponseError::InvalidTransactionTimeout,
+        TransactionError::InvalidProducerId => ResponseError::InvalidProducerIdMapping,
+        TransactionError::Fenced if version < fenced_since => ResponseError::InvalidProducerEpoch,
+        TransactionError::Fenced => ResponseError::ProducerFenced,
+        TransactionError::InvalidState => ResponseError::InvalidTxnState,
+        TransactionError::UnknownPartition => ResponseError::UnknownTopicOrPartition,
+        TransactionError::TooMany => ResponseError::PolicyViolation,
+        TransactionError::NotPersisted => ResponseError::CoordinatorNotAvailable,
     }
 }
 

@@ -14,11 +14,13 @@
 //! patched freely.
 
 mod codec;
+mod control;
 mod encode;
 mod records;
 mod validate;
 
 pub use codec::{Codec, compress, decompress};
+pub use control::control_batch;
 pub use encode::{EncodeOptions, RecordTooLarge, encode};
 pub use records::{RawRecord, RecordIter, Span};
 pub use validate::{BatchError, BatchRules, TimestampType, ValidBatch, validate};

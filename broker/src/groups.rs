@@ -23,6 +23,7 @@ pub use coordinator::{Coordinator, GroupOffset, QueryGroups};
 pub use machine::{Described, DescribedMember, Effect, Listed, Machine, Ticket};
 pub use member::{JoinAnswer, JoinRequest, JoinedMember, LeaveRequest, SyncAnswer, SyncRequest};
 pub use offsets::{Committed, OffsetKey};
+pub(crate) use record::offset_entries;
 pub use state::State;
 
 /// Limits and times of groups.

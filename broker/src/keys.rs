@@ -9,6 +9,8 @@
 //! 0x05  default        partition uid u64, leader epoch u32           first offset of the epoch i64
 //! 0x10  log            partition uid u64, last offset u64            version, flags, commit sequence u64, batch
 //! 0x11  index          partition uid u64, last offset u64            segment
+//! 0x12  index          partition uid u64, marker's offset u64          aborted transaction
+//! 0x13  index          partition uid u64, last offset u64            offsets that became stable together
 //! 0x20  producer       partition uid u64, producer id u64            producer's last batches
 //! 0x30  group          bytes of the protocol layer                   its own
 //! 0x40  catalog        bytes of the engine                           its own
@@ -44,6 +46,8 @@ pub enum Kind {
     EpochStart = 0x05,
     Batch = 0x10,
     Segment = 0x11,
+    Aborted = 0x12,
+    Settled = 0x13,
     Producer = 0x20,
     Group = 0x30,
     Catalog = 0x40,
@@ -106,8 +110,23 @@ pub fn segment(uid: u64, last_offset: Offset) -> [u8; 17] {
     numbered(Kind::Segment, uid, last_offset.max(0) as u64)
 }
 
+/// The aborted transaction that ended with the marker at this offset.
+pub fn aborted(uid: u64, marker: Offset) -> [u8; 17] {
+    numbered(Kind::Aborted, uid, marker.max(0) as u64)
+}
+
+/// The run of offsets up to this one that became stable together.
+pub fn settled(uid: u64, last_offset: Offset) -> [u8; 17] {
+    numbered(Kind::Settled, uid, last_offset.max(0) as u64)
+}
+
 pub fn producer(uid: u64, producer_id: i64) -> [u8; 17] {
     numbered(Kind::Producer, uid, producer_id as u64)
+}
+
+/// An entry of one of the kinds numbered by partition and offset.
+pub fn indexed(kind: Kind, uid: u64, offset: Offset) -> [u8; 17] {
+    numbered(kind, uid, offset.max(0) as u64)
 }
 
 /// All keys `[from, to)` of a partition in one of the kinds numbered by partition first.

@@ -12,4 +12,5 @@ mod keys;
 pub mod metrics;
 pub mod server;
 pub mod storage;
+pub mod transactions;
 mod wire;

@@ -23,6 +23,7 @@ use crate::api::{Peer, Shared};
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
+use crate::transactions::{self, TransactionSettings};
 
 /// How long the listener rests when a connection cannot be accepted, as when files have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ pub struct ServerSettings {
     /// How long connections may finish what they are at when the server shuts down.
     pub shutdown_timeout: Duration,
     pub groups: GroupSettings,
+    pub transactions: TransactionSettings,
 }
 
 impl Default for ServerSettings {
@@ -81,6 +83,7 @@ impl Default for ServerSettings {
             write_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(5),
             groups: GroupSettings::default(),
+            transactions: TransactionSettings::default(),
         }
     }
 }
@@ -151,7 +154,7 @@ impl ServerHandle {
     }
 }
 
-/// Serves Kafka clients until `shutdown` is done. Reads the groups first, which fails where storage does.
+/// Serves Kafka clients until `shutdown` is done. Reads groups and transactions first, which fails where storage does.
 pub async fn serve(
     listener: TcpListener,
     storage: Storage,
@@ -160,10 +163,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ServerHandle, StorageError> {
     let address = listener.local_addr().map_err(|e| StorageError::Unavailable(format!("the listener is gone: {e}")))?;
-    let (groups_storage, groups_settings, clock) = (storage.clone(), settings.groups.clone(), hooks.clock.clone());
-    let queries = hooks.query_groups.clone();
-    let load = move || Coordinator::load(groups_storage, groups_settings, clock.as_ref(), queries);
-    let groups = tokio::task::spawn_blocking(load)
+    let (stored, clock, queries) = (storage.clone(), hooks.clock.clone(), hooks.query_groups.clone());
+    let (of_groups, of_transactions) = (settings.groups.clone(), settings.transactions.clone());
+    let load = move || {
+        let groups = Coordinator::load(stored.clone(), of_groups, clock.as_ref(), queries)?;
+        let transactions = transactions::Coordinator::load(stored, groups.clone(), of_transactions, clock.as_ref())?;
+        Ok::<_, StorageError>((groups, transactions))
+    };
+    let (groups, transactions) = tokio::task::spawn_blocking(load)
         .await
         .map_err(|e| StorageError::Unavailable(format!("groups were not read: {e}")))??;
     let metrics = Arc::new(Metrics::default());
@@ -172,6 +179,7 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         storage,
         groups: groups.clone(),
+        transactions,
         disk_reads: Semaphore::new(settings.disk_reads_max),
         requests_bytes_total: requests_bytes,
         requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
@@ -191,6 +199,7 @@ fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
 async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<Output = ()> + Send) {
     let (stop, stopping) = watch::channel(false);
     let groups = spawn(shared.groups.clone().run(stopping.clone()));
+    let transactions = spawn(shared.transactions.clone().run(stopping.clone()));
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -226,6 +235,9 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
     if tokio::time::timeout(shared.settings.shutdown_timeout, finish).await.is_err() {
         debug!(connections = connections.len(), "connections cut off");
         connections.shutdown().await;
+    }
+    if let Err(error) = transactions.await {
+        error!(%error, "the transaction coordinator ended by a defect");
     }
     if let Err(error) = groups.await {
         error!(%error, "the group coordinator ended by a defect");

@@ -42,7 +42,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub use self::error::{OpenError, StorageError};
 use self::housekeeping::Threads;
 pub use self::lookup::{ListedOffset, OffsetQuery};
-pub use self::read::{FetchLimits, Fetched};
+pub use self::read::{AbortedTransaction, FetchLimits, Fetched};
 use self::shared::Shared;
 use self::topics::NewTopic;
 pub use self::topics::Topic;
@@ -201,6 +201,38 @@ impl<T> Future for Pending<T> {
     }
 }
 
+/// One change of a producer's transaction, see [`Storage::transaction_write`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TransactionWrite {
+    pub producer_id: i64,
+    /// Partitions hold what the producer sends against this from now on.
+    pub producer_epoch: i16,
+    /// Partitions that it may append to; an unknown one fails the whole write.
+    pub added: Vec<TopicPartition>,
+    pub ending: Option<Ending>,
+    pub entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// What a partition remembers of a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub id: i64,
+    pub epoch: i16,
+    /// -1 where it is not known.
+    pub last_sequence: i32,
+    /// When it was last heard of here.
+    pub used_ms: i64,
+    /// First offset of its open transaction.
+    pub open_from: Option<Offset>,
+}
+
+/// How a transaction ends, and where; topics that are gone are passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    pub commit: bool,
+    pub partitions: Vec<TopicPartition>,
+}
+
 /// Wakes when one of some partitions changes: an append, a new log start, the topic's end. Made before the first look,
 /// it misses nothing.
 #[derive(Debug)]
@@ -319,9 +351,6 @@ impl Storage {
         if size > settings.segment_bytes {
             return Err(StorageError::RecordListTooLarge { size, max: settings.segment_bytes });
         }
-        if valid.header.is_transactional() {
-            return Err(StorageError::InvalidTxnState("the partition is in no transaction of the producer".into()));
-        }
         Ok(PreparedBatch(valid))
     }
 
@@ -338,7 +367,26 @@ impl Storage {
     pub fn partition_offsets(&self, place: TopicPartition) -> Result<PartitionOffsets> {
         let partition = self.shared.partition(place)?;
         let log = partition.log.lock();
-        Ok(PartitionOffsets { start: log.start, stable_end: log.end, end: log.end })
+        Ok(PartitionOffsets { start: log.start, stable_end: log.stable_end(), end: log.end })
+    }
+
+    /// Producers with an id that a partition remembers, by id.
+    pub fn active_producers(&self, place: TopicPartition) -> Result<Vec<ActiveProducer>> {
+        let partition = self.shared.partition(place)?;
+        let mut all: Vec<_> = partition
+            .producers
+            .lock()
+            .iter()
+            .map(|(id, producer)| ActiveProducer {
+                id: *id,
+                epoch: producer.epoch,
+                last_sequence: producer.batches.back().map_or(-1, |b| b.last_sequence),
+                used_ms: producer.used_ms,
+                open_from: producer.open_from(),
+            })
+            .collect();
+        all.sort_unstable_by_key(|p| p.id);
+        Ok(all)
     }
 
     /// Bytes of the partition's batches.
@@ -351,7 +399,8 @@ impl Storage {
         read::fetch(&self.shared, &*self.shared.partition(place)?, offset, limits)
     }
 
-    /// As [`Storage::fetch`] from memory alone; `None` where that would not do.
+    /// As [`Storage::fetch`] from memory alone; `None` where that would not do, as where aborted transactions have to
+    /// be looked up.
     pub fn fetch_hot(&self, place: TopicPartition, offset: Offset, limits: FetchLimits) -> Result<Option<Fetched>> {
         read::fetch_hot(&*self.shared.partition(place)?, offset, limits)
     }
@@ -385,6 +434,12 @@ impl Storage {
     /// Puts and deletes entries of the protocol layer, all or nothing; durable when it returns.
     pub async fn group_write(&self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()> {
         self.shared.change(Change::Group(entries)).await.map(drop)
+    }
+
+    /// Lets partitions join a transaction, or ends it in partitions with a marker in each, and writes entries of the
+    /// protocol layer with it: all or nothing, durable when it returns. What becomes stable is visible then too.
+    pub async fn transaction_write(&self, write: TransactionWrite) -> Result<()> {
+        self.shared.change(Change::Transaction(Box::new(write))).await.map(drop)
     }
 
     pub fn group_get(&self, key: &[u8]) -> Result<Option<Bytes>> {

@@ -2,7 +2,8 @@
 //!
 //! Each partition's batch is checked, queued and answered by itself. acks=0 gets no response, and an error then ends the
 //! connection; acks=1 and acks=all are answered after the commit, as durable as storage is set. Topics that a table
-//! writes refuse other writers. Ignored: timeout_ms (a commit is not given up half way). Refused: transactions.
+//! writes refuse other writers. Ignored: timeout_ms (a commit is not given up half way), transactional_id (the batches say
+//! whose transaction they are of, and the partition knows whether it is open).
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_response::{
@@ -80,10 +81,7 @@ fn refuse_all(asked: &ProduceRequest) -> Option<Refusal> {
         let message = format!("acks is {}, not -1, 0 or 1", asked.acks);
         return Some(Refusal::new(ResponseError::InvalidRequiredAcks, message));
     }
-    asked
-        .transactional_id
-        .as_ref()
-        .map(|_| Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, "transactions are not supported"))
+    None
 }
 
 async fn queue(

@@ -7,7 +7,8 @@
 //! not known.
 //!
 //! Ignored: replica_id, log_start_offset and last_fetched_epoch (followers' fields), forgotten topics (sessions'), rack.
-//! Without transactions the last stable offset is the high watermark, and nothing is ever aborted.
+//! Who asks for committed data gets what lies below the last stable offset, aborted batches and markers included, and
+//! the list of the aborted transactions among it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ struct Plan {
     bytes_max: usize,
     /// Codecs that the client would not understand are errors.
     without_zstd: bool,
+    /// Only what is decided, with the list of what was aborted.
+    committed: bool,
 }
 
 /// What came of a partition.
@@ -78,7 +81,7 @@ pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Re
             break round;
         }
     };
-    respond(request, &plan, round, asked.isolation_level == READ_COMMITTED)
+    respond(request, &plan, round)
 }
 
 fn refuse_session(request: &Request, asked: &FetchRequest) -> Result<Reply, Error> {
@@ -102,7 +105,8 @@ fn plan(shared: &Shared, asked: &FetchRequest, version: i16) -> Plan {
         .iter()
         .map(|t| (t.topic.0.clone().into_bytes(), t.partitions.iter().map(|p| part(&t.topic, p)).collect()))
         .collect();
-    Plan { topics, bytes_max: limit(asked.max_bytes), without_zstd: version < 10 }
+    let committed = asked.isolation_level == READ_COMMITTED;
+    Plan { topics, bytes_max: limit(asked.max_bytes), without_zstd: version < 10, committed }
 }
 
 /// Reads what is there, from memory if all of it is; otherwise on a thread that may block.
@@ -135,7 +139,11 @@ fn read_with(
     let mut round = Round { parts: Vec::new(), bytes: 0, failed: false };
     for part in plan.topics.iter().flat_map(|(_, parts)| parts) {
         let left = plan.bytes_max.saturating_sub(round.bytes);
-        let limits = FetchLimits { bytes_max: part.bytes_max.min(left), at_least_one: round.bytes == 0 };
+        let limits = FetchLimits {
+            bytes_max: part.bytes_max.min(left),
+            at_least_one: round.bytes == 0,
+            committed: plan.committed,
+        };
         let result = match part.id {
             Err(code) => Err(code),
             Ok(id) => match fetch(id, part.from, limits) {
@@ -179,7 +187,7 @@ fn has_zstd(data: &Fetched) -> bool {
 }
 
 /// Writes the response by hand, so that the batches are not copied.
-fn respond(request: &Request, plan: &Plan, round: Round, committed: bool) -> Result<Reply, Error> {
+fn respond(request: &Request, plan: &Plan, round: Round) -> Result<Reply, Error> {
     let version = request.head.version;
     let flexible = version >= 12;
     let mut out = Builder::new(&request.head, flexible, 64 + 96 * round.parts.len());
@@ -198,16 +206,15 @@ fn respond(request: &Request, plan: &Plan, round: Round, committed: bool) -> Res
                 Read::Data(data) => (0, data),
                 Read::Failed { code, start, end } => {
                     let data = Fetched {
-                        batches: Vec::new(),
-                        bytes: 0,
                         high_watermark: end,
                         last_stable_offset: end,
                         log_start_offset: start,
+                        ..Fetched::default()
                     };
                     (code, data)
                 }
             };
-            put_partition(&mut out, part.index, code, data, version, committed);
+            put_partition(&mut out, part.index, code, data, version, plan.committed);
         }
         if flexible {
             out.head().put_u8(0);
@@ -229,11 +236,18 @@ fn put_partition(out: &mut Builder, index: i32, code: i16, data: Fetched, versio
     if version >= 5 {
         head.put_i64(data.log_start_offset);
     }
-    // Aborted transactions: none for those who ask for committed data, null for the others.
+    // Null for those who do not ask for committed data only.
     match (flexible, committed) {
-        (true, committed) => head.put_u8(u8::from(committed)),
-        (false, true) => head.put_i32(0),
+        (true, false) => head.put_u8(0),
         (false, false) => head.put_i32(-1),
+        (_, true) => put_count(head, data.aborted.len(), flexible),
+    }
+    for aborted in data.aborted.iter().filter(|_| committed) {
+        head.put_i64(aborted.producer_id);
+        head.put_i64(aborted.first_offset);
+        if flexible {
+            head.put_u8(0);
+        }
     }
     if version >= 11 {
         head.put_i32(-1); // preferred_read_replica
@@ -279,6 +293,7 @@ mod tests {
     use kafka_protocol::protocol::Decodable;
 
     use super::*;
+    use crate::storage::AbortedTransaction;
     use crate::wire::RequestHead;
 
     /// What is written by hand is what the codec reads.
@@ -293,6 +308,7 @@ mod tests {
                 topics: vec![(Bytes::from("t"), vec![part(0, Ok(id)), part(1, Err(3))]), (Bytes::from("u"), vec![])],
                 bytes_max: 0,
                 without_zstd: false,
+                committed: true,
             };
             let data = Fetched {
                 batches: vec![Bytes::from(vec![b'x'; 200]), Bytes::from("yz")],
@@ -300,10 +316,11 @@ mod tests {
                 high_watermark: 9,
                 last_stable_offset: 8,
                 log_start_offset: 1,
+                aborted: vec![AbortedTransaction { producer_id: 5, first_offset: 2 }],
             };
             let parts = vec![Read::Data(data), Read::Failed { code: 3, start: -1, end: -1 }];
             let round = Round { parts, bytes: 202, failed: true };
-            let Reply::Response(response) = respond(&request, &plan, round, true).unwrap() else { panic!() };
+            let Reply::Response(response) = respond(&request, &plan, round).unwrap() else { panic!() };
             let frame = response.pieces().concat();
             assert_eq!(frame.len(), response.size());
             assert_eq!(frame[..4], (frame.len() as i32 - 4).to_be_bytes());
@@ -313,7 +330,9 @@ mod tests {
             let [first, second] = &read.responses[0].partitions[..] else { panic!() };
             assert_eq!(first.records.as_ref().map(Bytes::len), Some(202));
             assert_eq!((first.high_watermark, first.last_stable_offset), (9, 8));
-            assert_eq!(first.aborted_transactions, Some(vec![]));
+            let aborted = first.aborted_transactions.as_ref().unwrap();
+            assert_eq!((aborted.len(), aborted[0].producer_id.0, aborted[0].first_offset), (1, 5, 2));
+            assert_eq!(second.aborted_transactions, Some(vec![]));
             assert_eq!((second.error_code, second.records.as_ref().map(Bytes::len)), (3, Some(0)));
             assert_eq!(read.responses.len(), 2);
         }

@@ -2,6 +2,7 @@
 //!
 //! -1 the end (the last stable offset for read_committed), -2 the start, -3 the record with the greatest timestamp, -4
 //! the start again as nothing is tiered, -5 nothing for the same reason; otherwise the first record at or past a time.
+//! For read_committed a record that is not decided yet is not found by its time.
 //! Ignored: replica_id, timeout_ms.
 
 use std::sync::Arc;
@@ -67,5 +68,10 @@ fn look(storage: &Storage, name: &str, asked: &ListOffsetsPartition, committed: 
             return Err(Refusal::new(ResponseError::UnsupportedVersion, message));
         }
     };
-    Ok(storage.list_offset(id, query)?)
+    let found = storage.list_offset(id, query)?;
+    let by_time = matches!(query, OffsetQuery::Timestamp(_) | OffsetQuery::MaxTimestamp);
+    if committed && by_time && found.offset >= storage.partition_offsets(id)?.stable_end {
+        return Ok(NOTHING);
+    }
+    Ok(found)
 }

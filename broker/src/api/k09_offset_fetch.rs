@@ -1,9 +1,12 @@
 //! OffsetFetch (9), versions 1 to 9.
 //!
 //! An unknown group, and a partition without an offset, is no error: offset -1 and an empty text. Groups of queries
-//! answer with their queries' cursors. Ignored: require_stable (nothing is ever unstable without transactions), the
-//! member fields of v9 (they belong to another group protocol).
+//! answer with their queries' cursors. With require_stable, an offset that an open transaction may yet change is
+//! UNSTABLE_OFFSET_COMMIT. Ignored: the member fields of v9 (they belong to another group protocol).
 
+use std::collections::{BTreeMap, HashSet};
+
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
@@ -14,19 +17,31 @@ use super::{Request, Shared};
 use crate::groups::{Committed, OffsetKey};
 use crate::wire::{Error, Reply, text};
 
-/// Offsets by topic; one that is not there is `None`.
-type Found = Vec<(TopicName, Vec<(i32, Option<Committed>)>)>;
+/// What is known of a partition's offset.
+enum Offset {
+    None,
+    At(Committed),
+    /// A transaction may yet change it.
+    Unstable,
+}
+
+type Found = Vec<(TopicName, Vec<(i32, Offset)>)>;
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: OffsetFetchRequest = request.decode()?;
+    let stable = asked.require_stable;
     if request.head.version < 8 {
         let named = asked.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let topics = find(shared, &asked.group_id, named).into_iter().map(|(name, partitions)| {
-            let partition = |(index, committed): (i32, Option<Committed>)| {
+        let topics = find(shared, &asked.group_id, named, stable).into_iter().map(|(name, partitions)| {
+            let partition = |(index, offset): (i32, Offset)| {
                 let response = OffsetFetchResponsePartition::default().with_partition_index(index);
-                match committed {
-                    None => response.with_committed_offset(-1).with_metadata(Some(text(""))),
-                    Some(c) => response
+                match offset {
+                    Offset::None => response.with_committed_offset(-1).with_metadata(Some(text(""))),
+                    Offset::Unstable => response
+                        .with_committed_offset(-1)
+                        .with_metadata(Some(text("")))
+                        .with_error_code(ResponseError::UnstableOffsetCommit.code()),
+                    Offset::At(c) => response
                         .with_committed_offset(c.offset)
                         .with_committed_leader_epoch(c.leader_epoch)
                         .with_metadata(Some(text(&c.metadata))),
@@ -40,12 +55,16 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     }
     let groups = asked.groups.into_iter().map(|group| {
         let named = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let topics = find(shared, &group.group_id, named).into_iter().map(|(name, partitions)| {
-            let partition = |(index, committed): (i32, Option<Committed>)| {
+        let topics = find(shared, &group.group_id, named, stable).into_iter().map(|(name, partitions)| {
+            let partition = |(index, offset): (i32, Offset)| {
                 let response = OffsetFetchResponsePartitions::default().with_partition_index(index);
-                match committed {
-                    None => response.with_committed_offset(-1).with_metadata(Some(text(""))),
-                    Some(c) => response
+                match offset {
+                    Offset::None => response.with_committed_offset(-1).with_metadata(Some(text(""))),
+                    Offset::Unstable => response
+                        .with_committed_offset(-1)
+                        .with_metadata(Some(text("")))
+                        .with_error_code(ResponseError::UnstableOffsetCommit.code()),
+                    Offset::At(c) => response
                         .with_committed_offset(c.offset)
                         .with_committed_leader_epoch(c.leader_epoch)
                         .with_metadata(Some(text(&c.metadata))),
@@ -60,27 +79,41 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     request.respond(&OffsetFetchResponse::default().with_groups(groups.collect()))
 }
 
-fn find(shared: &Shared, group: &str, named: Option<Vec<(TopicName, Vec<i32>)>>) -> Found {
+fn find(shared: &Shared, group: &str, named: Option<Vec<(TopicName, Vec<i32>)>>, stable: bool) -> Found {
+    // Before the offsets themselves: what ends in between is then taken as not stable, and not as what it was before.
+    let unstable: HashSet<OffsetKey> = match stable {
+        true => shared.transactions.look(|machine| machine.pending_of(group).cloned().collect()),
+        false => HashSet::new(),
+    };
+    let offset = |key: &OffsetKey, committed: Option<Committed>| match committed {
+        _ if unstable.contains(key) => Offset::Unstable,
+        None => Offset::None,
+        Some(committed) => Offset::At(committed),
+    };
     let Some(named) = named else {
-        let mut all = shared.groups.offsets(group);
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut all: BTreeMap<OffsetKey, Option<Committed>> =
+            shared.groups.offsets(group).into_iter().map(|(key, committed)| (key, Some(committed))).collect();
+        for key in &unstable {
+            all.entry(key.clone()).or_default();
+        }
         let mut found: Found = Vec::new();
         for (key, committed) in all {
+            let at = (key.partition, offset(&key, committed));
             match found.last_mut() {
-                Some((name, partitions)) if ***name == *key.topic => partitions.push((key.partition, Some(committed))),
-                _ => found.push((text(&key.topic), vec![(key.partition, Some(committed))])),
+                Some((name, partitions)) if ***name == *key.topic => partitions.push(at),
+                _ => found.push((text(&key.topic), vec![at])),
             }
         }
         return found;
     };
-    let offset = |name: &TopicName, partition| {
-        let key = OffsetKey { topic: name.to_string(), partition };
-        (partition, shared.groups.offset(group, &key))
-    };
     named
         .into_iter()
         .map(|(name, indexes)| {
-            let partitions = indexes.into_iter().map(|index| offset(&name, index)).collect();
+            let at = |partition| {
+                let key = OffsetKey { topic: name.to_string(), partition };
+                (partition, offset(&key, shared.groups.offset(group, &key)))
+            };
+            let partitions = indexes.into_iter().map(at).collect();
             (name, partitions)
         })
         .collect()

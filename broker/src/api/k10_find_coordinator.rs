@@ -1,7 +1,4 @@
-//! FindCoordinator (10), versions 0 to 4: it is always this node.
-//!
-//! Transaction coordinators (key type 1) are refused for good, as there are no transactions yet; waiting for one would
-//! make clients retry for ever.
+//! FindCoordinator (10), versions 0 to 4: it is always this node, for groups and for transactions.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -19,11 +16,7 @@ pub(super) fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<
     let node = BrokerId(shared.storage.node_id());
     let (host, port) = advertised(shared, peer);
     let refusal = match asked.key_type {
-        GROUP => None,
-        TRANSACTION => Some(Refusal::new(
-            ResponseError::TransactionalIdAuthorizationFailed,
-            "transactions are not supported by this version",
-        )),
+        GROUP | TRANSACTION => None,
         other => Some(Refusal::new(ResponseError::InvalidRequest, format!("there is no coordinator of type {other}"))),
     };
     let (code, message) = (refusal.as_ref().map_or(0, Refusal::code), refusal.as_ref().map(|r| text(&r.message)));

@@ -110,6 +110,9 @@ pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchEr
     if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0) {
         return Err(invalid("a batch with a producer id needs an epoch and a sequence"));
     }
+    if header.is_transactional() && header.producer_id < 0 {
+        return Err(invalid("a transactional batch needs a producer id"));
+    }
     if header.is_log_append_time() {
         return Err(BatchError::InvalidTimestamp {
             message: "producers may not set the timestamp type to log append time".into(),

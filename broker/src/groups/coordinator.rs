@@ -248,6 +248,40 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Whether offsets may become part of a transaction.
+    pub fn may_commit_in_transaction(
+        &self,
+        group: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+        offsets: &[(OffsetKey, Committed)],
+    ) -> Result<(), GroupError> {
+        if group.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        if self.is_query(group) {
+            return Err(GroupError::QueryGroup);
+        }
+        let mut held = self.inner.held.lock();
+        let now = self.now();
+        let allowed = held.machine.may_commit_in_transaction(group, member_id, instance_id, generation, offsets, now);
+        self.wind(&mut held);
+        allowed
+    }
+
+    /// Takes in offsets that a transaction wrote when it was committed.
+    pub(crate) fn offsets_written(&self, offsets: Vec<(String, OffsetKey, Committed)>) {
+        if offsets.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let mut held = self.inner.held.lock();
+        for (group, key, committed) in offsets {
+            held.machine.set_offset(&group, key, committed, now);
+        }
+    }
+
     /// Wall-clock time to stamp commits with.
     pub fn time(&self) -> i64 {
         self.now()

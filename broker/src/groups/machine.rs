@@ -203,6 +203,27 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether offsets may become part of a transaction. Who names no member is not held against the group's state.
+    pub fn may_commit_in_transaction(
+        &mut self,
+        group: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+        offsets: &[(OffsetKey, Committed)],
+        now: i64,
+    ) -> Result<(), GroupError> {
+        let nobody = generation < 0 && member_id.is_empty() && instance_id.is_none();
+        if !nobody || !self.groups.contains_key(group) {
+            return self.may_commit(group, member_id, instance_id, generation, offsets, now);
+        }
+        let bytes: usize = offsets.iter().map(|(key, committed)| offsets::bytes_of(key, committed)).sum();
+        if self.offsets_bytes + bytes > self.settings.offsets_bytes_max {
+            return Err(GroupError::TooMany);
+        }
+        Ok(())
+    }
+
     pub fn offset(&self, group: &str, key: &OffsetKey) -> Option<&Committed> {
         self.groups.get(group)?.offsets.get(key)
     }

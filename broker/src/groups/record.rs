@@ -9,7 +9,7 @@
 //! offset = version 1 │ 16 topic id │ i64 offset │ i32 epoch │ i64 committed at │ i64 expires at │ str metadata
 //! str, bytes = u32 length (0xffffffff: null) │ bytes
 //! ```
-//! Numbers are big-endian. Kinds 1 and 2 are taken; a retired kind is never used again.
+//! Numbers are big-endian. Kinds 1 and 2 are taken, and 3 by transactions; a retired kind is never used again.
 
 use bytes::Bytes;
 use millpond_types::TopicId;
@@ -63,6 +63,11 @@ pub(super) fn offset_of_key(key: &[u8]) -> Option<(String, OffsetKey)> {
     let partition = i32::from_be_bytes(rest.array()?);
     let topic = String::from_utf8(rest.0.to_vec()).ok()?;
     Some((group, OffsetKey { topic, partition }))
+}
+
+/// What offsets that count from now on write, each with its group.
+pub(crate) fn offset_entries(offsets: &[(String, OffsetKey, Committed)]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    offsets.iter().map(|(group, key, committed)| (offset_key(group, key), Some(committed.encode()))).collect()
 }
 
 impl GroupRecord {
@@ -133,7 +138,7 @@ impl GroupRecord {
 }
 
 impl Committed {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend(self.topic_id.0);
         out.extend(self.offset.to_be_bytes());
@@ -144,7 +149,7 @@ impl Committed {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut r = Reader(bytes);
         if r.array::<1>()? != [VERSION] {
             return None;

@@ -142,6 +142,9 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
     }
     for entry in db.iterator_cf(family(db, cf::INDEX)?, IteratorMode::Start) {
         let (key, value) = entry?;
+        if key.first() != Some(&(Kind::Segment as u8)) {
+            break;
+        }
         let (uid, segment) = keys::parse_numbered(Kind::Segment, &key)
             .and_then(|(uid, last)| Some((uid, Segment::decode(checked_offset(last)?, &value)?)))
             .ok_or_else(|| damaged("segment", &key))?;
@@ -194,8 +197,39 @@ fn load_producers(db: &DB, topics: &TopicTable) -> Result<(), StorageError> {
             .zip(Producer::decode(&value))
             .ok_or_else(|| damaged("producer", &key))?;
         if let Some(partition) = partitions.get(&uid) {
+            if let Some(first) = producer.open_from() {
+                partition.log.lock().transactions.open.insert(first, id as i64);
+            }
             partition.producers.lock().insert(id as i64, producer);
         }
+    }
+    find_indexed(db, &partitions)
+}
+
+/// How far the indexes of aborted and of settled offsets reach.
+fn find_indexed(db: &DB, partitions: &HashMap<u64, &Arc<Partition>>) -> Result<(), StorageError> {
+    let mut at = db.raw_iterator_cf(family(db, cf::INDEX)?);
+    for kind in [Kind::Aborted, Kind::Settled] {
+        // From the last entry of the last partition to that of the one before it, so that partitions without any cost
+        // nothing.
+        at.seek_for_prev(keys::partition_range(kind, u64::MAX - 1).1);
+        while let Some(key) = at.key() {
+            let Some((uid, last)) = keys::parse_numbered(kind, key) else { break };
+            let last = checked_offset(last).ok_or_else(|| damaged("index of transactions", key))?;
+            if let Some(partition) = partitions.get(&uid) {
+                let transactions = &mut partition.log.lock().transactions;
+                match kind {
+                    Kind::Aborted => transactions.aborted_to = last,
+                    _ => transactions.settled_to = last,
+                }
+            }
+            // The greatest key that is below all of this partition.
+            at.seek_for_prev(keys::partition_range(kind, uid).0);
+            if at.key().and_then(|key| keys::parse_numbered(kind, key)).is_some_and(|(found, _)| found == uid) {
+                at.prev();
+            }
+        }
+        at.status()?;
     }
     Ok(())
 }

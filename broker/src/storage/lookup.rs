@@ -47,7 +47,8 @@ pub fn list_offset(shared: &Shared, partition: &Partition, what: OffsetQuery) ->
         let at = |offset: Offset| ListedOffset { offset, timestamp: -1, leader_epoch: log.epoch_of(offset) };
         match what {
             OffsetQuery::Earliest => return Ok(at(log.start)),
-            OffsetQuery::Latest | OffsetQuery::LatestStable => return Ok(at(log.end)),
+            OffsetQuery::Latest => return Ok(at(log.end)),
+            OffsetQuery::LatestStable => return Ok(at(log.stable_end())),
             OffsetQuery::MaxTimestamp | OffsetQuery::Timestamp(_) => {}
         }
         let segments: Vec<Segment> = log.segments.iter().chain(&log.open).copied().collect();

@@ -3,7 +3,7 @@
 //! Only the writer changes these, after what they say is durable; everybody reads. Invariant: every offset from
 //! `tail_from` to `end` lies in a batch of the tail.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -115,9 +115,99 @@ pub struct LogState {
     pub open: Option<Segment>,
     /// Leader epochs with the first offset of each, in order.
     pub epochs: Vec<(i32, Offset)>,
+    pub transactions: Transactions,
+}
+
+/// What transactions make of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transactions {
+    /// Open ones: their first offsets, and whose they are.
+    pub open: BTreeMap<Offset, i64>,
+    /// Marker of the last aborted one; what lies after it needs no look at the index of the aborted. -1: none.
+    pub aborted_to: Offset,
+    /// Last offset that became stable by a marker instead of its own append; -1: none.
+    pub settled_to: Offset,
+}
+
+impl Default for Transactions {
+    fn default() -> Self {
+        Self { open: BTreeMap::new(), aborted_to: -1, settled_to: -1 }
+    }
+}
+
+impl Transactions {
+    /// First offset that is not decided, in a log of this start and end.
+    pub fn stable_end(&self, start: Offset, end: Offset) -> Offset {
+        self.open.first_key_value().map_or(end, |(first, _)| (*first).max(start))
+    }
+}
+
+/// A transaction whose records nobody should see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    pub producer_id: i64,
+    pub first: Offset,
+    /// Where its marker lies.
+    pub marker: Offset,
+    /// First undecided offset once it had ended; aborted ones that ended later begin there or after.
+    pub stable_end: Offset,
+}
+
+impl Aborted {
+    const VERSION: u8 = 1;
+
+    /// Version u8, producer id i64, first offset i64, stable end i64; the marker's offset is in the key.
+    pub fn encode(&self) -> [u8; 25] {
+        let mut value = [Self::VERSION; 25];
+        value[1..9].copy_from_slice(&self.producer_id.to_be_bytes());
+        value[9..17].copy_from_slice(&self.first.to_be_bytes());
+        value[17..].copy_from_slice(&self.stable_end.to_be_bytes());
+        value
+    }
+
+    pub fn decode(marker: Offset, value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(value);
+        if fields.u8()? != Self::VERSION {
+            return None;
+        }
+        Some(Self { producer_id: fields.i64()?, first: fields.i64()?, marker, stable_end: fields.i64()? })
+    }
+}
+
+/// A run of offsets that a marker made stable, and the marker's sequence, which is their place from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub first: Offset,
+    pub last: Offset,
+    pub sequence: Sequence,
+}
+
+impl Settled {
+    const VERSION: u8 = 1;
+
+    /// Version u8, first offset i64, sequence u64; the last offset is in the key.
+    pub fn encode(&self) -> [u8; 17] {
+        let mut value = [Self::VERSION; 17];
+        value[1..9].copy_from_slice(&self.first.to_be_bytes());
+        value[9..].copy_from_slice(&self.sequence.to_be_bytes());
+        value
+    }
+
+    pub fn decode(last: Offset, value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(value);
+        if fields.u8()? != Self::VERSION {
+            return None;
+        }
+        Some(Self { first: fields.i64()?, last, sequence: fields.u64()? })
+    }
 }
 
 impl LogState {
+    /// First offset that is not decided: what is below it stays as it is.
+    pub fn stable_end(&self) -> Offset {
+        self.transactions.stable_end(self.start, self.end)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.segments.iter().chain(&self.open).fold(0, |sum, s| sum.saturating_add(s.bytes))
     }

@@ -11,13 +11,13 @@ use millpond_types::{Offset, Sequence, TopicId, TopicPartition};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
 use super::error::StorageError;
-use super::partition::{LogState, Partition, Segment, StoredBatch};
+use super::partition::{Aborted, LogState, Partition, Segment, Settled, StoredBatch, Transactions};
 use super::producers::{self, Producer};
 use super::shared::{Counters, Shared, family};
 use super::topics::{NewTopic, Topic};
 use super::writer::{Change, StepJob};
-use super::{Appended, Result};
-use crate::batch::{ValidBatch, patch_place};
+use super::{Appended, Result, TransactionWrite};
+use crate::batch::{ValidBatch, control_batch, patch_place};
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
 
 pub struct Families<'a> {
@@ -69,6 +69,7 @@ pub struct PendingPartition {
     pub closed: Vec<Segment>,
     pub appended: Vec<StoredBatch>,
     pub producers: HashMap<i64, Option<Producer>>,
+    pub transactions: Transactions,
     pub epoch_known: bool,
     pub epoch_began: bool,
 }
@@ -87,9 +88,14 @@ impl PendingPartition {
             closed: Vec::new(),
             appended: Vec::new(),
             producers: HashMap::new(),
+            transactions: log.transactions.clone(),
             epoch_known: log.epochs.last().is_some_and(|(last, _)| *last == epoch),
             epoch_began: false,
         }
+    }
+
+    fn stable_end(&self) -> Offset {
+        self.transactions.stable_end(self.start.unwrap_or(self.start_now), self.end)
     }
 }
 
@@ -138,18 +144,15 @@ impl Pass<'_> {
             });
         }
         let after = Producer::after(producer, &header, entry.end, log_append_time_ms, now_ms);
+        if let Some(first) = after.open_from() {
+            entry.transactions.open.insert(first, header.producer_id);
+        }
         let evicted = match producer {
             Some(_) => None,
             None => idle_longest(&known, &entry.producers, self.shared.options.partition_producers_max),
         };
         drop(known);
-        let family = self.families.producer;
-        if let Some(evicted) = evicted {
-            self.batch.delete_cf(family, keys::producer(partition.uid, evicted));
-            entry.producers.insert(evicted, None);
-        }
-        self.batch.put_cf(family, keys::producer(partition.uid, header.producer_id), after.encode());
-        entry.producers.insert(header.producer_id, Some(after));
+        self.put_producer(partition, header.producer_id, after, evicted);
         let (base_offset, last_offset, sequence) = self.append(partition, batch);
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate: false, sequence })
     }
@@ -187,6 +190,102 @@ impl Pass<'_> {
         }
         entry.appended.push(StoredBatch::new(last, sequence, Bytes::from(bytes)));
         (base, last, sequence)
+    }
+
+    /// Partitions become part of a transaction, or it ends in all of them, together with what the coordinator says of
+    /// it. Checked whole before anything is put.
+    fn transaction(&mut self, write: TransactionWrite) -> Result<()> {
+        let mut added = Vec::with_capacity(write.added.len());
+        for place in &write.added {
+            let partition = self.shared.partition(*place)?;
+            if pending(&mut self.partitions, &partition, self.shared.epoch).gone {
+                return Err(StorageError::unknown_partition(*place));
+            }
+            added.push(partition);
+        }
+        for partition in added {
+            self.add_to_transaction(&partition, write.producer_id, write.producer_epoch);
+        }
+        if let Some(ending) = &write.ending {
+            for place in &ending.partitions {
+                // A topic that was deleted meanwhile needs no marker.
+                if let Ok(partition) = self.shared.partition(*place) {
+                    self.end_transaction(&partition, write.producer_id, write.producer_epoch, ending.commit);
+                }
+            }
+        }
+        self.put_group(write.entries);
+        Ok(())
+    }
+
+    fn add_to_transaction(&mut self, partition: &Arc<Partition>, id: i64, epoch: i16) {
+        let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+        let known = partition.producers.lock();
+        let producer = match entry.producers.get(&id) {
+            Some(pending) => pending.as_ref(),
+            None => known.get(&id),
+        };
+        let evicted = match producer {
+            Some(_) => None,
+            None => idle_longest(&known, &entry.producers, self.shared.options.partition_producers_max),
+        };
+        let after = Producer::added(producer, epoch, self.now_ms);
+        drop(known);
+        self.put_producer(partition, id, after, evicted);
+    }
+
+    /// Appends the marker and makes stable what it decides.
+    fn end_transaction(&mut self, partition: &Arc<Partition>, id: i64, epoch: i16, commit: bool) {
+        let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+        let known = partition.producers.lock();
+        let producer = match entry.producers.get(&id) {
+            Some(pending) => pending.as_ref(),
+            None => known.get(&id),
+        };
+        let Some((producer, _)) = producer.and_then(|p| Some((p, p.open?))).filter(|_| !entry.gone) else { return };
+        let first = producer.open_from();
+        let after = producer.ended(epoch, self.now_ms);
+        drop(known);
+        let stable_before = entry.stable_end();
+        self.put_producer(partition, id, after, None);
+        let marker = control_batch(id, epoch, commit, self.now_ms, self.shared.epoch, BATCH_PREFIX_LEN);
+        let (_, marker, sequence) = self.append(partition, marker);
+        let Some(first) = first else { return };
+        let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+        entry.transactions.open.remove(&first);
+        let stable_end = entry.stable_end();
+        if !commit {
+            let aborted = Aborted { producer_id: id, first, marker, stable_end };
+            self.batch.put_cf(self.families.index, keys::aborted(partition.uid, marker), aborted.encode());
+            entry.transactions.aborted_to = marker;
+        }
+        if stable_end > stable_before {
+            let settled = Settled { first: stable_before, last: stable_end - 1, sequence };
+            self.batch.put_cf(self.families.index, keys::settled(partition.uid, settled.last), settled.encode());
+            entry.transactions.settled_to = settled.last;
+        }
+    }
+
+    /// Puts what is known of a producer from now on; another one may have to make room.
+    fn put_producer(&mut self, partition: &Arc<Partition>, id: i64, producer: Producer, evicted: Option<i64>) {
+        let family = self.families.producer;
+        let entry = pending(&mut self.partitions, partition, self.shared.epoch);
+        if let Some(evicted) = evicted {
+            self.batch.delete_cf(family, keys::producer(partition.uid, evicted));
+            entry.producers.insert(evicted, None);
+        }
+        self.batch.put_cf(family, keys::producer(partition.uid, id), producer.encode());
+        entry.producers.insert(id, Some(producer));
+    }
+
+    fn put_group(&mut self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+        for (key, value) in entries {
+            let key = keys::prefixed(Kind::Group, &key);
+            match value {
+                Some(value) => self.batch.put_cf(self.families.group, key, value),
+                None => self.batch.delete_cf(self.families.group, key),
+            }
+        }
     }
 
     /// Checks a step whole, then puts all of it.
@@ -262,7 +361,10 @@ impl Pass<'_> {
             Change::ForgetProducers { partition, unused_since_ms } => {
                 let entry = pending(&mut self.partitions, &partition, self.shared.epoch);
                 for (id, producer) in &*partition.producers.lock() {
-                    if producer.used_ms < unused_since_ms && !entry.producers.contains_key(id) {
+                    if producer.used_ms < unused_since_ms
+                        && producer.open.is_none()
+                        && !entry.producers.contains_key(id)
+                    {
                         self.batch.delete_cf(self.families.producer, keys::producer(partition.uid, *id));
                         entry.producers.insert(*id, None);
                     }
@@ -275,15 +377,8 @@ impl Pass<'_> {
                 self.batch.put_cf(self.families.meta, keys::counter(Counter::ProducerId), value);
                 return Ok(id as i64);
             }
-            Change::Group(entries) => {
-                for (key, value) in entries {
-                    let key = keys::prefixed(Kind::Group, &key);
-                    match value {
-                        Some(value) => self.batch.put_cf(self.families.group, key, value),
-                        None => self.batch.delete_cf(self.families.group, key),
-                    }
-                }
-            }
+            Change::Group(entries) => self.put_group(entries),
+            Change::Transaction(write) => self.transaction(*write)?,
         }
         Ok(0)
     }
@@ -353,6 +448,8 @@ impl Pass<'_> {
             for (family, kind) in [
                 (self.families.log, Kind::Batch),
                 (self.families.index, Kind::Segment),
+                (self.families.index, Kind::Aborted),
+                (self.families.index, Kind::Settled),
                 (self.families.producer, Kind::Producer),
             ] {
                 let (from, to) = keys::partition_range(kind, uid);
@@ -376,6 +473,8 @@ impl Pass<'_> {
         if before < -1 || (strict && before > end) {
             return Err(StorageError::OffsetOutOfRange { offset: before, start: now, end });
         }
+        // Retention leaves what is undecided alone; whoever deletes by hand may have all.
+        let end = if strict { end } else { entry.transactions.stable_end(now, end).min(end) };
         let start = if before == -1 { end } else { before.min(end) };
         if start <= now {
             return Ok(now);
@@ -385,6 +484,12 @@ impl Pass<'_> {
         self.batch.put_cf(self.families.meta, keys::log_start(uid), start.to_be_bytes());
         self.batch.delete_range_cf(self.families.log, keys::batch(uid, now), keys::batch(uid, start));
         self.batch.delete_range_cf(self.families.index, keys::segment(uid, now), keys::segment(uid, start));
+        if entry.transactions.aborted_to >= 0 {
+            self.batch.delete_range_cf(self.families.index, keys::aborted(uid, now), keys::aborted(uid, start));
+        }
+        if entry.transactions.settled_to >= 0 {
+            self.batch.delete_range_cf(self.families.index, keys::settled(uid, now), keys::settled(uid, start));
+        }
         let log = partition.log.lock();
         let current = log.epochs.partition_point(|(_, first)| *first <= start);
         for (epoch, _) in log.epochs.iter().take(current.saturating_sub(1)) {
@@ -412,6 +517,6 @@ fn idle_longest(
     if known.len() + pending.len() < producers_max {
         return None;
     }
-    let idle = known.iter().filter(|(id, _)| !pending.contains_key(id));
+    let idle = known.iter().filter(|(id, producer)| producer.open.is_none() && !pending.contains_key(id));
     idle.min_by_key(|(_, producer)| producer.used_ms).map(|(id, _)| *id)
 }

@@ -1,5 +1,8 @@
 //! Idempotent producers of a partition: what each appended last, and whether its next batch fits.
 //!
+//! A producer that is in a transaction with the partition has its entry from when the partition was added to the
+//! transaction until the marker; what it may append, and what is not stable, follows from that entry alone.
+//!
 //! Pure. The writer keeps a producer's entry in the same write as the batch, so that a duplicate is known after a restart.
 
 use std::collections::VecDeque;
@@ -12,7 +15,9 @@ use crate::keys::Fields;
 
 /// So many batches a producer may have in flight, and so many are remembered.
 const BATCHES_KEPT: usize = 5;
-const VERSION: u8 = 1;
+/// As long as there was no transaction.
+const VERSION_PLAIN: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducedBatch {
@@ -24,9 +29,22 @@ pub struct ProducedBatch {
     pub log_append_time_ms: i64,
 }
 
+/// What a producer's transaction has in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// The partition is part of it; nothing was appended yet.
+    Added,
+    /// From this offset on.
+    From(Offset),
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producer {
     pub epoch: i16,
+    /// The transaction that it is in.
+    pub open: Option<Open>,
+    /// Nothing is known of what it appended before, so that any sequence may come next.
+    pub any_sequence: bool,
     /// Wall-clock time of the last append.
     pub used_ms: i64,
     /// Oldest first.
@@ -40,8 +58,20 @@ fn last_sequence(header: &BatchHeader) -> i32 {
 
 /// Whether a batch may be appended (`None`), or is the duplicate of one that was.
 pub fn check(known: Option<&Producer>, header: &BatchHeader) -> Result<Option<ProducedBatch>, StorageError> {
-    let Some(producer) = known else { return Ok(None) };
     let id = header.producer_id;
+    let in_transaction = |producer: Option<&Producer>| match (header.is_transactional(), producer.and_then(|p| p.open))
+    {
+        (true, Some(_)) if producer.is_some_and(|p| p.epoch == header.producer_epoch) => Ok(()),
+        (true, _) => Err(StorageError::InvalidTxnState(format!(
+            "the partition is in no transaction of producer {id} with epoch {}",
+            header.producer_epoch
+        ))),
+        (false, Some(Open::From(_))) => {
+            Err(StorageError::InvalidTxnState(format!("producer {id} has a transaction open in the partition")))
+        }
+        (false, _) => Ok(()),
+    };
+    let Some(producer) = known else { return in_transaction(None).map(|()| None) };
     if header.producer_epoch < producer.epoch {
         return Err(StorageError::InvalidProducerEpoch(format!(
             "epoch {} of producer {id} is older than {}",
@@ -50,7 +80,7 @@ pub fn check(known: Option<&Producer>, header: &BatchHeader) -> Result<Option<Pr
     }
     if header.producer_epoch > producer.epoch {
         return match header.base_sequence {
-            0 => Ok(None),
+            0 => in_transaction(known).map(|()| None),
             other => Err(StorageError::OutOfOrderSequence(format!(
                 "producer {id} starts epoch {} with sequence {other}, not 0",
                 header.producer_epoch
@@ -62,6 +92,10 @@ pub fn check(known: Option<&Producer>, header: &BatchHeader) -> Result<Option<Pr
         producer.batches.iter().find(|b| b.first_sequence == header.base_sequence && b.last_sequence == last)
     {
         return Ok(Some(*same));
+    }
+    in_transaction(known)?;
+    if producer.batches.is_empty() && producer.any_sequence {
+        return Ok(None);
     }
     let expected = producer.batches.back().map_or(0, |b| b.last_sequence.wrapping_add(1) & i32::MAX);
     if header.base_sequence != expected {
@@ -81,6 +115,9 @@ impl Producer {
             _ => Self { epoch: header.producer_epoch, ..Self::default() },
         };
         next.used_ms = now_ms;
+        if header.is_transactional() && next.open == Some(Open::Added) {
+            next.open = Some(Open::From(base));
+        }
         if next.batches.len() >= BATCHES_KEPT {
             next.batches.pop_front();
         }
@@ -94,12 +131,51 @@ impl Producer {
         next
     }
 
-    /// Version u8, epoch i16, used i64, then per batch: sequences i32 i32, offsets i64 i64, time i64.
+    /// The producer after the partition became part of its transaction.
+    pub fn added(known: Option<&Producer>, epoch: i16, now_ms: i64) -> Self {
+        let open = Some(Open::Added);
+        match known {
+            Some(producer) if producer.epoch == epoch => {
+                Self { used_ms: now_ms, open: producer.open.or(open), ..producer.clone() }
+            }
+            Some(_) => Self { epoch, used_ms: now_ms, open, ..Self::default() },
+            None => Self { epoch, used_ms: now_ms, open, any_sequence: true, ..Self::default() },
+        }
+    }
+
+    /// The producer after its transaction ended; a greater epoch fences what it sent before.
+    pub fn ended(&self, epoch: i16, now_ms: i64) -> Self {
+        if epoch == self.epoch {
+            return Self { used_ms: now_ms, open: None, ..self.clone() };
+        }
+        Self { epoch, used_ms: now_ms, ..Self::default() }
+    }
+
+    /// First offset of its open transaction, where it has appended to it.
+    pub fn open_from(&self) -> Option<Offset> {
+        match self.open {
+            Some(Open::From(first)) => Some(first),
+            Some(Open::Added) | None => None,
+        }
+    }
+
+    /// Version u8, epoch i16, used i64; from version 2 on whether any sequence may come u8, and its transaction i64, -1
+    /// for none, -2 for one without data, else its first offset; then per batch: sequences i32 i32, offsets i64 i64, time i64.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(11 + 32 * self.batches.len());
-        out.push(VERSION);
+        let plain = self.open.is_none() && !self.any_sequence;
+        let mut out = Vec::with_capacity(20 + 32 * self.batches.len());
+        out.push(if plain { VERSION_PLAIN } else { VERSION });
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.used_ms.to_be_bytes());
+        if !plain {
+            out.push(u8::from(self.any_sequence));
+            let open = match self.open {
+                None => -1,
+                Some(Open::Added) => -2,
+                Some(Open::From(first)) => first,
+            };
+            out.extend_from_slice(&open.to_be_bytes());
+        }
         for batch in &self.batches {
             out.extend_from_slice(&batch.first_sequence.to_be_bytes());
             out.extend_from_slice(&batch.last_sequence.to_be_bytes());
@@ -112,10 +188,19 @@ impl Producer {
 
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut fields = Fields(value);
-        if fields.u8()? != VERSION {
+        let version = fields.u8()?;
+        if version != VERSION_PLAIN && version != VERSION {
             return None;
         }
-        let mut producer = Self { epoch: fields.i16()?, used_ms: fields.i64()?, batches: VecDeque::new() };
+        let mut producer = Self { epoch: fields.i16()?, used_ms: fields.i64()?, ..Self::default() };
+        if version == VERSION {
+            producer.any_sequence = fields.u8()? != 0;
+            producer.open = match fields.i64()? {
+                -1 => None,
+                -2 => Some(Open::Added),
+                first => Some(Open::From(Offset::max(first, 0))),
+            };
+        }
         while !fields.0.is_empty() {
             producer.batches.push_back(ProducedBatch {
                 first_sequence: fields.i32()?,
@@ -182,5 +267,9 @@ mod tests {
         assert!(check(Some(&producer), &header(0, 1, 1)).unwrap().is_some());
         assert_eq!(Producer::decode(&producer.encode()), Some(producer.clone()));
         assert_eq!(Producer::decode(&producer.encode()[..20]), None);
+        for open in [None, Some(Open::Added), Some(Open::From(0)), Some(Open::From(9))] {
+            let producer = Producer { open, any_sequence: open.is_none(), ..producer.clone() };
+            assert_eq!(Producer::decode(&producer.encode()), Some(producer));
+        }
     }
 }

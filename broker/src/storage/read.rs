@@ -1,5 +1,9 @@
 //! Reading batches: from the hot tail where it reaches back far enough, else from RocksDB.
 //!
+//! Committed reads end where something is undecided. What a transaction held up has its place in the order of commits
+//! where its marker lies; what was aborted is served to clients beside a list of the aborted, and not at all to queries.
+//! Both are looked up in the index only where the partition's memory says that there is something to be found.
+//!
 //! Ends are read before an iterator is opened, so nothing is seen that is not durable. Log starts are looked at again
 //! afterwards, so that what was deleted meanwhile is an error and not a gap.
 
@@ -13,7 +17,7 @@ use rocksdb::ReadOptions;
 
 use super::Result;
 use super::error::StorageError;
-use super::partition::{LogState, Partition, StoredBatch};
+use super::partition::{Aborted, LogState, Partition, Settled, StoredBatch};
 use super::shared::{Shared, family};
 use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress};
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
@@ -28,6 +32,8 @@ pub struct FetchLimits {
     pub bytes_max: usize,
     /// The first batch is returned even where it is larger.
     pub at_least_one: bool,
+    /// Ends where something is undecided, and names what was aborted.
+    pub committed: bool,
 }
 
 /// Batches as they lie in the log; they may be sent one after the other.
@@ -38,11 +44,24 @@ pub struct Fetched {
     pub high_watermark: Offset,
     pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
+    /// Of a committed read: aborted transactions with records among the batches, by first offset.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    pub producer_id: i64,
+    pub first_offset: Offset,
 }
 
 impl Fetched {
     fn empty(log: &LogState) -> Self {
-        Self { high_watermark: log.end, last_stable_offset: log.end, log_start_offset: log.start, ..Self::default() }
+        Self {
+            high_watermark: log.end,
+            last_stable_offset: log.stable_end(),
+            log_start_offset: log.start,
+            ..Self::default()
+        }
     }
 
     fn add(&mut self, batches: impl IntoIterator<Item = StoredBatch>) {
@@ -80,36 +99,158 @@ impl Budget {
     }
 }
 
-fn from_tail(log: &LogState, offset: Offset, budget: &mut Budget) -> Option<VecDeque<StoredBatch>> {
-    Some(log.tail_at(offset)?.take_while(|b| budget.takes(b.len())).cloned().collect())
+/// Batches of the tail from the one that contains `offset` on, up to `end`.
+fn from_tail(log: &LogState, offset: Offset, end: Offset, budget: &mut Budget) -> Option<VecDeque<StoredBatch>> {
+    Some(log.tail_at(offset)?.take_while(|b| b.last < end && budget.takes(b.len())).cloned().collect())
+}
+
+/// What memory says of a fetch.
+struct Begun {
+    fetched: Fetched,
+    /// Offset before which it ends.
+    end: Offset,
+    /// `None` where the tail does not reach back so far.
+    batches: Option<VecDeque<StoredBatch>>,
+    /// The index has to be asked for aborted transactions.
+    look_up: bool,
+}
+
+fn begin(partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Begun> {
+    let log = partition.log.lock();
+    check_range(partition, &log, offset)?;
+    let fetched = Fetched::empty(&log);
+    let end = if limits.committed { fetched.last_stable_offset } else { fetched.high_watermark };
+    let mut budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
+    let batches = from_tail(&log, offset, end, &mut budget);
+    let look_up = limits.committed && offset <= log.transactions.aborted_to;
+    Ok(Begun { fetched, end, batches, look_up })
 }
 
 pub fn fetch_hot(partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Option<Fetched>> {
-    let log = partition.log.lock();
-    check_range(partition, &log, offset)?;
-    let mut fetched = Fetched::empty(&log);
-    let mut budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
-    let batches = from_tail(&log, offset, &mut budget);
-    drop(log);
-    Ok(batches.map(|batches| {
+    let Begun { mut fetched, batches, look_up, .. } = begin(partition, offset, limits)?;
+    Ok(batches.filter(|batches| !look_up || batches.is_empty()).map(|batches| {
         fetched.add(batches);
         fetched
     }))
 }
 
 pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Fetched> {
-    if let Some(fetched) = fetch_hot(partition, offset, limits)? {
-        return Ok(fetched);
-    }
-    let mut fetched = {
-        let log = partition.log.lock();
-        check_range(partition, &log, offset)?;
-        Fetched::empty(&log)
+    let Begun { mut fetched, end, batches, look_up } = begin(partition, offset, limits)?;
+    let batches = match batches {
+        Some(batches) => batches,
+        None => {
+            let budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
+            from_disk(shared, partition, offset, end, budget)?
+        }
     };
-    let budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
-    fetched.add(from_disk(shared, partition, offset, fetched.high_watermark, budget)?);
+    if look_up && let Some(last) = batches.back() {
+        let mut aborted = aborted_from(shared, partition, offset, last.last + 1)?;
+        aborted.sort_unstable_by_key(|a| a.first);
+        let named = |a: &Aborted| AbortedTransaction { producer_id: a.producer_id, first_offset: a.first };
+        fetched.aborted = aborted.iter().map(named).collect();
+    }
+    fetched.add(batches);
     check_range(partition, &partition.log.lock(), offset)?;
     Ok(fetched)
+}
+
+/// Calls `each` with the entries of an index of the partition from an offset on, until it says that it is enough.
+fn scan_index(
+    shared: &Shared,
+    partition: &Partition,
+    kind: Kind,
+    from: Offset,
+    mut each: impl FnMut(Offset, &[u8]) -> Option<bool>,
+) -> Result<()> {
+    let db = shared.db()?;
+    let mut read = ReadOptions::default();
+    read.set_iterate_upper_bound(keys::partition_range(kind, partition.uid).1.to_vec());
+    let mut at = db.raw_iterator_cf_opt(family(&db, cf::INDEX)?, read);
+    at.seek(keys::indexed(kind, partition.uid, from));
+    while let (Some(key), Some(value)) = (at.key(), at.value()) {
+        let more = keys::parse_numbered(kind, key)
+            .and_then(|(_, offset)| Offset::try_from(offset).ok())
+            .and_then(|offset| each(offset, value))
+            .ok_or_else(|| StorageError::Corrupt(format!("the stored index entry {key:02x?} is damaged")))?;
+        if !more {
+            break;
+        }
+        at.next();
+    }
+    Ok(at.status()?)
+}
+
+/// Aborted transactions with records in `from..to`.
+fn aborted_from(shared: &Shared, partition: &Partition, from: Offset, to: Offset) -> Result<Vec<Aborted>> {
+    let mut found = Vec::new();
+    scan_index(shared, partition, Kind::Aborted, from, |marker, value| {
+        let aborted = Aborted::decode(marker, value)?;
+        if aborted.first < to {
+            found.push(aborted);
+        }
+        Some(aborted.stable_end < to)
+    })?;
+    Ok(found)
+}
+
+/// Runs of offsets in `from..to` that markers made stable.
+fn settled_from(shared: &Shared, partition: &Partition, from: Offset, to: Offset) -> Result<VecDeque<Settled>> {
+    let mut found = VecDeque::new();
+    scan_index(shared, partition, Kind::Settled, from, |last, value| {
+        let settled = Settled::decode(last, value)?;
+        if settled.first < to {
+            found.push_back(settled);
+        }
+        Some(settled.last < to)
+    })?;
+    Ok(found)
+}
+
+/// What transactions say of some batches in order: where their place is, and whether their records count.
+#[derive(Default)]
+struct Verdicts {
+    settled: VecDeque<Settled>,
+    aborted: Vec<Aborted>,
+}
+
+impl Verdicts {
+    /// Of batches that begin with the one that contains `from` and end before `to`.
+    fn of(
+        shared: &Shared,
+        partition: &Partition,
+        transactions: (Offset, Offset),
+        from: Offset,
+        to: Offset,
+    ) -> Result<Self> {
+        let (settled_to, aborted_to) = transactions;
+        let mut verdicts = Self::default();
+        if from <= settled_to {
+            verdicts.settled = settled_from(shared, partition, from, to)?;
+        }
+        if from <= aborted_to {
+            verdicts.aborted = aborted_from(shared, partition, from, to)?;
+        }
+        Ok(verdicts)
+    }
+
+    /// The sequence with which a batch became stable. Batches are asked for in order.
+    fn place_of(&mut self, stored: &StoredBatch) -> Sequence {
+        while self.settled.front().is_some_and(|s| s.last < stored.last) {
+            self.settled.pop_front();
+        }
+        match self.settled.front() {
+            Some(settled) if settled.first <= stored.last => settled.sequence,
+            _ => stored.sequence,
+        }
+    }
+
+    fn aborts(&self, header: &BatchHeader) -> bool {
+        header.is_transactional()
+            && self
+                .aborted
+                .iter()
+                .any(|a| a.producer_id == header.producer_id && (a.first..=a.marker).contains(&header.base_offset))
+    }
 }
 
 /// Batches from the one that contains `offset` on, up to `end`.
@@ -155,7 +296,7 @@ pub fn stored(
         let log = partition.log.lock();
         check_range(partition, &log, from)?;
         let mut budget = Budget { left: bytes_max, first_is_free: true };
-        if let Some(batches) = from_tail(&log, from, &mut budget) {
+        if let Some(batches) = from_tail(&log, from, log.end, &mut budget) {
             return Ok((batches, log.end));
         }
         log.end
@@ -164,6 +305,30 @@ pub fn stored(
     let batches = from_disk(shared, partition, from, end, budget)?;
     check_range(partition, &partition.log.lock(), from)?;
     Ok((batches, end))
+}
+
+/// As [`stored`], up to the first offset that is not decided, with what transactions say of the batches.
+fn decided(
+    shared: &Shared,
+    partition: &Partition,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<(VecDeque<StoredBatch>, Offset, Verdicts)> {
+    let mut budget = Budget { left: bytes_max, first_is_free: true };
+    let (end, batches, transactions) = {
+        let log = partition.log.lock();
+        check_range(partition, &log, from)?;
+        let end = log.stable_end();
+        (end, from_tail(&log, from, end, &mut budget), (log.transactions.settled_to, log.transactions.aborted_to))
+    };
+    let batches = match batches {
+        Some(batches) => batches,
+        None => from_disk(shared, partition, from, end, budget)?,
+    };
+    let to = batches.back().map_or(from, |b| b.last + 1);
+    let verdicts = Verdicts::of(shared, partition, transactions, from, to)?;
+    check_range(partition, &partition.log.lock(), from)?;
+    Ok((batches, end, verdicts))
 }
 
 /// A stored batch opened: its header and its decompressed records.
@@ -186,7 +351,7 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
     loop {
         let from = records.next_offset;
         let chunk = limits.bytes_max.saturating_sub(size).min(CHUNK_BYTES);
-        let (batches, end) = match stored(shared, partition, from, chunk) {
+        let (batches, end, mut verdicts) = match decided(shared, partition, from, chunk) {
             Ok(found) => found,
             Err(StorageError::OffsetOutOfRange { offset, start, end }) if offset >= start => {
                 // At or past the end there is nothing.
@@ -202,10 +367,12 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
             return Ok(records);
         }
         for stored in batches {
-            if stored.sequence > limits.up_to {
+            let place = verdicts.place_of(&stored);
+            if place > limits.up_to {
                 return Ok(records);
             }
-            if !add_batch(shared, &stored, from, limits, &mut size, &mut records)? {
+            let skipped = BatchHeader::parse(&stored.batch()).is_some_and(|h| h.is_control() || verdicts.aborts(&h));
+            if !skipped && !add_batch(shared, (&stored, place), from, limits, &mut size, &mut records)? {
                 return Ok(records);
             }
             records.next_offset = stored.last + 1;
@@ -219,18 +386,14 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
 /// Adds a batch's records; false where a limit ended it, `next_offset` then being that of the next record.
 fn add_batch(
     shared: &Shared,
-    stored: &StoredBatch,
+    (stored, sequence): (&StoredBatch, Sequence),
     from: Offset,
     limits: ReadLimits,
     size: &mut usize,
     records: &mut Records,
 ) -> Result<bool> {
     let (header, bytes) = open_batch(shared, stored)?;
-    if header.is_control() {
-        return Ok(true);
-    }
     let buffer = records.buffers.len() as u32;
-    let sequence: Sequence = stored.sequence;
     let slice = |span: Span| Slice { buffer, start: span.start, len: span.len };
     let before = records.views.len();
     let mut ended = false;

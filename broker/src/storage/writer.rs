@@ -18,7 +18,7 @@ use super::pass::{Families, Pass};
 use super::shared::{Counters, Shared, family};
 use super::tails::Tails;
 use super::topics::NewTopic;
-use super::{Appended, Durability, Result};
+use super::{Appended, Durability, Result, TransactionWrite};
 use crate::batch::ValidBatch;
 use crate::configs::TopicSettings;
 use crate::keys::{self, Counter, cf};
@@ -28,6 +28,8 @@ const PRESSURE_WRITES: u64 = 64;
 /// Files in level 0 from which steps wait, well before RocksDB slows every write down (at 20).
 const LEVEL0_FILES_MIN: u64 = 12;
 const STEP_DELAY_MS_MAX: u64 = 50;
+/// About what a transaction writes per partition that joins it or that it ends in.
+const PARTITION_COST: usize = 256;
 
 pub struct ProduceJob {
     pub partition: Arc<Partition>,
@@ -60,15 +62,24 @@ pub enum Change {
     },
     AllocateProducerId,
     Group(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    Transaction(Box<TransactionWrite>),
 }
 
 impl Change {
     pub fn size(&self) -> usize {
         match self {
-            Self::Group(entries) => entries.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum(),
+            Self::Group(entries) => size_of_all(entries),
+            Self::Transaction(write) => {
+                let markers = write.ending.as_ref().map_or(0, |ending| ending.partitions.len());
+                size_of_all(&write.entries) + (markers + write.added.len()) * PARTITION_COST
+            }
             _ => 0,
         }
     }
+}
+
+fn size_of_all(entries: &[(Vec<u8>, Option<Vec<u8>>)]) -> usize {
+    entries.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum()
 }
 
 pub struct ChangeJob {
@@ -254,6 +265,7 @@ impl Writer<'_> {
             let mut log = partition.log.lock();
             log.end = pending.end;
             log.open = pending.open;
+            log.transactions = pending.transactions;
             log.segments.extend(pending.closed);
             if let Some(start) = pending.start {
                 move_start(&mut log, start);

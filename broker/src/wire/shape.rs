@@ -334,6 +334,13 @@ mod tests {
         agrees::<DeleteRecordsRequest>("delete records", &DELETE_RECORDS, 0..=2);
         agrees::<InitProducerIdRequest>("init producer id", &INIT_PRODUCER_ID, 0..=5);
         agrees::<OffsetForLeaderEpochRequest>("offset for leader epoch", &OFFSET_FOR_LEADER_EPOCH, 2..=4);
+        agrees::<AddPartitionsToTxnRequest>("add partitions", &ADD_PARTITIONS_TO_TXN, 0..=3);
+        agrees::<AddOffsetsToTxnRequest>("add offsets", &ADD_OFFSETS_TO_TXN, 0..=4);
+        agrees::<EndTxnRequest>("end txn", &END_TXN, 0..=4);
+        agrees::<TxnOffsetCommitRequest>("txn offset commit", &TXN_OFFSET_COMMIT, 0..=4);
+        agrees::<DescribeProducersRequest>("describe producers", &DESCRIBE_PRODUCERS, 0..=0);
+        agrees::<DescribeTransactionsRequest>("describe transactions", &DESCRIBE_TRANSACTIONS, 0..=0);
+        agrees::<ListTransactionsRequest>("list transactions", &LIST_TRANSACTIONS, 0..=1);
         agrees::<DescribeAclsRequest>("describe acls", &DESCRIBE_ACLS, 1..=3);
         agrees::<DescribeConfigsRequest>("describe configs", &DESCRIBE_CONFIGS, 1..=4);
         agrees::<AlterConfigsRequest>("alter configs", &ALTER_CONFIGS, 0..=2);

@@ -254,6 +254,74 @@ pub const OFFSET_FOR_LEADER_EPOCH: Shape = shape(
     ],
 );
 
+pub const ADD_PARTITIONS_TO_TXN: Shape = shape(
+    3,
+    &[
+        field("v3_and_below_transactional_id", TEXT),
+        field("v3_and_below_producer_id", I64),
+        field("v3_and_below_producer_epoch", I16),
+        list("v3_and_below_topics", &[field("name", TEXT), list_of("partitions", &I32)]),
+    ],
+);
+
+pub const ADD_OFFSETS_TO_TXN: Shape = shape(
+    3,
+    &[
+        field("transactional_id", TEXT),
+        field("producer_id", I64),
+        field("producer_epoch", I16),
+        field("group_id", TEXT),
+    ],
+);
+
+pub const END_TXN: Shape = shape(
+    3,
+    &[
+        field("transactional_id", TEXT),
+        field("producer_id", I64),
+        field("producer_epoch", I16),
+        field("committed", BOOL),
+    ],
+);
+
+pub const TXN_OFFSET_COMMIT: Shape = shape(
+    3,
+    &[
+        field("transactional_id", TEXT),
+        field("group_id", TEXT),
+        field("producer_id", I64),
+        field("producer_epoch", I16),
+        field("generation_id", I32).since(3),
+        field("member_id", TEXT).since(3),
+        field("group_instance_id", TEXT).since(3),
+        list(
+            "topics",
+            &[
+                field("name", TEXT),
+                list(
+                    "partitions",
+                    &[
+                        field("partition_index", I32),
+                        field("committed_offset", I64),
+                        field("committed_leader_epoch", I32).since(2),
+                        field("committed_metadata", TEXT),
+                    ],
+                ),
+            ],
+        ),
+    ],
+);
+
+pub const DESCRIBE_PRODUCERS: Shape =
+    shape(0, &[list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)])]);
+
+pub const DESCRIBE_TRANSACTIONS: Shape = shape(0, &[list_of("transactional_ids", &TEXT)]);
+
+pub const LIST_TRANSACTIONS: Shape = shape(
+    0,
+    &[list_of("state_filters", &TEXT), list_of("producer_id_filters", &I64), field("duration_filter", I64).since(1)],
+);
+
 pub const DESCRIBE_ACLS: Shape = shape(
     2,
     &[

@@ -6,4 +6,5 @@ mod directory;
 mod fixture;
 mod model;
 mod storage;
+mod transactions;
 mod wire;

@@ -76,7 +76,7 @@ proptest! {
                 Action::Read(at, n) => {
                     let from = at.index(end as usize + 1) as i64;
                     let limits = ReadLimits { records_max: n, bytes_max: usize::MAX, up_to: u64::MAX };
-                    let fetched = fixture.storage.fetch(place, from, FetchLimits { bytes_max: 100, at_least_one: true });
+                    let fetched = fixture.storage.fetch(place, from, FetchLimits { bytes_max: 100, at_least_one: true, committed: false });
                     match fixture.storage.read(place, from, limits) {
                         Err(_) => {
                             prop_assert!(from < start);

@@ -14,7 +14,7 @@ use crate::fixture::{
     ALL, Fixture, START_MS, batch, block_on, create, produce, read_all, send, spec, step, topic, with_producer,
 };
 
-const EVERYTHING: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true };
+const EVERYTHING: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true, committed: false };
 
 fn records(rows: &[(&str, &str)]) -> RecordBuffer {
     let mut records = RecordBuffer::default();
@@ -61,7 +61,9 @@ fn fetch_keeps_its_limits_and_tells_what_is_out_of_range() {
             send(storage, place, &["0123456789"]);
         }
         let fetch = |offset, bytes_max, at_least_one| {
-            storage.fetch(place, offset, FetchLimits { bytes_max, at_least_one }).map(|f| f.batches.len())
+            storage
+                .fetch(place, offset, FetchLimits { bytes_max, at_least_one, committed: false })
+                .map(|f| f.batches.len())
         };
         let one = storage.fetch(place, 0, EVERYTHING).unwrap().bytes / 10;
         assert_eq!(fetch(0, one * 3, true), Ok(3));

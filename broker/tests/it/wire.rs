@@ -4,3 +4,4 @@ mod abuse;
 mod answers;
 mod client;
 mod groups;
+mod transactions;

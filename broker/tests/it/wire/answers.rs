@@ -105,6 +105,10 @@ fn every_advertised_version_is_answered() {
         DeleteRecordsRequest |_| DeleteRecordsRequest::default(),
         InitProducerIdRequest |_| InitProducerIdRequest::default(),
         OffsetForLeaderEpochRequest |_| OffsetForLeaderEpochRequest::default(),
+        AddPartitionsToTxnRequest |_| AddPartitionsToTxnRequest::default(),
+        AddOffsetsToTxnRequest |_| AddOffsetsToTxnRequest::default(),
+        EndTxnRequest |_| EndTxnRequest::default(),
+        TxnOffsetCommitRequest |_| TxnOffsetCommitRequest::default(),
         DescribeAclsRequest |_| DescribeAclsRequest::default(),
         DescribeConfigsRequest |_| DescribeConfigsRequest::default().with_resources(vec![
             describe_configs_request::DescribeConfigsResource::default()
@@ -125,6 +129,9 @@ fn every_advertised_version_is_answered() {
         ListPartitionReassignmentsRequest |_| ListPartitionReassignmentsRequest::default(),
         OffsetDeleteRequest |_| OffsetDeleteRequest::default(),
         DescribeClusterRequest |_| DescribeClusterRequest::default(),
+        DescribeProducersRequest |_| DescribeProducersRequest::default(),
+        DescribeTransactionsRequest |_| DescribeTransactionsRequest::default(),
+        ListTransactionsRequest |_| ListTransactionsRequest::default(),
     }
     let advertised: Vec<i16> = ranges(&server).iter().map(|(key, ..)| *key).collect();
     assert_eq!(seen, advertised, "an advertised api is not tried here");

@@ -1,0 +1,72 @@
+//! TxnOffsetCommit (28), versions 0 to 4: offsets that count when the transaction is committed.
+//!
+//! Until then they are kept with the transaction, and the group's offsets stay what they were. From version 3 on the
+//! member is held against its group as with any commit. A fenced producer is told that its epoch is invalid, in all
+//! versions.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+
+use super::topics::partition;
+use super::{Request, Shared, code_of_group, code_of_transaction};
+use crate::groups::{Committed, GroupError, OffsetKey};
+use crate::wire::{Error, Reply};
+
+pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: TxnOffsetCommitRequest = request.decode()?;
+    let metadata_max = shared.settings.groups.offset_metadata_bytes_max;
+    let mut offsets = Vec::new();
+    let mut failures = Vec::new();
+    for topic in &asked.topics {
+        for p in &topic.partitions {
+            let metadata = p.committed_metadata.as_deref().unwrap_or_default();
+            let found = match partition(&shared.storage, &topic.name, p.partition_index) {
+                Err(refusal) => Err(refusal.error),
+                Ok(_) if metadata.len() > metadata_max => Err(code_of_group(GroupError::OffsetMetadataTooLarge)),
+                Ok((found, _)) => Ok(found.id),
+            };
+            if let Ok(topic_id) = found {
+                let key = OffsetKey { topic: topic.name.to_string(), partition: p.partition_index };
+                let committed = Committed {
+                    topic_id,
+                    offset: p.committed_offset,
+                    leader_epoch: p.committed_leader_epoch,
+                    metadata: metadata.to_owned(),
+                    committed_at: shared.groups.time(),
+                    expires_at: -1,
+                };
+                offsets.push((key, committed));
+            }
+            failures.push(found.err());
+        }
+    }
+    let for_all = add(shared, &asked, offsets).await.err();
+    let mut failures = failures.into_iter();
+    let topics = asked.topics.into_iter().map(|topic| {
+        let answer = |(index, failure): (i32, Option<ResponseError>)| {
+            let code = for_all.or(failure).map_or(0, |e| e.code());
+            TxnOffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
+        };
+        let partitions = topic.partitions.iter().map(|p| p.partition_index).zip(&mut failures).map(answer).collect();
+        TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+    });
+    request.respond(&TxnOffsetCommitResponse::default().with_topics(topics.collect()))
+}
+
+async fn add(
+    shared: &Shared,
+    asked: &TxnOffsetCommitRequest,
+    offsets: Vec<(OffsetKey, Committed)>,
+) -> Result<(), ResponseError> {
+    let (group, member, instance) = (&asked.group_id, &asked.member_id, asked.group_instance_id.as_deref());
+    shared
+        .groups
+        .may_commit_in_transaction(group, member, instance, asked.generation_id, &offsets)
+        .map_err(code_of_group)?;
+    let producer = (asked.producer_id.0, asked.producer_epoch);
+    let added = shared.transactions.add_offsets(&asked.transactional_id, producer, group.to_string(), offsets).await;
+    added.map_err(|e| code_of_transaction(e, 0, i16::MAX))
+}

@@ -1,0 +1,49 @@
+//! DescribeTransactions (65), version 0.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
+use kafka_protocol::messages::{DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId};
+
+use super::{Request, Shared};
+use crate::transactions::State;
+use crate::wire::{Error, Reply, text};
+
+/// Kafka's names. The states of being about to end do not occur here.
+pub(super) fn name_of(state: State) -> &'static str {
+    match state {
+        State::Empty => "Empty",
+        State::Ongoing => "Ongoing",
+        State::Committed => "CompleteCommit",
+        State::Aborted => "CompleteAbort",
+    }
+}
+
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: DescribeTransactionsRequest = request.decode()?;
+    let states = asked.transactional_ids.into_iter().map(|id| {
+        let found = shared.transactions.look(|machine| machine.get(&id).cloned());
+        let response = TransactionState::default().with_transactional_id(id);
+        let Some(found) = found else {
+            return response.with_error_code(ResponseError::TransactionalIdNotFound.code());
+        };
+        let mut topics: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        for place in &found.partitions {
+            if let Some(topic) = shared.storage.find_topic_by_id(place.topic) {
+                topics.entry(topic.name.clone()).or_default().push(place.partition);
+            }
+        }
+        let topic =
+            |(name, partitions): (String, _)| TopicData::default().with_topic(text(&name)).with_partitions(partitions);
+        let began = if found.state == State::Ongoing { found.since } else { -1 };
+        response
+            .with_transaction_state(text(name_of(found.state)))
+            .with_transaction_timeout_ms(found.timeout_ms)
+            .with_transaction_start_time_ms(began)
+            .with_producer_id(ProducerId(found.producer_id))
+            .with_producer_epoch(found.epoch)
+            .with_topics(topics.into_iter().map(topic).collect())
+    });
+    request.respond(&DescribeTransactionsResponse::default().with_transaction_states(states.collect()))
+}

@@ -1,0 +1,227 @@
+//! The async edge of transactions: writes changes, one after the other for each transactional id, and runs timers.
+//!
+//! A change that was begun is brought to its end even where the connection that asked for it is gone, so that memory
+//! and storage say the same. Lock order: an id's turn, then `machine`, the latter never across an await.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_types::{Clock, TopicPartition};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as Turn, Notify, watch};
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use super::machine::{Change, Init, InitRequest, Machine, Transaction};
+use super::{TransactionError, TransactionSettings, record};
+use crate::groups::{self, Committed, OffsetKey};
+use crate::storage::{Storage, StorageError};
+
+/// Ids share so many turns.
+const TURNS: usize = 256;
+/// How long what is due waits after it could not be written.
+const WRITE_RETRY: Duration = Duration::from_millis(500);
+/// The timers look at least so often.
+const TIMERS_MAX: Duration = Duration::from_secs(60);
+
+type Result<T> = std::result::Result<T, TransactionError>;
+
+#[derive(Clone)]
+pub struct Coordinator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    machine: Mutex<Machine>,
+    turns: Vec<Arc<Turn<()>>>,
+    storage: Storage,
+    groups: groups::Coordinator,
+    /// Wall clock at `started`; the coordinator's time goes on from there with the monotonic clock.
+    started_ms: i64,
+    started: Instant,
+    timer: Notify,
+}
+
+impl Coordinator {
+    /// Reads what storage has of transactional ids; transactions that were under way go on. Blocks on disk.
+    pub fn load(
+        storage: Storage,
+        groups: groups::Coordinator,
+        settings: TransactionSettings,
+        clock: &dyn Clock,
+    ) -> std::result::Result<Self, StorageError> {
+        let mut machine = Machine::new(settings);
+        for (key, value) in storage.group_scan(record::PREFIX)? {
+            let (id, transaction) = record::id_of_key(&key)
+                .zip(Transaction::decode(&value))
+                .ok_or_else(|| StorageError::Corrupt("a transactional id cannot be read".into()))?;
+            machine.apply(&id, Some(transaction));
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                machine: Mutex::new(machine),
+                turns: (0..TURNS).map(|_| Arc::default()).collect(),
+                storage,
+                groups,
+                started_ms: clock.now_ms(),
+                started: Instant::now(),
+                timer: Notify::new(),
+            }),
+        })
+    }
+
+    /// Runs timers until `shutdown` says so; then waits for the changes that have begun.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.run_timers() => {}
+            _over = shutdown.wait_for(|over| *over) => {}
+        }
+        for turn in &self.inner.turns {
+            drop(turn.lock().await);
+        }
+    }
+
+    fn now(&self) -> i64 {
+        self.inner.started_ms + self.inner.started.elapsed().as_millis() as i64
+    }
+
+    /// Looks at all of the machine.
+    pub fn look<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
+        look(&self.inner.machine.lock())
+    }
+
+    /// Producer id and epoch for a producer that begins.
+    pub async fn init(&self, request: InitRequest) -> Result<(i64, i16)> {
+        let (id, this) = (request.id.clone(), self.clone());
+        self.in_turn(&id, async move {
+            let begun = this.look(|machine| machine.init(&request, None, this.now()))?;
+            let ready = match begun {
+                Init::NeedsProducerId => {
+                    let fresh = this.inner.storage.allocate_producer_id().await.map_err(|e| not_written(&e))?;
+                    this.look(|machine| machine.init(&request, Some(fresh), this.now()))?
+                }
+                ready => ready,
+            };
+            let Init::Ready { producer_id, epoch, change } = ready else { return Err(TransactionError::NotPersisted) };
+            this.write(change).await?;
+            Ok((producer_id, epoch))
+        })
+        .await
+    }
+
+    pub async fn add_partitions(&self, id: &str, producer: (i64, i16), partitions: Vec<TopicPartition>) -> Result<()> {
+        self.change(id, move |id, machine, now| machine.add_partitions(id, producer, &partitions, now)).await
+    }
+
+    pub async fn add_group(&self, id: &str, producer: (i64, i16), group: String) -> Result<()> {
+        self.change(id, move |id, machine, now| machine.add_group(id, producer, &group, now)).await
+    }
+
+    pub async fn add_offsets(
+        &self,
+        id: &str,
+        producer: (i64, i16),
+        group: String,
+        offsets: Vec<(OffsetKey, Committed)>,
+    ) -> Result<()> {
+        self.change(id, move |id, machine, _| machine.add_offsets(id, producer, &group, offsets)).await
+    }
+
+    /// Done when the markers are visible and the offsets count.
+    pub async fn end(&self, id: &str, producer: (i64, i16), commit: bool) -> Result<()> {
+        self.change(id, move |id, machine, now| machine.end(id, producer, commit, now)).await
+    }
+
+    async fn change(
+        &self,
+        id: &str,
+        decide: impl FnOnce(&str, &Machine, i64) -> Result<Option<Change>> + Send + 'static,
+    ) -> Result<()> {
+        let (name, this) = (id.to_owned(), self.clone());
+        self.in_turn(id, async move {
+            let change = this.look(|machine| decide(&name, machine, this.now()))?;
+            this.write(change).await
+        })
+        .await
+    }
+
+    /// Does the work when no other change of the id is under way, and to its end.
+    #[allow(clippy::disallowed_methods, reason = "holds its turn, which `run` waits for when the server shuts down")]
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        id: &str,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let at = hasher.finish() as usize % TURNS;
+        let Some(turn) = self.inner.turns.get(at).cloned() else { return Err(TransactionError::NotPersisted) };
+        let turn = turn.lock_owned().await;
+        let task = tokio::spawn(async move {
+            let _turn = turn;
+            work.await
+        });
+        task.await.unwrap_or_else(|defect| {
+            error!(id, %defect, "a change of a transaction ended by a defect");
+            Err(TransactionError::NotPersisted)
+        })
+    }
+
+    /// Writes a change, then makes it true.
+    async fn write(&self, change: Option<Change>) -> Result<()> {
+        let Some(Change { id, after, mut write, offsets }) = change else { return Ok(()) };
+        write.entries.extend(groups::offset_entries(&offsets));
+        self.inner.storage.transaction_write(write).await.map_err(|e| match e {
+            StorageError::UnknownTopicOrPartition(_) | StorageError::UnknownTopicId(_) => {
+                TransactionError::UnknownPartition
+            }
+            other => {
+                warn!(id, error = %other, "transaction not written");
+                TransactionError::NotPersisted
+            }
+        })?;
+        let earlier = {
+            let mut machine = self.inner.machine.lock();
+            let before = machine.deadline();
+            // Groups first: who sees that an offset is no longer held back then sees the new one.
+            self.inner.groups.offsets_written(offsets);
+            machine.apply(&id, after);
+            machine.deadline().is_some_and(|at| before.is_none_or(|before| at < before))
+        };
+        if earlier {
+            self.inner.timer.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn run_timers(&self) {
+        loop {
+            let due = self.look(|machine| machine.due(self.now()));
+            let mut failed = false;
+            for id in due {
+                let (name, this) = (id.clone(), self.clone());
+                let expired = self.in_turn(&id, async move {
+                    let change = this.look(|machine| machine.expire(&name, this.now()));
+                    if let Some(after) = change.as_ref().and_then(|c| c.after.as_ref()) {
+                        debug!(id = name, producer = after.producer_id, epoch = after.epoch, "transaction timed out");
+                    }
+                    this.write(change).await
+                });
+                failed |= expired.await.is_err();
+            }
+            let next = self.look(Machine::deadline).unwrap_or(i64::MAX);
+            let wait = Duration::from_millis(u64::try_from(next.saturating_sub(self.now())).unwrap_or(0));
+            let wait = if failed { WRITE_RETRY } else { wait.min(TIMERS_MAX) };
+            tokio::select! {
+                () = self.inner.timer.notified(), if !failed => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+}
+
+fn not_written(error: &StorageError) -> TransactionError {
+    warn!(%error, "no producer id was allocated");
+    TransactionError::NotPersisted
+}

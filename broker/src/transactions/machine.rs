@@ -1,0 +1,385 @@
+//! All transactional ids as one state machine: requests and the time in, changes out. A change counts when it was
+//! written and given back to [`Machine::apply`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use millpond_types::TopicPartition;
+
+use super::{TransactionError, TransactionSettings, record};
+use crate::groups::{Committed, OffsetKey};
+use crate::storage::{Ending, TransactionWrite};
+
+/// The last epoch that a producer gets; one more is left to fence it.
+const EPOCH_MAX: i16 = i16::MAX - 1;
+/// What a transactional id takes in memory beside what its transaction touches, about.
+const ENTRY_BYTES: usize = 256;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Empty,
+    Ongoing,
+    Committed,
+    Aborted,
+}
+
+/// A transactional id and its transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    pub producer_id: i64,
+    pub epoch: i16,
+    /// The epoch that the producer had before it asked for the next one, so that it may ask again; -1: none.
+    pub last_epoch: i16,
+    pub timeout_ms: i32,
+    pub state: State,
+    /// When it came into this state.
+    pub since: i64,
+    pub partitions: BTreeSet<TopicPartition>,
+    /// Groups whose offsets it may commit.
+    pub groups: BTreeSet<String>,
+    /// Offsets that count when it is committed.
+    pub offsets: BTreeMap<(String, OffsetKey), Committed>,
+}
+
+impl Transaction {
+    fn new(producer_id: i64, timeout_ms: i32, now: i64) -> Self {
+        Self {
+            producer_id,
+            epoch: 0,
+            last_epoch: -1,
+            timeout_ms,
+            state: State::Empty,
+            since: now,
+            partitions: BTreeSet::new(),
+            groups: BTreeSet::new(),
+            offsets: BTreeMap::new(),
+        }
+    }
+
+    /// The same id, about to take part in something more.
+    fn begun(&self, now: i64) -> Self {
+        let mut next = self.clone();
+        if next.state != State::Ongoing {
+            next.state = State::Ongoing;
+            next.since = now;
+        }
+        next
+    }
+
+    /// The same id with nothing under way.
+    fn over(&self, state: State, now: i64) -> Self {
+        Self {
+            epoch: self.epoch,
+            last_epoch: self.last_epoch,
+            state,
+            since: now,
+            ..Self::new(self.producer_id, self.timeout_ms, now)
+        }
+    }
+
+    fn deadline(&self, settings: &TransactionSettings) -> i64 {
+        match self.state {
+            State::Ongoing => self.since.saturating_add(i64::from(self.timeout_ms)),
+            State::Empty | State::Committed | State::Aborted => self.since.saturating_add(settings.expiration_ms),
+        }
+    }
+
+    fn ending(&self, commit: bool) -> Option<Ending> {
+        Some(Ending { commit, partitions: self.partitions.iter().copied().collect() })
+    }
+
+    fn bytes(&self) -> usize {
+        let groups: usize = self.groups.iter().map(|g| g.len() + 64).sum();
+        let offset = |((group, key), committed): (&(String, OffsetKey), &Committed)| {
+            group.len() + key.topic.len() + committed.metadata.len() + 256
+        };
+        ENTRY_BYTES + 64 * self.partitions.len() + groups + self.offsets.iter().map(offset).sum::<usize>()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitRequest {
+    pub id: String,
+    pub timeout_ms: i32,
+    /// Producer id and epoch that the producer goes on from.
+    pub expected: Option<(i64, i16)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Init {
+    /// To be asked again with a producer id that nobody had.
+    NeedsProducerId,
+    Ready {
+        producer_id: i64,
+        epoch: i16,
+        change: Option<Change>,
+    },
+}
+
+/// What a transactional id becomes, once `write` was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub id: String,
+    /// `None`: it is forgotten.
+    pub after: Option<Transaction>,
+    /// The state is among its entries; offsets that count from now on are to be added.
+    pub write: TransactionWrite,
+    pub offsets: Vec<(String, OffsetKey, Committed)>,
+}
+
+impl Change {
+    fn new(id: &str, after: Option<Transaction>) -> Self {
+        let entry = (record::key(id), after.as_ref().map(Transaction::encode));
+        let (producer_id, producer_epoch) = after.as_ref().map_or((-1, -1), |t| (t.producer_id, t.epoch));
+        let write =
+            TransactionWrite { producer_id, producer_epoch, entries: vec![entry], ..TransactionWrite::default() };
+        Self { id: id.to_owned(), after, write, offsets: Vec::new() }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Machine {
+    settings: TransactionSettings,
+    ids: HashMap<String, Transaction>,
+    /// When each id has something due.
+    timers: BTreeSet<(i64, String)>,
+    /// How many transactions hold an offset back, by group.
+    pending: HashMap<String, BTreeMap<OffsetKey, u32>>,
+    bytes: usize,
+}
+
+impl Machine {
+    pub fn new(settings: TransactionSettings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Transaction> {
+        self.ids.get(id)
+    }
+
+    /// All ids, in no order.
+    pub fn all(&self) -> impl Iterator<Item = (&String, &Transaction)> {
+        self.ids.iter()
+    }
+
+    /// Takes in what was written, or what storage knows at start.
+    pub fn apply(&mut self, id: &str, after: Option<Transaction>) {
+        if let Some(before) = self.ids.remove(id) {
+            self.bytes -= before.bytes();
+            self.timers.remove(&(before.deadline(&self.settings), id.to_owned()));
+            for (group, key) in before.offsets.keys() {
+                let Some(keys) = self.pending.get_mut(group) else { continue };
+                if let Some(count) = keys.get_mut(key) {
+                    *count -= 1;
+                    if *count == 0 {
+                        keys.remove(key);
+                    }
+                }
+                if keys.is_empty() {
+                    self.pending.remove(group);
+                }
+            }
+        }
+        let Some(after) = after else { return };
+        self.bytes += after.bytes();
+        self.timers.insert((after.deadline(&self.settings), id.to_owned()));
+        for (group, key) in after.offsets.keys() {
+            *self.pending.entry(group.clone()).or_default().entry(key.clone()).or_default() += 1;
+        }
+        self.ids.insert(id.to_owned(), after);
+    }
+
+    /// Whether an open transaction may yet change a group's offset.
+    pub fn is_pending(&self, group: &str, key: &OffsetKey) -> bool {
+        self.pending.get(group).is_some_and(|keys| keys.contains_key(key))
+    }
+
+    /// Offsets of a group that open transactions may yet change.
+    pub fn pending_of(&self, group: &str) -> impl Iterator<Item = &OffsetKey> {
+        self.pending.get(group).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    /// A producer begins, or begins anew: what its predecessor left open is aborted, and it is fenced by a new epoch.
+    pub fn init(&self, request: &InitRequest, fresh_id: Option<i64>, now: i64) -> Result<Init, TransactionError> {
+        if request.id.is_empty() {
+            return Err(TransactionError::EmptyId);
+        }
+        if request.timeout_ms <= 0 || request.timeout_ms > self.settings.timeout_max_ms {
+            return Err(TransactionError::InvalidTimeout);
+        }
+        let Some(found) = self.ids.get(&request.id) else {
+            if self.ids.len() >= self.settings.ids_max {
+                return Err(TransactionError::TooMany);
+            }
+            let Some(producer_id) = fresh_id else { return Ok(Init::NeedsProducerId) };
+            let next = Transaction::new(producer_id, request.timeout_ms, now);
+            return self.begin(&request.id, next);
+        };
+        if let Some((producer_id, epoch)) = request.expected {
+            if producer_id != found.producer_id {
+                return Err(TransactionError::Fenced);
+            }
+            if epoch != found.epoch {
+                // The answer to this very request was lost; nothing has begun since.
+                if epoch >= 0 && epoch == found.last_epoch && found.state == State::Empty {
+                    return Ok(Init::Ready { producer_id, epoch: found.epoch, change: None });
+                }
+                return Err(TransactionError::Fenced);
+            }
+        }
+        let mut next = Transaction::new(found.producer_id, request.timeout_ms, now);
+        if found.epoch >= EPOCH_MAX {
+            let Some(producer_id) = fresh_id else { return Ok(Init::NeedsProducerId) };
+            next.producer_id = producer_id;
+        } else {
+            next.epoch = found.epoch + 1;
+            next.last_epoch = if request.expected.is_some() { found.epoch } else { -1 };
+        }
+        let mut ready = self.begin(&request.id, next)?;
+        if let Init::Ready { change: Some(change), .. } = &mut ready
+            && found.state == State::Ongoing
+        {
+            // Of the old producer, whose epoch is raised in the partitions even where its id has no more to give.
+            change.write.producer_id = found.producer_id;
+            change.write.producer_epoch = found.epoch.saturating_add(1);
+            change.write.ending = found.ending(false);
+        }
+        Ok(ready)
+    }
+
+    fn begin(&self, id: &str, next: Transaction) -> Result<Init, TransactionError> {
+        let (producer_id, epoch) = (next.producer_id, next.epoch);
+        Ok(Init::Ready { producer_id, epoch, change: Some(Change::new(id, Some(next))) })
+    }
+
+    /// The id's transaction, if it is this producer's.
+    fn of(&self, id: &str, (producer_id, epoch): (i64, i16)) -> Result<&Transaction, TransactionError> {
+        if id.is_empty() {
+            return Err(TransactionError::EmptyId);
+        }
+        let found = self.ids.get(id).ok_or(TransactionError::InvalidProducerId)?;
+        if producer_id != found.producer_id {
+            return Err(TransactionError::InvalidProducerId);
+        }
+        if epoch != found.epoch {
+            return Err(TransactionError::Fenced);
+        }
+        Ok(found)
+    }
+
+    /// `next` as a change, within the limits.
+    fn grow(&self, id: &str, found: &Transaction, next: Transaction) -> Result<Change, TransactionError> {
+        if self.bytes.saturating_sub(found.bytes()).saturating_add(next.bytes()) > self.settings.bytes_max {
+            return Err(TransactionError::TooMany);
+        }
+        Ok(Change::new(id, Some(next)))
+    }
+
+    /// Partitions join the transaction, beginning one where none is under way.
+    pub fn add_partitions(
+        &self,
+        id: &str,
+        producer: (i64, i16),
+        partitions: &[TopicPartition],
+        now: i64,
+    ) -> Result<Option<Change>, TransactionError> {
+        let found = self.of(id, producer)?;
+        let known = |p: &&TopicPartition| found.state == State::Ongoing && found.partitions.contains(p);
+        let added: BTreeSet<_> = partitions.iter().filter(|p| !known(p)).copied().collect();
+        if added.is_empty() {
+            return Ok(None);
+        }
+        let mut next = found.begun(now);
+        next.partitions.extend(&added);
+        let mut change = self.grow(id, found, next)?;
+        change.write.added = added.into_iter().collect();
+        Ok(Some(change))
+    }
+
+    /// A group joins the transaction: offsets of it may follow.
+    pub fn add_group(
+        &self,
+        id: &str,
+        producer: (i64, i16),
+        group: &str,
+        now: i64,
+    ) -> Result<Option<Change>, TransactionError> {
+        let found = self.of(id, producer)?;
+        if found.state == State::Ongoing && found.groups.contains(group) {
+            return Ok(None);
+        }
+        let mut next = found.begun(now);
+        next.groups.insert(group.to_owned());
+        self.grow(id, found, next).map(Some)
+    }
+
+    /// Offsets that count when the transaction is committed.
+    pub fn add_offsets(
+        &self,
+        id: &str,
+        producer: (i64, i16),
+        group: &str,
+        offsets: Vec<(OffsetKey, Committed)>,
+    ) -> Result<Option<Change>, TransactionError> {
+        let found = self.of(id, producer)?;
+        if found.state != State::Ongoing || !found.groups.contains(group) {
+            return Err(TransactionError::InvalidState);
+        }
+        if offsets.is_empty() {
+            return Ok(None);
+        }
+        let mut next = found.clone();
+        next.offsets.extend(offsets.into_iter().map(|(key, committed)| ((group.to_owned(), key), committed)));
+        self.grow(id, found, next).map(Some)
+    }
+
+    /// Ends the transaction; doing so twice the same way is no error.
+    pub fn end(
+        &self,
+        id: &str,
+        producer: (i64, i16),
+        commit: bool,
+        now: i64,
+    ) -> Result<Option<Change>, TransactionError> {
+        let found = self.of(id, producer)?;
+        match (found.state, commit) {
+            (State::Ongoing, _) => {
+                let state = if commit { State::Committed } else { State::Aborted };
+                let mut change = Change::new(id, Some(found.over(state, now)));
+                change.write.ending = found.ending(commit);
+                if commit {
+                    let offset = |((group, key), committed): (&(String, OffsetKey), &Committed)| {
+                        (group.clone(), key.clone(), committed.clone())
+                    };
+                    change.offsets = found.offsets.iter().map(offset).collect();
+                }
+                Ok(Some(change))
+            }
+            (State::Committed, true) | (State::Aborted, false) => Ok(None),
+            (State::Committed | State::Aborted | State::Empty, _) => Err(TransactionError::InvalidState),
+        }
+    }
+
+    /// When [`Machine::due`] has something.
+    pub fn deadline(&self) -> Option<i64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Ids with something due.
+    pub fn due(&self, now: i64) -> Vec<String> {
+        self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect()
+    }
+
+    /// What time asks of an id: its transaction is aborted and its producer fenced, or it is forgotten.
+    pub fn expire(&self, id: &str, now: i64) -> Option<Change> {
+        let found = self.ids.get(id).filter(|t| t.deadline(&self.settings) <= now)?;
+        if found.state != State::Ongoing {
+            return Some(Change::new(id, None));
+        }
+        let mut next = found.over(State::Aborted, now);
+        next.epoch = found.epoch.saturating_add(1);
+        next.last_epoch = -1;
+        let mut change = Change::new(id, Some(next));
+        change.write.ending = found.ending(false);
+        Some(change)
+    }
+}

@@ -1,0 +1,227 @@
+//! The machine by scripts: requests at given times, and what they answer.
+
+use millpond_types::{TopicId, TopicPartition};
+
+use super::machine::{Change, Init, InitRequest, Machine, State, Transaction};
+use super::{TransactionError, TransactionSettings};
+use crate::groups::{Committed, OffsetKey};
+use crate::storage::Ending;
+
+const TIMEOUT: i32 = 1000;
+
+struct Script {
+    machine: Machine,
+    now: i64,
+    next_id: i64,
+}
+
+fn place(partition: i32) -> TopicPartition {
+    TopicPartition { topic: TopicId([1; 16]), partition }
+}
+
+fn key(partition: i32) -> OffsetKey {
+    OffsetKey { topic: "t".into(), partition }
+}
+
+fn at(offset: i64) -> Committed {
+    Committed {
+        topic_id: TopicId([1; 16]),
+        offset,
+        leader_epoch: 1,
+        metadata: String::new(),
+        committed_at: 0,
+        expires_at: -1,
+    }
+}
+
+impl Script {
+    fn new() -> Self {
+        Self::with(TransactionSettings::default())
+    }
+
+    fn with(settings: TransactionSettings) -> Self {
+        Self { machine: Machine::new(settings), now: 0, next_id: 100 }
+    }
+
+    /// As if it was written: what is stored is read back.
+    fn apply(&mut self, change: &Change) {
+        let after = change.after.as_ref().map(|t| Transaction::decode(&t.encode()).unwrap());
+        assert_eq!(after, change.after);
+        assert_eq!(change.write.entries.len(), 1);
+        self.machine.apply(&change.id, after);
+    }
+
+    fn init_as(&mut self, expected: Option<(i64, i16)>) -> Result<((i64, i16), Option<Change>), TransactionError> {
+        let request = InitRequest { id: "x".into(), timeout_ms: TIMEOUT, expected };
+        let mut ready = self.machine.init(&request, None, self.now)?;
+        if ready == Init::NeedsProducerId {
+            self.next_id += 1;
+            ready = self.machine.init(&request, Some(self.next_id), self.now)?;
+        }
+        let Init::Ready { producer_id, epoch, change } = ready else { panic!() };
+        if let Some(change) = &change {
+            self.apply(change);
+        }
+        Ok(((producer_id, epoch), change))
+    }
+
+    fn init(&mut self) -> (i64, i16) {
+        self.init_as(None).unwrap().0
+    }
+
+    fn run(&mut self, result: Result<Option<Change>, TransactionError>) -> Result<Option<Change>, TransactionError> {
+        if let Ok(Some(change)) = &result {
+            self.apply(change);
+        }
+        result
+    }
+
+    fn add(&mut self, producer: (i64, i16), partitions: &[i32]) -> Result<Option<Change>, TransactionError> {
+        let places: Vec<_> = partitions.iter().map(|p| place(*p)).collect();
+        let result = self.machine.add_partitions("x", producer, &places, self.now);
+        self.run(result)
+    }
+
+    fn end(&mut self, producer: (i64, i16), commit: bool) -> Result<Option<Change>, TransactionError> {
+        let result = self.machine.end("x", producer, commit, self.now);
+        self.run(result)
+    }
+
+    fn state(&self) -> State {
+        self.machine.get("x").unwrap().state
+    }
+}
+
+#[test]
+fn a_transaction_ends_once_and_one_way() {
+    let mut s = Script::new();
+    let a = s.init();
+    assert_eq!(a, (101, 0));
+    assert_eq!(s.end(a, true), Err(TransactionError::InvalidState), "nothing has begun");
+    let added = s.add(a, &[0, 1]).unwrap().unwrap();
+    assert_eq!((added.write.added.len(), added.write.producer_id, added.write.producer_epoch), (2, 101, 0));
+    assert_eq!(s.add(a, &[1]), Ok(None), "known already");
+    assert_eq!(s.add(a, &[1, 2]).unwrap().unwrap().write.added, [place(2)]);
+    let ended = s.end(a, true).unwrap().unwrap();
+    assert_eq!(ended.write.ending, Some(Ending { commit: true, partitions: vec![place(0), place(1), place(2)] }));
+    assert_eq!(s.end(a, true), Ok(None), "asked twice");
+    assert_eq!(s.end(a, false), Err(TransactionError::InvalidState));
+    s.add(a, &[0]).unwrap();
+    assert_eq!(s.end(a, false).unwrap().unwrap().write.ending.unwrap().partitions, [place(0)]);
+    assert_eq!(s.end(a, false), Ok(None));
+    assert_eq!(s.end(a, true), Err(TransactionError::InvalidState));
+}
+
+#[test]
+fn only_the_latest_producer_may() {
+    let mut s = Script::new();
+    let a = s.init();
+    s.add(a, &[0]).unwrap();
+    let (b, change) = s.init_as(None).unwrap();
+    assert_eq!(b, (101, 1));
+    let write = change.unwrap().write;
+    assert_eq!((write.producer_epoch, write.ending), (1, Some(Ending { commit: false, partitions: vec![place(0)] })));
+    assert_eq!(s.add(a, &[0]), Err(TransactionError::Fenced));
+    assert_eq!(s.end(a, true), Err(TransactionError::Fenced));
+    assert_eq!(s.end((999, 1), true), Err(TransactionError::InvalidProducerId));
+    let unknown = s.machine.end("y", b, true, 0);
+    assert_eq!(unknown, Err(TransactionError::InvalidProducerId));
+    s.add(b, &[0]).unwrap();
+    assert!(s.end(b, true).unwrap().is_some());
+}
+
+#[test]
+fn a_producer_goes_on_from_its_own_epoch_only() {
+    let mut s = Script::new();
+    let a = s.init();
+    let b = s.init_as(Some(a)).unwrap().0;
+    assert_eq!(b, (101, 1));
+    let (again, change) = s.init_as(Some(a)).unwrap();
+    assert_eq!((again, change), (b, None), "the answer was lost");
+    s.add(b, &[0]).unwrap();
+    assert_eq!(s.init_as(Some(a)), Err(TransactionError::Fenced), "the successor is at work");
+    assert_eq!(s.init_as(Some((999, 1))), Err(TransactionError::Fenced));
+    assert_eq!(s.init_as(Some(b)).unwrap().0, (101, 2));
+}
+
+#[test]
+fn epochs_run_out_into_a_new_producer_id() {
+    let mut s = Script::new();
+    s.init();
+    let mut worn = s.machine.get("x").unwrap().clone();
+    worn.epoch = i16::MAX - 2;
+    s.machine.apply("x", Some(worn));
+    let last = s.init();
+    assert_eq!(last, (101, i16::MAX - 1));
+    s.add(last, &[0]).unwrap();
+    let (next, change) = s.init_as(None).unwrap();
+    assert_eq!(next, (102, 0));
+    let write = change.unwrap().write;
+    assert_eq!((write.producer_id, write.producer_epoch), (101, i16::MAX), "the old one is fenced for good");
+}
+
+#[test]
+fn time_aborts_and_fences_and_in_the_end_forgets() {
+    let mut s = Script::new();
+    let a = s.init();
+    s.now = 10;
+    s.add(a, &[0]).unwrap();
+    s.now = 500;
+    s.add(a, &[1]).unwrap();
+    assert_eq!(s.machine.deadline(), Some(10 + i64::from(TIMEOUT)), "counted from its begin");
+    s.now = 1009;
+    assert!(s.machine.due(s.now).is_empty() && s.machine.expire("x", s.now).is_none());
+    s.now = 1010;
+    assert_eq!(s.machine.due(s.now), ["x"]);
+    let change = s.machine.expire("x", s.now).unwrap();
+    assert_eq!((change.write.producer_epoch, change.write.ending.as_ref().unwrap().commit), (1, false));
+    s.apply(&change);
+    assert_eq!(s.state(), State::Aborted);
+    assert_eq!(s.end(a, true), Err(TransactionError::Fenced));
+    assert_eq!(s.init(), (101, 2));
+    s.now += TransactionSettings::default().expiration_ms;
+    let change = s.machine.expire("x", s.now).unwrap();
+    assert_eq!((change.after.clone(), change.write.ending.clone()), (None, None));
+    s.apply(&change);
+    assert_eq!((s.machine.get("x"), s.machine.deadline()), (None, None));
+    assert_eq!(s.init(), (102, 0));
+}
+
+#[test]
+fn offsets_count_with_the_commit() {
+    let mut s = Script::new();
+    let a = s.init();
+    let offsets = || vec![(key(0), at(5)), (key(1), at(6))];
+    let early = s.machine.add_offsets("x", a, "g", offsets());
+    assert_eq!(early, Err(TransactionError::InvalidState), "the group is not part of it");
+    for commit in [false, true] {
+        let added = s.machine.add_group("x", a, "g", s.now);
+        s.run(added).unwrap();
+        let added = s.machine.add_offsets("x", a, "g", offsets());
+        s.run(added).unwrap();
+        assert!(s.machine.is_pending("g", &key(1)) && !s.machine.is_pending("g", &key(2)));
+        assert_eq!(s.machine.pending_of("g").count(), 2);
+        let ended = s.end(a, commit).unwrap().unwrap();
+        assert_eq!(ended.offsets.len(), if commit { 2 } else { 0 });
+        assert!(!s.machine.is_pending("g", &key(1)));
+    }
+}
+
+#[test]
+fn limits_hold() {
+    let mut s = Script::with(TransactionSettings { ids_max: 1, bytes_max: 2000, ..TransactionSettings::default() });
+    let a = s.init();
+    let request = |id: &str, timeout_ms| InitRequest { id: id.into(), timeout_ms, expected: None };
+    assert_eq!(s.machine.init(&request("y", 1), None, 0), Err(TransactionError::TooMany));
+    assert_eq!(s.machine.init(&request("", 1), None, 0), Err(TransactionError::EmptyId));
+    for timeout in [0, -1, 900_001] {
+        assert_eq!(s.machine.init(&request("x", timeout), None, 0), Err(TransactionError::InvalidTimeout));
+    }
+    let many: Vec<i32> = (0..100).collect();
+    assert_eq!(s.add(a, &many), Err(TransactionError::TooMany));
+    assert!(s.add(a, &many[..5]).is_ok());
+    let stored = s.machine.get("x").unwrap().encode();
+    for cut in 0..stored.len() {
+        assert_eq!(Transaction::decode(&stored[..cut]), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! Transactions over the wire: commit, abort, fencing, timeouts, offsets, and what a restart finds.
+
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::StrBytes;
+
+use super::answers::{fetch_request, name, produce_request};
+use super::client::{Client, Server};
+use crate::fixture::{create, read_all};
+use crate::transactions::transactional;
+
+const INVALID_EPOCH: i16 = 47;
+const INVALID_STATE: i16 = 48;
+const INVALID_MAPPING: i16 = 49;
+const INVALID_TIMEOUT: i16 = 50;
+const UNSTABLE: i16 = 88;
+const FENCED: i16 = 90;
+
+type Producer = (i64, i16);
+
+fn id() -> TransactionalId {
+    TransactionalId(StrBytes::from_static_str("x"))
+}
+
+fn init(client: &mut Client, version: i16, timeout_ms: i32) -> Result<Producer, i16> {
+    let request =
+        InitProducerIdRequest::default().with_transactional_id(Some(id())).with_transaction_timeout_ms(timeout_ms);
+    let response = client.call(version, &request);
+    match response.error_code {
+        0 => Ok((response.producer_id.0, response.producer_epoch)),
+        code => Err(code),
+    }
+}
+
+fn begin(client: &mut Client, version: i16, producer: Producer, topics: &[&str]) -> Vec<i16> {
+    let topic = |t: &&str| AddPartitionsToTxnTopic::default().with_name(name(t)).with_partitions(vec![0]);
+    let request = AddPartitionsToTxnRequest::default()
+        .with_v3_and_below_transactional_id(id())
+        .with_v3_and_below_producer_id(ProducerId(producer.0))
+        .with_v3_and_below_producer_epoch(producer.1)
+        .with_v3_and_below_topics(topics.iter().map(topic).collect());
+    let topics = client.call(version, &request).results_by_topic_v3_and_below;
+    topics.iter().flat_map(|t| &t.results_by_partition).map(|p| p.partition_error_code).collect()
+}
+
+fn produce(client: &mut Client, topic: &str, producer: Producer, sequence: i32, value: &str) -> i16 {
+    let records = transactional(&[value], producer.0, producer.1, sequence);
+    let request = produce_request(topic, -1, records).with_transactional_id(Some(id()));
+    client.call(9, &request).responses[0].partition_responses[0].error_code
+}
+
+fn end(client: &mut Client, version: i16, producer: Producer, commit: bool) -> i16 {
+    let request = EndTxnRequest::default()
+        .with_transactional_id(id())
+        .with_producer_id(ProducerId(producer.0))
+        .with_producer_epoch(producer.1)
+        .with_committed(commit);
+    client.call(version, &request).error_code
+}
+
+fn fetch(client: &mut Client, isolation: i8, from: i64, wait_ms: i32) -> fetch_response::PartitionData {
+    let request = fetch_request("t", from, 1, wait_ms).with_isolation_level(isolation);
+    client.call(12, &request).responses.remove(0).partitions.remove(0)
+}
+
+fn state(client: &mut Client) -> String {
+    let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![id()]);
+    client.call(0, &request).transaction_states[0].transaction_state.to_string()
+}
+
+#[test]
+fn what_is_aborted_is_named_and_what_is_open_is_waited_for() {
+    let server = Server::new();
+    let place = create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let producer = init(&mut client, 4, 60_000).unwrap();
+    assert_eq!(produce(&mut client, "t", producer, 0, "early"), INVALID_STATE);
+    assert_eq!(begin(&mut client, 0, producer, &["t", "missing"]), [55, 3], "all of them or none");
+    assert_eq!(begin(&mut client, 3, producer, &["t"]), [0]);
+    assert_eq!(produce(&mut client, "t", producer, 0, "a"), 0);
+    assert_eq!(state(&mut client), "Ongoing");
+    let open = fetch(&mut client, 1, 0, 0);
+    assert_eq!((open.last_stable_offset, open.high_watermark, open.records.unwrap().len()), (0, 1, 0));
+    assert!(!fetch(&mut client, 0, 0, 0).records.unwrap().is_empty());
+    let listed = |client: &mut Client, isolation| {
+        let partition = list_offsets_request::ListOffsetsPartition::default().with_timestamp(-1);
+        let topic = list_offsets_request::ListOffsetsTopic::default().with_name(name("t"));
+        let request = ListOffsetsRequest::default()
+            .with_isolation_level(isolation)
+            .with_topics(vec![topic.with_partitions(vec![partition])]);
+        client.call(2, &request).topics[0].partitions[0].offset
+    };
+    assert_eq!((listed(&mut client, 0), listed(&mut client, 1)), (1, 0));
+    // The marker wakes who waits for committed data.
+    let mut waiting = server.client();
+    let request = fetch_request("t", 0, 1, 15_000).with_isolation_level(1);
+    let correlation = waiting.send(12, &request);
+    std::thread::sleep(Duration::from_millis(200));
+    let started = Instant::now();
+    assert_eq!(end(&mut client, 0, producer, false), 0);
+    let response = waiting.response::<FetchRequest>(12, correlation);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let partition = &response.responses[0].partitions[0];
+    let aborted = partition.aborted_transactions.as_ref().unwrap();
+    assert_eq!((aborted[0].producer_id.0, aborted[0].first_offset, partition.last_stable_offset), (producer.0, 0, 2));
+    assert_eq!(fetch(&mut client, 0, 0, 0).aborted_transactions, None);
+    assert_eq!((state(&mut client), end(&mut client, 3, producer, true)), ("CompleteAbort".into(), INVALID_STATE));
+    assert_eq!(end(&mut client, 3, producer, false), 0, "asked again");
+    begin(&mut client, 3, producer, &["t"]);
+    assert_eq!(produce(&mut client, "t", producer, 1, "b"), 0);
+    assert_eq!(end(&mut client, 1, producer, true), 0);
+    assert_eq!(read_all(server.storage(), place, 0), [(2, "b".into())]);
+    let listed = client.call(1, &ListTransactionsRequest::default().with_duration_filter(-1)).transaction_states;
+    assert_eq!((listed.len(), &*listed[0].transaction_state), (1, "CompleteCommit"));
+}
+
+#[test]
+fn a_successor_fences_from_any_connection() {
+    let server = Server::new();
+    let place = create(server.storage(), "t", &[]);
+    let (mut old, mut new) = (server.client(), server.client());
+    let first = init(&mut old, 1, 60_000).unwrap();
+    begin(&mut old, 0, first, &["t"]);
+    assert_eq!(produce(&mut old, "t", first, 0, "zombie"), 0);
+    let second = init(&mut new, 4, 60_000).unwrap();
+    assert_eq!(second, (first.0, first.1 + 1));
+    assert_eq!(produce(&mut old, "t", first, 1, "late"), INVALID_EPOCH);
+    assert_eq!(begin(&mut old, 1, first, &["t"]), [INVALID_EPOCH], "clients from before the code");
+    assert_eq!(begin(&mut old, 2, first, &["t"]), [FENCED]);
+    assert_eq!((end(&mut old, 1, first, true), end(&mut old, 2, first, true)), (INVALID_EPOCH, FENCED));
+    assert_eq!(end(&mut old, 2, (first.0 + 77, 0), true), INVALID_MAPPING);
+    let expecting = InitProducerIdRequest::default()
+        .with_transactional_id(Some(id()))
+        .with_transaction_timeout_ms(1000)
+        .with_producer_id(ProducerId(first.0))
+        .with_producer_epoch(first.1);
+    assert_eq!((old.call(3, &expecting).error_code, old.call(4, &expecting).error_code), (INVALID_EPOCH, FENCED));
+    // Who knows id and epoch may end the transaction from anywhere.
+    begin(&mut new, 3, second, &["t"]);
+    assert_eq!(produce(&mut new, "t", second, 0, "good"), 0);
+    assert_eq!(end(&mut server.client(), 4, second, true), 0);
+    assert_eq!(read_all(server.storage(), place, 0), [(2, "good".into())]);
+}
+
+#[test]
+fn time_ends_what_nobody_ends() {
+    let server = Server::new();
+    let place = create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    assert_eq!(init(&mut client, 4, 0), Err(INVALID_TIMEOUT));
+    assert_eq!(init(&mut client, 4, 900_001), Err(INVALID_TIMEOUT));
+    let producer = init(&mut client, 4, 300).unwrap();
+    begin(&mut client, 3, producer, &["t"]);
+    assert_eq!(produce(&mut client, "t", producer, 0, "slow"), 0);
+    // Waits for the marker alone.
+    let fetched = fetch(&mut client, 1, 0, 15_000);
+    assert_eq!(fetched.aborted_transactions.unwrap().len(), 1);
+    assert_eq!(produce(&mut client, "t", producer, 1, "late"), INVALID_EPOCH);
+    assert_eq!(end(&mut client, 3, producer, true), FENCED);
+    assert!(read_all(server.storage(), place, 0).is_empty());
+    assert_eq!(init(&mut client, 4, 300).unwrap(), (producer.0, 2));
+}
+
+fn commit_offset(client: &mut Client, version: i16, producer: Producer, generation: i32, offset: i64) -> i16 {
+    let partition = TxnOffsetCommitRequestPartition::default()
+        .with_committed_offset(offset)
+        .with_committed_metadata(Some("a note".into()));
+    let request = TxnOffsetCommitRequest::default()
+        .with_transactional_id(id())
+        .with_group_id(GroupId("g".into()))
+        .with_producer_id(ProducerId(producer.0))
+        .with_producer_epoch(producer.1)
+        .with_generation_id(if version >= 3 { generation } else { -1 })
+        .with_topics(vec![
+            TxnOffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]),
+        ]);
+    client.call(version, &request).topics[0].partitions[0].error_code
+}
+
+fn add_group(client: &mut Client, producer: Producer) -> i16 {
+    let request = AddOffsetsToTxnRequest::default()
+        .with_transactional_id(id())
+        .with_producer_id(ProducerId(producer.0))
+        .with_producer_epoch(producer.1)
+        .with_group_id(GroupId("g".into()));
+    client.call(0, &request).error_code
+}
+
+fn offset(client: &mut Client, stable: bool) -> (i64, i16) {
+    let topic = OffsetFetchRequestTopic::default().with_name(name("t")).with_partition_indexes(vec![0]);
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId("g".into()))
+        .with_topics(Some(vec![topic]))
+        .with_require_stable(stable);
+    let partition = client.call(7, &request).topics.remove(0).partitions.remove(0);
+    (partition.committed_offset, partition.error_code)
+}
+
+#[test]
+fn offsets_come_with_the_commit_and_a_restart_finds_all() {
+    let server = Server::new();
+    let place = create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let producer = init(&mut client, 4, 60_000).unwrap();
+    assert_eq!(commit_offset(&mut client, 0, producer, -1, 5), INVALID_STATE, "the group was not added");
+    assert_eq!(add_group(&mut client, producer), 0);
+    assert_eq!(commit_offset(&mut client, 3, producer, 4, 5), 22, "there is no such generation");
+    assert_eq!(commit_offset(&mut client, 3, (producer.0, 9), -1, 5), INVALID_EPOCH);
+    assert_eq!(commit_offset(&mut client, 0, producer, -1, 5), 0);
+    assert_eq!(offset(&mut client, false), (-1, 0), "not yet");
+    assert_eq!(offset(&mut client, true), (-1, UNSTABLE));
+    begin(&mut client, 0, producer, &["t"]);
+    assert_eq!(produce(&mut client, "t", producer, 0, "a"), 0);
+
+    // A server that starts again goes on where it was.
+    let server = Server::with(server.stop().reopen(false), |_, _| {});
+    let mut client = server.client();
+    assert_eq!((offset(&mut client, false), offset(&mut client, true)), ((-1, 0), (-1, UNSTABLE)));
+    assert_eq!(produce(&mut client, "t", producer, 1, "b"), 0);
+    assert!(read_all(server.storage(), place, 0).is_empty());
+    assert_eq!(end(&mut client, 3, producer, true), 0);
+    assert_eq!((offset(&mut client, true), read_all(server.storage(), place, 0).len()), ((5, 0), 2));
+    add_group(&mut client, producer);
+    assert_eq!(commit_offset(&mut client, 4, producer, -1, 9), 0);
+    assert_eq!(end(&mut client, 3, producer, false), 0);
+
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    let mut client = server.client();
+    assert_eq!(offset(&mut client, true), (5, 0), "the aborted one never counted");
+    assert_eq!(init(&mut client, 4, 1000).unwrap(), (producer.0, producer.1 + 1));
+}
