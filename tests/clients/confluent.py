@@ -91,14 +91,100 @@ def idempotence():
     say("idempotent producing")
 
 
-def transactions_are_refused():
-    producer = Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": RUN, "transaction.timeout.ms": 5000})
+def transactional(name, **config):
+    producer = Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": f"{RUN}-{name}", **config})
+    producer.init_transactions(20)
+    return producer
+
+
+def read_to_end(isolation, topic, partitions=2):
+    """All values up to where a consumer of this isolation sees the end."""
+    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": RUN + "-none", "enable.auto.commit": False,
+                         "isolation.level": isolation, "enable.partition.eof": True})
+    consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
+    out, ended, until = [], set(), time.time() + 30
+    while len(ended) < partitions:
+        assert time.time() < until, f"no end of {topic}"
+        message = consumer.poll(0.5)
+        if message is not None and message.error():
+            assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+            ended.add(message.partition())
+        elif message is not None:
+            out.append(message.value().decode())
+    consumer.close()
+    return sorted(out)
+
+
+def fenced(producer):
     try:
-        producer.init_transactions(10)
-        raise AssertionError("transactions are not supported, and yet init_transactions succeeded")
+        producer.commit_transaction(20)
     except KafkaException as e:
-        assert e.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, e
-    say("transactions are refused at once")
+        return e.args[0].fatal() and e.args[0].code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+    return False
+
+
+def transactions():
+    topic = create(RUN + "-txn", 2)
+    send = lambda producer, what: [producer.produce(topic, f"{what}{i}", partition=i % 2) for i in range(10)]
+    kept = sorted(f"kept{i}" for i in range(10))
+    producer = transactional("one")
+    producer.begin_transaction()
+    send(producer, "kept")
+    producer.commit_transaction(20)
+    producer.begin_transaction()
+    send(producer, "dropped")
+    producer.flush(20)
+    assert read_to_end("read_committed", topic) == kept, "what is open is not read"
+    assert len(read_to_end("read_uncommitted", topic)) == 20
+    producer.abort_transaction(20)
+    assert read_to_end("read_committed", topic) == kept
+    producer.begin_transaction()
+    send(producer, "zombie")
+    producer.flush(20)
+    successor = transactional("one")
+    assert fenced(producer), "a producer whose id was taken"
+    successor.begin_transaction()
+    successor.produce(topic, "successor", partition=1)
+    successor.commit_transaction(20)
+    slow = transactional("slow", **{"transaction.timeout.ms": 1000})
+    slow.begin_transaction()
+    slow.produce(topic, "late", partition=0)
+    slow.flush(20)
+    wait_for(lambda: read_to_end("read_committed", topic) == sorted(kept + ["successor"]), "time aborts")
+    time.sleep(1.5)
+    assert fenced(slow), "a producer that took too long"
+    say("transactions: commit, abort, fencing, timeout")
+
+
+def exactly_once():
+    source, sink, group = create(RUN + "-source", 2), create(RUN + "-sink", 2), RUN + "-copy"
+    produce(source, [{"value": str(i), "partition": i % 2} for i in range(300)])
+    producer, copied, attempt = transactional("copy"), 0, 0
+    while copied < 300:
+        # A new consumer each time: it begins where the last transaction that was committed ended.
+        consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": group, "auto.offset.reset": "earliest",
+                             "enable.auto.commit": False, "isolation.level": "read_committed"})
+        consumer.subscribe([source])
+        for _ in range(3):
+            batch = [m for m in consumer.consume(20, 2) if not m.error()]
+            if not batch:
+                break
+            attempt += 1
+            producer.begin_transaction()
+            for message in batch:
+                producer.produce(sink, message.value(), partition=message.partition())
+            position = consumer.position(consumer.assignment())
+            producer.send_offsets_to_transaction(position, consumer.consumer_group_metadata(), 20)
+            if attempt % 3 == 0:
+                producer.abort_transaction(20)
+                break
+            producer.commit_transaction(20)
+            copied += len(batch)
+        consumer.close()
+        assert attempt < 200, copied
+    assert read_to_end("read_committed", sink) == sorted(str(i) for i in range(300))
+    assert len(read_to_end("read_uncommitted", sink)) > 300, "some were aborted"
+    say("exactly-once copy with offsets in the transaction")
 
 
 def limits():
@@ -251,6 +337,6 @@ def wait_for(condition, what, seconds=40):
         time.sleep(0.1)
 
 
-for check in [codecs, idempotence, transactions_are_refused, limits, topics, times, rebalance, static_member]:
+for check in [codecs, idempotence, transactions, exactly_once, limits, topics, times, rebalance, static_member]:
     check()
 say("ok")

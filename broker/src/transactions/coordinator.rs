@@ -104,7 +104,7 @@ impl Coordinator {
                 ready => ready,
             };
             let Init::Ready { producer_id, epoch, change } = ready else { return Err(TransactionError::NotPersisted) };
-            this.write(change).await?;
+            this.write(change.map(|change| *change)).await?;
             Ok((producer_id, epoch))
         })
         .await

@@ -111,7 +111,7 @@ pub enum Init {
     Ready {
         producer_id: i64,
         epoch: i16,
-        change: Option<Change>,
+        change: Option<Box<Change>>,
     },
 }
 
@@ -248,7 +248,7 @@ impl Machine {
 
     fn begin(&self, id: &str, next: Transaction) -> Result<Init, TransactionError> {
         let (producer_id, epoch) = (next.producer_id, next.epoch);
-        Ok(Init::Ready { producer_id, epoch, change: Some(Change::new(id, Some(next))) })
+        Ok(Init::Ready { producer_id, epoch, change: Some(Box::new(Change::new(id, Some(next)))) })
     }
 
     /// The id's transaction, if it is this producer's.

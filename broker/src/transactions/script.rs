@@ -62,7 +62,7 @@ impl Script {
         if let Some(change) = &change {
             self.apply(change);
         }
-        Ok(((producer_id, epoch), change))
+        Ok(((producer_id, epoch), change.map(|change| *change)))
     }
 
     fn init(&mut self) -> (i64, i16) {
