@@ -103,9 +103,7 @@ fn too_many(what: &str, most: u64) -> Error {
 }
 
 fn not_wasm(error: wasmparser::BinaryReaderError) -> Error {
-    Error::bad_request(format!(
-        "this is not a WebAssembly component or module: {} at byte {}",
-        error.message(),
-        error.offset()
-    ))
+    // Some messages go on with dumps of bytes.
+    let why = error.message().split(" - ").next().unwrap_or_default().trim().replace('\n', " ");
+    Error::bad_request(format!("this is not a WebAssembly component or module: {why} at byte {}", error.offset()))
 }

@@ -166,7 +166,7 @@ impl Registry {
         let users = users(&entry);
         if !users.is_empty() {
             return Err(Error::conflict(format!(
-                "module \"{name}\" is used by {}; terminate them first",
+                "module \"{name}\" is used by {}; terminate what uses it first",
                 quoted(&users)
             )));
         }
