@@ -48,6 +48,19 @@ for codec in none gzip snappy lz4 zstd; do
 done
 say "console producer (idempotent by default) and consumer, all codecs"
 
+X="$RUN-txn"
+topics --create --topic "$X" --partitions 2 >/dev/null
+tool org.apache.kafka.tools.ProducerPerformance --topic "$X" --num-records 2000 --record-size 50 --throughput 4000 \
+    --producer-props "bootstrap.servers=$B" --transactional-id "$X" --transaction-duration-ms 100 >"$WORK/out" 2>&1
+has "2000 records sent" "$WORK/out"
+consume --topic "$X" --from-beginning --isolation-level read_committed --timeout-ms 5000 >"$WORK/got" 2>"$WORK/out" || true
+[ "$(wc -l <"$WORK/got")" = 2000 ] || die "of 2000 in transactions $(wc -l <"$WORK/got") were read"
+transactions() { tool org.apache.kafka.tools.TransactionsCommand --bootstrap-server "$B" "$@"; }
+transactions list >"$WORK/out"; has "^$X\s.*CompleteCommit" "$WORK/out"
+transactions describe --transactional-id "$X" >"$WORK/out"; has "CompleteCommit\s+60000" "$WORK/out"
+transactions describe-producers --topic "$X" --partition 0 >"$WORK/out"; has "^[0-9]+\s+0\s.*None" "$WORK/out"
+say "transactional producer, read_committed, kafka-transactions"
+
 G="$RUN-group"
 sed 's/.*/&:&/' "$WORK/lines" >"$WORK/keyed" # keys spread over the partitions
 produce --topic "$T" --property parse.key=true --property key.separator=: <"$WORK/keyed" >"$WORK/out" 2>&1

@@ -113,6 +113,37 @@ def group():
     say("group with two members, offsets with a note")
 
 
-for check in [codecs, idempotence, group]:
+def transactions():
+    topic = create(RUN + "-txn", 2)
+    producer = KafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id=RUN)
+    producer.init_transactions()
+    for name, end in [("kept", producer.commit_transaction), ("dropped", producer.abort_transaction)]:
+        producer.begin_transaction()
+        for i in range(20):
+            producer.send(topic, f"{name}{i}".encode(), partition=i % 2)
+        if name == "kept":
+            at = {TopicPartition(topic, 0): OffsetAndMetadata(7, "here", -1)}
+            producer.send_offsets_to_transaction(at, RUN + "-txn-group")
+        producer.flush()
+        end()
+    producer.close()
+
+    def read(isolation):
+        consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest", group_id=None,
+                                 isolation_level=isolation, consumer_timeout_ms=3000)
+        consumer.assign([TopicPartition(topic, p) for p in range(2)])
+        values = sorted(m.value.decode() for m in consumer)
+        consumer.close()
+        return values
+
+    assert read("read_committed") == sorted(f"kept{i}" for i in range(20))
+    assert len(read("read_uncommitted")) == 40
+    consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, group_id=RUN + "-txn-group")
+    assert consumer.committed(TopicPartition(topic, 0)) == 7
+    consumer.close()
+    say("transactions")
+
+
+for check in [codecs, idempotence, transactions, group]:
     check()
 say("ok")

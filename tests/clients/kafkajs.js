@@ -42,6 +42,30 @@ async function main() {
   sent.push(...more);
   say('produced: none, gzip, snappy, idempotent');
 
+  const transactional = kafka.producer({ transactionalId: run, idempotent: true, maxInFlightRequests: 1 });
+  await transactional.connect();
+  const inTransactions = `${run}-txn`;
+  await admin.createTopics({ topics: [{ topic: inTransactions, numPartitions: 1 }] });
+  for (const name of ['dropped', 'kept']) {
+    const transaction = await transactional.transaction();
+    await transaction.send({ topic: inTransactions, messages: [1, 2, 3].map((i) => ({ value: `${name}${i}` })) });
+    const topics = [{ topic: inTransactions, partitions: [{ partition: 0, offset: name === 'kept' ? '7' : '5' }] }];
+    await transaction.sendOffsets({ consumerGroupId: `${run}-txn-group`, topics });
+    await (name === 'kept' ? transaction.commit() : transaction.abort());
+  }
+  await transactional.disconnect();
+  const committed = kafka.consumer({ groupId: `${run}-committed` });
+  const read = [];
+  await committed.connect();
+  await committed.subscribe({ topic: inTransactions, fromBeginning: true });
+  await committed.run({ eachMessage: async ({ message }) => { read.push(message.value.toString()); } });
+  await until(() => read.length >= 3, 'what was committed is read');
+  await committed.disconnect();
+  assert.deepStrictEqual(read, ['kept1', 'kept2', 'kept3']);
+  const inOffsets = await admin.fetchOffsets({ groupId: `${run}-txn-group`, topics: [inTransactions] });
+  assert.strictEqual(inOffsets[0].partitions[0].offset, '7');
+  say('transactions');
+
   const groupId = `${run}-group`;
   const got = new Map();
   const consumers = [0, 1].map(() => kafka.consumer({ groupId, sessionTimeout: 6000, heartbeatInterval: 500, rebalanceTimeout: 10000 }));
