@@ -322,7 +322,7 @@ impl Query {
         Ok(Self {
             relation: root.relation,
             keys: root.schema.keys().count(),
-            coalesce: coalesce_rows,
+            coalesce: coalesce_rows && !shape.grouped,
             points: Points::new(settings.cache_bytes_max),
             transient: transient.then(TransientState::default),
             metrics: Arc::new(Metrics::default()),
@@ -720,6 +720,8 @@ struct Shape {
     emits_all: bool,
     /// How long windows are kept.
     retention_ms: Option<i64>,
+    /// The result is that of a GROUP BY, which coalesces by itself.
+    grouped: bool,
     /// Keys of several columns are never NULL as a whole, as a PARTITION BY made them.
     whole_keys: bool,
 }
@@ -734,10 +736,14 @@ impl Shape {
                 retention_ms: Some(
                     window.retention_ms.unwrap_or(0).max(window.size_ms.saturating_add(window.grace_ms())),
                 ),
+                grouped: true,
                 whole_keys: false,
             },
-            K::Rekey { keys, .. } => Self { emits_all: false, retention_ms: None, whole_keys: keys.len() > 1 },
-            _ => Self { emits_all: false, retention_ms: None, whole_keys: false },
+            K::Aggregate { .. } => Self { emits_all: false, retention_ms: None, grouped: true, whole_keys: false },
+            K::Rekey { keys, .. } => {
+                Self { emits_all: false, retention_ms: None, grouped: false, whole_keys: keys.len() > 1 }
+            }
+            _ => Self { emits_all: false, retention_ms: None, grouped: false, whole_keys: false },
         }
     }
 }

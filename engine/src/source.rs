@@ -31,6 +31,10 @@ use crate::serdes::{decoder, fields};
 use crate::state::key::KeySpace;
 use crate::state::view::View;
 
+/// However many partitions there are, so much of each is read at once.
+const READ_ROWS_MIN: usize = 256;
+const READ_BYTES_MIN: usize = 64 << 10;
+
 /// Records of one partition that a query has not yet worked on.
 struct Partition {
     at: TopicPartition,
@@ -150,7 +154,13 @@ impl LogReader {
         let mut at: Vec<(usize, usize)> =
             self.partitions.iter().map(|p| (0, p.chunks.front().map_or(0, |c| c.1))).collect();
         let mut numbers: Vec<Vec<u32>> = vec![Vec::new(); self.partitions.len()];
-        let limits = ReadLimits { records_max: rows_max.max(1), bytes_max, up_to };
+        // What is read ahead of all partitions together is about a step.
+        let share = self.partitions.len().max(1);
+        let limits = ReadLimits {
+            records_max: (rows_max / share).max(READ_ROWS_MIN.min(rows_max)).max(1),
+            bytes_max: (bytes_max / share).max(READ_BYTES_MIN.min(bytes_max)),
+            up_to,
+        };
         let mut places: Vec<Option<Place>> = Vec::with_capacity(at.len());
         for (partition, at) in self.partitions.iter_mut().zip(&mut at) {
             places.push(partition.place(at, storage, limits, reset_latest)?);

@@ -3,7 +3,7 @@
 //! State belongs to an operator by role and place. A plan may change between them (filters, projections, what is
 //! selected) as long as the operators with state are the same, in the same order, with the same keys and values.
 
-use millpond_sql::plan::{Node, NodeKind, QueryPlan};
+use millpond_sql::plan::{Node, NodeKind, QueryPlan, Relation};
 use millpond_types::Schema;
 
 /// Why the new plan cannot go on with the old one's state; `None` where it can.
@@ -12,8 +12,8 @@ pub fn incompatible(old: &QueryPlan, new: &QueryPlan) -> Option<String> {
         return Some(format!("it reads [{}] and would read [{}]", old.sources.join(", "), new.sources.join(", ")));
     }
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    operators(&old.root, &mut before);
-    operators(&new.root, &mut after);
+    operators(&old.root, false, &mut before);
+    operators(&new.root, false, &mut after);
     for (i, a) in before.iter().enumerate() {
         match after.get(i) {
             Some(b) if a == b => {}
@@ -24,23 +24,28 @@ pub fn incompatible(old: &QueryPlan, new: &QueryPlan) -> Option<String> {
     after.get(before.len()).map(|b| format!("{b} would be new, without the state of what was read before"))
 }
 
-/// Operators with state and those that decide where rows go, each in words that tell their state apart.
-fn operators(node: &Node, out: &mut Vec<String>) {
+/// Operators with state and those that decide where rows go, each in words that tell their state apart. `kept`: whether
+/// the rows that a table's changes replace are asked for, so that a table that is read is kept.
+fn operators(node: &Node, kept: bool, out: &mut Vec<String>) {
     // What is kept of a row is its columns in their order: names count, as another column may have the same type.
     let columns =
         |schema: &Schema| schema.columns.iter().map(|c| format!("{} {}", c.name, c.ty)).collect::<Vec<_>>().join(", ");
     match &node.kind {
+        NodeKind::Source(info) if kept && info.relation == Relation::Table => {
+            out.push(format!("table {} with ({})", info.name, columns(&node.schema)));
+        }
         NodeKind::Source(_) => {}
-        NodeKind::Filter { input, .. } | NodeKind::Project { input, .. } | NodeKind::FlatMap { input, .. } => {
-            operators(input, out);
+        NodeKind::Filter { input, .. } => operators(input, true, out),
+        NodeKind::Project { input, .. } | NodeKind::FlatMap { input, .. } => {
+            operators(input, kept, out);
         }
         NodeKind::Rekey { input, keys, .. } => {
-            operators(input, out);
+            operators(input, kept, out);
             let keys: Vec<String> = keys.iter().map(|k| named(k, &input.schema)).collect();
             out.push(format!("PARTITION BY ({})", keys.join(", ")));
         }
         NodeKind::Aggregate { input, group_by, calls, window, .. } => {
-            operators(input, out);
+            operators(input, true, out);
             let groups: Vec<String> = group_by.iter().map(|k| named(k, &input.schema)).collect();
             let calls: Vec<String> = calls
                 .iter()
@@ -64,8 +69,8 @@ fn operators(node: &Node, out: &mut Vec<String>) {
         | NodeKind::StreamTableJoin { left, right, .. }
         | NodeKind::TableTableJoin { left, right, .. }
         | NodeKind::ForeignKeyJoin { left, right, .. } => {
-            operators(left, out);
-            operators(right, out);
+            operators(left, false, out);
+            operators(right, false, out);
             out.push(format!("the join of ({}) and ({})", columns(&left.schema), columns(&right.schema)));
         }
     }

@@ -367,7 +367,7 @@ impl Aggregate {
             if self.emit_final && closed >= 0 && closed > numbers[1] {
                 numbers[1] = closed;
                 if cx.config.quirks {
-                    let kept = numbers[2].saturating_sub(windows.size_ms + windows.grace_ms);
+                    let kept = numbers[2].saturating_sub(windows.size_ms.saturating_add(windows.grace_ms));
                     self.forget_windows(partition, kept, &mut open, cx);
                 }
                 let pos = batch.rows.pos[i];

@@ -29,16 +29,15 @@ impl Operator for StreamTableJoin {
         let (left, right) = super::both(inputs)?;
         let left_keys = state_keys(&self.space, &left, &key_cells(&left, &left.columns()[..self.keys])?);
         let right_keys = state_keys(&self.space, &right, &key_cells(&right, &right.columns()[..self.keys])?);
-        let mut wants = Wants { keys: left_keys };
-        wants.keys.append(&right_keys);
+        let wants = Wants { keys: left_keys };
         let work = move |cx: &mut super::Context<'_, '_>, ids: &[EntryId]| {
-            let (left_ids, right_ids) = ids.split_at(left.len().min(ids.len()));
             let cells = Cells::of(right.columns())?;
             let mut stored = RowsBuilder::new(&self.joined.right);
             let (mut rows, mut pairs) = (Vec::new(), Vec::new());
             merge_inputs(&left.pos, &right.pos, |input, row| {
                 if input == 1 {
-                    let id = right_ids[row];
+                    // What was there before does not matter, so it is not read.
+                    let id = cx.view.points.locate(right_keys.get(row));
                     if right.is_null(row) {
                         cx.view.points.delete(id);
                     } else {
@@ -59,7 +58,7 @@ impl Operator for StreamTableJoin {
                     }
                     None
                 } else {
-                    cx.view.points.value(left_ids[row])
+                    cx.view.points.value(ids[row])
                 };
                 match found {
                     Some(bytes) => {

@@ -23,9 +23,10 @@ impl TimeWindows {
         let (size, advance) = (self.size_ms, self.advance_ms);
         let time = time.max(0);
         let last = time.div_euclid(advance) * advance;
-        let first = (time - size + advance).max(0).div_euclid(advance) * advance;
-        let first = if first + size <= time { first + advance } else { first };
-        (0..).map(move |i| first + i * advance).take_while(move |start| *start <= last)
+        // The first start behind `time - size`.
+        let first = (time - size).div_euclid(advance).saturating_add(1).max(0).saturating_mul(advance);
+        let next = move |start: &i64| start.checked_add(advance).filter(|next| *next <= last);
+        std::iter::successors((first <= last).then_some(first), next)
     }
 
     /// Most windows that hold one time.
@@ -74,6 +75,11 @@ mod tests {
         }
         let sparse = TimeWindows { size_ms: 10, advance_ms: 30, grace_ms: 0 };
         assert_eq!(starts(&sparse, 15), Vec::<i64>::new());
+        for windows in [hopping, tumbling, uneven] {
+            let latest = starts(&windows, i64::MAX);
+            assert!(!latest.is_empty() && latest.iter().all(|s| i64::MAX - s < windows.size_ms));
+            assert!(windows.end(latest[0]) > latest[0]);
+        }
     }
 
     #[test]

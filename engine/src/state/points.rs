@@ -231,7 +231,10 @@ impl Points {
         let middle = ages.len() / 2;
         let (_, &mut age, _) = ages.select_nth_unstable(middle);
         let step = self.step;
-        self.entries.retain(|e| e.loaded && step.wrapping_sub(e.used) < age);
+        // Those of the last step are the youngest: they stay if there is anything else to forget.
+        let youngest = ages.iter().copied().min().unwrap_or(0);
+        let kept = if age > youngest { age - 1 } else { age };
+        self.entries.retain(|e| e.loaded && step.wrapping_sub(e.used) <= kept);
         let weight = |e: &Entry| e.key.len() + 96 + e.value.as_ref().map_or(0, |v| v.len());
         self.bytes = self.entries.iter().map(weight).sum();
         if self.bytes > self.bytes_max {

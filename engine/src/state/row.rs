@@ -53,10 +53,14 @@ impl RowsBuilder {
         Ok(time)
     }
 
-    /// Appends cells in value form.
+    /// Appends cells in value form. Columns that the row does not have yet, as they were added later, are NULL.
     pub fn append_cells(&mut self, mut bytes: &[u8]) -> Result<()> {
         for column in &mut self.columns {
-            column.take_value(&mut bytes)?;
+            if bytes.is_empty() {
+                column.append_null();
+            } else {
+                column.take_value(&mut bytes)?;
+            }
         }
         self.len += 1;
         Ok(())
