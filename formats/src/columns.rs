@@ -100,6 +100,62 @@ impl Bytes {
     pub fn get(&self, index: usize) -> &[u8] {
         &self.data[self.offsets[index] as usize..self.offsets[index + 1] as usize]
     }
+
+    /// From `first` on which values are the last of their kind, if any comes more than once.
+    pub fn last_of_repeated(&self, first: usize) -> Option<Vec<bool>> {
+        let rows = first..self.len();
+        if rows.len() <= REPEATS_COMPARED_MAX {
+            let end = rows.end;
+            let repeats = |i: usize| (i + 1..end).any(|j| self.get(i) == self.get(j));
+            return rows.clone().any(repeats).then(|| rows.map(|i| !repeats(i)).collect());
+        }
+        let mut seen = std::collections::HashSet::with_capacity(rows.len());
+        let mut keep: Vec<bool> = rows.clone().rev().map(|i| seen.insert(self.get(i))).collect();
+        keep.reverse();
+        (seen.len() < rows.len()).then_some(keep)
+    }
+
+    /// Of the values from `first` on, keeps those that `keep` says.
+    pub fn retain_from(&mut self, first: usize, keep: &[bool]) {
+        let kept: Vec<Vec<u8>> = kept(first, keep).map(|i| self.get(i).to_vec()).collect();
+        self.truncate(first);
+        for value in kept {
+            self.data.extend_from_slice(&value);
+            self.end();
+        }
+    }
+}
+
+/// Where values are few, every one is compared with all the others.
+const REPEATS_COMPARED_MAX: usize = 16;
+
+/// The indexes that are kept.
+fn kept(first: usize, keep: &[bool]) -> impl Iterator<Item = usize> {
+    keep.iter().enumerate().filter(|(_, keep)| **keep).map(move |(i, _)| first + i)
+}
+
+/// See [`Bytes::retain_from`].
+fn retain_from<T: Copy>(values: &mut Vec<T>, first: usize, keep: &[bool]) {
+    let mut end = first;
+    for i in kept(first, keep) {
+        values[end] = values[i];
+        end += 1;
+    }
+    values.truncate(end);
+}
+
+/// The same for lists: cuts their offsets, and says which of the items from the first list's on are kept.
+fn retain_lists(offsets: &mut Vec<i32>, first: usize, keep: &[bool]) -> (usize, Vec<bool>) {
+    let lens: Vec<usize> = offsets[first..].windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
+    let start = offsets[first] as usize;
+    let items = lens.iter().zip(keep).flat_map(|(&len, &keep)| std::iter::repeat_n(keep, len)).collect();
+    offsets.truncate(first + 1);
+    let mut end = start;
+    for (len, _) in lens.iter().zip(keep).filter(|(_, keep)| **keep) {
+        end += len;
+        offsets.push(end as i32);
+    }
+    (start, items)
 }
 
 /// One column, with its parts.
@@ -212,6 +268,36 @@ impl Column {
             Data::Struct { fields, .. } => fields.iter_mut().for_each(|f| f.truncate(len)),
         }
         self.valid.truncate(len);
+    }
+
+    /// Of the rows from `first` on, keeps those that `keep` says; it names all of them.
+    pub fn retain_from(&mut self, first: usize, keep: &[bool]) {
+        match &mut self.data {
+            Data::Boolean(values) => {
+                let bits: Vec<bool> = kept(first, keep).map(|i| values.get_bit(i)).collect();
+                values.truncate(first);
+                bits.into_iter().for_each(|bit| values.append(bit));
+            }
+            Data::Integer(values) | Data::Date(values) | Data::Time(values) => retain_from(values, first, keep),
+            Data::BigInt(values) | Data::Timestamp(values) => retain_from(values, first, keep),
+            Data::Double(values) => retain_from(values, first, keep),
+            Data::Decimal { values, .. } => retain_from(values, first, keep),
+            Data::String(bytes) | Data::Bytes(bytes) => bytes.retain_from(first, keep),
+            Data::List { offsets, items } => {
+                let (first, keep) = retain_lists(offsets, first, keep);
+                items.retain_from(first, &keep);
+            }
+            Data::Map { offsets, keys, values } => {
+                let (first, keep) = retain_lists(offsets, first, keep);
+                keys.retain_from(first, &keep);
+                values.retain_from(first, &keep);
+            }
+            Data::Struct { fields, .. } => fields.iter_mut().for_each(|f| f.retain_from(first, keep)),
+        }
+        let valid: Vec<bool> =
+            kept(first, keep).map(|i| self.valid.bits.as_ref().is_none_or(|bits| bits.get_bit(i))).collect();
+        self.valid.truncate(first);
+        valid.into_iter().for_each(|valid| self.valid.push(valid));
     }
 
     pub fn finish(self) -> Result<ArrayRef> {

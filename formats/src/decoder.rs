@@ -1,6 +1,6 @@
 //! Record bytes into Arrow columns.
 //!
-//! Not here: what each format's bytes mean (`json`, `delimited`, `kafka`). Invariants: every column has one row for
+//! Not here: what each format's bytes mean (`json`, `delimited`, `kafka`, `protobuf`). Invariants: every column has one row for
 //! every record, in order; a record that cannot be read is all NULL and listed with its error; nothing of it stays.
 
 use std::sync::{Arc, Mutex};
@@ -10,10 +10,10 @@ use arrow::buffer::BooleanBuffer;
 use millpond_types::{Error, Field, Result};
 
 use crate::Format;
-use crate::columns::{BYTES_MAX, Column};
+use crate::columns::{BYTES_MAX, Column, Data};
 use crate::json::members::Members;
 use crate::json::scan::{Scan, fail};
-use crate::{delimited, json, kafka};
+use crate::{delimited, json, kafka, protobuf};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecodeOptions {
@@ -193,6 +193,15 @@ impl Decoding<'_> {
                     kafka::decode(bytes, column)?;
                 }
             }
+            Format::ProtobufNosr { nullable } if !decoder.fields.is_empty() => match self.columns.as_mut_slice() {
+                [column] if decoder.options.unwrap_single && matches!(column.data, Data::Struct { .. }) => {
+                    protobuf::decode::single_struct(bytes, column, nullable)?;
+                }
+                columns => {
+                    let scope = protobuf::decode::Scope::Record { fields: &decoder.fields, targets: &decoder.targets };
+                    protobuf::decode::record(bytes, &scope, columns, row, nullable)?;
+                }
+            },
             // `Decoder::new` lets no other format in.
             _ => {}
         }

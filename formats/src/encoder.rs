@@ -7,7 +7,7 @@ use millpond_types::{Error, Field, Result};
 use crate::arrays::Cells;
 use crate::json::encode::member_prefix;
 use crate::{Format, Side};
-use crate::{delimited, json, kafka};
+use crate::{delimited, json, kafka, protobuf};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -137,6 +137,18 @@ impl Encoder {
                     return false;
                 }
                 delimited::write_row(out, cells, row, delimiter);
+            }
+            (Format::ProtobufNosr { nullable }, [cell]) if self.options.unwrap_single => {
+                if cell.is_null(row) {
+                    return false;
+                }
+                protobuf::encode::write_single(out, cell, row, nullable);
+            }
+            (Format::ProtobufNosr { nullable }, _) => {
+                if self.options.side == Side::Key && all_null() {
+                    return false;
+                }
+                protobuf::encode::write_record(out, cells, row, nullable);
             }
             (Format::Kafka, [cell]) if !cell.is_null(row) => kafka::write_cell(out, cell, row),
             // NULL; `Encoder::new` lets no other format in.

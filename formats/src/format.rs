@@ -19,7 +19,21 @@ pub enum Format {
     Avro,
     Protobuf,
     /// Protobuf derived from the columns, without a schema registry.
-    ProtobufNosr,
+    ProtobufNosr {
+        nullable: Nullable,
+    },
+}
+
+/// How a protobuf message tells a scalar that is NULL from one with its type's default value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Nullable {
+    /// Not at all: NULL is read back as the default.
+    #[default]
+    Unset,
+    /// By fields that are there or not (`optional`).
+    Optional,
+    /// By a message around the value (`google.protobuf.Int32Value` and the like).
+    Wrapper,
 }
 
 /// Which part of a record.
@@ -33,6 +47,8 @@ pub enum Side {
 impl Format {
     /// DELIMITED with a comma.
     pub const DELIMITED: Self = Self::Delimited { delimiter: b',' };
+    /// PROTOBUF_NOSR without a representation of NULL scalars.
+    pub const PROTOBUF_NOSR: Self = Self::ProtobufNosr { nullable: Nullable::Unset };
 
     /// A format by its name, in any case.
     pub fn parse(name: &str) -> Result<Self> {
@@ -44,7 +60,7 @@ impl Format {
             "JSON_SR" => Self::JsonSr,
             "AVRO" => Self::Avro,
             "PROTOBUF" => Self::Protobuf,
-            "PROTOBUF_NOSR" => Self::ProtobufNosr,
+            "PROTOBUF_NOSR" => Self::PROTOBUF_NOSR,
             _ => return Err(Error::bad_request(format!("Unknown format: {name}"))),
         })
     }
@@ -58,7 +74,7 @@ impl Format {
             Self::JsonSr => "JSON_SR",
             Self::Avro => "AVRO",
             Self::Protobuf => "PROTOBUF",
-            Self::ProtobufNosr => "PROTOBUF_NOSR",
+            Self::ProtobufNosr { .. } => "PROTOBUF_NOSR",
         }
     }
 
@@ -90,6 +106,27 @@ impl Format {
         Ok(Self::Delimited { delimiter })
     }
 
+    /// The format with the representation of NULL that a `KEY_` or `VALUE_PROTOBUF_NULLABLE_REPRESENTATION` property
+    /// names: OPTIONAL or WRAPPER.
+    pub fn with_nullable(self, property: &str, text: &str) -> Result<Self> {
+        let Self::ProtobufNosr { .. } = self else {
+            return Err(Error::bad_request(format!(
+                "{} does not support the following configs: [nullableRepresentation]",
+                self.name()
+            )));
+        };
+        let nullable = match text.to_uppercase().as_str() {
+            "OPTIONAL" => Nullable::Optional,
+            "WRAPPER" => Nullable::Wrapper,
+            _ => {
+                return Err(Error::bad_request(format!(
+                    "Configuration {property} is invalid: \"{text}\" is not OPTIONAL or WRAPPER"
+                )));
+            }
+        };
+        Ok(Self::ProtobufNosr { nullable })
+    }
+
     /// Whether schemas of this format live in a schema registry.
     pub fn uses_schema_registry(&self) -> bool {
         matches!(self, Self::JsonSr | Self::Avro | Self::Protobuf)
@@ -97,7 +134,7 @@ impl Format {
 
     /// Whether this version can read and write it.
     pub fn is_implemented(&self) -> bool {
-        matches!(self, Self::None | Self::Kafka | Self::Delimited { .. } | Self::Json)
+        matches!(self, Self::None | Self::Kafka | Self::Delimited { .. } | Self::Json | Self::ProtobufNosr { .. })
     }
 
     /// Whether several columns can make up one side.
@@ -196,7 +233,7 @@ impl Format {
                 .iter()
                 .any(|c| !maps_have_string_keys(&c.ty))
                 .then(|| "Avro only supports MAPs with STRING keys".to_owned()),
-            Self::Protobuf | Self::ProtobufNosr => columns
+            Self::Protobuf | Self::ProtobufNosr { .. } => columns
                 .iter()
                 .any(|c| !maps_have_string_keys(&c.ty))
                 .then(|| "PROTOBUF format only supports MAP types with STRING keys".to_owned()),
@@ -208,7 +245,7 @@ impl Format {
             return Ok(());
         }
         Err(Error::unsupported(format!(
-            "the {} format is not supported yet; use JSON, DELIMITED, KAFKA or NONE",
+            "the {} format is not supported yet; use JSON, DELIMITED, KAFKA, PROTOBUF_NOSR or NONE",
             self.name()
         )))
     }
@@ -265,6 +302,9 @@ mod tests {
         assert_eq!(with("|").unwrap(), Format::Delimited { delimiter: b'|' });
         assert!(with("<~>").unwrap_err().message().contains("Invalid delimiter value: '<~>'."));
         assert!(with("\"").is_err() && with("").is_err() && with("é").is_err());
+        let nosr = Format::parse("protobuf_nosr").unwrap();
+        assert_eq!(nosr.with_nullable("P", "wrapper").unwrap(), Format::ProtobufNosr { nullable: Nullable::Wrapper });
+        assert!(nosr.with_nullable("P", "x").is_err() && Format::Json.with_nullable("P", "WRAPPER").is_err());
         assert_eq!(
             Format::Json.with_delimiter("VALUE_DELIMITER", "|").unwrap_err().message(),
             "JSON does not support the following configs: [delimiter]"

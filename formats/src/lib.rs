@@ -1,5 +1,5 @@
-//! Serdes between the bytes of records and Arrow columns: JSON, DELIMITED, KAFKA, NONE; and around them what else has to
-//! do with bytes and text: JSON trees with exact numbers, values as text, windowed keys, PRINT's guesses.
+//! Serdes between the bytes of records and Arrow columns: JSON, DELIMITED, KAFKA, PROTOBUF_NOSR, NONE; and around them what
+//! else has to do with bytes and text: JSON trees with exact numbers, values as text, windowed keys, PRINT's guesses.
 //!
 //! Not here: where records come from (`broker`), what columns mean (`engine`), which formats a statement chooses (`sql`).
 //! Invariants: no bytes can make it panic or allocate without bound; a bad record spoils no other.
@@ -37,6 +37,7 @@ pub mod json;
 mod kafka;
 pub mod number;
 pub mod print;
+mod protobuf;
 pub mod text;
 mod values;
 pub mod windowed;
@@ -46,7 +47,7 @@ use base64::engine::general_purpose::STANDARD;
 
 pub use decoder::{DecodeError, DecodeOptions, Decoded, Decoder, Decoding};
 pub use encoder::{EncodeOptions, Encoded, Encoder};
-pub use format::{Format, Side};
+pub use format::{Format, Nullable, Side};
 pub use json::Json;
 pub use number::java_double;
 pub use text::{java_text, value_text};

@@ -156,16 +156,7 @@ fn padded(out: &mut Vec<u8>, value: i64, width: usize) {
 
 /// Appends days since the epoch as `yyyy-MM-dd`.
 pub fn write_date(out: &mut Vec<u8>, days: i64) {
-    // Civil date from days, counted in 400-year eras that begin on 1 March.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil_date(days);
     if year < 0 {
         out.push(b'-');
     } else if year > 9999 {
@@ -176,6 +167,34 @@ pub fn write_date(out: &mut Vec<u8>, days: i64) {
     padded(out, month, 2);
     out.push(b'-');
     padded(out, day, 2);
+}
+
+/// Year, month and day of a day counted from 1970-01-01.
+pub(crate) fn civil_date(days: i64) -> (i64, i64, i64) {
+    // Counted in 400-year eras that begin on 1 March.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+/// The inverse of [`civil_date`] for years of 32 bits; `None` where there is no such day.
+pub(crate) fn days_of_civil_date(year: i64, month: i64, day: i64) -> Option<i64> {
+    if i32::try_from(year).is_err() || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let (march_year, month_index) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, year_of_era) = (march_year.div_euclid(400), march_year.rem_euclid(400));
+    let day_of_year = (153 * month_index + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    // 31 April would be 1 May.
+    (civil_date(days) == (year, month, day)).then_some(days)
 }
 
 /// Appends milliseconds of the day as `HH:mm:ss`.

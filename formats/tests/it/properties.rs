@@ -1,5 +1,5 @@
 use millpond_formats::json::Comments;
-use millpond_formats::{DecodeOptions, Decoder, EncodeOptions, Format, Json, java_double, number};
+use millpond_formats::{DecodeOptions, Decoder, EncodeOptions, Format, Json, Nullable, java_double, number};
 use millpond_types::{Field, SqlType, Value};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -104,6 +104,60 @@ fn round_trip(format: Format, fields: &[Field], rows: &[Vec<Value>], unwrap_sing
     );
 }
 
+/// The default of a protobuf field; NULL for messages.
+fn protobuf_default(ty: &SqlType) -> Value {
+    match ty {
+        SqlType::Boolean => Value::Boolean(false),
+        SqlType::Integer => Value::Integer(0),
+        SqlType::BigInt => Value::BigInt(0),
+        SqlType::Double => Value::Double(0.0),
+        SqlType::String => Value::String(String::new()),
+        SqlType::Bytes => Value::Bytes(Vec::new()),
+        _ => Value::Null,
+    }
+}
+
+/// What protobuf makes of a field.
+fn read_back(value: &Value, ty: &SqlType, nullable: Nullable) -> Value {
+    match (value, ty) {
+        (Value::Null, SqlType::Array(_)) => Value::Array(Vec::new()),
+        (Value::Null, SqlType::Map(..)) => Value::Map(Vec::new()),
+        (Value::Null, _) if nullable == Nullable::Unset => protobuf_default(ty),
+        (Value::Array(items), SqlType::Array(item)) => {
+            Value::Array(items.iter().map(|v| item_read_back(v, item, nullable)).collect())
+        }
+        (Value::Map(entries), SqlType::Map(_, item)) => {
+            Value::Map(entries.iter().map(|(k, v)| (k.clone(), read_back(v, item, nullable))).collect())
+        }
+        (Value::Struct(parts), SqlType::Struct(fields)) => Value::Struct(
+            parts.iter().zip(fields).map(|((n, v), f)| (n.clone(), read_back(v, &f.ty, nullable))).collect(),
+        ),
+        (other, _) => other.clone(),
+    }
+}
+
+/// What protobuf makes of an item of an array: always there.
+fn item_read_back(value: &Value, ty: &SqlType, nullable: Nullable) -> Value {
+    match (value, ty) {
+        (Value::Null, SqlType::Struct(fields)) => {
+            Value::Struct(fields.iter().map(|f| (f.name.clone(), read_back(&Value::Null, &f.ty, nullable))).collect())
+        }
+        (Value::Null, SqlType::Time) => Value::Time(0),
+        (Value::Null, SqlType::Timestamp) => Value::Timestamp(0),
+        (Value::Null, _) => read_back(&Value::Null, ty, Nullable::Unset),
+        _ => read_back(value, ty, nullable),
+    }
+}
+
+/// A field that stands twice in its message.
+fn doubled(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.iter().chain(items).cloned().collect()),
+        Value::Struct(parts) => Value::Struct(parts.iter().map(|(n, v)| (n.clone(), doubled(v))).collect()),
+        other => other.clone(),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
@@ -115,6 +169,45 @@ proptest! {
     #[test]
     fn json_single_round_trip((fields, rows) in table(any_type(), 1..2)) {
         round_trip(Format::Json, &fields, &rows, true);
+    }
+
+    #[test]
+    fn protobuf_round_trip((fields, rows) in table(any_type(), 1..6), single in any::<bool>()) {
+        let unwrap_single = single && fields.len() == 1;
+        for nullable in [Nullable::Unset, Nullable::Optional, Nullable::Wrapper] {
+            let format = Format::ProtobufNosr { nullable };
+            let out = encode(format, &fields, EncodeOptions { unwrap_single, ..Default::default() }, &rows);
+            let bytes: Vec<Option<&[u8]>> = out.iter().collect();
+            let decoded = decode(format, &fields, unwrap_single, &bytes);
+            prop_assert_eq!(&decoded.errors, &[]);
+            let expected: Vec<Vec<Value>> = rows
+                .iter()
+                .map(|row| row.iter().zip(&fields).map(|(v, f)| {
+                    if unwrap_single && v.is_null() { Value::Null } else { read_back(v, &f.ty, nullable) }
+                }).collect())
+                .collect();
+            let back = values(&decoded, &fields);
+            prop_assert!(same(&back, &expected), "{:?} as {:?}\nbecame\n{:?}\nby way of\n{:?}", rows, nullable, back, bytes);
+        }
+    }
+
+    /// Two messages one after the other are one message, merged: what protobuf promises of its bytes.
+    #[test]
+    fn protobuf_concatenation((fields, rows) in table(any_type(), 1..5)) {
+        let format = Format::ProtobufNosr { nullable: Nullable::Optional };
+        let out = encode(format, &fields, EncodeOptions::default(), &rows);
+        let whole: Vec<Option<&[u8]>> = out.iter().collect();
+        let twice: Vec<Vec<u8>> = whole.iter().map(|b| [b.unwrap(), b.unwrap()].concat()).collect();
+        let twice = decode(format, &fields, false, &twice.iter().map(|b| Some(b.as_slice())).collect::<Vec<_>>());
+        let once = decode(format, &fields, false, &whole);
+        prop_assert_eq!(&twice.errors, &[]);
+        let (once, twice) = (values(&once, &fields), values(&twice, &fields));
+        for (row, (a, b)) in once.iter().zip(&twice).enumerate() {
+            for (a, b) in a.iter().zip(b) {
+                let merged = doubled(a);
+                prop_assert!(format!("{merged:?}") == format!("{b:?}"), "row {row}: {merged:?} {b:?}");
+            }
+        }
     }
 
     #[test]
@@ -144,7 +237,8 @@ proptest! {
     /// Whatever the bytes, there is a row for each, and its neighbours are as without it.
     #[test]
     fn garbage_harms_nobody((fields, rows) in table(any_type(), 1..4), at in any::<prop::sample::Index>(), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), cut in any::<prop::sample::Index>(), noise in vec(any::<u8>(), 0..40)) {
-        for format in [Format::Json, Format::DELIMITED, Format::Kafka] {
+        let wrapper = Format::ProtobufNosr { nullable: Nullable::Wrapper };
+        for format in [Format::Json, Format::DELIMITED, Format::Kafka, Format::PROTOBUF_NOSR, wrapper] {
             if format.objection(millpond_formats::Side::Value, &fields).is_some() {
                 continue;
             }

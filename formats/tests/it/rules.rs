@@ -1,4 +1,4 @@
-use millpond_formats::{DecodeOptions, Decoder, EncodeOptions, Format, Side};
+use millpond_formats::{DecodeOptions, Decoder, EncodeOptions, Format, Nullable, Side};
 use millpond_types::{ErrorKind, Field, SqlType, Value};
 
 use super::{decode, encode, field, values};
@@ -363,6 +363,123 @@ fn kafka_serializers() {
     let text_field = [field("K", SqlType::String)];
     let decoded = decode(Format::Kafka, &text_field, true, &[Some(b"a\xff")]);
     assert_eq!(values(&decoded, &text_field)[0][0], text("a\u{fffd}"));
+}
+
+/// Bytes as protobuf's own tools write them, and liberties that its readers must take.
+#[test]
+fn protobuf_bytes() {
+    let fields = [
+        field("I", SqlType::Integer),
+        field("S", SqlType::String),
+        field("A", SqlType::array(SqlType::BigInt)),
+        field("M", SqlType::map(SqlType::String, SqlType::Boolean)),
+        field("D", SqlType::decimal(6, 4)),
+        field("T", SqlType::Timestamp),
+        field("DAY", SqlType::Date),
+        field("N", SqlType::Struct(vec![field("X", SqlType::Double), field("Y", SqlType::Integer)])),
+    ];
+    let row = vec![
+        Value::Integer(-1),
+        text("hi"),
+        Value::Array(vec![Value::BigInt(1), Value::BigInt(300)]),
+        Value::Map(vec![(text("k"), Value::Boolean(true))]),
+        Value::Decimal { unscaled: -100_000, precision: 6, scale: 4 },
+        Value::Timestamp(-1),
+        Value::Date(-10),
+        Value::Struct(vec![("X".into(), Value::Double(0.0)), ("Y".into(), Value::Integer(7))]),
+    ];
+    let bytes: &[u8] = &[
+        &b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"[..],
+        b"\x12\x02hi",
+        b"\x1a\x03\x01\xac\x02",
+        b"\x22\x05\x0a\x01k\x10\x01",
+        b"\x2a\x09\x0a\x03\xfe\x79\x60\x10\x06\x18\x04",
+        b"\x32\x11\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x10\xc0\x8f\xae\xdc\x03",
+        b"\x3a\x07\x08\xb1\x0f\x10\x0c\x18\x16",
+        b"\x42\x02\x10\x07",
+    ]
+    .concat();
+    let out = encode(Format::PROTOBUF_NOSR, &fields, EncodeOptions::default(), std::slice::from_ref(&row));
+    assert_eq!(out.get(0), Some(bytes));
+
+    // Unpacked, unknown, in another order, more than once, in groups.
+    let loose: &[u8] = &[
+        &b"\x42\x02\x10\x01"[..],
+        b"\x18\x01\x18\xac\x02",
+        b"\x4a\x01z\x4b\x0b\x08\x01\x0c\x4c\x0d\x00\x00\x00\x00",
+        bytes.get(..11).unwrap(),
+        b"\x22\x03\x0a\x01k",
+        bytes.get(20..).unwrap(),
+        b"\x12\x02ho\x12\x02hi",
+    ]
+    .concat();
+    let decoded = decode(Format::PROTOBUF_NOSR, &fields, false, &[Some(bytes), Some(loose), Some(b""), None]);
+    assert_eq!(decoded.errors, []);
+    let read = values(&decoded, &fields);
+    assert_eq!(read[0], row);
+    assert_eq!(read[1], row);
+    let (list, map) = (Value::Array(vec![]), Value::Map(vec![]));
+    let null = || Value::Null;
+    assert_eq!(read[2], [Value::Integer(0), text(""), list, map, null(), null(), null(), null()]);
+    assert_eq!(read[3], vec![Value::Null; 8]);
+    let nulls = decoded.null_rows.unwrap();
+    assert!(nulls.value(3) && !nulls.value(2));
+
+    for (bytes, message) in [
+        (&b"\x08"[..], "a varint is cut off at byte 1"),
+        (&b"\x12\x05hi"[..], "a field of 5 bytes goes beyond its message at byte 0"),
+        (&b"\x12\x01\xff"[..], "column \"S\": the text is not UTF-8 at byte 2"),
+        (&b"\x3a\x02\x10\x0d"[..], "column \"DAY\": there is no date of year 0, month 13, day 0 at byte 0"),
+        (&b"\x42\x01\x08"[..], "column \"N\": a varint is cut off at byte 3"),
+        (&b"\x00"[..], "0 is not the number of a field at byte 0"),
+        (&b"\x0c"[..], "a group ends that has not begun at byte 0"),
+        (&[0x0b; 200][..], "groups are nested deeper than 100 at byte 101"),
+    ] {
+        let decoded = decode(Format::PROTOBUF_NOSR, &fields, false, &[Some(bytes)]);
+        assert_eq!(decoded.errors.iter().map(|e| e.message.as_str()).collect::<Vec<_>>(), [message]);
+    }
+    // A DECIMAL of another scale, exactly or not at all.
+    let dec = [field("D", SqlType::decimal(4, 2))];
+    let rows: [Option<&[u8]>; 3] = [
+        Some(b"\x0a\x05\x0a\x01\x05\x18\x01"),
+        Some(b"\x0a\x05\x0a\x01\x05\x18\x03"),
+        Some(b"\x0a\x04\x0a\x02\x00\x64"),
+    ];
+    let decoded = decode(Format::PROTOBUF_NOSR, &dec, true, &rows);
+    assert_eq!(values(&decoded, &dec)[0][0], Value::Decimal { unscaled: 50, precision: 4, scale: 2 });
+    assert_eq!(decoded.errors.iter().map(|e| e.row).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn protobuf_nulls() {
+    let fields = [field("I", SqlType::Integer), field("S", SqlType::String)];
+    let rows = [vec![Value::Integer(0), Value::Null], vec![Value::Null, text("")], vec![Value::Null, Value::Null]];
+    for (nullable, first) in
+        [(Nullable::Unset, &b""[..]), (Nullable::Optional, &b"\x08\x00"[..]), (Nullable::Wrapper, &b"\x0a\x00"[..])]
+    {
+        let format = Format::ProtobufNosr { nullable };
+        let out = encode(format, &fields, EncodeOptions::default(), &rows);
+        assert_eq!(out.get(0), Some(first));
+        let read = values(&decode(format, &fields, false, &out.iter().collect::<Vec<_>>()), &fields);
+        if nullable == Nullable::Unset {
+            assert_eq!(read, vec![vec![Value::Integer(0), text("")]; 3]);
+        } else {
+            assert_eq!(read, rows);
+        }
+        // A key is NULL when all of it is, and when its only column is.
+        let key = |unwrap_single| EncodeOptions { side: Side::Key, unwrap_single };
+        let out = encode(format, &fields, key(false), &rows);
+        assert_eq!((out.get(1).is_some(), out.get(2)), (true, None));
+        let rows = [vec![Value::Integer(0)], vec![Value::Null]];
+        let out = encode(format, &fields[..1], key(true), &rows);
+        assert_eq!((out.get(0), out.get(1)), (Some(first), None));
+    }
+    let point = [field("P", SqlType::Struct(vec![field("X", SqlType::Integer)]))];
+    let row = vec![Value::Struct(vec![("X".into(), Value::Integer(3))])];
+    let options = EncodeOptions { unwrap_single: true, ..Default::default() };
+    let out = encode(Format::PROTOBUF_NOSR, &point, options, std::slice::from_ref(&row));
+    assert_eq!(out.get(0), Some(&b"\x08\x03"[..]));
+    assert_eq!(values(&decode(Format::PROTOBUF_NOSR, &point, true, &[out.get(0)]), &point)[0], row);
 }
 
 #[test]
