@@ -12,6 +12,10 @@ pub fn format_of(spec: &FormatSpec) -> Result<Format> {
                 .map_err(|_| Error::bad_request(format!("delimiter \"{delimiter}\" is not an ASCII character")))?;
             Ok(Format::Delimited { delimiter })
         }
+        (format @ Format::ProtobufNosr { .. }, _) => {
+            let nullable = spec.properties.iter().find(|(name, _)| name.ends_with("PROTOBUF_NULLABLE_REPRESENTATION"));
+            nullable.map_or(Ok(format), |(name, text)| format.with_nullable(name, text))
+        }
         (format, _) => Ok(format),
     }
 }
