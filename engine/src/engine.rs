@@ -143,13 +143,17 @@ impl Engine {
     }
 
     pub(crate) fn parse(&self, text: &str, session: &Session) -> std::result::Result<Vec<Parsed>, StatementError> {
+        let failed = |problem| StatementError { problem, statement: String::new(), done: Vec::new() };
+        for (name, value) in session.overrides() {
+            crate::session::check_value(name, value).map_err(|e| failed(Problem::Failed(e)))?;
+        }
         let substitute = self.property(session, "ksql.variable.substitution.enable").as_deref() != Some("false");
         let parsed = if substitute {
             millpond_sql::parse_with_variables(text, &session.variables)
         } else {
             millpond_sql::parse(text)
         };
-        parsed.map_err(|d| StatementError { problem: d.into(), statement: String::new(), done: Vec::new() })
+        parsed.map_err(|d| failed(d.into()))
     }
 
     pub fn catalog(&self) -> Arc<Catalog> {
@@ -276,6 +280,12 @@ impl Engine {
         self.0.runner.stop(id);
         self.0.stepped.lock().remove(id);
         self.0.broken.lock().remove(id);
+    }
+
+    /// Ends a push query without waiting for it.
+    pub(crate) fn abandon_query(&self, id: &str) {
+        self.0.runner.abandon(id);
+        self.0.stepped.lock().remove(id);
     }
 
     /// Lets a query of the catalog rest or go on. One that could not be started, or ended in an error, is built anew.

@@ -58,7 +58,7 @@ impl PushQueries {
         match removed {
             Some((id, open)) => {
                 if let Some(inner) = open.engine.upgrade() {
-                    Engine(inner).stop_query(&id);
+                    Engine(inner).abandon_query(&id);
                 }
                 true
             }

@@ -28,6 +28,15 @@ const STALLED: Duration = Duration::from_millis(500);
 /// How long a push query's client may take nothing before the query is ended.
 const SLOW_CLIENT_MAX: Duration = Duration::from_secs(120);
 
+/// For waiting only: nothing that a query computes depends on it.
+#[allow(clippy::disallowed_methods, reason = "how long to wait, not what time it is")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A query's id, state and counts.
+pub type QueryMetrics = (String, QueryState, Vec<(&'static str, u64)>);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryState {
     Running,
@@ -131,6 +140,16 @@ impl Runner {
         info!(query_id = id, "query stopped");
     }
 
+    /// Ends a query and forgets it, without waiting for a step under way: for push queries, whose steps leave nothing.
+    pub fn abandon(&self, id: &str) {
+        let Some(slot) = self.shared.slots.lock().remove(id) else { return };
+        slot.stopped.store(true, Ordering::SeqCst);
+        // If a step is under way, the query goes with the worker's hold on it.
+        if let Some(mut query) = slot.query.try_lock().and_then(|mut query| query.take()) {
+            query.end();
+        }
+    }
+
     /// Returns when the step that is under way is over.
     pub fn pause(&self, id: &str) {
         if let Some(slot) = self.slot(id) {
@@ -162,7 +181,7 @@ impl Runner {
     }
 
     /// All queries with their metrics, by id.
-    pub fn all_metrics(&self) -> Vec<(String, QueryState, Vec<(&'static str, u64)>)> {
+    pub fn all_metrics(&self) -> Vec<QueryMetrics> {
         let slots: Vec<Arc<Slot>> = self.shared.slots.lock().values().cloned().collect();
         slots.iter().map(|s| (s.id.clone(), s.state.lock().clone(), s.metrics.list())).collect()
     }
@@ -271,13 +290,13 @@ impl Shared {
                 }
             }
             StepOutcome::Blocked => {
-                let since = *slot.blocked_since.lock().get_or_insert_with(Instant::now);
+                let since = *slot.blocked_since.lock().get_or_insert_with(now);
                 if since.elapsed() > SLOW_CLIENT_MAX {
                     warn!(query_id = slot.id, "push query ended: its client took no rows");
                     self.finish(&slot);
                     return;
                 }
-                *slot.retry.lock() = Some(Instant::now() + BLOCKED);
+                *slot.retry.lock() = Some(now() + BLOCKED);
                 slot.scheduled.store(false, Ordering::SeqCst);
             }
             StepOutcome::Stalled(why) => {
@@ -290,7 +309,7 @@ impl Shared {
                     warn!(query_id = slot.id, reason = why, "query stalled; it will be tried again");
                 }
                 *state = QueryState::Stalled(why);
-                *slot.retry.lock() = Some(Instant::now() + STALLED);
+                *slot.retry.lock() = Some(now() + STALLED);
                 slot.scheduled.store(false, Ordering::SeqCst);
             }
             StepOutcome::Failed { why, place } => {
@@ -329,12 +348,12 @@ impl Shared {
             let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
             let moving = |s: &&Arc<Slot>| !s.paused.load(Ordering::SeqCst) && !s.scheduled.load(Ordering::SeqCst);
             let next = slots.iter().filter(moving).filter_map(|s| *s.retry.lock()).min();
-            let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()).min(WATCH));
+            let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(now()).min(WATCH));
             let now = self.storage.wait_past(sequence, timeout.max(Duration::from_millis(1)));
             let moved = now > sequence;
             sequence = now;
             let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
-            let instant = Instant::now();
+            let instant = now();
             for slot in slots {
                 let due = slot.retry.lock().map_or(moved, |at| at <= instant);
                 if due {

@@ -42,7 +42,9 @@ fn dispatch(
 ) -> Result<Entity, Problem> {
     match &parsed.statement {
         Statement::CreateSource(_) | Statement::CreateAs(_) | Statement::InsertInto(_) | Statement::InsertValues(_) => {
-            let _guard = engine.0.change.lock();
+            // Values change nothing here: many may be written at once.
+            let changes = !matches!(parsed.statement, Statement::InsertValues(_));
+            let _guard = changes.then(|| engine.0.change.lock());
             let catalog = engine.catalog();
             let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))?;
             match analysed {

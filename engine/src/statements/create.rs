@@ -252,7 +252,7 @@ fn create_as(
     let number = catalog.next_query;
     let prefix = if source.relation == Relation::Stream { "CSAS" } else { "CTAS" };
     let sources = plan.sources.clone();
-    warn_about_cycle(&source.name, &sources, warnings);
+    warn_about_cycle(&catalog, &source, &sources, warnings);
     let output = Output::Sink { target: source.clone(), materialise: true, timestamp: sink.timestamp.clone() };
 
     let entry = if let Some(old) = &replaced {
@@ -312,9 +312,13 @@ fn create_as(
     Ok(created(&source, format!("Created query with ID {}", entry.id), Some(entry.id.clone()), sequence))
 }
 
-fn warn_about_cycle(sink: &str, sources: &[String], warnings: &mut Vec<String>) {
-    if sources.iter().any(|s| s == sink) {
-        warnings.push(format!("`{sink}` is read by the query that writes it: it will never come to an end"));
+fn warn_about_cycle(catalog: &catalog::Catalog, sink: &SourceInfo, sources: &[String], warnings: &mut Vec<String>) {
+    if sources.iter().filter_map(|s| catalog.sources.get(s)).any(|s| s.topic == sink.topic) {
+        warnings.push(format!(
+            "topic \"{}\" is read by the query that writes it: what it writes comes back to it, without an end unless a \
+             filter ends it",
+            sink.topic
+        ));
     }
 }
 
@@ -334,7 +338,7 @@ fn insert_into(
     if catalog.queries.contains_key(&id) {
         return Err(Problem::from(Diagnostic::new(Code::Conflict, format!("query id \"{id}\" is taken"))));
     }
-    warn_about_cycle(&target.name, &plan.sources, warnings);
+    warn_about_cycle(&catalog, &target, &plan.sources, warnings);
     let starts = engine.start_offsets(&plan, session)?;
     let mut with_target = plan.sources.clone();
     with_target.push(target.name.clone());

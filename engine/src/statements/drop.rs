@@ -48,6 +48,23 @@ pub(super) fn source(engine: &Engine, drop: &DropSource) -> Result<Entity, Probl
         }
         return Err(conflict(format!("cannot drop \"{name}\": {}; terminate them first", users.join("; "))));
     }
+    if drop.delete_topic {
+        // Other sources may be over the same topic; their queries would lose what they read or write.
+        let others = |name: &str| catalog.sources.get(name).is_some_and(|s| s.topic == source.topic);
+        let users: Vec<String> = catalog
+            .queries
+            .values()
+            .filter(|q| !own.contains(&q.id) && (others(&q.sink) || q.sources.iter().any(|s| others(s))))
+            .map(|q| q.id.clone())
+            .collect();
+        if !users.is_empty() {
+            return Err(conflict(format!(
+                "cannot delete topic \"{}\": it is used by [{}]; terminate them first, or drop \"{name}\" without its topic",
+                source.topic,
+                users.join(", ")
+            )));
+        }
+    }
     let topic = engine.storage().topic(&source.topic);
     let delete_topics = if drop.delete_topic { topic.iter().map(|t| t.id).collect() } else { Vec::new() };
     let step = Step { delete_topics, catalog: vec![catalog::delete_source(name)], ..Step::default() };

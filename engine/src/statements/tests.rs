@@ -105,3 +105,41 @@ fn what_cannot_work_is_refused_as_the_users_mistake() {
         assert_ne!(e.problem.kind(), millpond_types::ErrorKind::Bug, "{e}");
     }
 }
+
+#[test]
+fn a_property_that_cannot_be_is_told_wherever_it_comes_from() {
+    let engine = open(&Arc::new(MemoryStorage::new()));
+    let mut wrong = Session::with_properties([("ksql.streams.auto.offset.reset", "sometimes")]);
+    let e = engine.execute("SHOW STREAMS;", &mut wrong).unwrap_err();
+    assert!(e.to_string().contains("earliest or latest"), "{e}");
+}
+
+#[test]
+fn a_topic_is_not_deleted_under_a_query_that_knows_it_by_another_name() {
+    let storage = Arc::new(MemoryStorage::new());
+    let engine = open(&storage);
+    for statement in [
+        "CREATE STREAM a (id INT KEY, v INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON', PARTITIONS=1);",
+        "CREATE STREAM b (id INT KEY, v INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON');",
+        "CREATE STREAM c AS SELECT * FROM a;",
+    ] {
+        run(&engine, statement).unwrap();
+    }
+    let why = run(&engine, "DROP STREAM b DELETE TOPIC;").unwrap_err();
+    assert!(why.contains("CSAS_C_2"), "{why}");
+    run(&engine, "DROP STREAM b;").unwrap();
+    assert_eq!(topic_len(&storage, "t"), 0);
+}
+
+#[test]
+fn a_query_that_reads_what_it_writes_is_warned_of_whatever_its_names() {
+    let engine = open(&Arc::new(MemoryStorage::new()));
+    for name in ["a", "b"] {
+        let statement = format!(
+            "CREATE STREAM {name} (id INT KEY, v INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON', PARTITIONS=1);"
+        );
+        run(&engine, &statement).unwrap();
+    }
+    let done = engine.execute("INSERT INTO b SELECT * FROM a;", &mut session()).unwrap();
+    assert!(done[0].warnings.iter().any(|w| w.contains("\"t\"")), "{:?}", done[0].warnings);
+}
