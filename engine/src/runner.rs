@@ -30,7 +30,7 @@ const SLOW_CLIENT_MAX: Duration = Duration::from_secs(120);
 
 /// For waiting only: nothing that a query computes depends on it.
 #[allow(clippy::disallowed_methods, reason = "how long to wait, not what time it is")]
-fn now() -> Instant {
+fn moment() -> Instant {
     Instant::now()
 }
 
@@ -290,13 +290,13 @@ impl Shared {
                 }
             }
             StepOutcome::Blocked => {
-                let since = *slot.blocked_since.lock().get_or_insert_with(now);
+                let since = *slot.blocked_since.lock().get_or_insert_with(moment);
                 if since.elapsed() > SLOW_CLIENT_MAX {
                     warn!(query_id = slot.id, "push query ended: its client took no rows");
                     self.finish(&slot);
                     return;
                 }
-                *slot.retry.lock() = Some(now() + BLOCKED);
+                *slot.retry.lock() = Some(moment() + BLOCKED);
                 slot.scheduled.store(false, Ordering::SeqCst);
             }
             StepOutcome::Stalled(why) => {
@@ -309,7 +309,7 @@ impl Shared {
                     warn!(query_id = slot.id, reason = why, "query stalled; it will be tried again");
                 }
                 *state = QueryState::Stalled(why);
-                *slot.retry.lock() = Some(now() + STALLED);
+                *slot.retry.lock() = Some(moment() + STALLED);
                 slot.scheduled.store(false, Ordering::SeqCst);
             }
             StepOutcome::Failed { why, place } => {
@@ -348,12 +348,12 @@ impl Shared {
             let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
             let moving = |s: &&Arc<Slot>| !s.paused.load(Ordering::SeqCst) && !s.scheduled.load(Ordering::SeqCst);
             let next = slots.iter().filter(moving).filter_map(|s| *s.retry.lock()).min();
-            let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(now()).min(WATCH));
+            let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(moment()).min(WATCH));
             let now = self.storage.wait_past(sequence, timeout.max(Duration::from_millis(1)));
             let moved = now > sequence;
             sequence = now;
             let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
-            let instant = now();
+            let instant = moment();
             for slot in slots {
                 let due = slot.retry.lock().map_or(moved, |at| at <= instant);
                 if due {

@@ -208,8 +208,8 @@ impl ResultSink {
         let values = Cells::of(&rows.columns()[self.keys..self.keys + self.values])?;
         let mut key = Vec::new();
         let mut newest: HashMap<PartitionId, i64> = HashMap::new();
-        for row in 0..rows.len() {
-            self.layout.key(partition[row], &keys, row, rows.window_of(row), &mut key);
+        for (row, &partition) in partition.iter().enumerate().take(rows.len()) {
+            self.layout.key(partition, &keys, row, rows.window_of(row), &mut key);
             if rows.is_null(row) {
                 view.write(key.clone(), None);
             } else {
@@ -218,7 +218,7 @@ impl ResultSink {
                 view.write(key.clone(), Some(value));
             }
             if let Some((start, _)) = rows.window_of(row) {
-                let newest = newest.entry(partition[row]).or_insert(start);
+                let newest = newest.entry(partition).or_insert(start);
                 *newest = start.max(*newest);
             }
         }
