@@ -84,7 +84,8 @@ async fn append(storage: &Storage, size: usize) -> Result<f64, Box<dyn std::erro
 fn fetch(storage: &Storage, place: TopicPartition) -> Result<f64, Box<dyn std::error::Error>> {
     let (started, mut offset, mut bytes) = (Instant::now(), 0, 0);
     loop {
-        let fetched = storage.fetch(place, offset, FetchLimits { bytes_max: 1 << 20, at_least_one: true, committed: false })?;
+        let fetched =
+            storage.fetch(place, offset, FetchLimits { bytes_max: 1 << 20, at_least_one: true, committed: false })?;
         let Some(last) = fetched.batches.last() else { break };
         let header = millpond_broker::batch::BatchHeader::parse(last).ok_or("a batch without header")?;
         offset = header.last_offset() + 1;

@@ -6,33 +6,33 @@
 //! is the only crate that names datafusion.
 #![forbid(unsafe_code)]
 
-pub mod engine;
-mod environment;
-pub mod entity;
-pub mod error;
-pub mod session;
 pub mod catalog;
-mod statements;
-mod upgrade;
+pub mod engine;
+pub mod entity;
+mod environment;
+pub mod error;
 pub mod inserts;
 pub mod modules;
 pub mod pull;
 pub mod push;
+pub mod session;
+mod statements;
+mod upgrade;
 
-pub mod query;
-pub mod runner;
-pub mod step;
-pub mod source;
-pub mod rows;
 pub mod ops;
-pub mod state;
-pub mod sink;
-pub mod serdes;
 pub mod processing_log;
+pub mod query;
+pub mod rows;
+pub mod runner;
+pub mod serdes;
+pub mod sink;
+pub mod source;
+pub mod state;
+pub mod step;
 
+pub mod aggregates;
 pub mod expr;
 pub mod functions;
-pub mod aggregates;
 pub mod java_time;
 
 pub use engine::{Engine, EngineOptions};

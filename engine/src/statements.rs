@@ -182,4 +182,3 @@ fn not_found(what: &str, name: &str, near: impl Iterator<Item = String>) -> Prob
     }
     diagnostic.into()
 }
-

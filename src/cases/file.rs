@@ -12,7 +12,7 @@ pub struct Case {
     pub id: String,
     pub enabled: bool,
     pub statements: Vec<String>,
-    /// Session properties, those of `config` included.
+    /// Session properties.
     pub properties: Vec<(String, String)>,
     pub topics: Vec<Topic>,
     pub inputs: Vec<Record>,
@@ -73,24 +73,15 @@ fn unfold(test: &Json, id: &str, cases: &mut Vec<Case>) -> Result<()> {
         [] => vec![None],
         some => some.iter().map(Json::as_str).collect(),
     };
-    let mut configs: Vec<Vec<(String, String)>> = vec![Vec::new()];
-    for (key, values) in test.get("config").and_then(Json::as_object).unwrap_or(&[]) {
-        let values = values.as_array().unwrap_or(&[]);
-        configs = configs
-            .iter()
-            .flat_map(|c| values.iter().map(move |v| c.iter().cloned().chain([(key.clone(), text_of(v))]).collect()))
-            .collect();
-    }
+    // `{CONFIG}` in properties stands for each of these in turn.
+    let configs: Vec<Option<String>> = match list(test, "config") {
+        [] => vec![None],
+        some => some.iter().map(|value| Some(text_of(value))).collect(),
+    };
     for format in &formats {
         for config in &configs {
-            let mut id = id.to_string();
-            if let Some(format) = format {
-                id = format!("{id} - {format}");
-            }
-            for (key, value) in config {
-                id = format!("{id} - {key}={value}");
-            }
-            cases.push(read_case(test, id, *format, config)?);
+            let suffix: String = format.map(str::to_string).iter().chain(config).map(|s| format!(" - {s}")).collect();
+            cases.push(read_case(test, format!("{id}{suffix}"), *format, config.as_deref())?);
         }
     }
     Ok(())
@@ -108,7 +99,7 @@ fn text_of(json: &Json) -> String {
     }
 }
 
-fn read_case(test: &Json, id: String, format: Option<&str>, config: &[(String, String)]) -> Result<Case> {
+fn read_case(test: &Json, id: String, format: Option<&str>, config: Option<&str>) -> Result<Case> {
     let statements = list(test, "statements")
         .iter()
         .map(|s| {
@@ -116,10 +107,11 @@ fn read_case(test: &Json, id: String, format: Option<&str>, config: &[(String, S
             Ok(format.map_or_else(|| text.to_string(), |f| text.replace("{FORMAT}", f)))
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut properties = config.to_vec();
-    for (key, value) in test.get("properties").and_then(Json::as_object).unwrap_or(&[]) {
-        properties.push((key.clone(), text_of(value)));
-    }
+    let properties = test.get("properties").and_then(Json::as_object).unwrap_or(&[]);
+    let properties = properties
+        .iter()
+        .map(|(key, value)| (key.clone(), text_of(value).replace("{CONFIG}", config.unwrap_or("{CONFIG}"))))
+        .collect();
     let refusal =
         test.get("expectedException").map(|e| e.get("message").and_then(Json::as_str).unwrap_or_default().to_string());
     Ok(Case {

@@ -113,9 +113,10 @@ fn wrong_sources(case: &Case, world: &World) -> Option<String> {
             }
         }
         if let Some(format) = key_format
-            && !source.key_format.name.eq_ignore_ascii_case(format) {
-                return Some(format!("{name} has key format {}, not {format}", source.key_format.name));
-            }
+            && !source.key_format.name.eq_ignore_ascii_case(format)
+        {
+            return Some(format!("{name} has key format {}, not {format}", source.key_format.name));
+        }
     }
     None
 }
@@ -233,10 +234,11 @@ fn ksqldb_rest_cases() {
                             _ => continue,
                         };
                         if let Some(Some(wanted)) = headers.get(seen)
-                            && *wanted != schema {
-                                problem = Some(format!("has {schema}, not {wanted}"));
-                                break;
-                            }
+                            && *wanted != schema
+                        {
+                            problem = Some(format!("has {schema}, not {wanted}"));
+                            break;
+                        }
                         seen += 1;
                     }
                     Err((d, _)) => {

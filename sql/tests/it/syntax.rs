@@ -115,7 +115,12 @@ fn operators_bind_in_order() {
     );
     check_shape("a + b AT TIME ZONE 'UTC' * -c", expect![[r#"(A + ((AtTimeZone B String("UTC")) * (Minus C)))"#]]);
     check_shape("(a = b) = (NOT c)", expect!["((A = B) = (Not C))"]);
-    check_shape("a = b = c", expect![[r#"expected the end of the expression, AND or OR, found "="; comparisons do not chain; put one of them in parentheses"#]]);
+    check_shape(
+        "a = b = c",
+        expect![[
+            r#"expected the end of the expression, AND or OR, found "="; comparisons do not chain; put one of them in parentheses"#
+        ]],
+    );
     check_shape(
         "a + NOT b",
         expect![[r#"expected an expression, found "NOT"; put NOT and what it negates in parentheses"#]],
