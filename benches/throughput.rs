@@ -70,7 +70,7 @@ fn event(i: u64) -> (String, String, i64) {
         user % 10_000,
         user % 37,
         user % 4_999,
-        if i % 4 == 0 { 404 } else { 200 },
+        if i.is_multiple_of(4) { 404 } else { 200 },
         user % 90_000,
         user % 1_000
     );

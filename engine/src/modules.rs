@@ -26,9 +26,12 @@ use crate::functions::{
 pub struct Modules {
     registry: Arc<Registry>,
     library: Arc<FunctionLibrary>,
-    /// By module: function name and overload ids.
-    registered: Mutex<BTreeMap<String, Vec<(String, Vec<u32>)>>>,
+    /// By module.
+    registered: Mutex<BTreeMap<String, Vec<Registered>>>,
 }
+
+/// A function's name, and the ids of a module's overloads of it.
+type Registered = (String, Vec<u32>);
 
 /// Modules in the engine's catalog, under the catalog's prefix for them.
 struct CatalogStore(Arc<dyn Storage>);

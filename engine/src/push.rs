@@ -278,7 +278,7 @@ impl PrintQuery {
             };
             for row in 0..records.views.len() {
                 self.seen += 1;
-                if (self.seen - 1) % self.interval != 0 {
+                if !(self.seen - 1).is_multiple_of(self.interval) {
                     continue;
                 }
                 let (key, value) = (records.key(row), records.value(row));

@@ -32,6 +32,7 @@ fn events() -> Vec<String> {
 }
 
 /// Seconds per row of the fastest of many runs.
+#[allow(clippy::disallowed_methods, reason = "how long something took")]
 fn fastest(mut run: impl FnMut()) -> f64 {
     let once = |run: &mut dyn FnMut()| {
         let start = Instant::now();

@@ -105,10 +105,13 @@ fn chunks(random: &mut Random, count: u64) -> Vec<Chunk> {
         .collect()
 }
 
+/// Key, value and time of each record.
+type Partition = Vec<(String, String, i64)>;
+
 /// All that is compared.
 #[derive(Debug, PartialEq)]
 struct Results {
-    topics: BTreeMap<&'static str, Vec<Vec<(String, String, i64)>>>,
+    topics: BTreeMap<&'static str, Vec<Partition>>,
     /// The last value of each key of a table's topic.
     last: BTreeMap<&'static str, BTreeMap<String, (String, i64)>>,
     pulled: BTreeMap<&'static str, Vec<String>>,
