@@ -19,6 +19,8 @@ pub struct Case {
     pub outputs: Vec<Record>,
     /// What the refusal should say, where a refusal is expected.
     pub refusal: Option<String>,
+    /// The refusal is the death of a query at work, not that of a statement.
+    pub dies_at_work: bool,
     pub post: Option<Json>,
 }
 
@@ -123,6 +125,11 @@ fn read_case(test: &Json, id: String, format: Option<&str>, config: Option<&str>
         inputs: list(test, "inputs").iter().map(record).collect::<Result<_>>()?,
         outputs: list(test, "outputs").iter().map(record).collect::<Result<_>>()?,
         refusal,
+        dies_at_work: test
+            .get("expectedException")
+            .and_then(|e| e.get("type"))
+            .and_then(Json::as_str)
+            .is_some_and(|ty| ty.ends_with("StreamsException")),
         post: test.get("post").cloned(),
     })
 }
