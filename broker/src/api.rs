@@ -47,7 +47,6 @@ mod k66_list_transactions;
 mod topics;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -58,6 +57,7 @@ use tokio::sync::Semaphore;
 
 use crate::groups::{Coordinator, GroupError};
 use crate::metrics::Metrics;
+use crate::security::Caller;
 use crate::server::{ServerSettings, TopicGuard};
 use crate::storage::{Storage, StorageError};
 use crate::transactions::{self, TransactionError};
@@ -157,17 +157,12 @@ pub(crate) struct Shared {
     pub requests_bytes_total: usize,
 }
 
-/// The two ends of the connection that a request came over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    pub remote: SocketAddr,
-    pub local: SocketAddr,
-}
-
 /// A request whose body passed its shape's check.
 pub(crate) struct Request {
     pub head: RequestHead,
     pub body: Bytes,
+    /// Who sent it.
+    pub caller: Arc<Caller>,
     api: &'static Api,
 }
 
@@ -182,7 +177,11 @@ pub(crate) enum Stage {
 
 impl Request {
     /// Reads a frame. An unknown version of ApiVersions comes out as a request of version 0 with `Reply` ready.
-    pub fn read(mut frame: Bytes, settings: &ServerSettings) -> Result<Result<Self, Reply>, Error> {
+    pub fn read(
+        mut frame: Bytes,
+        caller: &Arc<Caller>,
+        settings: &ServerSettings,
+    ) -> Result<Result<Self, Reply>, Error> {
         let mut head = RequestHead::begin(&mut frame)?;
         let Some(api) = find(head.key) else {
             return Err(Error::malformed(format!("api {} is not known here", head.key)));
@@ -197,7 +196,7 @@ impl Request {
         }
         head.finish(&mut frame, head.version >= api.shape.flexible, settings.request_elements_max)?;
         api.shape.check(head.version, &frame, settings.request_elements_max)?;
-        Ok(Ok(Self { head, body: frame, api }))
+        Ok(Ok(Self { head, body: frame, caller: Arc::clone(caller), api }))
     }
 
     fn decode<T: Decodable>(&self) -> Result<T, Error> {
@@ -220,16 +219,16 @@ impl Request {
 }
 
 /// Answers a request, or brings it as far as the next one may begin.
-pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request) -> Stage {
+pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
     let result = match request.head.key {
         0 => return k00_produce::handle(&shared, request).await,
         1 => k01_fetch::handle(&shared, &request).await,
         2 => k02_list_offsets::handle(&shared, &request).await,
-        3 => k03_metadata::handle(&shared, &peer, &request).await,
+        3 => k03_metadata::handle(&shared, &request).await,
         8 => k08_offset_commit::handle(&shared, &request).await,
         9 => k09_offset_fetch::handle(&shared, &request),
-        10 => k10_find_coordinator::handle(&shared, &peer, &request),
-        11 => k11_join_group::handle(&shared, &peer, &request).await,
+        10 => k10_find_coordinator::handle(&shared, &request),
+        11 => k11_join_group::handle(&shared, &request).await,
         12 => k12_heartbeat::handle(&shared, &request),
         13 => k13_leave_group::handle(&shared, &request),
         14 => k14_sync_group::handle(&shared, &request).await,
@@ -246,7 +245,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request) ->
         26 => k26_end_txn::handle(&shared, &request).await,
         28 => k28_txn_offset_commit::handle(&shared, &request).await,
         29 => k29_describe_acls::handle(&request),
-        32 => k32_describe_configs::handle(&shared, &peer, &request),
+        32 => k32_describe_configs::handle(&shared, &request),
         33 => k33_alter_configs::handle(&shared, &request).await,
         35 => k35_describe_log_dirs::handle(&shared, &request).await,
         37 => k37_create_partitions::handle(&shared, &request).await,
@@ -255,7 +254,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, peer: Peer, request: Request) ->
         44 => k44_incremental_alter_configs::handle(&shared, &request).await,
         46 => k46_list_partition_reassignments::handle(&request),
         47 => k47_offset_delete::handle(&shared, &request).await,
-        60 => k60_describe_cluster::handle(&shared, &peer, &request),
+        60 => k60_describe_cluster::handle(&shared, &request),
         61 => k61_describe_producers::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),
         66 => k66_list_transactions::handle(&shared, &request),

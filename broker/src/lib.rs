@@ -10,6 +10,7 @@ pub mod configs;
 pub mod groups;
 mod keys;
 pub mod metrics;
+pub mod security;
 pub mod server;
 pub mod storage;
 pub mod transactions;

@@ -19,9 +19,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, warn};
 
-use crate::api::{Peer, Shared};
+use crate::api::Shared;
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::metrics::Metrics;
+use crate::security::{Caller, Endpoint, Principal};
 use crate::storage::{Storage, StorageError};
 use crate::transactions::{self, TransactionSettings};
 
@@ -60,6 +61,8 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     /// How long connections may finish what they are at when the server shuts down.
     pub shutdown_timeout: Duration,
+    /// Principals that may do everything.
+    pub super_users: Vec<Principal>,
     pub groups: GroupSettings,
     pub transactions: TransactionSettings,
 }
@@ -82,6 +85,7 @@ impl Default for ServerSettings {
             receive_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(5),
+            super_users: Vec::new(),
             groups: GroupSettings::default(),
             transactions: TransactionSettings::default(),
         }
@@ -201,6 +205,7 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
     let groups = spawn(shared.groups.clone().run(stopping.clone()));
     let transactions = spawn(shared.transactions.clone().run(stopping.clone()));
     let mut connections = JoinSet::new();
+    let endpoint = Arc::new(Endpoint { advertised: shared.settings.advertised.clone(), ..Endpoint::default() });
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -210,8 +215,9 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
                 Ok((socket, remote)) if connections.len() < shared.settings.connections_max => {
                     let Ok(local) = socket.local_addr() else { continue };
                     shared.metrics.connected();
-                    let peer = Peer { remote, local };
-                    connections.spawn(connection::run(socket, peer, Arc::clone(&shared), stopping.clone()));
+                    let listener = Arc::clone(&endpoint);
+                    let caller = Caller { principal: Principal::anonymous(), remote, local, listener };
+                    connections.spawn(connection::run(socket, caller, Arc::clone(&shared), stopping.clone()));
                 }
                 Ok((socket, remote)) => {
                     shared.metrics.refused();

@@ -15,11 +15,11 @@ use millpond_types::ports::TopicSpec;
 use uuid::Uuid;
 
 use super::topics::{CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS, advertised};
-use super::{Peer, Refusal, Request, Shared};
+use super::{Refusal, Request, Shared};
 use crate::storage::{StorageError, Topic};
 use crate::wire::{Error, Reply, text};
 
-pub(super) async fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<Reply, Error> {
+pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: MetadataRequest = request.decode()?;
     let operations = if asked.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NOT_ASKED };
     let mut topics = Vec::new();
@@ -35,7 +35,7 @@ pub(super) async fn handle(shared: &Shared, peer: &Peer, request: &Request) -> R
         _ => topics.extend(shared.storage.all_topics().iter().map(|topic| describe(shared, topic, operations))),
     }
     let node = BrokerId(shared.storage.node_id());
-    let (host, port) = advertised(shared, peer);
+    let (host, port) = advertised(&request.caller);
     let broker = MetadataResponseBroker::default().with_node_id(node).with_host(text(&host)).with_port(port);
     let cluster = match request.head.version {
         8..=10 if asked.include_cluster_authorized_operations => CLUSTER_OPERATIONS,

@@ -5,16 +5,16 @@ use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::topics::advertised;
-use super::{Peer, Refusal, Request, Shared};
+use super::{Refusal, Request, Shared};
 use crate::wire::{Error, Reply, text};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
-pub(super) fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<Reply, Error> {
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: FindCoordinatorRequest = request.decode()?;
     let node = BrokerId(shared.storage.node_id());
-    let (host, port) = advertised(shared, peer);
+    let (host, port) = advertised(&request.caller);
     let refusal = match asked.key_type {
         GROUP | TRANSACTION => None,
         other => Some(Refusal::new(ResponseError::InvalidRequest, format!("there is no coordinator of type {other}"))),

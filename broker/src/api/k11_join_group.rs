@@ -8,11 +8,11 @@ use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use uuid::Uuid;
 
-use super::{Peer, Request, Shared, code_of_group};
+use super::{Request, Shared, code_of_group};
 use crate::groups::JoinRequest;
 use crate::wire::{Error, Reply, text};
 
-pub(super) async fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<Reply, Error> {
+pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let version = request.head.version;
     let asked: JoinGroupRequest = request.decode()?;
     let instance_id = asked.group_instance_id.as_ref().map(ToString::to_string);
@@ -23,7 +23,7 @@ pub(super) async fn handle(shared: &Shared, peer: &Peer, request: &Request) -> R
         group: asked.group_id.to_string(),
         member_id: asked.member_id.to_string(),
         client_id: request.client_id().to_owned(),
-        client_host: format!("/{}", peer.remote.ip().to_canonical()),
+        client_host: format!("/{}", request.caller.host()),
         session_timeout_ms: asked.session_timeout_ms,
         rebalance_timeout_ms: if version == 0 { asked.session_timeout_ms } else { asked.rebalance_timeout_ms },
         protocol_type: asked.protocol_type.to_string(),

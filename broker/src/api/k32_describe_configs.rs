@@ -9,16 +9,17 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_topic};
 use super::topics::advertised;
-use super::{Peer, Refusal, Request, Shared};
+use super::{Refusal, Request, Shared};
+use crate::security::Caller;
 use crate::wire::{Error, Reply, text};
 
-pub(super) fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<Reply, Error> {
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeConfigsRequest = request.decode()?;
     let results = asked.resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match entries(shared, peer, resource, &asked) {
+        match entries(shared, &request.caller, resource, &asked) {
             Ok(configs) => result.with_configs(configs),
             Err(refusal) => result.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         }
@@ -28,7 +29,7 @@ pub(super) fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<
 
 fn entries(
     shared: &Shared,
-    peer: &Peer,
+    caller: &Caller,
     resource: &DescribeConfigsResource,
     asked: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
@@ -52,8 +53,9 @@ fn entries(
                 let message = format!("there is no broker \"{name}\", only \"{node}\"");
                 return Err(Refusal::new(ResponseError::InvalidRequest, message));
             }
-            let (host, port) = advertised(shared, peer);
-            Ok(of_broker(shared, &format!("PLAINTEXT://{host}:{port}"), only.as_deref()))
+            let (host, port) = advertised(caller);
+            let listener = format!("{}://{host}:{port}", caller.listener.name);
+            Ok(of_broker(shared, &listener, only.as_deref()))
         }
         other => {
             let message = format!("resources of type {other} have no settings here");

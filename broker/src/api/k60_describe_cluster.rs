@@ -5,12 +5,12 @@ use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
 use super::topics::{CLUSTER_OPERATIONS, NOT_ASKED, advertised};
-use super::{Peer, Request, Shared};
+use super::{Request, Shared};
 use crate::wire::{Error, Reply, text};
 
 const BROKERS: i8 = 1;
 
-pub(super) fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<Reply, Error> {
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeClusterRequest = request.decode()?;
     let response = DescribeClusterResponse::default().with_endpoint_type(BROKERS);
     if request.head.version >= 1 && asked.endpoint_type != BROKERS {
@@ -20,7 +20,7 @@ pub(super) fn handle(shared: &Shared, peer: &Peer, request: &Request) -> Result<
         return request.respond(&response);
     }
     let node = BrokerId(shared.storage.node_id());
-    let (host, port) = advertised(shared, peer);
+    let (host, port) = advertised(&request.caller);
     let broker = DescribeClusterBroker::default().with_broker_id(node).with_host(text(&host)).with_port(port);
     let operations = if asked.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { NOT_ASKED };
     let response = response

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kafka_protocol::ResponseError;
 use millpond_types::TopicPartition;
 
-use super::{Peer, Refusal, Shared};
+use super::Refusal;
+use crate::security::Caller;
 use crate::storage::{Storage, Topic};
 
 /// What "authorized operations" says when nobody asked.
@@ -38,10 +39,10 @@ pub(super) fn check_epoch(storage: &Storage, epoch: i32) -> Result<(), Refusal> 
 }
 
 /// Host and port that clients are told to connect to.
-pub(super) fn advertised(shared: &Shared, peer: &Peer) -> (String, i32) {
-    match &shared.settings.advertised {
+pub(super) fn advertised(caller: &Caller) -> (String, i32) {
+    match &caller.listener.advertised {
         Some((host, port)) => (host.clone(), i32::from(*port)),
-        None => (peer.local.ip().to_canonical().to_string(), i32::from(peer.local.port())),
+        None => (caller.local.ip().to_canonical().to_string(), i32::from(caller.local.port())),
     }
 }
 

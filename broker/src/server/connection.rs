@@ -18,7 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::api::{self, Later, Peer, Request, Shared, Stage};
+use crate::api::{self, Later, Request, Shared, Stage};
+use crate::security::Caller;
 use crate::wire::{Error, Frames, Reply};
 
 /// Memory given on the word of a frame's length alone, while more than half of all is free.
@@ -85,7 +86,7 @@ enum Phase {
 }
 
 struct Connection {
-    peer: Peer,
+    caller: Arc<Caller>,
     shared: Arc<Shared>,
     frames: Frames,
     /// Permit for memory of the frame that comes next.
@@ -98,13 +99,13 @@ struct Connection {
     since: Instant,
 }
 
-pub(super) async fn run(mut socket: TcpStream, peer: Peer, shared: Arc<Shared>, stopping: watch::Receiver<bool>) {
-    let remote = peer.remote;
+pub(super) async fn run(mut socket: TcpStream, caller: Caller, shared: Arc<Shared>, stopping: watch::Receiver<bool>) {
+    let remote = caller.remote;
     // Only a hint to the system; the connection works without.
     let _hint = socket.set_nodelay(true);
     let mut connection = Connection {
         frames: Frames::new(shared.settings.request_bytes_max),
-        peer,
+        caller: Arc::new(caller),
         shared: Arc::clone(&shared),
         permit: None,
         starting: None,
@@ -232,11 +233,11 @@ impl Connection {
         let Some(frame) = self.frames.take()? else { return Ok(false) };
         let permit = self.permit.take();
         let size = frame.len();
-        match Request::read(frame, &self.shared.settings)? {
+        match Request::read(frame, &self.caller, &self.shared.settings)? {
             Ok(request) => {
                 let key = request.head.key;
                 self.shared.metrics.request(key, size);
-                let handling = api::handle(Arc::clone(&self.shared), self.peer, request);
+                let handling = api::handle(Arc::clone(&self.shared), request);
                 self.starting = Some((key, Box::pin(handling), permit));
             }
             Err(reply) => self.awaited.push_back(Awaited { answer: Answer::Ready(Some(reply)), _permit: permit }),
