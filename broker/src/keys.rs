@@ -7,6 +7,9 @@
 //! 0x03  default        topic id [16]                                 topic: version, name, replicas, configs, uids
 //! 0x04  default        partition uid u64                             log start i64
 //! 0x05  default        partition uid u64, leader epoch u32           first offset of the epoch i64
+//! 0x06  default        bytes of `security`                       a user's credential, its own
+//! 0x07  default        bytes of `security::acl`                  an access control entry, its own
+//! 0x08  default        bytes of `security::quota`                a quota, its own
 //! 0x10  log            partition uid u64, last offset u64            version, flags, commit sequence u64, batch
 //! 0x11  index          partition uid u64, last offset u64            segment
 //! 0x12  index          partition uid u64, marker's offset u64          aborted transaction
@@ -44,6 +47,9 @@ pub enum Kind {
     Topic = 0x03,
     LogStart = 0x04,
     EpochStart = 0x05,
+    Credential = 0x06,
+    Acl = 0x07,
+    Quota = 0x08,
     Batch = 0x10,
     Segment = 0x11,
     Aborted = 0x12,

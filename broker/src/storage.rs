@@ -233,6 +233,26 @@ pub struct Ending {
     pub partitions: Vec<TopicPartition>,
 }
 
+/// What security keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityKind {
+    /// What users prove themselves by.
+    Credential,
+    /// Access control entries.
+    Acl,
+    Quota,
+}
+
+impl SecurityKind {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Credential => Kind::Credential,
+            Self::Acl => Kind::Acl,
+            Self::Quota => Kind::Quota,
+        }
+    }
+}
+
 /// Wakes when one of some partitions changes: an append, a new log start, the topic's end. Made before the first look,
 /// it misses nothing.
 #[derive(Debug)]
@@ -451,6 +471,18 @@ impl Storage {
     /// Entries whose key starts with `prefix`, in key order.
     pub fn group_scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>> {
         self.shared.scan_prefixed(cf::GROUP, Kind::Group, prefix)
+    }
+
+    /// Puts and deletes entries of security, all or nothing; durable when it returns.
+    pub async fn security_write(&self, kind: SecurityKind, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<()> {
+        let kind = kind.kind();
+        let entries = entries.into_iter().map(|(key, value)| (keys::prefixed(kind, &key), value)).collect();
+        self.shared.change(Change::Security(entries)).await.map(drop)
+    }
+
+    /// All entries of a kind, in key order.
+    pub fn security_scan(&self, kind: SecurityKind) -> Result<Vec<(Vec<u8>, Bytes)>> {
+        self.shared.scan_prefixed(cf::META, kind.kind(), &[])
     }
 
     /// Cursors of all queries.

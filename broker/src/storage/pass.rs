@@ -378,6 +378,7 @@ impl Pass<'_> {
                 return Ok(id as i64);
             }
             Change::Group(entries) => self.put_group(entries),
+            Change::Security(entries) => put_all(&mut self.batch, self.families.meta, &entries),
             Change::Transaction(write) => self.transaction(*write)?,
         }
         Ok(0)

@@ -62,13 +62,15 @@ pub enum Change {
     },
     AllocateProducerId,
     Group(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    /// Entries of security, with their whole keys.
+    Security(Vec<(Vec<u8>, Option<Vec<u8>>)>),
     Transaction(Box<TransactionWrite>),
 }
 
 impl Change {
     pub fn size(&self) -> usize {
         match self {
-            Self::Group(entries) => size_of_all(entries),
+            Self::Group(entries) | Self::Security(entries) => size_of_all(entries),
             Self::Transaction(write) => {
                 let markers = write.ending.as_ref().map_or(0, |ending| ending.partitions.len());
                 size_of_all(&write.entries) + (markers + write.added.len()) * PARTITION_COST
