@@ -12,6 +12,7 @@ use millpond_broker::storage::Storage;
 use millpond_engine::Engine;
 use millpond_server::{HttpOptions, HttpServer, MetricsSource, Sample};
 use millpond_sql::plan::Relation;
+use millpond_types::access::Authority;
 use millpond_types::ports::TopicLog;
 use millpond_udfs::CompileCommand;
 use tokio::net::TcpListener;
@@ -120,6 +121,7 @@ impl Server {
         let http_options = HttpOptions {
             request_bytes_max: config.limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
             upload_bytes_max: config.limits.upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
+            authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
             ..defaults
         };
         let cluster = database.storage().cluster_id().to_string();

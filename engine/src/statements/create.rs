@@ -84,6 +84,7 @@ fn create_source(
     session: &Session,
 ) -> Result<Entity, Problem> {
     source.statement = format!("{};", parsed.text);
+    source.owner = session.owner();
     let mut step = Step::default();
     let topic = engine.storage().topic(&source.topic);
     match (&topic, create_topic) {
@@ -165,6 +166,7 @@ fn materialise_source(
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
         planned: Planned::of(&with_source, &[], &source.statement),
+        owner: source.owner.clone(),
     };
     step.catalog.push(catalog::put_query(&entry));
     step.cursors = cursors(&entry.id, &starts);
@@ -215,6 +217,7 @@ fn create_as(
     let mut source = sink.source;
     source.statement = format!("{};", parsed.text);
     source.materialised = source.relation == Relation::Table;
+    source.owner = session.owner();
     let catalog = engine.catalog();
     let replaced = catalog.writers(&source.name).find(|q| q.creates_sink).cloned();
     if replaced.is_none() {
@@ -273,6 +276,7 @@ fn create_as(
             properties: session.overrides().clone(),
             modules: plan.modules.clone(),
             planned: Planned::of(&catalog, &plan.sources, &parsed.text),
+            owner: session.owner(),
             ..old.as_ref().clone()
         }
     } else {
@@ -292,6 +296,7 @@ fn create_as(
             paused: false,
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
             planned: Planned::of(&catalog, &plan.sources, &parsed.text),
+            owner: session.owner(),
         }
     };
     step.catalog.push(catalog::put_source(&source));
@@ -354,6 +359,7 @@ fn insert_into(
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
         planned: Planned::of(&catalog, &with_target, &parsed.text),
+        owner: session.owner(),
     };
     let step = Step {
         catalog: vec![catalog::put_query(&entry), catalog::put_next_query(number + 1)],
@@ -382,6 +388,7 @@ pub(super) fn alter(engine: &Engine, alter: &AlterSource, session: &Session) -> 
     let Some(old) = catalog.sources.get(name) else {
         return Err(not_found("source", name, catalog.sources.keys().cloned()));
     };
+    session.check_owner("source", name, old.owner.as_deref())?;
     let relation = old.relation;
     let mut source = old.as_ref().clone();
     source.schema.columns.extend(alter_columns(alter, &engine.environment(&catalog, session))?);

@@ -99,6 +99,7 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
         read_only: false,
         materialised: relation == Relation::Table,
         statement: text.to_owned(),
+        owner: None,
     };
     if create.or_replace {
         check_upgrade(env, &source, create.name.span)?;

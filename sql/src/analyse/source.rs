@@ -156,6 +156,7 @@ pub(super) fn create_source(
         read_only: create.read_only,
         materialised: create.read_only && relation == Relation::Table,
         statement: text.to_owned(),
+        owner: None,
     };
     if create.or_replace {
         check_upgrade(env, &source, create.name.span)?;
