@@ -6,6 +6,8 @@
 //! Invariant: what the table lists is answered for every version of its range; nothing else is. A body reaches the
 //! codec only after it passed the check of its shape.
 
+mod access;
+mod acls;
 mod config_entries;
 mod k00_produce;
 mod k01_fetch;
@@ -31,6 +33,8 @@ mod k25_add_offsets_to_txn;
 mod k26_end_txn;
 mod k28_txn_offset_commit;
 mod k29_describe_acls;
+mod k30_create_acls;
+mod k31_delete_acls;
 mod k32_describe_configs;
 mod k33_alter_configs;
 mod k35_describe_log_dirs;
@@ -40,6 +44,8 @@ mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
 mod k46_list_partition_reassignments;
 mod k47_offset_delete;
+mod k48_describe_client_quotas;
+mod k49_alter_client_quotas;
 mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k65_describe_transactions;
@@ -58,6 +64,8 @@ use tokio::sync::Semaphore;
 use crate::groups::{Coordinator, GroupError};
 use crate::metrics::Metrics;
 use crate::security::Caller;
+use crate::security::authorizer::Authorizer;
+use crate::security::quotas::Quotas;
 use crate::server::{ServerSettings, TopicGuard};
 use crate::storage::{Storage, StorageError};
 use crate::transactions::{self, TransactionError};
@@ -106,6 +114,8 @@ pub(crate) static APIS: &[Api] = &[
     api(26, "end_txn", 0, 4, &shape_of::END_TXN),
     api(28, "txn_offset_commit", 0, 4, &shape_of::TXN_OFFSET_COMMIT),
     api(29, "describe_acls", 1, 3, &shape_of::DESCRIBE_ACLS),
+    api(30, "create_acls", 1, 3, &shape_of::CREATE_ACLS),
+    api(31, "delete_acls", 1, 3, &shape_of::DELETE_ACLS),
     api(32, "describe_configs", 1, 4, &shape_of::DESCRIBE_CONFIGS),
     api(33, "alter_configs", 0, 2, &shape_of::ALTER_CONFIGS),
     api(35, "describe_log_dirs", 1, 4, &shape_of::DESCRIBE_LOG_DIRS),
@@ -115,6 +125,8 @@ pub(crate) static APIS: &[Api] = &[
     api(44, "incremental_alter_configs", 0, 1, &shape_of::INCREMENTAL_ALTER_CONFIGS),
     api(46, "list_partition_reassignments", 0, 0, &shape_of::LIST_PARTITION_REASSIGNMENTS),
     api(47, "offset_delete", 0, 0, &shape_of::OFFSET_DELETE),
+    api(48, "describe_client_quotas", 0, 1, &shape_of::DESCRIBE_CLIENT_QUOTAS),
+    api(49, "alter_client_quotas", 0, 1, &shape_of::ALTER_CLIENT_QUOTAS),
     api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
     api(61, "describe_producers", 0, 0, &shape_of::DESCRIBE_PRODUCERS),
     api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
@@ -123,7 +135,7 @@ pub(crate) static APIS: &[Api] = &[
 ];
 
 pub(crate) const PRODUCE: i16 = 0;
-const FETCH: i16 = 1;
+pub(crate) const FETCH: i16 = 1;
 const JOIN_GROUP: i16 = 11;
 const SYNC_GROUP: i16 = 14;
 const API_VERSIONS: i16 = 18;
@@ -141,6 +153,33 @@ pub(crate) fn waits(key: i16) -> bool {
     matches!(key, FETCH | JOIN_GROUP | SYNC_GROUP)
 }
 
+/// Whether an API may create or delete partitions.
+pub(crate) fn changes_topics(key: i16) -> bool {
+    const CREATE_TOPICS: i16 = 19;
+    const DELETE_TOPICS: i16 = 20;
+    const CREATE_PARTITIONS: i16 = 37;
+    matches!(key, CREATE_TOPICS | DELETE_TOPICS | CREATE_PARTITIONS)
+}
+
+/// Where in a response's frame its throttle time lies, if it has one.
+pub(crate) fn throttle_place(key: i16, version: i16, flexible_head: bool, size: usize) -> Option<usize> {
+    /// Length and correlation id.
+    const HEAD: usize = 8;
+    let body = HEAD + usize::from(flexible_head);
+    match key {
+        // After the topics: only tagged fields follow, and there are none.
+        PRODUCE => size.checked_sub(if version >= 9 { 5 } else { 4 }),
+        // After the error code.
+        47 => Some(body + 2),
+        // Before all else.
+        1 | 10 | 12 | 13 | 14 | 15 | 16 if version >= 1 => Some(body),
+        2 | 11 if version >= 2 => Some(body),
+        3 | 8 | 9 if version >= 3 => Some(body),
+        19..=26 | 28..=35 | 37 | 42..=46 | 48..=51 | 60 | 61 | 65 | 66 | 68 | 69 | 74 | 75 => Some(body),
+        _ => None,
+    }
+}
+
 /// What every API may use.
 pub(crate) struct Shared {
     pub storage: Storage,
@@ -148,6 +187,9 @@ pub(crate) struct Shared {
     pub transactions: transactions::Coordinator,
     pub settings: ServerSettings,
     pub guard: Arc<dyn TopicGuard>,
+    /// Without one everything is allowed.
+    pub authorizer: Option<Authorizer>,
+    pub quotas: Quotas,
     pub metrics: Arc<Metrics>,
     /// Permits for reads that may have to go to disk.
     pub disk_reads: Semaphore,
@@ -205,7 +247,7 @@ impl Request {
     }
 
     /// Whether the response's header ends with tagged fields. That of ApiVersions never does.
-    fn flexible_head(&self) -> bool {
+    pub fn flexible_head(&self) -> bool {
         self.head.version >= self.api.shape.flexible && self.api.key != API_VERSIONS
     }
 
@@ -244,7 +286,9 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         25 => k25_add_offsets_to_txn::handle(&shared, &request).await,
         26 => k26_end_txn::handle(&shared, &request).await,
         28 => k28_txn_offset_commit::handle(&shared, &request).await,
-        29 => k29_describe_acls::handle(&request),
+        29 => k29_describe_acls::handle(&shared, &request),
+        30 => k30_create_acls::handle(&shared, &request).await,
+        31 => k31_delete_acls::handle(&shared, &request).await,
         32 => k32_describe_configs::handle(&shared, &request),
         33 => k33_alter_configs::handle(&shared, &request).await,
         35 => k35_describe_log_dirs::handle(&shared, &request).await,
@@ -252,8 +296,10 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         42 => k42_delete_groups::handle(&shared, &request).await,
         43 => k43_elect_leaders::handle(&shared, &request),
         44 => k44_incremental_alter_configs::handle(&shared, &request).await,
-        46 => k46_list_partition_reassignments::handle(&request),
+        46 => k46_list_partition_reassignments::handle(&shared, &request),
         47 => k47_offset_delete::handle(&shared, &request).await,
+        48 => k48_describe_client_quotas::handle(&shared, &request),
+        49 => k49_alter_client_quotas::handle(&shared, &request).await,
         60 => k60_describe_cluster::handle(&shared, &request),
         61 => k61_describe_producers::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),

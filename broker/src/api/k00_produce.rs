@@ -13,7 +13,8 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 
 use super::topics::partition;
 use super::{Refusal, Request, Shared, Stage};
-use crate::batch::Codec;
+use crate::batch::{BatchHeader, Codec};
+use crate::security::acl::Operation;
 use crate::storage::{Appended, PendingAppend, StorageError};
 use crate::wire::{Reply, text};
 
@@ -52,15 +53,21 @@ pub(super) async fn handle(shared: &Shared, request: Request) -> Stage {
         Err(error) => return Stage::Done(Reply::Close(error.to_string())),
     };
     let acks = asked.acks;
-    let refusal = refuse_all(&asked);
+    let refusal = refuse_all(shared, &request, &asked);
     let mut topics = Vec::with_capacity(asked.topic_data.len());
     for topic in asked.topic_data {
-        let guarded = shared.guard.refuse_write(&topic.name);
+        let guarded = match shared.check_topic(&request.caller, Operation::Write, &topic.name) {
+            Err(refusal) => Some(refusal),
+            Ok(()) => {
+                let why = shared.guard.refuse_write(&topic.name);
+                why.map(|why| Refusal::new(ResponseError::TopicAuthorizationFailed, why))
+            }
+        };
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let pending = match (&refusal, &guarded) {
                 (Some(refusal), _) => Err(refusal.clone().into()),
-                (None, Some(why)) => Err(Refusal::new(ResponseError::TopicAuthorizationFailed, why).into()),
+                (None, Some(refusal)) => Err(refusal.clone().into()),
                 (None, None) => {
                     let records = data.records.unwrap_or_default();
                     queue(shared, &topic.name, data.index, records, request.head.version).await
@@ -76,12 +83,24 @@ pub(super) async fn handle(shared: &Shared, request: Request) -> Stage {
     Stage::Later(Box::pin(finish(request, acks, topics)))
 }
 
-fn refuse_all(asked: &ProduceRequest) -> Option<Refusal> {
+/// What every partition is refused for. Batches of a transaction need the right to its id.
+fn refuse_all(shared: &Shared, request: &Request, asked: &ProduceRequest) -> Option<Refusal> {
     if !(-1..=1).contains(&asked.acks) {
         let message = format!("acks is {}, not -1, 0 or 1", asked.acks);
         return Some(Refusal::new(ResponseError::InvalidRequiredAcks, message));
     }
+    let id = asked.transactional_id.as_deref();
+    let may = || id.is_some_and(|id| shared.may_transact(&request.caller, Operation::Write, id));
+    if shared.authorizer.is_some() && has_transactional(asked) && !may() {
+        let error = ResponseError::TransactionalIdAuthorizationFailed;
+        return Some(Refusal::new(error, "the transactional id may not be written with"));
+    }
     None
+}
+
+fn has_transactional(asked: &ProduceRequest) -> bool {
+    let mut records = asked.topic_data.iter().flat_map(|t| &t.partition_data).filter_map(|p| p.records.as_deref());
+    records.any(|bytes| BatchHeader::parse(bytes).is_some_and(|header| header.is_transactional()))
 }
 
 async fn queue(

@@ -15,13 +15,15 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use millpond_types::TopicPartition;
 use tokio::time::Instant;
 
-use super::topics::{check_epoch, partition};
+use super::topics::{at_once, check_epoch, partition};
 use super::{Refusal, Request, Shared};
 use crate::batch::Codec;
+use crate::security::acl::Operation;
 use crate::storage::{FetchLimits, Fetched, Storage, StorageError};
 use crate::wire::{Builder, Error, Reply};
 
@@ -64,7 +66,7 @@ pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Re
     if asked.session_epoch > 0 {
         return refuse_session(request, &asked);
     }
-    let plan = plan(shared, &asked, request.head.version);
+    let plan = plan(shared, request, &asked);
     let watched: Vec<TopicPartition> =
         plan.topics.iter().flat_map(|(_, parts)| parts).filter_map(|part| part.id.ok()).collect();
     let min_bytes = usize::try_from(asked.min_bytes).unwrap_or(0).min(plan.bytes_max.max(1));
@@ -92,10 +94,12 @@ fn refuse_session(request: &Request, asked: &FetchRequest) -> Result<Reply, Erro
     request.respond(&FetchResponse::default().with_error_code(error.code()))
 }
 
-fn plan(shared: &Shared, asked: &FetchRequest, version: i16) -> Plan {
+fn plan(shared: &Shared, request: &Request, asked: &FetchRequest) -> Plan {
     let limit = |bytes: i32| usize::try_from(bytes).unwrap_or(0).min(shared.settings.fetch_bytes_max);
-    let part = |name: &str, p: &kafka_protocol::messages::fetch_request::FetchPartition| {
-        let id = partition(&shared.storage, name, p.partition)
+    let part = |name: &str, may: &Result<(), Refusal>, p: &FetchPartition| {
+        let id = may
+            .clone()
+            .and_then(|()| partition(&shared.storage, name, p.partition))
             .and_then(|(_, id)| check_epoch(&shared.storage, p.current_leader_epoch).map(|()| id))
             .map_err(|refusal: Refusal| refusal.code());
         Part { index: p.partition, from: p.fetch_offset, bytes_max: limit(p.partition_max_bytes), id }
@@ -103,10 +107,18 @@ fn plan(shared: &Shared, asked: &FetchRequest, version: i16) -> Plan {
     let topics = asked
         .topics
         .iter()
-        .map(|t| (t.topic.0.clone().into_bytes(), t.partitions.iter().map(|p| part(&t.topic, p)).collect()))
+        .map(|t| {
+            let may = shared.check_topic(&request.caller, Operation::Read, &t.topic);
+            (t.topic.0.clone().into_bytes(), t.partitions.iter().map(|p| part(&t.topic, &may, p)).collect())
+        })
         .collect();
     let committed = asked.isolation_level == READ_COMMITTED;
-    Plan { topics, bytes_max: limit(asked.max_bytes), without_zstd: version < 10, committed }
+    Plan {
+        topics,
+        bytes_max: limit(asked.max_bytes).min(at_once(shared, request)),
+        without_zstd: request.head.version < 10,
+        committed,
+    }
 }
 
 /// Reads what is there, from memory if all of it is; otherwise on a thread that may block.
@@ -293,6 +305,7 @@ mod tests {
     use kafka_protocol::protocol::Decodable;
 
     use super::*;
+    use crate::security::Caller;
     use crate::storage::AbortedTransaction;
     use crate::wire::RequestHead;
 
@@ -301,7 +314,10 @@ mod tests {
     fn responses_are_the_codecs() {
         for version in 4..=12 {
             let head = RequestHead { key: 1, version, correlation_id: 7, client_id: None };
-            let request = Request { head, body: Bytes::new(), api: super::super::find(1).unwrap() };
+            let (principal, listener) = (crate::security::Principal::anonymous(), Arc::default());
+            let (remote, local) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
+            let caller = Arc::new(Caller { principal, remote, local, listener, decisions: Arc::default() });
+            let request = Request { head, body: Bytes::new(), caller, api: super::super::find(1).unwrap() };
             let part = |index, id| Part { index, from: 0, bytes_max: 0, id };
             let id = TopicPartition { topic: millpond_types::TopicId([1; 16]), partition: 0 };
             let plan = Plan {

@@ -11,8 +11,9 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::topics::partition;
-use super::{Request, Shared, code_of_group, code_of_transaction};
+use super::{Refusal, Request, Shared, code_of_group, code_of_transaction};
 use crate::groups::{Committed, GroupError, OffsetKey};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -21,9 +22,11 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let mut offsets = Vec::new();
     let mut failures = Vec::new();
     for topic in &asked.topics {
+        let may = shared.check_topic(&request.caller, Operation::Read, &topic.name);
         for p in &topic.partitions {
             let metadata = p.committed_metadata.as_deref().unwrap_or_default();
-            let found = match partition(&shared.storage, &topic.name, p.partition_index) {
+            let found = may.clone().and_then(|()| partition(&shared.storage, &topic.name, p.partition_index));
+            let found = match found {
                 Err(refusal) => Err(refusal.error),
                 Ok(_) if metadata.len() > metadata_max => Err(code_of_group(GroupError::OffsetMetadataTooLarge)),
                 Ok((found, _)) => Ok(found.id),
@@ -43,17 +46,28 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             failures.push(found.err());
         }
     }
-    let for_all = add(shared, &asked, offsets).await.err();
+    let for_all = match may(shared, request, &asked) {
+        Ok(()) => add(shared, &asked, offsets).await.err(),
+        Err(refusal) => {
+            failures.iter_mut().for_each(|failure| *failure = None);
+            Some(refusal.error)
+        }
+    };
     let mut failures = failures.into_iter();
     let topics = asked.topics.into_iter().map(|topic| {
         let answer = |(index, failure): (i32, Option<ResponseError>)| {
-            let code = for_all.or(failure).map_or(0, |e| e.code());
+            let code = failure.or(for_all).map_or(0, |e| e.code());
             TxnOffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
         };
         let partitions = topic.partitions.iter().map(|p| p.partition_index).zip(&mut failures).map(answer).collect();
         TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
     });
     request.respond(&TxnOffsetCommitResponse::default().with_topics(topics.collect()))
+}
+
+fn may(shared: &Shared, request: &Request, asked: &TxnOffsetCommitRequest) -> Result<(), Refusal> {
+    shared.check_transact(&request.caller, Operation::Write, &asked.transactional_id)?;
+    shared.check_group(&request.caller, Operation::Read, &asked.group_id)
 }
 
 async fn add(

@@ -11,6 +11,7 @@ use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_topic
 use super::topics::advertised;
 use super::{Refusal, Request, Shared};
 use crate::security::Caller;
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -19,7 +20,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match entries(shared, &request.caller, resource, &asked) {
+        let (kind, name) = (resource.resource_type, &resource.resource_name);
+        let may = shared.check_settings(&request.caller, Operation::DescribeConfigs, kind, name);
+        match may.and_then(|()| entries(shared, &request.caller, resource, &asked)) {
             Ok(configs) => result.with_configs(configs),
             Err(refusal) => result.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         }

@@ -11,6 +11,7 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 use super::config_entries::RESOURCE_TOPIC;
 use super::{Refusal, Request, Shared};
 use crate::configs::check_topic_configs;
+use crate::security::acl::Operation;
 use crate::storage::Topic;
 use crate::wire::{Error, Reply, text};
 
@@ -21,7 +22,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match alter(shared, resource, asked.validate_only).await {
+        responses.push(match alter(shared, request, resource, asked.validate_only).await {
             Ok(()) => response,
             Err(refusal) => response.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         });
@@ -29,8 +30,13 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     request.respond(&AlterConfigsResponse::default().with_responses(responses))
 }
 
-async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    let topic = topic_of(shared, resource.resource_type, &resource.resource_name)?;
+async fn alter(
+    shared: &Shared,
+    request: &Request,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let topic = topic_of(shared, request, resource.resource_type, &resource.resource_name)?;
     let mut configs = BTreeMap::new();
     for config in &resource.configs {
         let value = config.value.as_ref().ok_or_else(|| {
@@ -42,8 +48,14 @@ async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: 
     replace(shared, &topic, configs, validate_only).await
 }
 
-/// The topic whose settings are to be changed.
-pub(super) fn topic_of(shared: &Shared, resource_type: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
+/// The topic whose settings are to be changed, where the caller may.
+pub(super) fn topic_of(
+    shared: &Shared,
+    request: &Request,
+    resource_type: i8,
+    name: &str,
+) -> Result<Arc<Topic>, Refusal> {
+    shared.check_settings(&request.caller, Operation::AlterConfigs, resource_type, name)?;
     if resource_type != RESOURCE_TOPIC {
         let message = format!("settings of \"{name}\" (resource type {resource_type}) cannot be changed while running");
         return Err(Refusal::new(ResponseError::InvalidRequest, message));

@@ -24,7 +24,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match alter(shared, resource, asked.validate_only).await {
+        responses.push(match alter(shared, request, resource, asked.validate_only).await {
             Ok(()) => response,
             Err(refusal) => response.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         });
@@ -32,8 +32,13 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     request.respond(&IncrementalAlterConfigsResponse::default().with_responses(responses))
 }
 
-async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    let topic = topic_of(shared, resource.resource_type, &resource.resource_name)?;
+async fn alter(
+    shared: &Shared,
+    request: &Request,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let topic = topic_of(shared, request, resource.resource_type, &resource.resource_name)?;
     let mut configs = topic.configs.clone();
     let mut seen = BTreeSet::new();
     for change in &resource.configs {

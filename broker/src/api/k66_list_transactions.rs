@@ -1,10 +1,12 @@
-//! ListTransactions (66), versions 0 and 1: filtered by state, producer id and how long they have been open.
+//! ListTransactions (66), versions 0 and 1: filtered by state, producer id, how long they have been open, and
+//! the caller's right to describe them.
 
 use kafka_protocol::messages::list_transactions_response::TransactionState;
 use kafka_protocol::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId};
 
 use super::k65_describe_transactions::name_of;
 use super::{Request, Shared};
+use crate::security::acl::Operation;
 use crate::transactions::{State, Transaction};
 use crate::wire::{Error, Reply, text};
 
@@ -15,6 +17,7 @@ const STATES: [&str; 7] =
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ListTransactionsRequest = request.decode()?;
     let now = shared.groups.time();
+    let may = |id: &str| shared.may_transact(&request.caller, Operation::Describe, id);
     let wanted = |found: &Transaction| {
         let state = name_of(found.state);
         (asked.state_filters.is_empty() || asked.state_filters.iter().any(|s| **s == *state))
@@ -24,7 +27,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
                 || (found.state == State::Ongoing && now.saturating_sub(found.since) > asked.duration_filter))
     };
     let mut states: Vec<TransactionState> = shared.transactions.look(|machine| {
-        let listed = machine.all().filter(|(_, found)| wanted(found)).map(|(id, found)| {
+        let listed = machine.all().filter(|(id, found)| wanted(found) && may(id)).map(|(id, found)| {
             TransactionState::default()
                 .with_transactional_id(text(id))
                 .with_producer_id(ProducerId(found.producer_id))

@@ -342,6 +342,8 @@ mod tests {
         agrees::<DescribeTransactionsRequest>("describe transactions", &DESCRIBE_TRANSACTIONS, 0..=0);
         agrees::<ListTransactionsRequest>("list transactions", &LIST_TRANSACTIONS, 0..=1);
         agrees::<DescribeAclsRequest>("describe acls", &DESCRIBE_ACLS, 1..=3);
+        agrees::<CreateAclsRequest>("create acls", &CREATE_ACLS, 1..=3);
+        agrees::<DeleteAclsRequest>("delete acls", &DELETE_ACLS, 1..=3);
         agrees::<DescribeConfigsRequest>("describe configs", &DESCRIBE_CONFIGS, 1..=4);
         agrees::<AlterConfigsRequest>("alter configs", &ALTER_CONFIGS, 0..=2);
         agrees::<DescribeLogDirsRequest>("describe log dirs", &DESCRIBE_LOG_DIRS, 1..=4);
@@ -351,6 +353,8 @@ mod tests {
         agrees::<IncrementalAlterConfigsRequest>("incremental alter configs", &INCREMENTAL_ALTER_CONFIGS, 0..=1);
         agrees::<ListPartitionReassignmentsRequest>("list reassignments", &LIST_PARTITION_REASSIGNMENTS, 0..=0);
         agrees::<OffsetDeleteRequest>("offset delete", &OFFSET_DELETE, 0..=0);
+        agrees::<DescribeClientQuotasRequest>("describe client quotas", &DESCRIBE_CLIENT_QUOTAS, 0..=1);
+        agrees::<AlterClientQuotasRequest>("alter client quotas", &ALTER_CLIENT_QUOTAS, 0..=1);
         agrees::<DescribeClusterRequest>("describe cluster", &DESCRIBE_CLUSTER, 0..=2);
     }
 

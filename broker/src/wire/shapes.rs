@@ -335,6 +335,38 @@ pub const DESCRIBE_ACLS: Shape = shape(
     ],
 );
 
+pub const CREATE_ACLS: Shape = shape(
+    2,
+    &[list(
+        "creations",
+        &[
+            field("resource_type", I8),
+            field("resource_name", TEXT),
+            field("resource_pattern_type", I8),
+            field("principal", TEXT),
+            field("host", TEXT),
+            field("operation", I8),
+            field("permission_type", I8),
+        ],
+    )],
+);
+
+pub const DELETE_ACLS: Shape = shape(
+    2,
+    &[list(
+        "filters",
+        &[
+            field("resource_type_filter", I8),
+            field("resource_name_filter", TEXT),
+            field("pattern_type_filter", I8),
+            field("principal_filter", TEXT),
+            field("host_filter", TEXT),
+            field("operation", I8),
+            field("permission_type", I8),
+        ],
+    )],
+);
+
 pub const DESCRIBE_CONFIGS: Shape = shape(
     4,
     &[
@@ -410,6 +442,28 @@ pub const OFFSET_DELETE: Shape = shape(
     &[
         field("group_id", TEXT),
         list("topics", &[field("name", TEXT), list("partitions", &[field("partition_index", I32)])]),
+    ],
+);
+
+pub const DESCRIBE_CLIENT_QUOTAS: Shape = shape(
+    1,
+    &[
+        list("components", &[field("entity_type", TEXT), field("match_type", I8), field("match", TEXT)]),
+        field("strict", BOOL),
+    ],
+);
+
+pub const ALTER_CLIENT_QUOTAS: Shape = shape(
+    1,
+    &[
+        list(
+            "entries",
+            &[
+                list("entity", &[field("entity_type", TEXT), field("entity_name", TEXT)]),
+                list("ops", &[field("key", TEXT), field("value", I64), field("remove", BOOL)]),
+            ],
+        ),
+        field("validate_only", BOOL),
     ],
 );
 

@@ -110,6 +110,8 @@ fn every_advertised_version_is_answered() {
         EndTxnRequest |_| EndTxnRequest::default(),
         TxnOffsetCommitRequest |_| TxnOffsetCommitRequest::default(),
         DescribeAclsRequest |_| DescribeAclsRequest::default(),
+        CreateAclsRequest |_| CreateAclsRequest::default().with_creations(vec![Default::default()]),
+        DeleteAclsRequest |_| DeleteAclsRequest::default().with_filters(vec![Default::default()]),
         DescribeConfigsRequest |_| DescribeConfigsRequest::default().with_resources(vec![
             describe_configs_request::DescribeConfigsResource::default()
                 .with_resource_type(2)
@@ -128,6 +130,8 @@ fn every_advertised_version_is_answered() {
         IncrementalAlterConfigsRequest |_| IncrementalAlterConfigsRequest::default(),
         ListPartitionReassignmentsRequest |_| ListPartitionReassignmentsRequest::default(),
         OffsetDeleteRequest |_| OffsetDeleteRequest::default(),
+        DescribeClientQuotasRequest |_| DescribeClientQuotasRequest::default(),
+        AlterClientQuotasRequest |_| AlterClientQuotasRequest::default().with_entries(vec![Default::default()]),
         DescribeClusterRequest |_| DescribeClusterRequest::default(),
         DescribeProducersRequest |_| DescribeProducersRequest::default(),
         DescribeTransactionsRequest |_| DescribeTransactionsRequest::default(),
