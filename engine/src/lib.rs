@@ -6,7 +6,6 @@
 //! is the only crate that names datafusion.
 #![forbid(unsafe_code)]
 
-mod access;
 pub mod catalog;
 pub mod engine;
 pub mod entity;

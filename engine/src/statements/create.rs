@@ -2,7 +2,6 @@
 //!
 //! Creating a query is one commit: its sink's topic, its source, its entry, its first cursors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_sql::analyse::{alter_columns, resolve_type};
@@ -28,11 +27,17 @@ pub(super) fn create(
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     match analysed {
-        Analysed::CreateSource { source, create_topic, if_not_exists, .. } => {
+        Analysed::CreateSource { source, create_topic, topic_configs, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &source, if_not_exists) {
                 return Ok(done);
             }
-            create_source(engine, source, create_topic, parsed, session)
+            let topic = create_topic.map(|(partitions, replicas)| TopicSpec {
+                name: source.topic.clone(),
+                partitions,
+                replicas,
+                configs: topic_configs,
+            });
+            create_source(engine, source, topic, parsed, session)
         }
         Analysed::CreateAs { query, sink, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &sink.source, if_not_exists) {
@@ -79,23 +84,15 @@ fn existing(engine: &Engine, source: &SourceInfo, if_not_exists: bool) -> Option
 fn create_source(
     engine: &Engine,
     mut source: SourceInfo,
-    create_topic: Option<(i32, i16)>,
+    create_topic: Option<TopicSpec>,
     parsed: &Parsed,
     session: &Session,
 ) -> Result<Entity, Problem> {
     source.statement = format!("{};", parsed.text);
-    source.owner = session.owner();
     let mut step = Step::default();
     let topic = engine.storage().topic(&source.topic);
     match (&topic, create_topic) {
-        (None, Some((partitions, replicas))) => {
-            step.create_topics.push(TopicSpec {
-                name: source.topic.clone(),
-                partitions,
-                replicas,
-                configs: BTreeMap::new(),
-            });
-        }
+        (None, Some(spec)) => step.create_topics.push(spec),
         (None, None) => {
             return Err(Problem::from(
                 Diagnostic::new(Code::UnknownName, format!("Kafka topic does not exist: {}", source.topic))
@@ -166,7 +163,6 @@ fn materialise_source(
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
         planned: Planned::of(&with_source, &[], &source.statement),
-        owner: source.owner.clone(),
     };
     step.catalog.push(catalog::put_query(&entry));
     step.cursors = cursors(&entry.id, &starts);
@@ -217,7 +213,6 @@ fn create_as(
     let mut source = sink.source;
     source.statement = format!("{};", parsed.text);
     source.materialised = source.relation == Relation::Table;
-    source.owner = session.owner();
     let catalog = engine.catalog();
     let replaced = catalog.writers(&source.name).find(|q| q.creates_sink).cloned();
     if replaced.is_none() {
@@ -276,7 +271,6 @@ fn create_as(
             properties: session.overrides().clone(),
             modules: plan.modules.clone(),
             planned: Planned::of(&catalog, &plan.sources, &parsed.text),
-            owner: session.owner(),
             ..old.as_ref().clone()
         }
     } else {
@@ -296,7 +290,6 @@ fn create_as(
             paused: false,
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
             planned: Planned::of(&catalog, &plan.sources, &parsed.text),
-            owner: session.owner(),
         }
     };
     step.catalog.push(catalog::put_source(&source));
@@ -359,7 +352,6 @@ fn insert_into(
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
         planned: Planned::of(&catalog, &with_target, &parsed.text),
-        owner: session.owner(),
     };
     let step = Step {
         catalog: vec![catalog::put_query(&entry), catalog::put_next_query(number + 1)],
@@ -388,7 +380,6 @@ pub(super) fn alter(engine: &Engine, alter: &AlterSource, session: &Session) -> 
     let Some(old) = catalog.sources.get(name) else {
         return Err(not_found("source", name, catalog.sources.keys().cloned()));
     };
-    session.check_owner("source", name, old.owner.as_deref())?;
     let relation = old.relation;
     let mut source = old.as_ref().clone();
     source.schema.columns.extend(alter_columns(alter, &engine.environment(&catalog, session))?);
