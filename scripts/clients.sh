@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Real clients against one server: clients.sh [NAME...]    (default: all)
 #
-# Kafka: kcat, confluent-kafka, kafka-python, the Java tools, kafkajs. ksqlDB: PyPI's ksql, npm's ksqldb-client.
+# Kafka: kcat, confluent-kafka, kafka-python, kafkajs, franz-go, sarama, the Java tools of two releases, Streams;
+# Connect and MirrorMaker 2 with servers of their own. ksqlDB: PyPI's ksql, npm's ksqldb-client.
 # Prints ok or FAILED with the seconds of each; the output of those that failed follows.
+#
+# CAPTURE=FOLDER keeps a request of each API and version that each client sends, for broker/tests/data/captured.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export MILLPOND_CACHE=${MILLPOND_CACHE:-$HOME/.cache/millpond}
-millpond=${MILLPOND:-${CARGO_TARGET_DIR:-$MILLPOND_CACHE/target}/debug/millpond}
+export MILLPOND=${MILLPOND:-${CARGO_TARGET_DIR:-$MILLPOND_CACHE/target}/debug/millpond}
 python=$MILLPOND_CACHE/venv/bin/python
 
 tests/clients/setup.sh
@@ -14,7 +17,9 @@ tests/http/setup.sh
 
 work=$(mktemp -d)
 server=
+proxy=
 cleanup() {
+  [ -z "$proxy" ] || kill -TERM "$proxy" 2>/dev/null || true
   [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
   rm -rf "$work"
 }
@@ -26,8 +31,18 @@ cat >"$work/config.toml" <<'TOML'
 group_initial_rebalance_delay_ms = 0
 group_min_session_timeout_ms = 100
 TOML
+if [ -n "${CAPTURE:-}" ]; then
+  mkdir -p "$CAPTURE"
+  export CAPTURE=$(realpath "$CAPTURE")
+  behind=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  echo none >"$CAPTURE/client"
+  python3 tests/clients/capture.py "127.0.0.1:$behind" "$CAPTURE" >"$work/proxy" &
+  proxy=$!
+  for _ in $(seq 100); do [ -s "$work/proxy" ] && break; sleep 0.05; done
+  sed -i "1i kafka_advertised = \"$(cat "$work/proxy")\"" "$work/config.toml"
+fi
 touch "$work/listeners"
-"$millpond" serve --data "$work/data" --kafka 127.0.0.1:0 --http 127.0.0.1:0 --config "$work/config.toml" \
+"$MILLPOND" serve --data "$work/data" --kafka "127.0.0.1:${behind:-0}" --http 127.0.0.1:0 --config "$work/config.toml" \
   >"$work/listeners" 2>"$work/log" &
 server=$!
 for _ in $(seq 200); do
@@ -43,12 +58,15 @@ if [ -z "$kafka" ] || [ -z "$http" ]; then
   exit 1
 fi
 
+[ -z "$proxy" ] || kafka=$(cat "$work/proxy")
+
 wanted=" $* "
 failed=()
 # client NAME COMMAND...: runs one client's script.
 client() {
   local name=$1 start=$EPOCHREALTIME result=ok
   shift
+  [ -z "$proxy" ] || echo "$name" >"$CAPTURE/client"
   [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || return 0
   timeout 400 "$@" >"$work/$name.out" 2>&1 || result=FAILED
   printf '%-8s %-16s %6.1f s\n' "$result" "$name" "$(bc -l <<<"$EPOCHREALTIME - $start")"
@@ -63,7 +81,14 @@ client confluent "$python" tests/clients/confluent.py "$kafka"
 client churn "$python" tests/clients/churn.py "$kafka"
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"
-client java tests/clients/java.sh "$kafka"
+client franz-go "$MILLPOND_CACHE/go/franz" "$kafka"
+client sarama "$MILLPOND_CACHE/go/sarama" "$kafka"
+client java-3.7 tests/clients/java.sh 3.7.2 "$kafka"
+client java-4.1 tests/clients/java.sh 4.1.2 "$kafka"
+jvm=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error)
+client streams "${jvm[@]}" -cp "$MILLPOND_CACHE/java/4.1.2:$MILLPOND_CACHE/kafka/4.1.2/lib/*" Streams "$kafka"
+client connect "$python" tests/clients/connect.py
+client mirror "$python" tests/clients/mirror.py
 client ksql "$MILLPOND_CACHE/ksql/venv/bin/python" tests/http/ksql_python.py "$http"
 address=${http#http://}
 client ksqldb-client node tests/http/ksqldb_client.js "${address%:*}" "${address##*:}"

@@ -6,6 +6,8 @@
 //! Invariant: what the table lists is answered for every version of its range; nothing else is. A body reaches the
 //! codec only after it passed the check of its shape.
 
+mod access;
+mod acls;
 mod config_entries;
 mod k00_produce;
 mod k01_fetch;
@@ -29,9 +31,10 @@ mod k23_offset_for_leader_epoch;
 mod k24_add_partitions_to_txn;
 mod k25_add_offsets_to_txn;
 mod k26_end_txn;
-mod k27_write_txn_markers;
 mod k28_txn_offset_commit;
 mod k29_describe_acls;
+mod k30_create_acls;
+mod k31_delete_acls;
 mod k32_describe_configs;
 mod k33_alter_configs;
 mod k35_describe_log_dirs;
@@ -39,19 +42,15 @@ mod k37_create_partitions;
 mod k42_delete_groups;
 mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
-mod k45_alter_partition_reassignments;
 mod k46_list_partition_reassignments;
 mod k47_offset_delete;
-mod k55_describe_quorum;
+mod k48_describe_client_quotas;
+mod k49_alter_client_quotas;
 mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k65_describe_transactions;
 mod k66_list_transactions;
-mod k74_list_config_resources;
-mod k75_describe_topic_partitions;
 mod topics;
-
-pub(crate) use self::k01_fetch::{FetchSessions, SessionLimits};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -65,6 +64,8 @@ use tokio::sync::Semaphore;
 use crate::groups::{Coordinator, GroupError};
 use crate::metrics::Metrics;
 use crate::security::Caller;
+use crate::security::authorizer::Authorizer;
+use crate::security::quotas::Quotas;
 use crate::server::{ServerSettings, TopicGuard};
 use crate::storage::{Storage, StorageError};
 use crate::transactions::{self, TransactionError};
@@ -89,13 +90,13 @@ const fn api(key: i16, name: &'static str, min: i16, max: i16, shape: &'static S
 /// All that is advertised, by key.
 pub(crate) static APIS: &[Api] = &[
     // Old librdkafka believes in gzip, snappy and lz4 only where Produce 0 is offered. None sends it.
-    Api { advertised_min: 0, ..api(0, "produce", 3, 13, &shape_of::PRODUCE) },
-    api(1, "fetch", 4, 18, &shape_of::FETCH),
+    Api { advertised_min: 0, ..api(0, "produce", 3, 12, &shape_of::PRODUCE) },
+    api(1, "fetch", 4, 12, &shape_of::FETCH),
     api(2, "list_offsets", 1, 10, &shape_of::LIST_OFFSETS),
     api(3, "metadata", 0, 13, &shape_of::METADATA),
     api(8, "offset_commit", 2, 9, &shape_of::OFFSET_COMMIT),
     api(9, "offset_fetch", 1, 9, &shape_of::OFFSET_FETCH),
-    api(10, "find_coordinator", 0, 6, &shape_of::FIND_COORDINATOR),
+    api(10, "find_coordinator", 0, 4, &shape_of::FIND_COORDINATOR),
     api(11, "join_group", 0, 9, &shape_of::JOIN_GROUP),
     api(12, "heartbeat", 0, 4, &shape_of::HEARTBEAT),
     api(13, "leave_group", 0, 5, &shape_of::LEAVE_GROUP),
@@ -110,10 +111,11 @@ pub(crate) static APIS: &[Api] = &[
     api(23, "offset_for_leader_epoch", 2, 4, &shape_of::OFFSET_FOR_LEADER_EPOCH),
     api(24, "add_partitions_to_txn", 0, 3, &shape_of::ADD_PARTITIONS_TO_TXN),
     api(25, "add_offsets_to_txn", 0, 4, &shape_of::ADD_OFFSETS_TO_TXN),
-    api(26, "end_txn", 0, 5, &shape_of::END_TXN),
-    api(27, "write_txn_markers", 1, 1, &shape_of::WRITE_TXN_MARKERS),
-    api(28, "txn_offset_commit", 0, 5, &shape_of::TXN_OFFSET_COMMIT),
+    api(26, "end_txn", 0, 4, &shape_of::END_TXN),
+    api(28, "txn_offset_commit", 0, 4, &shape_of::TXN_OFFSET_COMMIT),
     api(29, "describe_acls", 1, 3, &shape_of::DESCRIBE_ACLS),
+    api(30, "create_acls", 1, 3, &shape_of::CREATE_ACLS),
+    api(31, "delete_acls", 1, 3, &shape_of::DELETE_ACLS),
     api(32, "describe_configs", 1, 4, &shape_of::DESCRIBE_CONFIGS),
     api(33, "alter_configs", 0, 2, &shape_of::ALTER_CONFIGS),
     api(35, "describe_log_dirs", 1, 4, &shape_of::DESCRIBE_LOG_DIRS),
@@ -121,20 +123,19 @@ pub(crate) static APIS: &[Api] = &[
     api(42, "delete_groups", 0, 2, &shape_of::DELETE_GROUPS),
     api(43, "elect_leaders", 0, 2, &shape_of::ELECT_LEADERS),
     api(44, "incremental_alter_configs", 0, 1, &shape_of::INCREMENTAL_ALTER_CONFIGS),
-    api(45, "alter_partition_reassignments", 0, 1, &shape_of::ALTER_PARTITION_REASSIGNMENTS),
     api(46, "list_partition_reassignments", 0, 0, &shape_of::LIST_PARTITION_REASSIGNMENTS),
     api(47, "offset_delete", 0, 0, &shape_of::OFFSET_DELETE),
-    api(55, "describe_quorum", 0, 2, &shape_of::DESCRIBE_QUORUM),
+    api(48, "describe_client_quotas", 0, 1, &shape_of::DESCRIBE_CLIENT_QUOTAS),
+    api(49, "alter_client_quotas", 0, 1, &shape_of::ALTER_CLIENT_QUOTAS),
     api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
     api(61, "describe_producers", 0, 0, &shape_of::DESCRIBE_PRODUCERS),
     api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
-    api(66, "list_transactions", 0, 2, &shape_of::LIST_TRANSACTIONS),
-    api(74, "list_config_resources", 0, 1, &shape_of::LIST_CONFIG_RESOURCES),
-    api(75, "describe_topic_partitions", 0, 0, &shape_of::DESCRIBE_TOPIC_PARTITIONS),
+    // Version 2 filters by a pattern in the dialect of another runtime.
+    api(66, "list_transactions", 0, 1, &shape_of::LIST_TRANSACTIONS),
 ];
 
 pub(crate) const PRODUCE: i16 = 0;
-const FETCH: i16 = 1;
+pub(crate) const FETCH: i16 = 1;
 const JOIN_GROUP: i16 = 11;
 const SYNC_GROUP: i16 = 14;
 const API_VERSIONS: i16 = 18;
@@ -152,14 +153,43 @@ pub(crate) fn waits(key: i16) -> bool {
     matches!(key, FETCH | JOIN_GROUP | SYNC_GROUP)
 }
 
+/// Whether an API may create or delete partitions.
+pub(crate) fn changes_topics(key: i16) -> bool {
+    const CREATE_TOPICS: i16 = 19;
+    const DELETE_TOPICS: i16 = 20;
+    const CREATE_PARTITIONS: i16 = 37;
+    matches!(key, CREATE_TOPICS | DELETE_TOPICS | CREATE_PARTITIONS)
+}
+
+/// Where in a response's frame its throttle time lies, if it has one.
+pub(crate) fn throttle_place(key: i16, version: i16, flexible_head: bool, size: usize) -> Option<usize> {
+    /// Length and correlation id.
+    const HEAD: usize = 8;
+    let body = HEAD + usize::from(flexible_head);
+    match key {
+        // After the topics: only tagged fields follow, and there are none.
+        PRODUCE => size.checked_sub(if version >= 9 { 5 } else { 4 }),
+        // After the error code.
+        47 => Some(body + 2),
+        // Before all else.
+        1 | 10 | 12 | 13 | 14 | 15 | 16 if version >= 1 => Some(body),
+        2 | 11 if version >= 2 => Some(body),
+        3 | 8 | 9 if version >= 3 => Some(body),
+        19..=26 | 28..=35 | 37 | 42..=46 | 48..=51 | 60 | 61 | 65 | 66 | 68 | 69 | 74 | 75 => Some(body),
+        _ => None,
+    }
+}
+
 /// What every API may use.
 pub(crate) struct Shared {
     pub storage: Storage,
-    pub fetch_sessions: FetchSessions,
     pub groups: Coordinator,
     pub transactions: transactions::Coordinator,
     pub settings: ServerSettings,
     pub guard: Arc<dyn TopicGuard>,
+    /// Without one everything is allowed.
+    pub authorizer: Option<Authorizer>,
+    pub quotas: Quotas,
     pub metrics: Arc<Metrics>,
     /// Permits for reads that may have to go to disk.
     pub disk_reads: Semaphore,
@@ -217,7 +247,7 @@ impl Request {
     }
 
     /// Whether the response's header ends with tagged fields. That of ApiVersions never does.
-    fn flexible_head(&self) -> bool {
+    pub fn flexible_head(&self) -> bool {
         self.head.version >= self.api.shape.flexible && self.api.key != API_VERSIONS
     }
 
@@ -246,7 +276,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         14 => k14_sync_group::handle(&shared, &request).await,
         15 => k15_describe_groups::handle(&shared, &request),
         16 => k16_list_groups::handle(&shared, &request),
-        18 => k18_api_versions::handle(&shared, &request),
+        18 => k18_api_versions::handle(&request),
         19 => k19_create_topics::handle(&shared, &request).await,
         20 => k20_delete_topics::handle(&shared, &request).await,
         21 => k21_delete_records::handle(&shared, &request).await,
@@ -255,9 +285,10 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         24 => k24_add_partitions_to_txn::handle(&shared, &request).await,
         25 => k25_add_offsets_to_txn::handle(&shared, &request).await,
         26 => k26_end_txn::handle(&shared, &request).await,
-        27 => k27_write_txn_markers::handle(&shared, &request).await,
         28 => k28_txn_offset_commit::handle(&shared, &request).await,
-        29 => k29_describe_acls::handle(&request),
+        29 => k29_describe_acls::handle(&shared, &request),
+        30 => k30_create_acls::handle(&shared, &request).await,
+        31 => k31_delete_acls::handle(&shared, &request).await,
         32 => k32_describe_configs::handle(&shared, &request),
         33 => k33_alter_configs::handle(&shared, &request).await,
         35 => k35_describe_log_dirs::handle(&shared, &request).await,
@@ -265,16 +296,14 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         42 => k42_delete_groups::handle(&shared, &request).await,
         43 => k43_elect_leaders::handle(&shared, &request),
         44 => k44_incremental_alter_configs::handle(&shared, &request).await,
-        45 => k45_alter_partition_reassignments::handle(&shared, &request),
-        46 => k46_list_partition_reassignments::handle(&request),
+        46 => k46_list_partition_reassignments::handle(&shared, &request),
         47 => k47_offset_delete::handle(&shared, &request).await,
-        55 => k55_describe_quorum::handle(&shared, &request),
+        48 => k48_describe_client_quotas::handle(&shared, &request),
+        49 => k49_alter_client_quotas::handle(&shared, &request).await,
         60 => k60_describe_cluster::handle(&shared, &request),
         61 => k61_describe_producers::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),
         66 => k66_list_transactions::handle(&shared, &request),
-        74 => k74_list_config_resources::handle(&shared, &request),
-        75 => k75_describe_topic_partitions::handle(&shared, &request),
         key => Err(Error::malformed(format!("api {key} is not known here"))),
     };
     Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))

@@ -10,7 +10,6 @@
 //! 0x06  default        bytes of `security`                       a user's credential, its own
 //! 0x07  default        bytes of `security::acl`                  an access control entry, its own
 //! 0x08  default        bytes of `security::quota`                a quota, its own
-//! 0x09  default        -                                             settings of the broker that were changed, its own
 //! 0x10  log            partition uid u64, last offset u64            version, flags, commit sequence u64, batch
 //! 0x11  index          partition uid u64, last offset u64            segment
 //! 0x12  index          partition uid u64, marker's offset u64          aborted transaction
@@ -51,7 +50,6 @@ pub enum Kind {
     Credential = 0x06,
     Acl = 0x07,
     Quota = 0x08,
-    BrokerConfigs = 0x09,
     Batch = 0x10,
     Segment = 0x11,
     Aborted = 0x12,
@@ -77,10 +75,6 @@ const BATCH_VERSION: u8 = 1;
 
 pub fn identity() -> [u8; 1] {
     [Kind::Identity as u8]
-}
-
-pub fn broker_configs() -> [u8; 1] {
-    [Kind::BrokerConfigs as u8]
 }
 
 pub fn counter(counter: Counter) -> [u8; 2] {

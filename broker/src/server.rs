@@ -6,7 +6,9 @@
 //! Invariants: responses of a connection go back in the order of its requests; what one connection sends or does
 //! cannot end another, nor the server; whatever is spawned here is awaited when the server shuts down.
 
+mod admission;
 mod connection;
+mod throttle;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -19,10 +21,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, warn};
 
-use crate::api::{FetchSessions, SessionLimits, Shared};
+use self::admission::Addresses;
+use crate::api::Shared;
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::metrics::Metrics;
-use crate::security::{Caller, Endpoint, Principal};
+use crate::security::quotas::Quotas;
+use crate::security::{AuthorizationSettings, Authorizer, Caller, Endpoint, Principal, QuotaSettings};
 use crate::storage::{Storage, StorageError};
 use crate::transactions::{self, TransactionSettings};
 
@@ -36,27 +40,25 @@ pub struct ServerSettings {
     pub advertised: Option<(String, u16)>,
     /// Metadata requests create topics that they name, where they allow it.
     pub auto_create_topics: bool,
+    /// Topics may be created with more replicas than there are brokers, for clients that insist. There is still one.
+    pub any_replication_factor: bool,
     pub connections_max: usize,
+    /// Of one address.
+    pub connections_per_address_max: usize,
     /// Largest request.
     pub request_bytes_max: usize,
     /// Largest number of array elements and tagged fields in a request.
     pub request_elements_max: usize,
     /// Bytes of all requests that are being received or answered.
     pub requests_bytes_max: usize,
+    /// Bytes of one connection's requests; one is always taken.
+    pub connection_bytes_max: usize,
     /// Produce requests of a connection whose batches are queued and whose answers are awaited.
     pub pipelined_requests_max: usize,
     /// Largest fetch answer, but for the batch that is always given.
     pub fetch_bytes_max: usize,
     /// Longest wait of a fetch, whatever is asked.
     pub fetch_wait_max: Duration,
-    /// Fetch sessions that are kept.
-    pub fetch_sessions_max: usize,
-    /// Partitions of one fetch session; with more, every answer is a full one.
-    pub fetch_session_partitions_max: usize,
-    /// Partitions of all fetch sessions.
-    pub fetch_sessions_partitions_max: usize,
-    /// A fetch session that was used more recently keeps its place.
-    pub fetch_session_eviction: Duration,
     /// Reads from disk at a time.
     pub disk_reads_max: usize,
     /// A connection without any request is closed after this.
@@ -69,6 +71,9 @@ pub struct ServerSettings {
     pub shutdown_timeout: Duration,
     /// Principals that may do everything.
     pub super_users: Vec<Principal>,
+    /// Holds everybody else against access control entries; without it everything is allowed.
+    pub authorization: Option<AuthorizationSettings>,
+    pub quotas: QuotaSettings,
     pub groups: GroupSettings,
     pub transactions: TransactionSettings,
 }
@@ -78,23 +83,24 @@ impl Default for ServerSettings {
         Self {
             advertised: None,
             auto_create_topics: true,
+            any_replication_factor: false,
             connections_max: 10_000,
+            connections_per_address_max: usize::MAX,
             request_bytes_max: 100 * 1024 * 1024,
             request_elements_max: 100_000,
             requests_bytes_max: 512 * 1024 * 1024,
+            connection_bytes_max: 128 * 1024 * 1024,
             pipelined_requests_max: 8,
             fetch_bytes_max: 64 * 1024 * 1024,
             fetch_wait_max: Duration::from_secs(60),
-            fetch_sessions_max: 1_000,
-            fetch_session_partitions_max: 20_000,
-            fetch_sessions_partitions_max: 500_000,
-            fetch_session_eviction: Duration::from_secs(120),
             disk_reads_max: 16,
             idle_timeout: Duration::from_secs(600),
             receive_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(5),
             super_users: Vec::new(),
+            authorization: None,
+            quotas: QuotaSettings::default(),
             groups: GroupSettings::default(),
             transactions: TransactionSettings::default(),
         }
@@ -143,6 +149,7 @@ pub struct ServerHandle {
     address: SocketAddr,
     metrics: Arc<Metrics>,
     groups: Coordinator,
+    authorizer: Option<Authorizer>,
     task: JoinHandle<()>,
 }
 
@@ -157,6 +164,11 @@ impl ServerHandle {
 
     pub fn groups(&self) -> &Coordinator {
         &self.groups
+    }
+
+    /// What decides who may do what, where something does.
+    pub fn authorizer(&self) -> Option<&Authorizer> {
+        self.authorizer.as_ref()
     }
 
     /// Waits until the server has shut down: connections are closed, groups are written.
@@ -178,26 +190,24 @@ pub async fn serve(
     let address = listener.local_addr().map_err(|e| StorageError::Unavailable(format!("the listener is gone: {e}")))?;
     let (stored, clock, queries) = (storage.clone(), hooks.clock.clone(), hooks.query_groups.clone());
     let (of_groups, of_transactions) = (settings.groups.clone(), settings.transactions.clone());
+    let of_quotas = settings.quotas.clone();
+    let (authorization, super_users) = (settings.authorization.clone(), settings.super_users.clone());
     let load = move || {
+        let load = |settings| Authorizer::load(stored.clone(), settings, &super_users);
+        let authorizer = authorization.map(load).transpose()?;
+        let quotas = Quotas::load(stored.clone(), of_quotas)?;
         let groups = Coordinator::load(stored.clone(), of_groups, clock.as_ref(), queries)?;
         let transactions = transactions::Coordinator::load(stored, groups.clone(), of_transactions, clock.as_ref())?;
-        Ok::<_, StorageError>((groups, transactions))
+        Ok::<_, StorageError>((groups, transactions, authorizer, quotas))
     };
-    let (groups, transactions) = tokio::task::spawn_blocking(load)
+    let (groups, transactions, authorizer, quotas) = tokio::task::spawn_blocking(load)
         .await
         .map_err(|e| StorageError::Unavailable(format!("groups were not read: {e}")))??;
     let metrics = Arc::new(Metrics::default());
     // One request must always fit.
     let requests_bytes = settings.requests_bytes_max.max(settings.request_bytes_max).min(Semaphore::MAX_PERMITS);
-    let fetch_sessions = FetchSessions::new(SessionLimits {
-        sessions_max: settings.fetch_sessions_max,
-        session_partitions_max: settings.fetch_session_partitions_max,
-        partitions_max: settings.fetch_sessions_partitions_max,
-        eviction_ms: settings.fetch_session_eviction.as_millis() as u64,
-    });
     let shared = Arc::new(Shared {
         storage,
-        fetch_sessions,
         groups: groups.clone(),
         transactions,
         disk_reads: Semaphore::new(settings.disk_reads_max),
@@ -205,10 +215,12 @@ pub async fn serve(
         requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
         settings,
         guard: hooks.guard,
+        authorizer: authorizer.clone(),
+        quotas,
         metrics: Arc::clone(&metrics),
     });
     let task = spawn(run(listener, shared, shutdown));
-    Ok(ServerHandle { address, metrics, groups, task })
+    Ok(ServerHandle { address, metrics, groups, authorizer, task })
 }
 
 #[allow(clippy::disallowed_methods, reason = "the handle is awaited by ServerHandle::join")]
@@ -221,6 +233,7 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
     let groups = spawn(shared.groups.clone().run(stopping.clone()));
     let transactions = spawn(shared.transactions.clone().run(stopping.clone()));
     let mut connections = JoinSet::new();
+    let addresses = Arc::new(Addresses::default());
     let endpoint = Arc::new(Endpoint { advertised: shared.settings.advertised.clone(), ..Endpoint::default() });
     tokio::pin!(shutdown);
     loop {
@@ -228,17 +241,25 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => reap(&shared, ended),
             accepted = listener.accept() => match accepted {
-                Ok((socket, remote)) if connections.len() < shared.settings.connections_max => {
+                Ok((socket, remote)) => {
+                    let slot = match admission::admit(&shared, &addresses, connections.len(), remote) {
+                        Ok(slot) => slot,
+                        Err(limit) => {
+                            shared.metrics.refused();
+                            debug!(%remote, limit, "connection refused");
+                            continue;
+                        }
+                    };
                     let Ok(local) = socket.local_addr() else { continue };
                     shared.metrics.connected();
                     let listener = Arc::clone(&endpoint);
-                    let caller = Caller { principal: Principal::anonymous(), remote, local, listener };
-                    connections.spawn(connection::run(socket, caller, Arc::clone(&shared), stopping.clone()));
-                }
-                Ok((socket, remote)) => {
-                    shared.metrics.refused();
-                    debug!(%remote, "connection refused: \"connections_max\" are open");
-                    drop(socket);
+                    let (principal, decisions) = (Principal::anonymous(), Arc::default());
+                    let caller = Caller { principal, remote, local, listener, decisions };
+                    let run = connection::run(socket, caller, Arc::clone(&shared), stopping.clone());
+                    connections.spawn(async move {
+                        run.await;
+                        drop(slot);
+                    });
                 }
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");

@@ -21,6 +21,8 @@ pub(crate) const BAD_STATEMENT: u32 = 40001;
 pub(crate) const QUERY_ENDPOINT: u32 = 40002;
 pub(crate) const TOO_MANY_QUERIES: u32 = 40003;
 pub(crate) const HTTP2_ONLY: u32 = 40004;
+/// What the rules of the log do not allow.
+pub(crate) const FORBIDDEN: u32 = 40301;
 pub(crate) const NOT_FOUND: u32 = 40400;
 pub(crate) const METHOD: u32 = 40500;
 pub(crate) const CONFLICT: u32 = 40900;
@@ -47,6 +49,9 @@ impl ApiError {
     /// A failed statement, as `/ksql` and the query endpoints tell it.
     pub fn statement(error: &StatementError, text: &str) -> Self {
         let code = code_of(&error.problem);
+        if code == FORBIDDEN {
+            return Self::new(code, error.problem.message());
+        }
         let statement = if error.statement.is_empty() { text } else { &error.statement };
         let entities: Vec<Json> = error.done.iter().filter_map(entities::to_json).collect();
         let mut body = json!({
@@ -100,6 +105,7 @@ fn code_of(problem: &Problem) -> u32 {
         Problem::Failed(e) => match e.kind() {
             // Also what a statement names and is not there: ksqlDB calls all of these bad statements.
             ErrorKind::BadRequest | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Unsupported => BAD_STATEMENT,
+            ErrorKind::Forbidden => FORBIDDEN,
             ErrorKind::Retry => UNAVAILABLE,
             ErrorKind::Corrupt | ErrorKind::Bug => INTERNAL,
         },
@@ -112,6 +118,7 @@ pub(crate) fn code_of_kind(kind: ErrorKind) -> u32 {
         ErrorKind::BadRequest | ErrorKind::Unsupported => BAD_REQUEST,
         ErrorKind::NotFound => NOT_FOUND,
         ErrorKind::Conflict => CONFLICT,
+        ErrorKind::Forbidden => FORBIDDEN,
         ErrorKind::Retry => UNAVAILABLE,
         ErrorKind::Corrupt | ErrorKind::Bug => INTERNAL,
     }

@@ -5,10 +5,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use millpond_engine::session;
+use millpond_types::access::Right;
 use serde_json::{Value as Json, json};
 
 use crate::Shared;
 use crate::errors::{ApiError, BAD_REQUEST};
+use crate::rights::Speaker;
 
 /// What clients take for the version of ksqlDB; they compare it with their own.
 pub(crate) const KSQL_VERSION: &str = "8.5.0";
@@ -91,7 +93,9 @@ pub(crate) async fn is_valid_property(Path(name): Path<String>) -> Result<Body<J
 }
 
 /// What went wrong with single records, newest last: the lines that are still in memory, and how many there were.
-pub(crate) async fn processing_log(State(app): State<Shared>) -> Body<Json> {
+pub(crate) async fn processing_log(State(app): State<Shared>, speaker: Speaker) -> Result<Body<Json>, ApiError> {
+    // It quotes records of any topic.
+    speaker.check_cluster(Right::Describe)?;
     let log = app.engine.processing_log();
     let lines: Vec<Json> = log
         .lines()
@@ -107,5 +111,5 @@ pub(crate) async fn processing_log(State(app): State<Shared>) -> Body<Json> {
             })
         })
         .collect();
-    Body(json!({ "total": log.total(), "lines": lines }))
+    Ok(Body(json!({ "total": log.total(), "lines": lines })))
 }

@@ -9,12 +9,14 @@ use axum::response::{IntoResponse, Response};
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt};
 use millpond_engine::inserts::Inserter;
+use millpond_types::ErrorKind;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::Shared;
 use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, HTTP2_ONLY, TOO_LARGE};
 use crate::ksql::{DELIMITED, JSON, accepted, blocking};
+use crate::rights::Speaker;
 
 /// Longest line, in bytes.
 const LINE_BYTES_MAX: usize = 4 << 20;
@@ -69,7 +71,11 @@ fn offers_http2(headers: &HeaderMap) -> bool {
     upgrade.is_some_and(|v| v.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("h2c")))
 }
 
-pub(crate) async fn inserts_stream(State(app): State<Shared>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn inserts_stream(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    request: Request,
+) -> Result<Response, ApiError> {
     if request.version() != Version::HTTP_2 && !offers_http2(request.headers()) {
         return Err(ApiError::new(HTTP2_ONLY, "The /inserts-stream endpoint is only available when using HTTP2"));
     }
@@ -83,8 +89,11 @@ pub(crate) async fn inserts_stream(State(app): State<Shared>, request: Request) 
         )
     })?;
     let engine = app.engine.clone();
-    let inserter = blocking(move || engine.inserter(&target.target)).await?;
-    let inserter = Arc::new(inserter.map_err(|e| ApiError::new(BAD_STATEMENT, e.message()))?);
+    let inserter = blocking(move || engine.inserter(&target.target, &speaker.session())).await?;
+    let inserter = Arc::new(inserter.map_err(|e| match e.kind() {
+        ErrorKind::Forbidden => e.into(),
+        _ => ApiError::new(BAD_STATEMENT, e.message()),
+    })?);
     let (mut acks, receiver) = mpsc::channel::<String>(ACKS_MAX);
     #[allow(clippy::disallowed_methods, reason = "bounded by the response body it feeds")]
     tokio::spawn(async move {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::errors::{ApiError, BAD_REQUEST, INTERNAL, WholeBody};
+use crate::rights::Speaker;
 use crate::{Shared, entities};
 
 /// Body of `/ksql` and `/query`. `sql` and `properties` are the names that `/query-stream` uses.
@@ -71,11 +72,13 @@ pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + '
 
 pub(crate) async fn ksql(
     State(app): State<Shared>,
+    speaker: Speaker,
     headers: HeaderMap,
     WholeBody(body): WholeBody,
 ) -> Result<Response, ApiError> {
     let request = StatementRequest::parse(&body)?;
     let mut session = request.session();
+    speaker.restrict(&mut session);
     let engine = app.engine.clone();
     let text = request.ksql.clone();
     let result = blocking(move || engine.execute(&text, &mut session)).await?;

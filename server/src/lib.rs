@@ -9,6 +9,7 @@ mod info;
 mod inserts;
 mod ksql;
 mod metrics;
+mod rights;
 mod rows;
 mod stream;
 mod udfs;
@@ -22,6 +23,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use millpond_engine::Engine;
+use millpond_types::access::Authority;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,11 +41,18 @@ pub struct HttpOptions {
     pub upload_bytes_max: usize,
     /// How long open row streams may go on after shutdown began.
     pub shutdown_grace: Duration,
+    /// What principals may do; everything where nobody says.
+    pub authority: Option<Arc<dyn Authority>>,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { request_bytes_max: 4 << 20, upload_bytes_max: 64 << 20, shutdown_grace: Duration::from_secs(5) }
+        Self {
+            request_bytes_max: 4 << 20,
+            upload_bytes_max: 64 << 20,
+            shutdown_grace: Duration::from_secs(5),
+            authority: None,
+        }
     }
 }
 
@@ -53,6 +62,7 @@ pub(crate) struct App {
     pub cluster_id: String,
     pub address: SocketAddr,
     pub metrics: Vec<Arc<dyn MetricsSource>>,
+    pub authority: Option<Arc<dyn Authority>>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -87,7 +97,8 @@ pub fn serve(
 ) -> std::io::Result<HttpServer> {
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
-    let app = Arc::new(App { engine, cluster_id, address, metrics, stop: stopped.clone() });
+    let authority = options.authority.clone();
+    let app = Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stopped.clone() });
     let router = router(app, &options);
     let mut until = stopped;
     let signal = async move {
@@ -95,7 +106,10 @@ pub fn serve(
     };
     #[allow(clippy::disallowed_methods, reason = "awaited in HttpServer::shutdown")]
     let task = tokio::spawn(async move {
-        if let Err(e) = axum::serve(listener, router).with_graceful_shutdown(signal).await {
+        if let Err(e) = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(signal)
+            .await
+        {
             error!(reason = %e, "HTTP server ended");
         }
     });

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, WholeBody};
 use crate::ksql::{DELIMITED, JSON, StatementRequest, V1_JSON, accepted, blocking};
+use crate::rights::Speaker;
 use crate::rows::{schema_text, type_text, write_batch_row};
 use crate::{Shared, rows};
 
@@ -115,17 +116,19 @@ impl Form {
 
 pub(crate) async fn query(
     State(app): State<Shared>,
+    speaker: Speaker,
     version: Version,
     headers: HeaderMap,
     WholeBody(body): WholeBody,
 ) -> Response {
     let v1 = accepted(&headers, &[V1_JSON, JSON]);
     let form = if accepted(&headers, &[V1_JSON, JSON, DELIMITED]) == DELIMITED { Form::Delimited } else { Form::Rows };
-    select(app, form, v1, version, &body).await.unwrap_or_else(IntoResponse::into_response)
+    select(app, speaker, form, v1, version, &body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 pub(crate) async fn query_stream(
     State(app): State<Shared>,
+    speaker: Speaker,
     version: Version,
     headers: HeaderMap,
     WholeBody(body): WholeBody,
@@ -135,18 +138,20 @@ pub(crate) async fn query_stream(
         V1_JSON => Form::Rows,
         _ => Form::Delimited,
     };
-    select(app, form, V1_JSON, version, &body).await.unwrap_or_else(IntoResponse::into_response)
+    select(app, speaker, form, V1_JSON, version, &body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn select(
     app: Shared,
+    speaker: Speaker,
     form: Form,
     v1: &'static str,
     version: Version,
     body: &[u8],
 ) -> Result<Response, ApiError> {
     let request = StatementRequest::parse(body)?;
-    let session = request.session();
+    let mut session = request.session();
+    speaker.restrict(&mut session);
     let (engine, text) = (app.engine.clone(), request.ksql.clone());
     let selected = blocking(move || engine.select(&text, &session)).await?;
     let selected = selected.map_err(|e| ApiError::statement(&e, &request.ksql))?;
@@ -290,10 +295,14 @@ struct CloseRequest {
     query_id: String,
 }
 
-pub(crate) async fn close_query(State(app): State<Shared>, WholeBody(body): WholeBody) -> Result<(), ApiError> {
+pub(crate) async fn close_query(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    WholeBody(body): WholeBody,
+) -> Result<(), ApiError> {
     let request: CloseRequest = serde_json::from_slice(&body)
         .map_err(|e| ApiError::new(BAD_REQUEST, format!("expected {{\"queryId\": \"...\"}}: {e}")))?;
-    if app.engine.close_push(&request.query_id) {
+    if app.engine.close_push(&request.query_id, &speaker.session())? {
         Ok(())
     } else {
         Err(ApiError::new(BAD_STATEMENT, format!("No query with id {}", request.query_id)))

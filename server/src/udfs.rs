@@ -5,11 +5,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use millpond_engine::{ModuleEntry, Put};
+use millpond_types::access::Right;
 use serde_json::{Value as Json, json};
 
 use crate::Shared;
 use crate::errors::{ApiError, CONFLICT, NOT_FOUND, WholeBody, code_of_kind};
 use crate::ksql::blocking;
+use crate::rights::Speaker;
 
 fn describe(entry: &ModuleEntry) -> Json {
     let report = &entry.report;
@@ -22,11 +24,17 @@ fn describe(entry: &ModuleEntry) -> Json {
     })
 }
 
-pub(crate) async fn list(State(app): State<Shared>) -> Body<Json> {
-    Body(app.engine.modules().entries().iter().map(describe).collect())
+pub(crate) async fn list(State(app): State<Shared>, speaker: Speaker) -> Result<Body<Json>, ApiError> {
+    speaker.check_cluster(Right::Describe)?;
+    Ok(Body(app.engine.modules().entries().iter().map(describe).collect()))
 }
 
-pub(crate) async fn show(State(app): State<Shared>, Path(name): Path<String>) -> Result<Body<Json>, ApiError> {
+pub(crate) async fn show(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(name): Path<String>,
+) -> Result<Body<Json>, ApiError> {
+    speaker.check_cluster(Right::Describe)?;
     let entry = app.engine.modules().get(&name).ok_or_else(|| unknown(&name))?;
     let users = app.engine.module_users(&entry.report.digest);
     let mut body = describe(&entry);
@@ -50,9 +58,11 @@ fn refused(app: &Shared, name: &str, e: &millpond_types::Error) -> ApiError {
 
 pub(crate) async fn upload(
     State(app): State<Shared>,
+    speaker: Speaker,
     Path(name): Path<String>,
     WholeBody(body): WholeBody,
 ) -> Result<Response, ApiError> {
+    speaker.check_cluster(Right::Alter)?;
     let (engine, module) = (app.engine.clone(), name.clone());
     let put = blocking(move || engine.put_module(&module, &body)).await?.map_err(|e| refused(&app, &name, &e))?;
     let status = match put {
@@ -62,7 +72,12 @@ pub(crate) async fn upload(
     Ok((status, Body(describe(put.entry()))).into_response())
 }
 
-pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
+pub(crate) async fn delete(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    speaker.check_cluster(Right::Alter)?;
     let (engine, module) = (app.engine.clone(), name.clone());
     blocking(move || engine.delete_module(&module)).await?.map_err(|e| refused(&app, &name, &e))?;
     Ok(StatusCode::NO_CONTENT)

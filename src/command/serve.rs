@@ -12,6 +12,7 @@ use millpond_broker::storage::Storage;
 use millpond_engine::Engine;
 use millpond_server::{HttpOptions, HttpServer, MetricsSource, Sample};
 use millpond_sql::plan::Relation;
+use millpond_types::access::Authority;
 use millpond_types::ports::TopicLog;
 use millpond_udfs::CompileCommand;
 use tokio::net::TcpListener;
@@ -120,6 +121,7 @@ impl Server {
         let http_options = HttpOptions {
             request_bytes_max: config.limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
             upload_bytes_max: config.limits.upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
+            authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
             ..defaults
         };
         let cluster = database.storage().cluster_id().to_string();
@@ -167,7 +169,6 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     set(&mut options.storage.step_queue_bytes, limits.step_queue_bytes);
     set(&mut options.storage.tail_bytes, limits.tail_bytes);
     set(&mut options.storage.partitions_default, config.broker.partitions_default);
-    set(&mut options.storage.any_replication_factor, config.broker.any_replication_factor);
     set(&mut options.engine.pull_rows_max, limits.pull_rows_max);
     set(&mut options.engine.push_queries_max, limits.push_queries_max);
     set(&mut options.engine.queries_max, limits.queries_max);
@@ -190,15 +191,6 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     }
     if let Some(connections) = config.limits.connections_max {
         settings.connections_max = connections;
-    }
-    if let Some(sessions) = config.limits.fetch_sessions_max {
-        settings.fetch_sessions_max = sessions;
-    }
-    if let Some(partitions) = config.limits.fetch_session_partitions_max {
-        settings.fetch_session_partitions_max = partitions;
-    }
-    if let Some(partitions) = config.limits.fetch_sessions_partitions_max {
-        settings.fetch_sessions_partitions_max = partitions;
     }
     if let Some(ms) = config.broker.group_initial_rebalance_delay_ms {
         settings.groups.initial_rebalance_delay_ms = ms;

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The Java command-line tools against a server: java.sh BOOTSTRAP. Exits non-zero on any failure.
-set -euo pipefail
-B="${1:?usage: java.sh BOOTSTRAP}"
-LIB="${MILLPOND_CACHE:-$HOME/.cache/millpond}/kafka/${KAFKA_JAVA:-3.9.1}/lib"
-RUN="java$$"
+# The Java command-line tools of a release against a server: java.sh VERSION BOOTSTRAP. Exits non-zero on any failure.
+set -Eeuo pipefail
+VERSION="${1:?usage: java.sh VERSION BOOTSTRAP}" B="${2:?usage: java.sh VERSION BOOTSTRAP}"
+CACHE="${MILLPOND_CACHE:-$HOME/.cache/millpond}"
+LIB="$CACHE/kafka/$VERSION/lib"
+RUN="java${VERSION//./}-$$"
 WORK="$(mktemp -d)"
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$WORK"' EXIT
-say() { echo "java: $*"; }
-die() { echo "java: FAILED: $*" >&2; cat "$WORK"/out* >&2 2>/dev/null || true; exit 1; }
+say() { echo "java $VERSION: $*"; }
+die() { echo "java $VERSION: FAILED: $*" >&2; tail -n 12 "$WORK"/*out* "$WORK"/*err* >&2 2>/dev/null || true; exit 1; }
+trap 'die "line $LINENO"' ERR
 cat >"$WORK/log4j.properties" <<'LOG'
 log4j.rootLogger=ERROR, stderr
 log4j.appender.stderr=org.apache.log4j.ConsoleAppender
@@ -15,93 +17,202 @@ log4j.appender.stderr.Target=System.err
 log4j.appender.stderr.layout=org.apache.log4j.PatternLayout
 log4j.appender.stderr.layout.ConversionPattern=%p %m%n
 LOG
-tool() {
-    local class="$1"; shift
-    timeout 90 java -XX:TieredStopAtLevel=1 -Xshare:auto -Xmx256m -Dlog4j.configuration="file:$WORK/log4j.properties" \
-        -cp "$LIB/*" "$class" "$@"
-}
-# The console producer moved to another package in 4.0.
-PRODUCER=kafka.tools.ConsoleProducer
-if ls "$LIB"/kafka-tools-4* >/dev/null 2>&1; then PRODUCER=org.apache.kafka.tools.ConsoleProducer; fi
-topics() { tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$B" "$@"; }
-produce() { tool "$PRODUCER" --bootstrap-server "$B" "$@"; }
-consume() { tool org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$B" "$@"; }
-groups() { tool org.apache.kafka.tools.consumer.group.ConsumerGroupCommand --bootstrap-server "$B" "$@"; }
-has() { grep -Eq -- "$1" "$2" || die "no \"$1\" in: $(cat "$2")"; }
+jvm=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -Xmx256m -Dlog4j.configuration="file:$WORK/log4j.properties"
+    -Dorg.slf4j.simpleLogger.defaultLogLevel=error -cp "$CACHE/java/$VERSION:$LIB/*")
 
-T="$RUN-topic"
-topics --create --topic "$T" --partitions 2 --config retention.ms=123456 >"$WORK/out"
-topics --list >"$WORK/out"; has "^$T\$" "$WORK/out"
-topics --describe --topic "$T" >"$WORK/out"
-has "PartitionCount: 2" "$WORK/out"; has "retention.ms=123456" "$WORK/out"; has "Leader: 1" "$WORK/out"
-topics --alter --topic "$T" --partitions 3 >"$WORK/out"
-topics --describe --topic "$T" >"$WORK/out"; has "PartitionCount: 3" "$WORK/out"
-say "kafka-topics"
+# One virtual machine runs all tools but those that go on beside others.
+coproc TOOLS { exec "${jvm[@]}" Tools 2>"$WORK/tools.err"; }
+: >"$WORK/stdin"
+# tool CLASS ARGUMENT...: standard input is $WORK/stdin; both outputs are passed on.
+tool() {
+    local line="${SECONDS_MAX:-60}"$'\x1f'"$WORK/stdin"$'\x1f'"$WORK/tool.out"$'\x1f'"$WORK/tool.err" status argument
+    for argument in "$@"; do line+=$'\x1f'"$argument"; done
+    echo "$line" >&"${TOOLS[1]}"
+    read -r status <&"${TOOLS[0]}" || die "the tools' virtual machine ended at: $*"
+    cat "$WORK/tool.out"
+    cat "$WORK/tool.err" >&2
+    return "$status"
+}
+# alone CLASS ARGUMENT...: for the background; the virtual machine is the child of what $! names.
+alone() { exec timeout 90 "${jvm[@]}" "$@"; }
+# own CLASS ARGUMENT...: for what finishes when its virtual machine ends.
+own() { timeout 90 "${jvm[@]}" "$@"; }
+
+T=org.apache.kafka.tools
+case $VERSION in
+3.*) PRODUCER=kafka.tools.ConsoleProducer CONSUMER=kafka.tools.ConsoleConsumer GROUPS_=kafka.admin.ConsumerGroupCommand ACLS=kafka.admin.AclCommand APIS=kafka.admin.BrokerApiVersionsCommand ;;
+*) PRODUCER=$T.ConsoleProducer CONSUMER=$T.consumer.ConsoleConsumer GROUPS_=$T.consumer.group.ConsumerGroupCommand ACLS=$T.AclCommand APIS=$T.BrokerApiVersionsCommand ;;
+esac
+topics() { tool $T.TopicCommand --bootstrap-server "$B" "$@"; }
+case $VERSION in 3.*) consumer=own ;; *) consumer=tool ;; esac # before 4.0 it counts once for a whole virtual machine
+consume() { $consumer $CONSUMER --bootstrap-server "$B" "$@"; }
+groups() { tool $GROUPS_ --bootstrap-server "$B" "$@"; }
+configs() { tool kafka.admin.ConfigCommand --bootstrap-server "$B" "$@"; }
+offsets() { tool $T.GetOffsetShell --bootstrap-server "$B" "$@"; }
+transactions() { tool $T.TransactionsCommand --bootstrap-server "$B" "$@"; }
+# produce FILE ARGUMENT...
+produce() { cp "$1" "$WORK/stdin"; tool $PRODUCER --bootstrap-server "$B" "${@:2}"; }
+has() { grep -Eq -- "$1" "$2" || die "no \"$1\" in: $(cat "$2")"; }
+# until SECONDS COMMAND...: tries again until it succeeds.
+until_() { local end=$((SECONDS + $1)); until "${@:2}"; do [ $SECONDS -lt $end ] || die "not within $1 s: ${*:2}"; sleep 0.3; done; }
+OUT="$WORK/out" GOT="$WORK/got"
+
+tool $APIS --bootstrap-server "$B" >"$OUT"; has "Produce\(0\): 0 to [0-9]+ \[usable: [0-9]+\]" "$OUT"; has "EndTxn\(26\)" "$OUT"
+say "broker-api-versions"
+
+X="$RUN-topic"
+topics --create --topic "$X" --partitions 2 --config retention.ms=123456 >"$OUT"
+topics --create --topic "$X" --if-not-exists >"$OUT"
+if topics --create --topic "$X" >"$OUT" 2>&1; then die "the same topic twice"; fi; has "exists" "$OUT"
+topics --list >"$OUT"; has "^$X\$" "$OUT"
+topics --describe --topic "$X" >"$OUT"
+has "PartitionCount: 2" "$OUT"; has "retention.ms=123456" "$OUT"; has "Leader: [0-9]+" "$OUT"; has "TopicId: [A-Za-z0-9_-]{22}" "$OUT"
+topics --describe --unavailable-partitions >"$OUT"; if grep -q "$X" "$OUT"; then die "unavailable partitions"; fi
+topics --alter --topic "$X" --partitions 3 >"$OUT"
+topics --describe --topic "$X" >"$OUT"; has "PartitionCount: 3" "$OUT"
+say "topics"
+
+configs --alter --entity-type topics --entity-name "$X" --add-config "max.message.bytes=5000,cleanup.policy=[delete,compact]" >"$OUT"
+configs --describe --entity-type topics --entity-name "$X" >"$OUT"; has "max.message.bytes=5000 .*DYNAMIC_TOPIC_CONFIG" "$OUT"; has "cleanup.policy=delete,compact" "$OUT"
+configs --alter --entity-type topics --entity-name "$X" --delete-config max.message.bytes,cleanup.policy >"$OUT"
+configs --describe --entity-type topics --entity-name "$X" --all >"$OUT"; has "max.message.bytes=[0-9]+ .*DEFAULT_CONFIG" "$OUT"
+if configs --alter --entity-type topics --entity-name "$X" --add-config retention.ms=never >"$OUT" 2>&1; then die "retention.ms=never"; fi
+configs --describe --entity-type brokers --entity-name 1 --all >"$OUT"; has "log.retention" "$OUT"
+configs --describe --entity-type topics >"$OUT"; has "$X" "$OUT"
+say "configs"
 
 seq 1 300 >"$WORK/lines"
 for codec in none gzip snappy lz4 zstd; do
-    C="$RUN-$codec"
-    topics --create --topic "$C" >/dev/null
-    produce --topic "$C" --compression-codec "$codec" <"$WORK/lines" >"$WORK/out" 2>&1
-    consume --topic "$C" --from-beginning --max-messages 300 --timeout-ms 20000 >"$WORK/got" 2>"$WORK/out"
-    sort -n "$WORK/got" | cmp -s "$WORK/lines" - || die "$codec: $(wc -l <"$WORK/got") lines"
+    topics --create --topic "$RUN-$codec" >/dev/null
+    produce "$WORK/lines" --topic "$RUN-$codec" --compression-codec "$codec" >"$OUT" 2>&1
+    consume --topic "$RUN-$codec" --from-beginning --max-messages 300 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+    sort -n "$GOT" | cmp -s "$WORK/lines" - || die "$codec: $(wc -l <"$GOT") lines"
 done
-say "console producer (idempotent by default) and consumer, all codecs"
+printf 'h1:a,h2:b\tkey\tvalue\nh1:c\tnothing\tNULL\n' >"$WORK/headers"
+topics --create --topic "$RUN-headers" >/dev/null
+produce "$WORK/headers" --topic "$RUN-headers" --property parse.key=true --property parse.headers=true --property null.marker=NULL >"$OUT" 2>&1
+consume --topic "$RUN-headers" --from-beginning --max-messages 2 --timeout-ms 20000 --property print.key=true \
+    --property print.headers=true --property print.offset=true >"$GOT" 2>"$OUT"
+has "Offset:0.h1:a,h2:b.key.value" "$GOT"; has "Offset:1.h1:c.nothing.null" "$GOT"
+consume --topic "$RUN-gzip" --partition 0 --offset 290 --max-messages 10 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+[ "$(head -n 1 "$GOT")" = 291 ] || die "from offset 290: $(head -n 1 "$GOT")"
+say "console producer (idempotent by default) and consumer: codecs, headers, offsets"
 
-X="$RUN-txn"
-topics --create --topic "$X" --partitions 2 >/dev/null
-tool org.apache.kafka.tools.ProducerPerformance --topic "$X" --num-records 2000 --record-size 50 --throughput 4000 \
-    --producer-props "bootstrap.servers=$B" --transactional-id "$X" --transaction-duration-ms 100 >"$WORK/out" 2>&1
-has "2000 records sent" "$WORK/out"
-consume --topic "$X" --from-beginning --isolation-level read_committed --timeout-ms 5000 >"$WORK/got" 2>"$WORK/out" || true
-[ "$(wc -l <"$WORK/got")" = 2000 ] || die "of 2000 in transactions $(wc -l <"$WORK/got") were read"
-transactions() { tool org.apache.kafka.tools.TransactionsCommand --bootstrap-server "$B" "$@"; }
-transactions list >"$WORK/out"; has "^$X\s.*CompleteCommit" "$WORK/out"
-transactions describe --transactional-id "$X" >"$WORK/out"; has "CompleteCommit\s+60000" "$WORK/out"
-transactions describe-producers --topic "$X" --partition 0 >"$WORK/out"; has "^[0-9]+\s+0\s.*None" "$WORK/out"
-say "transactional producer, read_committed, kafka-transactions"
+offsets --topic "$RUN-none" >"$OUT"; has "^$RUN-none:0:300\$" "$OUT"
+offsets --topic "$RUN-none" --time earliest >"$OUT"; has ":0:0\$" "$OUT"
+offsets --topic "$RUN-none" --time max-timestamp >"$OUT"; has ":0:[0-9]+\$" "$OUT"
+offsets --topic "$RUN-none" --time 1 >"$OUT"; has ":0:0\$" "$OUT"
+echo "{\"version\": 1, \"partitions\": [{\"topic\": \"$RUN-none\", \"partition\": 0, \"offset\": 100}]}" >"$WORK/delete.json"
+tool $T.DeleteRecordsCommand --bootstrap-server "$B" --offset-json-file "$WORK/delete.json" >"$OUT"; has "low_watermark: 100" "$OUT"
+offsets --topic "$RUN-none" --time earliest >"$OUT"; has ":0:100\$" "$OUT"
+tool $T.LogDirsCommand --bootstrap-server "$B" --describe --topic-list "$RUN-gzip" >"$OUT"; has "\"partition\":\"$RUN-gzip-0\"" "$OUT"
+tool $T.LeaderElectionCommand --bootstrap-server "$B" --election-type preferred --topic "$X" --partition 0 >"$OUT" 2>&1
+has "Valid replica already elected" "$OUT"
+tool $ACLS --bootstrap-server "$B" --list >"$OUT" 2>&1 || true; has "SecurityDisabled|No Authorizer" "$OUT"
+say "get-offsets, delete-records, log-dirs, leader-election, acls"
+
+N="$RUN-txn"
+topics --create --topic "$N" --partitions 2 >/dev/null
+tool $T.ProducerPerformance --topic "$N" --num-records 2000 --record-size 50 --throughput 4000 \
+    --producer-props "bootstrap.servers=$B" --transactional-id "$N" --transaction-duration-ms 100 >"$OUT" 2>&1
+has "2000 records sent" "$OUT"
+consume --topic "$N" --from-beginning --isolation-level read_committed --max-messages 2000 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+[ "$(wc -l <"$GOT")" = 2000 ] || die "of 2000 in transactions $(wc -l <"$GOT") were read"
+complete() { transactions list >"$OUT"; grep -Eq "^$N\s.*CompleteCommit" "$OUT"; }
+until_ 10 complete
+transactions describe --transactional-id "$N" >"$OUT"; has "CompleteCommit\s+60000" "$OUT"
+transactions describe-producers --topic "$N" --partition 0 >"$OUT"; has "^[0-9]+\s+[0-9]+\s.*None" "$OUT"
+say "transactional producer, read_committed, transactions: list, describe, describe-producers"
+
+# Copies with the group's offsets in its transactions; it tells what it does as JSON.
+topics --create --topic "$RUN-source" >/dev/null
+topics --create --topic "$RUN-copy" >/dev/null
+seq 1 500 >"$WORK/want"
+produce "$WORK/want" --topic "$RUN-source" >"$OUT" 2>&1
+own $T.TransactionalMessageCopier --broker-list "$B" --input-topic "$RUN-source" --input-partition 0 --output-topic "$RUN-copy" \
+    --transactional-id "$RUN-copier" --consumer-group "$RUN-copier" --transaction-size 100 --enable-random-aborts --max-messages 500 >"$WORK/copier.out" 2>&1
+consume --topic "$RUN-copy" --from-beginning --isolation-level read_committed --max-messages 500 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+cmp "$GOT" "$WORK/want" || die "the transactional copy differs"
+say "transactional copier with aborts"
+
+# A transaction that nobody ends.
+topics --create --topic "$RUN-hangs" >/dev/null
+alone $T.ProducerPerformance --topic "$RUN-hangs" --num-records 100000 --record-size 50 --throughput 50 \
+    --producer-props "bootstrap.servers=$B" --transactional-id "$RUN-hangs" --transaction-duration-ms 60000 >"$WORK/hangs.out" 2>&1 & hangs=$!
+open() {
+    transactions describe-producers --topic "$RUN-hangs" --partition 0 >"$OUT" 2>&1 || true
+    start=$(awk '$1 ~ /^[0-9]+$/ && $6 ~ /^[0-9]+$/ { print $6 }' "$OUT")
+    [ -n "$start" ]
+}
+until_ 30 open
+transactions list >"$OUT"; has "$RUN-hangs\s.*Ongoing" "$OUT"
+{ pkill -KILL -P $hangs; wait $hangs || true; } 2>/dev/null
+if transactions abort --topic "$RUN-hangs" --partition 0 --start-offset "$start" >"$OUT" 2>&1; then
+    until_ 20 eval '! open'
+    say "transactions: abort"
+else
+    has "UnsupportedVersion|does not support WRITE_TXN_MARKERS" "$OUT"
+    say "transactions: abort is not offered"
+fi
 
 G="$RUN-group"
 sed 's/.*/&:&/' "$WORK/lines" >"$WORK/keyed" # keys spread over the partitions
-produce --topic "$T" --property parse.key=true --property key.separator=: <"$WORK/keyed" >"$WORK/out" 2>&1
-consume --topic "$T" --group "$G" --from-beginning --timeout-ms 60000 >"$WORK/got1" 2>"$WORK/out1" & first=$!
-consume --topic "$T" --group "$G" --from-beginning --timeout-ms 60000 >"$WORK/got2" 2>"$WORK/out2" & second=$!
-both() { groups --describe --group "$G" --state >"$WORK/out" 2>&1; grep -Eq "range +Stable +2" "$WORK/out"; }
-for _ in $(seq 20); do if both; then break; fi; sleep 1; done
-both || die "not two members"
-groups --describe --group "$G" --members >"$WORK/out" 2>&1
-[ "$(grep -c "^$G .*console-consumer" "$WORK/out")" = 2 ] || die "describe --members"
+produce "$WORK/keyed" --topic "$X" --property parse.key=true --property key.separator=: >"$OUT" 2>&1
+alone $CONSUMER --bootstrap-server "$B" --topic "$X" --group "$G" --from-beginning --timeout-ms 60000 >"$WORK/got1" 2>"$WORK/out1" & first=$!
+alone $CONSUMER --bootstrap-server "$B" --topic "$X" --group "$G" --from-beginning --timeout-ms 60000 >"$WORK/got2" 2>"$WORK/out2" & second=$!
+both() { groups --describe --group "$G" --state >"$OUT" 2>&1; grep -Eq "range +Stable +2" "$OUT"; }
+until_ 30 both
+groups --describe --group "$G" --members --verbose >"$OUT" 2>&1
+[ "$(grep -c "^$G .*console-consumer" "$OUT")" = 2 ] || die "describe --members"
 all_read() { [ "$(cat "$WORK"/got1 "$WORK"/got2 | sort -n | uniq | wc -l)" = 300 ]; }
-for _ in $(seq 30); do all_read && break; sleep 1; done
-all_read || die "read $(cat "$WORK"/got1 "$WORK"/got2 | wc -l) of 300"
-sleep 6 # auto.commit.interval.ms
-groups --describe --group "$G" >"$WORK/out"
-[ "$(awk -v g="$G" '$1 == g { end += $5; at += $4; lag += $6; n++ } END { print n, at, end, lag }' "$WORK/out")" = "3 300 300 0" ] || die "describe"
-kill $first $second; wait $first $second 2>/dev/null || true
-say "two members, describe"
+until_ 30 all_read
+# awk's numbers of partitions, committed, ends, lag
+sums() { groups --describe --group "$G" >"$OUT" 2>/dev/null; awk -v g="$G" '$1 == g { at += $4; end += $5; lag += $6; n++ } END { print n, at, end, lag }' "$OUT"; }
+committed() { [ "$(sums)" = "3 300 300 0" ]; }
+until_ 20 committed # auto.commit.interval.ms is 5 s
+if groups --delete --group "$G" >"$OUT" 2>&1 && ! grep -qi "not empty" "$OUT"; then die "a group with members was deleted"; fi
+pkill -TERM -P $first; pkill -TERM -P $second; wait $first $second 2>/dev/null || true
+empty() { groups --describe --group "$G" --state >"$OUT" 2>&1 || true; grep -q Empty "$OUT"; }
+until_ 60 empty
+say "consumer-groups: two members, describe, lag"
 
-groups --list >"$WORK/out"; has "^$G\$" "$WORK/out"
-for _ in $(seq 60); do
-    groups --describe --group "$G" --state >"$WORK/out" 2>&1 || true
-    if grep -q Empty "$WORK/out"; then break; fi
-    sleep 1
-done
-groups --reset-offsets --group "$G" --topic "$T" --to-earliest --execute >"$WORK/out"
-groups --describe --group "$G" >"$WORK/out" 2>/dev/null
-[ "$(awk -v g="$G" '$1 == g { at += $4; lag += $6 } END { print at, lag }' "$WORK/out")" = "0 300" ] || die "reset"
-groups --reset-offsets --group "$G" --topic "$T:0" --to-offset 2 --execute >"$WORK/out"; has " 0 +2 *\$" "$WORK/out"
-consume --topic "$T" --group "$G" --timeout-ms 8000 >"$WORK/got" 2>"$WORK/out" || true
-[ "$(wc -l <"$WORK/got")" = 298 ] || die "after the reset $(wc -l <"$WORK/got") of 298 were read"
-say "reset-offsets"
+groups --list >"$OUT"; has "^$G\$" "$OUT"
+groups --list --state >"$OUT"; has "$G +.*Empty" "$OUT"
+groups --describe --all-groups >"$OUT" 2>&1; has "$G" "$OUT"
+groups --reset-offsets --group "$G" --topic "$X" --to-earliest --dry-run >"$OUT"; [ "$(sums)" = "3 300 300 0" ] || die "a dry run resets"
+groups --reset-offsets --group "$G" --all-topics --to-earliest --execute >"$OUT"; [ "$(sums)" = "3 0 300 300" ] || die "to-earliest: $(sums)"
+groups --reset-offsets --group "$G" --topic "$X" --shift-by 10 --execute >"$OUT"; [ "$(sums)" = "3 30 300 270" ] || die "shift-by: $(sums)"
+groups --reset-offsets --group "$G" --topic "$X" --to-latest --execute >"$OUT"; [ "$(sums)" = "3 300 300 0" ] || die "to-latest: $(sums)"
+groups --reset-offsets --group "$G" --topic "$X" --by-duration PT1H --execute >"$OUT"; [ "$(sums)" = "3 0 300 300" ] || die "by-duration: $(sums)"
+groups --reset-offsets --group "$G" --topic "$X" --to-datetime 2099-01-01T00:00:00.000 --execute >"$OUT"; [ "$(sums)" = "3 300 300 0" ] || die "to-datetime: $(sums)"
+groups --reset-offsets --group "$G" --topic "$X" --to-earliest --execute >"$OUT"
+groups --reset-offsets --group "$G" --topic "$X:0" --to-offset 2 --execute >"$OUT"; has " 0 +2 *\$" "$OUT"
+consume --topic "$X" --group "$G" --max-messages 298 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+[ "$(wc -l <"$GOT")" = 298 ] || die "after the reset $(wc -l <"$GOT") of 298 were read"
+until_ 30 empty
+groups --delete-offsets --group "$G" --topic "$X" >"$OUT" 2>&1; has "Successful" "$OUT"
+groups --delete --group "$G" >"$OUT" 2>&1; has "success" "$OUT"
+say "consumer-groups: list, reset-offsets, delete-offsets, delete"
 
-groups --delete-offsets --group "$G" --topic "$T" >"$WORK/out" 2>&1; has "Successful" "$WORK/out"
-groups --delete --group "$G" >"$WORK/out"; has "success" "$WORK/out"
-tool org.apache.kafka.tools.GetOffsetShell --bootstrap-server "$B" --topic "$T" >"$WORK/out"
-[ "$(awk -F: '{ n += $3 } END { print n }' "$WORK/out")" = 300 ] || die "get-offsets"
-tool org.apache.kafka.tools.LogDirsCommand --bootstrap-server "$B" --describe --topic-list "$T" >"$WORK/out"; has "\"partition\":\"$T-0\"" "$WORK/out"
-tool kafka.admin.ConfigCommand --bootstrap-server "$B" --alter --entity-type topics --entity-name "$T" --add-config max.message.bytes=5000 >"$WORK/out"
-tool kafka.admin.ConfigCommand --bootstrap-server "$B" --describe --entity-type topics --entity-name "$T" >"$WORK/out"; has "max.message.bytes=5000" "$WORK/out"
-topics --delete --topic "$T" >"$WORK/out"
-topics --list >"$WORK/out"; if grep -qx "$T" "$WORK/out"; then die "deleted topic is listed"; fi
-say "delete-offsets, delete, get-offsets, log-dirs, configs"
-say ok
+V="$RUN-verifiable"
+topics --create --topic "$V" --partitions 3 >/dev/null
+own $T.VerifiableProducer --bootstrap-server "$B" --topic "$V" --max-messages 500 --throughput 5000 >"$OUT" 2>&1
+[ "$(grep -c producer_send_success "$OUT")" = 500 ] || die "verifiable producer"
+own $T.VerifiableConsumer --bootstrap-server "$B" --topic "$V" --group-id "$V" --max-messages 500 --reset-policy earliest \
+    --session-timeout 10000 >"$OUT" 2>&1
+has partitions_assigned "$OUT"; has '"offsets_committed".*"success":true|"success":true.*offsets_committed' "$OUT"
+say "verifiable producer and consumer"
+
+P="$RUN-perf"
+topics --create --topic "$P" >/dev/null
+tool $T.ProducerPerformance --topic "$P" --num-records 20000 --record-size 100 --throughput -1 --producer-props "bootstrap.servers=$B" acks=all >"$OUT" 2>&1
+has "20000 records sent" "$OUT"
+tool $T.ConsumerPerformance --bootstrap-server "$B" --topic "$P" --messages 20000 --timeout 20000 --hide-header >"$OUT" 2>&1; has ", 20000, " "$OUT"
+topics --create --topic "$RUN-e2e" >/dev/null
+tool $T.EndToEndLatency "$B" "$RUN-e2e" 100 all 100 >"$OUT" 2>&1
+has "Percentiles" "$OUT"
+say "performance tools"
+
+topics --delete --topic "$X" >"$OUT"
+topics --list >"$OUT"; if grep -qx "$X" "$OUT"; then die "a deleted topic is listed"; fi
+[ -z "${VERBOSE:-}" ] || cat "$WORK/tools.err"; say ok

@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
-# Installs the Kafka clients that the tests of the protocol use, in fixed versions, below ~/.cache/millpond.
-# Run as often as you like: what is there is left alone. Needs root only where Debian packages are missing.
+# Installs the Kafka clients that the tests of the protocol use, in fixed versions, below ~/.cache/millpond, and compiles
+# the test programs. Run as often as you like: what is there is left alone. Needs root only where Debian packages are
+# missing. What cannot be had ends it with the reason: no client is left out in silence.
 set -euo pipefail
 
 CACHE="${MILLPOND_CACHE:-$HOME/.cache/millpond}"
 CONFLUENT_KAFKA=2.16.1
 KAFKA_PYTHON=3.0.12
-KAFKA_JAVA="${KAFKA_JAVA:-3.9.1}"
+KAFKA="${KAFKA_JAVA:-3.7.2 4.1.2}"
+FLINK=2.2.1
+FLINK_KAFKA=5.0.0-2.2
 KAFKAJS=2.2.4
 KAFKAJS_SNAPPY=1.1.0
+GO=1.26.0
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 mkdir -p "$CACHE"
 
 say() { echo "clients: $*"; }
+trap 'say "FAILED at line $LINENO: a client could not be had (see above); nothing is tested without it"' ERR
 
 packages=()
 command -v kcat >/dev/null || packages+=(kcat)
-command -v java >/dev/null || packages+=(default-jre-headless)
+command -v javac >/dev/null || packages+=(default-jdk-headless)
 command -v mvn >/dev/null || packages+=(maven)
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
@@ -47,22 +53,64 @@ if [ "$(cat "$node/clients" 2>/dev/null)" != "$js" ]; then
     echo "$js" >"$node/clients"
 fi
 
-java="$CACHE/kafka/$KAFKA_JAVA"
-if [ ! -f "$java/complete" ]; then
-    say "installing the Java tools of Kafka $KAFKA_JAVA into $java"
-    rm -rf "$java" && mkdir -p "$java"
-    cat >"$java/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>millpond</groupId><artifactId>clients</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$KAFKA_JAVA</version></dependency>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$KAFKA_JAVA</version></dependency>
-  </dependencies>
-</project>
-POM
-    (cd "$java" && mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
-        -DoutputDirectory="$java/lib" -DincludeScope=runtime)
-    touch "$java/complete"
+# jars FOLDER GROUP:ARTIFACT:VERSION...: these and what they need, from Maven Central.
+jars() {
+    local folder="$1" one group artifact version; shift
+    [ "$(cat "$folder/complete" 2>/dev/null)" != "$*" ] || return 0
+    say "installing into $folder: $*"
+    rm -rf "$folder" && mkdir -p "$folder"
+    {
+        echo '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        echo '<groupId>millpond</groupId><artifactId>clients</artifactId><version>1</version><packaging>pom</packaging><dependencies>'
+        for one in "$@"; do
+            IFS=: read -r group artifact version <<<"$one"
+            echo "<dependency><groupId>$group</groupId><artifactId>$artifact</artifactId><version>$version</version></dependency>"
+        done
+        echo '</dependencies></project>'
+    } >"$folder/pom.xml"
+    (cd "$folder" && mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+        -DoutputDirectory="$folder/lib" -DincludeScope=runtime)
+    echo "$*" >"$folder/complete"
+}
+# compile NAME LIB SOURCE...
+compile() {
+    local name="$1" lib="$2" sum; shift 2
+    sum="$(cat "$@" | sha256sum) $lib"
+    [ "$(cat "$CACHE/java/$name/complete" 2>/dev/null)" != "$sum" ] || return 0
+    rm -rf "${CACHE:?}/java/$name" && mkdir -p "$CACHE/java/$name"
+    javac -Xlint:-options -d "$CACHE/java/$name" -cp "$lib/*" "$@"
+    echo "$sum" >"$CACHE/java/$name/complete"
+}
+for version in $KAFKA; do
+    k=org.apache.kafka wanted="$k:kafka_2.13:$version $k:kafka-tools:$version" sources=("$HERE/java/Tools.java")
+    # Releases before 4.0 bring a logger of their own.
+    case $version in
+    3.*) ;;
+    *)
+        for name in kafka-streams connect-runtime connect-file connect-mirror; do wanted+=" $k:$name:$version"; done
+        wanted+=" org.slf4j:slf4j-simple:1.7.36" sources+=("$HERE/java/Streams.java")
+        ;;
+    esac
+    # shellcheck disable=SC2086
+    jars "$CACHE/kafka/$version" $wanted
+    compile "$version" "$CACHE/kafka/$version/lib" "${sources[@]}"
+done
+f=org.apache.flink
+jars "$CACHE/flink/$FLINK" $f:flink-connector-kafka:$FLINK_KAFKA $f:flink-connector-base:$FLINK $f:flink-streaming-java:$FLINK \
+    $f:flink-clients:$FLINK $f:flink-runtime:$FLINK org.slf4j:slf4j-simple:1.7.36
+compile "flink-$FLINK" "$CACHE/flink/$FLINK/lib" "$HERE/java/Flink.java"
+
+# A Go that can read go.mod of today fetches the rest itself; Debian's may be too old for that.
+go="$(command -v go || true)"
+if ! { [ -n "$go" ] && "$go" version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])'; }; then
+    go="$CACHE/goroot/go/bin/go"
+    if [ ! -x "$go" ]; then
+        say "installing Go $GO into $CACHE/goroot"
+        mkdir -p "$CACHE/goroot"
+        curl -sSf --max-time 300 "https://go.dev/dl/go$GO.linux-$(dpkg --print-architecture).tar.gz" | tar -xz -C "$CACHE/goroot"
+    fi
 fi
-say "ready: kcat, confluent-kafka $CONFLUENT_KAFKA, kafka-python $KAFKA_PYTHON, Java $KAFKA_JAVA, kafkajs $KAFKAJS"
+(cd "$HERE/go" && GOFLAGS=-mod=readonly "$go" build -o "$CACHE/go/" ./franz ./sarama)
+
+say "ready: kcat, confluent-kafka $CONFLUENT_KAFKA, kafka-python $KAFKA_PYTHON, kafkajs $KAFKAJS, Java $KAFKA, Flink $FLINK," \
+    "$(cd "$HERE/go" && sed -nE 's/^\t[^ ]*\/(franz-go|sarama) (v[^ ]+)$/\1 \2/p' go.mod | paste -sd, | sed 's/,/, /')"

@@ -13,6 +13,8 @@ pub enum ErrorKind {
     NotFound,
     /// What was asked contradicts what is there (exists already, in use, fenced).
     Conflict,
+    /// Somebody else may ask for it, or may have it allowed.
+    Forbidden,
     /// Right, but not here yet: a feature that this version does not have.
     Unsupported,
     /// The same request may succeed later (disk full, timed out, busy).

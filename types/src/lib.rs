@@ -3,6 +3,7 @@
 //!
 //! Not here: reading or writing bytes of any format (`formats`), the wire (`broker`), any I/O.
 
+pub mod access;
 pub mod clock;
 pub mod error;
 pub mod ids;

@@ -5,15 +5,17 @@
 //! For read_committed a record that is not decided yet is not found by its time.
 //! Ignored: replica_id, timeout_ms.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
-use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse, TopicName};
 
 use super::topics::{check_epoch, partition};
 use super::{Refusal, Request, Shared};
+use crate::security::acl::Operation;
 use crate::storage::{ListedOffset, OffsetQuery, Storage};
 use crate::wire::{Error, Reply};
 
@@ -22,23 +24,38 @@ const NOTHING: ListedOffset = ListedOffset { offset: -1, timestamp: -1, leader_e
 pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Reply, Error> {
     let asked: ListOffsetsRequest = request.decode()?;
     let version = request.head.version;
+    let denied: HashSet<TopicName> = asked
+        .topics
+        .iter()
+        .filter(|t| !shared.may_topic(&request.caller, Operation::Describe, &t.name))
+        .map(|t| t.name.clone())
+        .collect();
     let on_disk = |p: &ListOffsetsPartition| p.timestamp >= 0 || p.timestamp == -3;
     if !asked.topics.iter().flat_map(|t| &t.partitions).any(on_disk) {
-        return request.respond(&answer(&shared.storage, &asked, version));
+        return request.respond(&answer(&shared.storage, &asked, &denied, version));
     }
     let gone = || Error::malformed("the server is shutting down");
     let _permit = shared.disk_reads.acquire().await.map_err(|_| gone())?;
     let storage = shared.storage.clone();
-    let task = tokio::task::spawn_blocking(move || answer(&storage, &asked, version));
+    let task = tokio::task::spawn_blocking(move || answer(&storage, &asked, &denied, version));
     request.respond(&task.await.map_err(|_| gone())?)
 }
 
-fn answer(storage: &Storage, asked: &ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+fn answer(
+    storage: &Storage,
+    asked: &ListOffsetsRequest,
+    denied: &HashSet<TopicName>,
+    version: i16,
+) -> ListOffsetsResponse {
     let committed = asked.isolation_level == 1;
     let topics = asked.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|p| {
             let response = ListOffsetsPartitionResponse::default().with_partition_index(p.partition_index);
-            match look(storage, &topic.name, p, committed) {
+            let found = match denied.contains(&topic.name) {
+                true => Err(Refusal::new(ResponseError::TopicAuthorizationFailed, "authorization failed")),
+                false => look(storage, &topic.name, p, committed),
+            };
+            match found {
                 Ok(found) => {
                     let epoch = if version >= 4 { found.leader_epoch } else { -1 };
                     response.with_offset(found.offset).with_timestamp(found.timestamp).with_leader_epoch(epoch)

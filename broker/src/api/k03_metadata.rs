@@ -1,9 +1,12 @@
 //! Metadata (3), versions 0 to 13.
 //!
 //! One broker, which leads everything, at the address that the request came in on unless another is set. Topics named
-//! that do not exist are created where both the request and the settings allow it. Topics can be named by id (v10 on).
+//! that do not exist are created where the request, the settings and the caller's rights allow it. Topics can be named by
+//! id (v10 on). Topics that the caller may not describe are left out of all, and refused where they are named, whether
+//! they exist or not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_response::{
@@ -14,31 +17,36 @@ use millpond_types::TopicId;
 use millpond_types::ports::TopicSpec;
 use uuid::Uuid;
 
-use super::topics::{CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS, advertised};
+use super::access::NOT_ASKED;
+use super::topics::advertised;
 use super::{Refusal, Request, Shared};
+use crate::security::acl::Operation;
 use crate::storage::{StorageError, Topic};
 use crate::wire::{Error, Reply, text};
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: MetadataRequest = request.decode()?;
-    let operations = if asked.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NOT_ASKED };
+    let look = Look { shared, request, operations: asked.include_topic_authorized_operations };
     let mut topics = Vec::new();
     match &asked.topics {
         Some(named) if !(named.is_empty() && request.head.version == 0) => {
             for topic in named {
                 topics.push(match &topic.name {
-                    Some(name) => by_name(shared, name, asked.allow_auto_topic_creation, operations).await,
-                    None => by_id(shared, topic.topic_id, operations, request.head.version),
+                    Some(name) => look.by_name(name, asked.allow_auto_topic_creation).await,
+                    None => look.by_id(topic.topic_id),
                 });
             }
         }
-        _ => topics.extend(shared.storage.all_topics().iter().map(|topic| describe(shared, topic, operations))),
+        _ => {
+            let all = shared.storage.all_topics();
+            topics.extend(all.iter().filter(|topic| look.may_see(&topic.name)).map(|topic| look.describe(topic)));
+        }
     }
     let node = BrokerId(shared.storage.node_id());
     let (host, port) = advertised(&request.caller);
     let broker = MetadataResponseBroker::default().with_node_id(node).with_host(text(&host)).with_port(port);
     let cluster = match request.head.version {
-        8..=10 if asked.include_cluster_authorized_operations => CLUSTER_OPERATIONS,
+        8..=10 if asked.include_cluster_authorized_operations => shared.cluster_operations(&request.caller),
         _ => NOT_ASKED,
     };
     let response = MetadataResponse::default()
@@ -50,56 +58,95 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     request.respond(&response)
 }
 
-async fn by_name(shared: &Shared, name: &str, create: bool, operations: i32) -> MetadataResponseTopic {
-    if let Some(topic) = shared.storage.find_topic(name) {
-        return describe(shared, &topic, operations);
+/// Somebody's look at topics.
+struct Look<'a> {
+    shared: &'a Shared,
+    request: &'a Request,
+    /// Whether to tell which operations are allowed.
+    operations: bool,
+}
+
+impl Look<'_> {
+    fn may_see(&self, name: &str) -> bool {
+        self.shared.may_topic(&self.request.caller, Operation::Describe, name)
     }
-    let spec = TopicSpec { name: name.to_owned(), partitions: -1, replicas: -1, configs: BTreeMap::new() };
-    let refusal = if create && shared.settings.auto_create_topics {
+
+    async fn by_name(&self, name: &str, create: bool) -> MetadataResponseTopic {
+        let shared = self.shared;
+        if let Err(refusal) = shared.check_topic(&self.request.caller, Operation::Describe, name) {
+            return failure(&refusal).with_name(Some(text(name)));
+        }
+        if let Some(topic) = shared.storage.find_topic(name) {
+            return self.describe(&topic);
+        }
+        let spec = TopicSpec { name: name.to_owned(), partitions: -1, replicas: -1, configs: BTreeMap::new() };
+        let refusal = if create && shared.settings.auto_create_topics {
+            match self.create(spec).await {
+                Ok(topic) => return self.describe(&topic),
+                Err(refusal) => refusal,
+            }
+        } else {
+            match shared.storage.check_topic(&spec) {
+                Err(error @ StorageError::InvalidTopic(_)) => error.into(),
+                _ => Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic"),
+            }
+        };
+        failure(&refusal).with_name(Some(text(name)))
+    }
+
+    async fn create(&self, spec: TopicSpec) -> Result<Arc<Topic>, Refusal> {
+        let (shared, caller) = (self.shared, &self.request.caller);
+        if !shared.may_cluster(caller, Operation::Create) {
+            shared.check_topic(caller, Operation::Create, &spec.name)?;
+        }
+        let name = spec.name.clone();
         match shared.storage.create_topic(spec).await {
-            Ok(topic) => return describe(shared, &topic, operations),
-            Err(StorageError::TopicExists(_)) => match shared.storage.find_topic(name) {
-                Some(topic) => return describe(shared, &topic, operations),
-                None => Refusal::new(ResponseError::LeaderNotAvailable, "the topic is being created"),
-            },
-            Err(error) => error.into(),
+            Ok(topic) => Ok(topic),
+            Err(StorageError::TopicExists(_)) => {
+                let again = || Refusal::new(ResponseError::LeaderNotAvailable, "the topic is being created");
+                shared.storage.find_topic(&name).ok_or_else(again)
+            }
+            Err(error) => Err(error.into()),
         }
-    } else {
-        match shared.storage.check_topic(&spec) {
-            Err(error @ StorageError::InvalidTopic(_)) => error.into(),
-            _ => Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic"),
-        }
-    };
-    MetadataResponseTopic::default()
-        .with_error_code(refusal.code())
-        .with_name(Some(text(name)))
-        .with_topic_authorized_operations(operations)
-}
+    }
 
-fn by_id(shared: &Shared, id: Uuid, operations: i32, version: i16) -> MetadataResponseTopic {
-    match shared.storage.find_topic_by_id(TopicId(*id.as_bytes())) {
-        Some(topic) => describe(shared, &topic, operations),
-        None => MetadataResponseTopic::default()
-            .with_error_code(ResponseError::UnknownTopicId.code())
-            .with_name((version < 12).then(|| text("")))
-            .with_topic_id(id)
-            .with_topic_authorized_operations(operations),
+    fn by_id(&self, id: Uuid) -> MetadataResponseTopic {
+        let nameless = (self.request.head.version < 12).then(|| text(""));
+        match self.shared.storage.find_topic_by_id(TopicId(*id.as_bytes())) {
+            Some(topic) => match self.shared.check_topic(&self.request.caller, Operation::Describe, &topic.name) {
+                Ok(()) => self.describe(&topic),
+                Err(refusal) => failure(&refusal).with_name(nameless).with_topic_id(id),
+            },
+            None => {
+                let refusal = Refusal::new(ResponseError::UnknownTopicId, "there is no topic with this id");
+                failure(&refusal).with_name(nameless).with_topic_id(id)
+            }
+        }
+    }
+
+    fn describe(&self, topic: &Topic) -> MetadataResponseTopic {
+        let storage = &self.shared.storage;
+        let node = BrokerId(storage.node_id());
+        let partition = |index| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(node)
+                .with_leader_epoch(storage.leader_epoch())
+                .with_replica_nodes(vec![node])
+                .with_isr_nodes(vec![node])
+        };
+        let operations = match self.operations {
+            true => self.shared.topic_operations(&self.request.caller, &topic.name),
+            false => NOT_ASKED,
+        };
+        MetadataResponseTopic::default()
+            .with_name(Some(text(&topic.name)))
+            .with_topic_id(Uuid::from_bytes(topic.id.0))
+            .with_partitions((0..topic.partition_count()).map(partition).collect())
+            .with_topic_authorized_operations(operations)
     }
 }
 
-fn describe(shared: &Shared, topic: &Topic, operations: i32) -> MetadataResponseTopic {
-    let node = BrokerId(shared.storage.node_id());
-    let partition = |index| {
-        MetadataResponsePartition::default()
-            .with_partition_index(index)
-            .with_leader_id(node)
-            .with_leader_epoch(shared.storage.leader_epoch())
-            .with_replica_nodes(vec![node])
-            .with_isr_nodes(vec![node])
-    };
-    MetadataResponseTopic::default()
-        .with_name(Some(text(&topic.name)))
-        .with_topic_id(Uuid::from_bytes(topic.id.0))
-        .with_partitions((0..topic.partition_count()).map(partition).collect())
-        .with_topic_authorized_operations(operations)
+fn failure(refusal: &Refusal) -> MetadataResponseTopic {
+    MetadataResponseTopic::default().with_error_code(refusal.code()).with_topic_authorized_operations(NOT_ASKED)
 }

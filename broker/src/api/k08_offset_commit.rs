@@ -9,6 +9,7 @@ use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use super::topics::partition;
 use super::{Request, Shared, code_of_group};
 use crate::groups::{Committed, GroupError, OffsetKey};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -22,9 +23,11 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let mut offsets = Vec::new();
     let mut codes = Vec::new();
     for topic in &asked.topics {
+        let may = shared.check_topic(&request.caller, Operation::Read, &topic.name);
         for p in &topic.partitions {
             let metadata = p.committed_metadata.as_deref().unwrap_or_default();
-            let checked = match partition(&shared.storage, &topic.name, p.partition_index) {
+            let found = may.clone().and_then(|()| partition(&shared.storage, &topic.name, p.partition_index));
+            let checked = match found {
                 Err(refusal) => Err(refusal.code()),
                 Ok(_) if metadata.len() > metadata_max => Err(code_of_group(GroupError::OffsetMetadataTooLarge).code()),
                 Ok((found, _)) => Ok(found.id),
@@ -44,13 +47,15 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             codes.push(checked.err());
         }
     }
-    let result = if asked.group_id.is_empty() {
-        Err(GroupError::InvalidGroupId)
+    let group_code = if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &asked.group_id) {
+        refusal.code()
+    } else if asked.group_id.is_empty() {
+        code_of_group(GroupError::InvalidGroupId).code()
     } else {
         let (member, instance) = (&asked.member_id, asked.group_instance_id.as_deref());
-        shared.groups.commit(&asked.group_id, member, instance, asked.generation_id_or_member_epoch, offsets).await
+        let generation = asked.generation_id_or_member_epoch;
+        super::group_code(shared.groups.commit(&asked.group_id, member, instance, generation, offsets).await)
     };
-    let group_code = super::group_code(result);
     let mut codes = codes.into_iter();
     let topics = asked.topics.into_iter().map(|topic| {
         let answer =

@@ -13,8 +13,9 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
-use super::{Request, Shared};
+use super::{Refusal, Request, Shared};
 use crate::groups::{Committed, OffsetKey};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 /// What is known of a partition's offset.
@@ -23,6 +24,8 @@ enum Offset {
     At(Committed),
     /// A transaction may yet change it.
     Unstable,
+    /// The caller may not know of the topic.
+    Denied,
 }
 
 type Found = Vec<(TopicName, Vec<(i32, Offset)>)>;
@@ -31,16 +34,19 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let asked: OffsetFetchRequest = request.decode()?;
     let stable = asked.require_stable;
     if request.head.version < 8 {
+        if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &asked.group_id) {
+            return request.respond(&refuse(&asked, &refusal, request.head.version));
+        }
         let named = asked.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let topics = find(shared, &asked.group_id, named, stable).into_iter().map(|(name, partitions)| {
+        let topics = find(shared, request, &asked.group_id, named, stable).into_iter().map(|(name, partitions)| {
             let partition = |(index, offset): (i32, Offset)| {
                 let response = OffsetFetchResponsePartition::default().with_partition_index(index);
-                match offset {
+                match &offset {
                     Offset::None => response.with_committed_offset(-1).with_metadata(Some(text(""))),
-                    Offset::Unstable => response
+                    Offset::Unstable | Offset::Denied => response
                         .with_committed_offset(-1)
                         .with_metadata(Some(text("")))
-                        .with_error_code(ResponseError::UnstableOffsetCommit.code()),
+                        .with_error_code(code_of_offset(&offset)),
                     Offset::At(c) => response
                         .with_committed_offset(c.offset)
                         .with_committed_leader_epoch(c.leader_epoch)
@@ -54,16 +60,19 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         return request.respond(&OffsetFetchResponse::default().with_topics(topics.collect()));
     }
     let groups = asked.groups.into_iter().map(|group| {
+        if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &group.group_id) {
+            return OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(refusal.code());
+        }
         let named = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let topics = find(shared, &group.group_id, named, stable).into_iter().map(|(name, partitions)| {
+        let topics = find(shared, request, &group.group_id, named, stable).into_iter().map(|(name, partitions)| {
             let partition = |(index, offset): (i32, Offset)| {
                 let response = OffsetFetchResponsePartitions::default().with_partition_index(index);
-                match offset {
+                match &offset {
                     Offset::None => response.with_committed_offset(-1).with_metadata(Some(text(""))),
-                    Offset::Unstable => response
+                    Offset::Unstable | Offset::Denied => response
                         .with_committed_offset(-1)
                         .with_metadata(Some(text("")))
-                        .with_error_code(ResponseError::UnstableOffsetCommit.code()),
+                        .with_error_code(code_of_offset(&offset)),
                     Offset::At(c) => response
                         .with_committed_offset(c.offset)
                         .with_committed_leader_epoch(c.leader_epoch)
@@ -79,7 +88,41 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     request.respond(&OffsetFetchResponse::default().with_groups(groups.collect()))
 }
 
-fn find(shared: &Shared, group: &str, named: Option<Vec<(TopicName, Vec<i32>)>>, stable: bool) -> Found {
+fn code_of_offset(offset: &Offset) -> i16 {
+    match offset {
+        Offset::None | Offset::At(_) => 0,
+        Offset::Unstable => ResponseError::UnstableOffsetCommit.code(),
+        Offset::Denied => ResponseError::TopicAuthorizationFailed.code(),
+    }
+}
+
+/// The refusal of a group as versions before 8 tell it: before 2 there is no code but those of partitions.
+fn refuse(asked: &OffsetFetchRequest, refusal: &Refusal, version: i16) -> OffsetFetchResponse {
+    if version >= 2 {
+        return OffsetFetchResponse::default().with_error_code(refusal.code());
+    }
+    let topics = asked.topics.iter().flatten().map(|topic| {
+        let partition = |index: &i32| {
+            OffsetFetchResponsePartition::default()
+                .with_partition_index(*index)
+                .with_committed_offset(-1)
+                .with_metadata(Some(text("")))
+                .with_error_code(refusal.code())
+        };
+        let partitions = topic.partition_indexes.iter().map(partition).collect();
+        OffsetFetchResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    OffsetFetchResponse::default().with_topics(topics.collect())
+}
+
+fn find(
+    shared: &Shared,
+    request: &Request,
+    group: &str,
+    named: Option<Vec<(TopicName, Vec<i32>)>>,
+    stable: bool,
+) -> Found {
+    let may_see = |topic: &str| shared.may_topic(&request.caller, Operation::Describe, topic);
     // Before the offsets themselves: what ends in between is then taken as not stable, and not as what it was before.
     let unstable: HashSet<OffsetKey> = match stable {
         true => shared.transactions.look(|machine| machine.pending_of(group).cloned().collect()),
@@ -96,6 +139,7 @@ fn find(shared: &Shared, group: &str, named: Option<Vec<(TopicName, Vec<i32>)>>,
         for key in &unstable {
             all.entry(key.clone()).or_default();
         }
+        all.retain(|key, _| may_see(&key.topic));
         let mut found: Found = Vec::new();
         for (key, committed) in all {
             let at = (key.partition, offset(&key, committed));
@@ -109,7 +153,11 @@ fn find(shared: &Shared, group: &str, named: Option<Vec<(TopicName, Vec<i32>)>>,
     named
         .into_iter()
         .map(|(name, indexes)| {
+            let may = may_see(&name);
             let at = |partition| {
+                if !may {
+                    return (partition, Offset::Denied);
+                }
                 let key = OffsetKey { topic: name.to_string(), partition };
                 (partition, offset(&key, shared.groups.offset(group, &key)))
             };

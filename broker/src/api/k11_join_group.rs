@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Request, Shared, code_of_group};
 use crate::groups::JoinRequest;
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -33,6 +34,9 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         new_id: format!("{prefix}-{}", Uuid::new_v4()),
         instance_id,
     };
+    if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &join.group) {
+        return request.respond(&failure(refusal.code(), &join.member_id, version));
+    }
     let response = match shared.groups.join(join).await {
         Ok(answer) => {
             let members = answer.members.into_iter().map(|m| {
@@ -50,11 +54,15 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
                 .with_member_id(text(&answer.member_id))
                 .with_members(members.collect())
         }
-        Err(refused) => JoinGroupResponse::default()
-            .with_error_code(code_of_group(refused.error).code())
-            .with_generation_id(-1)
-            .with_protocol_name((version < 7).then(|| text("")))
-            .with_member_id(text(&refused.member_id)),
+        Err(refused) => failure(code_of_group(refused.error).code(), &refused.member_id, version),
     };
     request.respond(&response)
+}
+
+fn failure(code: i16, member: &str, version: i16) -> JoinGroupResponse {
+    JoinGroupResponse::default()
+        .with_error_code(code)
+        .with_generation_id(-1)
+        .with_protocol_name((version < 7).then(|| text("")))
+        .with_member_id(text(member))
 }

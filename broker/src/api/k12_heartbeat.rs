@@ -3,10 +3,14 @@
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
 use super::{Request, Shared, group_code};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: HeartbeatRequest = request.decode()?;
+    if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &asked.group_id) {
+        return request.respond(&HeartbeatResponse::default().with_error_code(refusal.code()));
+    }
     let instance = asked.group_instance_id.as_deref();
     let result = shared.groups.heartbeat(&asked.group_id, &asked.member_id, instance, asked.generation_id);
     request.respond(&HeartbeatResponse::default().with_error_code(group_code(result)))

@@ -5,10 +5,14 @@ use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
 use super::{Request, Shared, group_code};
 use crate::groups::LeaveRequest;
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: LeaveGroupRequest = request.decode()?;
+    if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &asked.group_id) {
+        return request.respond(&LeaveGroupResponse::default().with_error_code(refusal.code()));
+    }
     if request.head.version < 3 {
         let member = LeaveRequest { member_id: asked.member_id.to_string(), instance_id: None };
         let mut results = shared.groups.leave(&asked.group_id, &[member]);

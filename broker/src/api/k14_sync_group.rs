@@ -5,10 +5,14 @@ use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use super::{Request, Shared, code_of_group};
 use crate::groups::SyncRequest;
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: SyncGroupRequest = request.decode()?;
+    if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &asked.group_id) {
+        return request.respond(&SyncGroupResponse::default().with_error_code(refusal.code()));
+    }
     let owned = |s: &kafka_protocol::protocol::StrBytes| s.to_string();
     let assignments = asked.assignments.iter();
     let sync = SyncRequest {

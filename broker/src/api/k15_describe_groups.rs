@@ -3,15 +3,23 @@
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
-use super::topics::{GROUP_OPERATIONS, NOT_ASKED};
+use super::access::NOT_ASKED;
 use super::{Request, Shared, code_of_group};
 use crate::groups::GroupError;
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeGroupsRequest = request.decode()?;
-    let operations = if asked.include_authorized_operations { GROUP_OPERATIONS } else { NOT_ASKED };
     let groups = asked.groups.into_iter().map(|id| {
+        if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &id) {
+            let group = DescribedGroup::default().with_group_id(id).with_error_code(refusal.code());
+            return group.with_authorized_operations(NOT_ASKED);
+        }
+        let operations = match asked.include_authorized_operations {
+            true => shared.group_operations(&request.caller, &id),
+            false => NOT_ASKED,
+        };
         let found = shared.groups.describe(&id);
         let group = DescribedGroup::default().with_group_id(id).with_authorized_operations(operations);
         let Some(found) = found else {

@@ -1,9 +1,11 @@
 //! ListGroups (16), versions 0 to 5. Filters by state (v4) and type (v5) regardless of case; all groups are "classic".
+//! Who may not describe the cluster sees the groups that they may describe.
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 
 use super::{Request, Shared};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 const TYPE: &str = "classic";
@@ -13,10 +15,12 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let passes = |filter: &[kafka_protocol::protocol::StrBytes], value: &str| {
         filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
     };
+    let all = shared.may_cluster(&request.caller, Operation::Describe);
     let groups = shared
         .groups
         .list()
         .into_iter()
+        .filter(|g| all || shared.may_group(&request.caller, Operation::Describe, &g.group))
         .filter(|g| passes(&asked.states_filter, g.state.name()) && passes(&asked.types_filter, TYPE));
     let version = request.head.version;
     let groups = groups.map(|g| {

@@ -1,7 +1,7 @@
 //! CreateTopics (19), versions 2 to 7. Every topic succeeds or fails by itself.
 //!
 //! Assignments are accepted where they name this broker alone for each partition. More replicas than one are
-//! refused unless the settings allow it. Ignored: timeout_ms.
+//! refused unless the settings allow it. Who may not describe the topic's settings is not told any. Ignored: timeout_ms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,20 @@ use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsRespon
 use millpond_types::ports::TopicSpec;
 use uuid::Uuid;
 
-use super::config_entries::value_of;
+use super::config_entries::{SOURCE_DEFAULT, SOURCE_TOPIC, value_of};
+use super::topics::count_changes;
 use super::{Refusal, Request, Shared};
-use crate::configs::{TOPIC_CONFIGS, TopicConfig};
+use crate::configs::TOPIC_CONFIGS;
+use crate::security::acl::Operation;
+use crate::storage::Topic;
 use crate::wire::{Error, Reply, text};
+
+/// First version whose clients know of a quota that is used up.
+const QUOTA_STRICT_SINCE: i16 = 6;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: CreateTopicsRequest = request.decode()?;
+    let all = shared.may_cluster(&request.caller, Operation::Create);
     let mut seen = BTreeSet::new();
     let twice: BTreeSet<String> =
         asked.topics.iter().filter(|t| !seen.insert(t.name.as_str())).map(|t| t.name.to_string()).collect();
@@ -32,8 +39,15 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             }
             continue;
         }
-        results.push(match create(shared, topic, asked.validate_only).await {
+        let created = match all || shared.may_topic(&request.caller, Operation::Create, &topic.name) {
+            true => create(shared, request, topic, asked.validate_only).await,
+            false => Err(Refusal::new(ResponseError::TopicAuthorizationFailed, "authorization failed")),
+        };
+        results.push(match created {
             Ok(mut result) => {
+                if !shared.may_topic(&request.caller, Operation::DescribeConfigs, &topic.name) {
+                    result = secretive(result);
+                }
                 if request.head.version < 5 {
                     result.configs = None;
                 }
@@ -43,6 +57,15 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         });
     }
     request.respond(&CreateTopicsResponse::default().with_topics(results))
+}
+
+/// As for somebody who may create topics and not know their settings.
+fn secretive(result: CreatableTopicResult) -> CreatableTopicResult {
+    result
+        .with_topic_config_error_code(ResponseError::TopicAuthorizationFailed.code())
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_configs(Some(Vec::new()))
 }
 
 fn failure(topic: &CreatableTopic, refusal: &Refusal) -> CreatableTopicResult {
@@ -55,7 +78,12 @@ fn failure(topic: &CreatableTopic, refusal: &Refusal) -> CreatableTopicResult {
         .with_configs(Some(Vec::new()))
 }
 
-async fn create(shared: &Shared, asked: &CreatableTopic, validate_only: bool) -> Result<CreatableTopicResult, Refusal> {
+async fn create(
+    shared: &Shared,
+    request: &Request,
+    asked: &CreatableTopic,
+    validate_only: bool,
+) -> Result<CreatableTopicResult, Refusal> {
     let mut configs = BTreeMap::new();
     for config in &asked.configs {
         let value = config.value.as_ref().ok_or_else(|| {
@@ -69,15 +97,24 @@ async fn create(shared: &Shared, asked: &CreatableTopic, validate_only: bool) ->
     } else {
         assigned(shared, asked)?
     };
+    if replicas > 1 && !shared.settings.any_replication_factor {
+        let message = format!("there is one broker, which is too few for {replicas} replicas");
+        return Err(Refusal::new(ResponseError::InvalidReplicationFactor, message));
+    }
     let spec = TopicSpec { name: asked.name.to_string(), partitions, replicas, configs };
     if validate_only {
         shared.storage.check_topic(&spec)?;
         let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
-        return Ok(result(Uuid::nil(), count, replicas.max(1), entries(shared, &spec.configs)));
+        let entries = TOPIC_CONFIGS.iter().map(|config| match spec.configs.get(config.name) {
+            Some(value) => entry(config.name, value, SOURCE_TOPIC),
+            None => entry(config.name, config.default, SOURCE_DEFAULT),
+        });
+        return Ok(result(Uuid::nil(), count, replicas.max(1), entries.collect()));
     }
+    let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
+    count_changes(shared, request, count, QUOTA_STRICT_SINCE)?;
     let topic = shared.storage.create_topic(spec).await?;
-    let configs = entries(shared, &topic.configs);
-    Ok(result(Uuid::from_bytes(topic.id.0), topic.partition_count(), topic.replicas, configs))
+    Ok(describe(&topic))
 }
 
 /// Partitions and replicas by explicit assignments.
@@ -97,15 +134,16 @@ fn assigned(shared: &Shared, asked: &CreatableTopic) -> Result<(i32, i16), Refus
     Ok((indexes.len() as i32, 1))
 }
 
-/// All settings of a topic that has these itself.
-fn entries(shared: &Shared, own: &BTreeMap<String, String>) -> Vec<CreatableTopicConfigs> {
-    let changed = shared.storage.broker_configs();
-    let entry = |config: &TopicConfig| {
-        let (value, source) = value_of(own.get(config.name), config, &changed);
-        let entry = CreatableTopicConfigs::default().with_name(text(config.name)).with_value(Some(text(value)));
-        entry.with_config_source(source)
-    };
-    TOPIC_CONFIGS.iter().map(entry).collect()
+fn describe(topic: &Topic) -> CreatableTopicResult {
+    let entries = TOPIC_CONFIGS.iter().map(|config| {
+        let (value, source) = value_of(topic, config);
+        entry(config.name, value, source)
+    });
+    result(Uuid::from_bytes(topic.id.0), topic.partition_count(), topic.replicas, entries.collect())
+}
+
+fn entry(name: &str, value: &str, source: i8) -> CreatableTopicConfigs {
+    CreatableTopicConfigs::default().with_name(text(name)).with_value(Some(text(value))).with_config_source(source)
 }
 
 fn result(id: Uuid, partitions: i32, replicas: i16, configs: Vec<CreatableTopicConfigs>) -> CreatableTopicResult {

@@ -1,4 +1,5 @@
-//! DeleteTopics (20), versions 1 to 6: by name, from v6 on by id too. Ignored: timeout_ms.
+//! DeleteTopics (20), versions 1 to 6: by name, from v6 on by id too. Who may not describe a topic
+//! is not told whether it is there, nor how it is called. Ignored: timeout_ms.
 
 use std::sync::Arc;
 
@@ -8,9 +9,14 @@ use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicN
 use millpond_types::TopicId;
 use uuid::Uuid;
 
+use super::topics::count_changes;
 use super::{Refusal, Request, Shared};
+use crate::security::acl::Operation;
 use crate::storage::Topic;
 use crate::wire::{Error, Reply, text};
+
+/// First version whose clients know of a quota that is used up.
+const QUOTA_STRICT_SINCE: i16 = 5;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DeleteTopicsRequest = request.decode()?;
@@ -19,7 +25,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let mut responses = Vec::new();
     for (name, id) in named.chain(states) {
         let response = DeletableTopicResult::default();
-        responses.push(match delete(shared, name.as_ref(), id).await {
+        responses.push(match delete(shared, request, name.as_ref(), id).await {
             Ok(topic) => response.with_name(Some(text(&topic.name))).with_topic_id(Uuid::from_bytes(topic.id.0)),
             Err(refusal) => response
                 .with_name(name)
@@ -34,7 +40,15 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     request.respond(&DeleteTopicsResponse::default().with_responses(responses))
 }
 
-async fn delete(shared: &Shared, name: Option<&TopicName>, id: Uuid) -> Result<Arc<Topic>, Refusal> {
+async fn delete(shared: &Shared, request: &Request, name: Option<&TopicName>, id: Uuid) -> Result<Arc<Topic>, Refusal> {
+    let all = shared.may_cluster(&request.caller, Operation::Delete);
+    let may = |name: &str| match all {
+        true => Ok(()),
+        false => [Operation::Describe, Operation::Delete]
+            .into_iter()
+            .try_for_each(|operation| shared.check_topic(&request.caller, operation, name)),
+    };
+    name.map_or(Ok(()), |name| may(name))?;
     let topic = match name {
         Some(name) => shared.storage.find_topic(name).ok_or_else(|| {
             let message = format!("there is no topic \"{}\"", name.as_str());
@@ -45,9 +59,11 @@ async fn delete(shared: &Shared, name: Option<&TopicName>, id: Uuid) -> Result<A
             .find_topic_by_id(TopicId(*id.as_bytes()))
             .ok_or_else(|| Refusal::new(ResponseError::UnknownTopicId, "there is no topic with this id"))?,
     };
+    may(&topic.name)?;
     if let Some(why) = shared.guard.refuse_delete(&topic.name) {
         return Err(Refusal::new(ResponseError::TopicAuthorizationFailed, why));
     }
+    count_changes(shared, request, topic.partition_count(), QUOTA_STRICT_SINCE)?;
     shared.storage.delete_topic(topic.id).await?;
     Ok(topic)
 }

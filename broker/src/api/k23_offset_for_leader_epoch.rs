@@ -6,14 +6,20 @@ use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpoch
 
 use super::topics::{check_epoch, partition};
 use super::{Refusal, Request, Shared};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: OffsetForLeaderEpochRequest = request.decode()?;
+    let all = shared.may_cluster(&request.caller, Operation::ClusterAction);
     let topics = asked.topics.into_iter().map(|topic| {
+        let may = match all {
+            true => Ok(()),
+            false => shared.check_topic(&request.caller, Operation::Describe, &topic.topic),
+        };
         let partitions = topic.partitions.iter().map(|p| {
             let response = EpochEndOffset::default().with_partition(p.partition);
-            match look(shared, &topic.topic, p) {
+            match may.clone().and_then(|()| look(shared, &topic.topic, p)) {
                 Ok((epoch, end)) => response.with_leader_epoch(epoch).with_end_offset(end),
                 Err(refusal) => response.with_error_code(refusal.code()).with_leader_epoch(-1).with_end_offset(-1),
             }

@@ -11,6 +11,7 @@ use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResp
 
 use super::topics::partition;
 use super::{Request, Shared, code_of_transaction};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
 /// First version whose clients know of producers that are fenced.
@@ -21,11 +22,12 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let mut places = Vec::new();
     let mut failures = Vec::new();
     for topic in &asked.v3_and_below_topics {
-        let guarded = shared.guard.refuse_write(&topic.name).is_some();
+        let guarded = !shared.may_topic(&request.caller, Operation::Write, &topic.name)
+            || shared.guard.refuse_write(&topic.name).is_some();
         for index in &topic.partitions {
             failures.push(match partition(&shared.storage, &topic.name, *index) {
+                _ if guarded => Some(ResponseError::TopicAuthorizationFailed),
                 Err(refusal) => Some(refusal.error),
-                Ok(_) if guarded => Some(ResponseError::TopicAuthorizationFailed),
                 Ok((_, place)) => {
                     places.push(place);
                     None
@@ -33,11 +35,15 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             });
         }
     }
-    let for_all = if failures.iter().any(Option::is_some) {
+    let id = &asked.v3_and_below_transactional_id;
+    let for_all = if !shared.may_transact(&request.caller, Operation::Write, id) {
+        failures.iter_mut().for_each(|failure| *failure = None);
+        Some(ResponseError::TransactionalIdAuthorizationFailed)
+    } else if failures.iter().any(Option::is_some) {
         Some(ResponseError::OperationNotAttempted)
     } else {
         let producer = (asked.v3_and_below_producer_id.0, asked.v3_and_below_producer_epoch);
-        let added = shared.transactions.add_partitions(&asked.v3_and_below_transactional_id, producer, places).await;
+        let added = shared.transactions.add_partitions(id, producer, places).await;
         added.err().map(|e| code_of_transaction(e, request.head.version, FENCED_SINCE))
     };
     let mut failures = failures.into_iter();

@@ -1,9 +1,8 @@
-//! TxnOffsetCommit (28), versions 0 to 5: offsets that count when the transaction is committed.
+//! TxnOffsetCommit (28), versions 0 to 4: offsets that count when the transaction is committed.
 //!
 //! Until then they are kept with the transaction, and the group's offsets stay what they were. From version 3 on the
 //! member is held against its group as with any commit. A fenced producer is told that its epoch is invalid, in all
-//! versions. From version 5 on the group joins the transaction by itself, which may begin with it. Version 4 knows of
-//! transactions that can only be aborted, which one that does not include the group is.
+//! versions.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::txn_offset_commit_response::{
@@ -12,15 +11,10 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::topics::partition;
-use super::{Request, Shared, code_of_group, code_of_transaction};
+use super::{Refusal, Request, Shared, code_of_group, code_of_transaction};
 use crate::groups::{Committed, GroupError, OffsetKey};
-use crate::transactions::TransactionError;
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
-
-/// First version whose group joins the transaction by itself.
-const JOINS: i16 = 5;
-/// First version whose clients know that a transaction can only be aborted.
-const ABORTABLE: i16 = 4;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: TxnOffsetCommitRequest = request.decode()?;
@@ -28,9 +22,11 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let mut offsets = Vec::new();
     let mut failures = Vec::new();
     for topic in &asked.topics {
+        let may = shared.check_topic(&request.caller, Operation::Read, &topic.name);
         for p in &topic.partitions {
             let metadata = p.committed_metadata.as_deref().unwrap_or_default();
-            let found = match partition(&shared.storage, &topic.name, p.partition_index) {
+            let found = may.clone().and_then(|()| partition(&shared.storage, &topic.name, p.partition_index));
+            let found = match found {
                 Err(refusal) => Err(refusal.error),
                 Ok(_) if metadata.len() > metadata_max => Err(code_of_group(GroupError::OffsetMetadataTooLarge)),
                 Ok((found, _)) => Ok(found.id),
@@ -50,11 +46,17 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             failures.push(found.err());
         }
     }
-    let for_all = add(shared, &asked, offsets, request.head.version).await.err();
+    let for_all = match may(shared, request, &asked) {
+        Ok(()) => add(shared, &asked, offsets).await.err(),
+        Err(refusal) => {
+            failures.iter_mut().for_each(|failure| *failure = None);
+            Some(refusal.error)
+        }
+    };
     let mut failures = failures.into_iter();
     let topics = asked.topics.into_iter().map(|topic| {
         let answer = |(index, failure): (i32, Option<ResponseError>)| {
-            let code = for_all.or(failure).map_or(0, |e| e.code());
+            let code = failure.or(for_all).map_or(0, |e| e.code());
             TxnOffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
         };
         let partitions = topic.partitions.iter().map(|p| p.partition_index).zip(&mut failures).map(answer).collect();
@@ -63,11 +65,15 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     request.respond(&TxnOffsetCommitResponse::default().with_topics(topics.collect()))
 }
 
+fn may(shared: &Shared, request: &Request, asked: &TxnOffsetCommitRequest) -> Result<(), Refusal> {
+    shared.check_transact(&request.caller, Operation::Write, &asked.transactional_id)?;
+    shared.check_group(&request.caller, Operation::Read, &asked.group_id)
+}
+
 async fn add(
     shared: &Shared,
     asked: &TxnOffsetCommitRequest,
     offsets: Vec<(OffsetKey, Committed)>,
-    version: i16,
 ) -> Result<(), ResponseError> {
     let (group, member, instance) = (&asked.group_id, &asked.member_id, asked.group_instance_id.as_deref());
     shared
@@ -75,10 +81,6 @@ async fn add(
         .may_commit_in_transaction(group, member, instance, asked.generation_id, &offsets)
         .map_err(code_of_group)?;
     let producer = (asked.producer_id.0, asked.producer_epoch);
-    let (id, joins) = (&asked.transactional_id, version >= JOINS);
-    let added = shared.transactions.add_offsets(id, producer, group.to_string(), joins, offsets).await;
-    added.map_err(|e| match e {
-        TransactionError::InvalidState if version >= ABORTABLE => ResponseError::TransactionAbortable,
-        e => code_of_transaction(e, 0, i16::MAX),
-    })
+    let added = shared.transactions.add_offsets(&asked.transactional_id, producer, group.to_string(), offsets).await;
+    added.map_err(|e| code_of_transaction(e, 0, i16::MAX))
 }

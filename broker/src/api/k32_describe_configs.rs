@@ -1,5 +1,4 @@
-//! DescribeConfigs (32), versions 1 to 4: topics and this broker, all settings with their defaults, and what was changed
-//! for all brokers.
+//! DescribeConfigs (32), versions 1 to 4: topics and this broker, all settings with their defaults.
 //!
 //! Other kinds of resources, among them the broker's loggers, are refused.
 
@@ -8,10 +7,11 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_cluster, of_topic};
+use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_topic};
 use super::topics::advertised;
 use super::{Refusal, Request, Shared};
 use crate::security::Caller;
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -20,7 +20,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match entries(shared, &request.caller, resource, &asked) {
+        let (kind, name) = (resource.resource_type, &resource.resource_name);
+        let may = shared.check_settings(&request.caller, Operation::DescribeConfigs, kind, name);
+        match may.and_then(|()| entries(shared, &request.caller, resource, &asked)) {
             Ok(configs) => result.with_configs(configs),
             Err(refusal) => result.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         }
@@ -42,14 +44,13 @@ fn entries(
             let topic = shared.storage.find_topic(name).ok_or_else(|| {
                 Refusal::new(ResponseError::UnknownTopicOrPartition, format!("there is no topic \"{name}\""))
             })?;
-            let changed = shared.storage.broker_configs();
-            let (synonyms, docs) = (asked.include_synonyms, asked.include_documentation);
-            Ok(of_topic(&topic, &changed, only.as_deref(), synonyms, docs))
+            Ok(of_topic(&topic, only.as_deref(), asked.include_synonyms, asked.include_documentation))
         }
         RESOURCE_BROKER => {
             let node = shared.storage.node_id().to_string();
             if name.is_empty() {
-                return Ok(of_cluster(shared, only.as_deref(), asked.include_documentation));
+                // Settings for all brokers that were made while running: there are none.
+                return Ok(Vec::new());
             }
             if name != node {
                 let message = format!("there is no broker \"{name}\", only \"{node}\"");
@@ -57,8 +58,7 @@ fn entries(
             }
             let (host, port) = advertised(caller);
             let listener = format!("{}://{host}:{port}", caller.listener.name);
-            let (synonyms, docs) = (asked.include_synonyms, asked.include_documentation);
-            Ok(of_broker(shared, &listener, only.as_deref(), synonyms, docs))
+            Ok(of_broker(shared, &listener, only.as_deref()))
         }
         other => {
             let message = format!("resources of type {other} have no settings here");

@@ -9,14 +9,18 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use millpond_types::TopicPartition;
 
 use super::{Request, Shared};
+use crate::security::acl::Operation;
 use crate::storage::Storage;
 use crate::wire::{Error, Reply, text};
 
 /// Name of the directory, whatever its path is.
-pub(super) const DIRECTORY: &str = "/millpond-data";
+const DIRECTORY: &str = "/millpond-data";
 
 pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeLogDirsRequest = request.decode()?;
+    if let Err(refusal) = shared.check_cluster(&request.caller, Operation::Describe) {
+        return request.respond(&DescribeLogDirsResponse::default().with_error_code(refusal.code()));
+    }
     let storage = shared.storage.clone();
     let task = tokio::task::spawn_blocking(move || topics(&storage, &asked));
     let topics = task.await.map_err(|_| Error::malformed("the server is shutting down"))?;

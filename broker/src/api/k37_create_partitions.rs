@@ -5,15 +5,24 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{BrokerId, CreatePartitionsRequest, CreatePartitionsResponse};
 
+use super::topics::count_changes;
 use super::{Refusal, Request, Shared};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
+
+/// First version whose clients know of a quota that is used up.
+const QUOTA_STRICT_SINCE: i16 = 3;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: CreatePartitionsRequest = request.decode()?;
     let mut results = Vec::with_capacity(asked.topics.len());
     for topic in asked.topics {
         let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
-        results.push(match create(shared, &topic, asked.validate_only).await {
+        let created = match shared.check_topic(&request.caller, Operation::Alter, &topic.name) {
+            Ok(()) => create(shared, request, &topic, asked.validate_only).await,
+            Err(refusal) => Err(refusal),
+        };
+        results.push(match created {
             Ok(()) => result,
             Err(refusal) => result.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         });
@@ -21,7 +30,12 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     request.respond(&CreatePartitionsResponse::default().with_results(results))
 }
 
-async fn create(shared: &Shared, asked: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refusal> {
+async fn create(
+    shared: &Shared,
+    request: &Request,
+    asked: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), Refusal> {
     let name = asked.name.as_str();
     let topic = shared
         .storage
@@ -41,6 +55,7 @@ async fn create(shared: &Shared, asked: &CreatePartitionsTopic, validate_only: b
         }
     }
     if !validate_only {
+        count_changes(shared, request, asked.count - current, QUOTA_STRICT_SINCE)?;
         shared.storage.add_partitions(topic.id, asked.count).await?;
     }
     Ok(())

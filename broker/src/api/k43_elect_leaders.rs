@@ -6,14 +6,17 @@ use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 
 use super::topics::partition;
 use super::{Refusal, Request, Shared};
+use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ElectLeadersRequest = request.decode()?;
+    let may = shared.check_cluster(&request.caller, Operation::Alter);
     // Asked for all partitions, those that need none are left out.
     let results = asked.topic_partitions.into_iter().flatten().map(|topic| {
         let partitions = topic.partitions.iter().map(|&index| {
-            let refusal = match partition(&shared.storage, &topic.topic, index) {
+            let found = may.clone().and_then(|()| partition(&shared.storage, &topic.topic, index));
+            let refusal = match found {
                 Ok(_) => Refusal::new(ResponseError::ElectionNotNeeded, "the partition is led by its only replica"),
                 Err(refusal) => refusal,
             };
@@ -25,5 +28,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         let partitions = partitions.collect();
         ReplicaElectionResult::default().with_topic(topic.topic).with_partition_result(partitions)
     });
-    request.respond(&ElectLeadersResponse::default().with_replica_election_results(results.collect()))
+    let response = ElectLeadersResponse::default().with_replica_election_results(results.collect());
+    let code = may.err().filter(|_| request.head.version >= 1).map_or(0, |refusal| refusal.code());
+    request.respond(&response.with_error_code(code))
 }

@@ -7,9 +7,9 @@ use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsRes
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::k33_alter_configs::{replace, target_of};
+use super::k33_alter_configs::{replace, topic_of};
 use super::{Refusal, Request, Shared};
-use crate::configs::ConfigKind;
+use crate::configs::{ConfigKind, topic_config};
 use crate::wire::{Error, Reply, text};
 
 const SET: i8 = 0;
@@ -24,7 +24,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match alter(shared, resource, asked.validate_only).await {
+        responses.push(match alter(shared, request, resource, asked.validate_only).await {
             Ok(()) => response,
             Err(refusal) => response.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         });
@@ -32,9 +32,14 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     request.respond(&IncrementalAlterConfigsResponse::default().with_responses(responses))
 }
 
-async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Refusal> {
-    let target = target_of(shared, resource.resource_type, &resource.resource_name)?;
-    let mut configs = target.configs(shared);
+async fn alter(
+    shared: &Shared,
+    request: &Request,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let topic = topic_of(shared, request, resource.resource_type, &resource.resource_name)?;
+    let mut configs = topic.configs.clone();
     let mut seen = BTreeSet::new();
     for change in &resource.configs {
         let name = change.name.as_str();
@@ -42,21 +47,26 @@ async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: 
             let message = format!("the request changes \"{name}\" more than once");
             return Err(Refusal::new(ResponseError::InvalidRequest, message));
         }
-        let config = target.config(name)?;
+        let config = topic_config(name).ok_or_else(|| {
+            Refusal::new(ResponseError::InvalidConfig, format!("there is no topic setting \"{name}\""))
+        })?;
         if change.config_operation == DELETE {
             configs.remove(name);
             continue;
         }
-        let value = change.value.as_ref().ok_or_else(|| target.invalid(name, "has no value"))?;
+        let value = change.value.as_ref().ok_or_else(|| {
+            Refusal::new(ResponseError::InvalidConfig, format!("topic setting \"{name}\" has no value"))
+        })?;
         let is_list = config.kind == ConfigKind::List;
         let value = match change.config_operation {
             SET => value.to_string(),
             APPEND | SUBTRACT if !is_list => {
-                return Err(target.invalid(name, "is not a list to append to or to take from"));
+                let message = format!("topic setting \"{name}\" is not a list to append to or to take from");
+                return Err(Refusal::new(ResponseError::InvalidConfig, message));
             }
             operation @ (APPEND | SUBTRACT) => {
-                let current = configs.get(name).cloned().unwrap_or_else(|| target.fallback(shared, name, config));
-                let mut items: Vec<&str> = split(&current).collect();
+                let current = configs.get(name).map_or(config.default, String::as_str);
+                let mut items: Vec<&str> = split(current).collect();
                 for item in split(value) {
                     match (operation, items.contains(&item)) {
                         (APPEND, false) => items.push(item),
@@ -73,7 +83,7 @@ async fn alter(shared: &Shared, resource: &AlterConfigsResource, validate_only: 
         };
         configs.insert(name.to_owned(), value);
     }
-    replace(shared, &target, configs, validate_only).await
+    replace(shared, &topic, configs, validate_only).await
 }
 
 fn split(list: &str) -> impl Iterator<Item = &str> {

@@ -2,10 +2,15 @@
 
 use kafka_protocol::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 
-use super::Request;
-use crate::wire::{Error, Reply};
+use super::{Request, Shared};
+use crate::security::acl::Operation;
+use crate::wire::{Error, Reply, text};
 
-pub(super) fn handle(request: &Request) -> Result<Reply, Error> {
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let _asked: ListPartitionReassignmentsRequest = request.decode()?;
-    request.respond(&ListPartitionReassignmentsResponse::default())
+    let response = ListPartitionReassignmentsResponse::default();
+    request.respond(&match shared.check_cluster(&request.caller, Operation::Describe) {
+        Ok(()) => response,
+        Err(refusal) => response.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
+    })
 }

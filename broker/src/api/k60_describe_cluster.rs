@@ -4,7 +4,8 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
-use super::topics::{CLUSTER_OPERATIONS, NOT_ASKED, advertised};
+use super::access::NOT_ASKED;
+use super::topics::advertised;
 use super::{Request, Shared};
 use crate::wire::{Error, Reply, text};
 
@@ -22,7 +23,10 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let node = BrokerId(shared.storage.node_id());
     let (host, port) = advertised(&request.caller);
     let broker = DescribeClusterBroker::default().with_broker_id(node).with_host(text(&host)).with_port(port);
-    let operations = if asked.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { NOT_ASKED };
+    let operations = match asked.include_cluster_authorized_operations {
+        true => shared.cluster_operations(&request.caller),
+        false => NOT_ASKED,
+    };
     let response = response
         .with_cluster_id(text(shared.storage.cluster_id()))
         .with_controller_id(node)

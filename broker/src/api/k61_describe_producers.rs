@@ -5,15 +5,17 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 
 use super::topics::partition;
 use super::{Refusal, Request, Shared};
+use crate::security::acl::Operation;
 use crate::storage::ActiveProducer;
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeProducersRequest = request.decode()?;
     let topics = asked.topics.into_iter().map(|topic| {
+        let may = shared.check_topic(&request.caller, Operation::Read, &topic.name);
         let describe = |index: &i32| {
             let response = PartitionResponse::default().with_partition_index(*index);
-            match find(shared, &topic.name, *index) {
+            match may.clone().and_then(|()| find(shared, &topic.name, *index)) {
                 Ok(producers) => {
                     response.with_active_producers(producers.into_iter().map(|p| state(shared, p)).collect())
                 }

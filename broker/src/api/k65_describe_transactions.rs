@@ -1,4 +1,4 @@
-//! DescribeTransactions (65), version 0.
+//! DescribeTransactions (65), version 0. Topics that the caller may not describe are left out.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use kafka_protocol::messages::describe_transactions_response::{TopicData, Transa
 use kafka_protocol::messages::{DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId};
 
 use super::{Request, Shared};
+use crate::security::acl::Operation;
 use crate::transactions::State;
 use crate::wire::{Error, Reply, text};
 
@@ -23,6 +24,9 @@ pub(super) fn name_of(state: State) -> &'static str {
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeTransactionsRequest = request.decode()?;
     let states = asked.transactional_ids.into_iter().map(|id| {
+        if let Err(refusal) = shared.check_transact(&request.caller, Operation::Describe, &id) {
+            return TransactionState::default().with_transactional_id(id).with_error_code(refusal.code());
+        }
         let found = shared.transactions.look(|machine| machine.get(&id).cloned());
         let response = TransactionState::default().with_transactional_id(id);
         let Some(found) = found else {
@@ -30,7 +34,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         };
         let mut topics: BTreeMap<String, Vec<i32>> = BTreeMap::new();
         for place in &found.partitions {
-            if let Some(topic) = shared.storage.find_topic_by_id(place.topic) {
+            if let Some(topic) = shared.storage.find_topic_by_id(place.topic)
+                && shared.may_topic(&request.caller, Operation::Describe, &topic.name)
+            {
                 topics.entry(topic.name.clone()).or_default().push(place.partition);
             }
         }

@@ -1,16 +1,15 @@
-//! Finding topics and checking epochs, as several APIs do.
+//! Finding topics, checking epochs and counting changes of topics, as several APIs do.
 
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use millpond_types::TopicPartition;
+use tokio::time::Instant;
 
-use super::Refusal;
+use super::{Refusal, Request, Shared};
 use crate::security::Caller;
+use crate::security::quotas::{Client, Measure};
 use crate::storage::{Storage, Topic};
-
-/// What "authorized operations" says when nobody asked.
-pub(super) const NOT_ASKED: i32 = i32::MIN;
 
 /// The partition of a topic, if there is one.
 pub(super) fn partition(storage: &Storage, name: &str, index: i32) -> Result<(Arc<Topic>, TopicPartition), Refusal> {
@@ -46,17 +45,31 @@ pub(super) fn advertised(caller: &Caller) -> (String, i32) {
     }
 }
 
-/// All bits of operations that make sense, since there is no authorizer.
-pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
-pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
-pub(super) const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8]);
+/// Bytes that the sender of a request may fetch at once by its quota.
+pub(super) fn at_once(shared: &Shared, request: &Request) -> usize {
+    let client = Client { user: request.caller.principal.name(), client_id: request.client_id() };
+    // Only a number that is too large for any answer is cut.
+    shared.quotas.at_once(client, Measure::Fetched).map_or(usize::MAX, |bytes| bytes as usize)
+}
 
-const fn bits(operations: &[u8]) -> i32 {
-    let mut out = 0;
-    let mut i = 0;
-    while i < operations.len() {
-        out |= 1 << operations[i];
-        i += 1;
+/// Counts partitions that a request creates or deletes against its sender's quota. From `strict_since` on a request that
+/// comes before what was done earlier has drained is refused; older clients only wait.
+pub(super) fn count_changes(
+    shared: &Shared,
+    request: &Request,
+    partitions: i32,
+    strict_since: i16,
+) -> Result<(), Refusal> {
+    if !shared.quotas.any() {
+        return Ok(());
     }
-    out
+    let client = Client { user: request.caller.principal.name(), client_id: request.client_id() };
+    let now = Instant::now();
+    let strict = request.head.version >= strict_since;
+    if strict && !shared.quotas.owed(client, Measure::Mutations, now).is_zero() {
+        let message = "the quota of partitions created and deleted is used up";
+        return Err(Refusal::new(ResponseError::ThrottlingQuotaExceeded, message));
+    }
+    shared.quotas.used(client, Measure::Mutations, f64::from(partitions.max(1)), now);
+    Ok(())
 }

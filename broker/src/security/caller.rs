@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use millpond_types::Principal;
 
+use super::authorizer::Decisions;
+
 /// What is spoken on a listener before requests are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SecurityProtocol {
@@ -73,11 +75,12 @@ impl Default for Endpoint {
 /// Whoever sent a request, and over which connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    #[allow(dead_code, reason = "read by authorization")]
     pub principal: Principal,
     pub remote: SocketAddr,
     pub local: SocketAddr,
     pub listener: Arc<Endpoint>,
+    /// What this connection was told that it may do.
+    pub decisions: Arc<Decisions>,
 }
 
 impl Caller {

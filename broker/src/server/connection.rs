@@ -9,6 +9,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +22,8 @@ use tracing::debug;
 use crate::api::{self, Later, Request, Shared, Stage};
 use crate::security::Caller;
 use crate::wire::{Error, Frames, Reply};
+
+use super::throttle::Used;
 
 /// Memory given on the word of a frame's length alone, while more than half of all is free.
 const BELIEVED_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -54,10 +57,20 @@ impl From<io::Error> for End {
 type Permit = Option<OwnedSemaphorePermit>;
 type Starting = Pin<Box<dyn Future<Output = Stage> + Send>>;
 
+/// A request that is being handled.
+struct Handled {
+    key: i16,
+    stage: Starting,
+    /// What it uses of quotas; nothing while nobody knows whose it is.
+    used: Option<Used>,
+    permit: Permit,
+}
+
 /// An answer that is on its way, with the permit for its request's bytes.
 struct Awaited {
     answer: Answer,
-    _permit: Permit,
+    used: Option<Used>,
+    permit: Permit,
 }
 
 enum Answer {
@@ -91,10 +104,11 @@ struct Connection {
     frames: Frames,
     /// Permit for memory of the frame that comes next.
     permit: Permit,
-    /// The request that is being handled, its key and its permit.
-    starting: Option<(i16, Starting, Permit)>,
+    starting: Option<Handled>,
     awaited: VecDeque<Awaited>,
     read_end: bool,
+    /// Nothing is read before; the sender has used too much.
+    muted_until: Option<Instant>,
     phase: Phase,
     since: Instant,
 }
@@ -111,6 +125,7 @@ pub(super) async fn run(mut socket: TcpStream, caller: Caller, shared: Arc<Share
         starting: None,
         awaited: VecDeque::new(),
         read_end: false,
+        muted_until: None,
         phase: Phase::Idle,
         since: Instant::now(),
     };
@@ -148,14 +163,15 @@ impl Connection {
         writer: &mut WriteHalf<'_>,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
-        while self.start_next()? {}
+        let muted = self.muted_until.filter(|until| *until > Instant::now());
+        while muted.is_none() && self.start_next()? {}
         let settings = &self.shared.settings;
         let ready = self.frames.ready()?;
         let allowance = self.allowance()?;
         let held = self.held();
-        let busy = self.starting.is_some() || !self.awaited.is_empty();
+        let busy = self.starting.is_some() || !self.awaited.is_empty() || muted.is_some();
         if self.read_end {
-            let waits = self.starting.as_ref().is_some_and(|(key, ..)| api::waits(*key));
+            let waits = self.starting.as_ref().is_some_and(|handled| api::waits(handled.key));
             let more = busy || (ready && held < allowance);
             if waits || !more {
                 return Err(End::Quiet);
@@ -176,23 +192,28 @@ impl Connection {
         };
         let until = self.since + patience.unwrap_or_default();
         let missing = u32::try_from(allowance.saturating_sub(held)).unwrap_or(u32::MAX);
+        // What is being handled makes room first, where this connection's requests take too much together.
+        let others = self.held_by_requests();
+        let full = others > 0 && others + allowance > settings.connection_bytes_max;
+        let timed = self.shared.quotas.timed();
         tokio::select! {
             biased;
             reply = front(&mut self.awaited), if !self.awaited.is_empty() => {
                 let awaited = self.awaited.pop_front();
+                let reply = self.settle(awaited.as_ref().and_then(|a| a.used.as_ref()), reply);
                 send(&self.shared, writer, reply).await?;
                 drop(awaited);
             }
-            stage = started(&mut self.starting), if self.starting.is_some() => {
-                if let Some((_, _, permit)) = self.starting.take() {
+            stage = started(&mut self.starting, timed), if self.starting.is_some() => {
+                if let Some(Handled { used, permit, .. }) = self.starting.take() {
                     let answer = match stage {
                         Stage::Done(reply) => Answer::Ready(Some(reply)),
                         Stage::Later(later) => Answer::Later(later),
                     };
-                    self.awaited.push_back(Awaited { answer, _permit: permit });
+                    self.awaited.push_back(Awaited { answer, used, permit });
                 }
             }
-            permit = Arc::clone(&self.shared.requests_bytes).acquire_many_owned(missing), if missing > 0 => {
+            permit = Arc::clone(&self.shared.requests_bytes).acquire_many_owned(missing), if missing > 0 && !full => {
                 let permit = permit.map_err(|_| End::Quiet)?;
                 match &mut self.permit {
                     Some(held) => held.merge(permit),
@@ -200,9 +221,10 @@ impl Connection {
                 }
             }
             // Without a permit for what comes no more of it is read.
-            read = reader.read_buf(self.frames.room(held)), if !self.read_end && !ready && missing == 0 => {
+            read = reader.read_buf(self.frames.room(held)), if !self.read_end && !ready && missing == 0 && !full && muted.is_none() => {
                 self.read_end = read? == 0;
             }
+            () = tokio::time::sleep_until(muted.unwrap_or(until)), if muted.is_some() => {}
             () = tokio::time::sleep_until(until), if patience.is_some() => {
                 return Err(End::Timeout(what));
             }
@@ -213,6 +235,21 @@ impl Connection {
 
     fn held(&self) -> usize {
         self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Memory of requests that are being handled or answered.
+    fn held_by_requests(&self) -> usize {
+        let permits = self.awaited.iter().map(|awaited| &awaited.permit).chain(self.starting.iter().map(|s| &s.permit));
+        permits.flatten().map(OwnedSemaphorePermit::num_permits).sum()
+    }
+
+    /// Counts an answered request, and stops reading for a while where too much was used.
+    fn settle(&mut self, used: Option<&Used>, mut reply: Reply) -> Reply {
+        let wait = used.map_or(Duration::ZERO, |used| used.settle(&self.shared, &self.caller, &mut reply));
+        if !wait.is_zero() {
+            self.muted_until = self.muted_until.max(Some(Instant::now() + wait));
+        }
+        reply
     }
 
     fn allowance(&self) -> Result<usize, End> {
@@ -237,10 +274,13 @@ impl Connection {
             Ok(request) => {
                 let key = request.head.key;
                 self.shared.metrics.request(key, size);
-                let handling = api::handle(Arc::clone(&self.shared), request);
-                self.starting = Some((key, Box::pin(handling), permit));
+                let used = Some(Used::of(&request, size));
+                let stage = Box::pin(api::handle(Arc::clone(&self.shared), request));
+                self.starting = Some(Handled { key, stage, used, permit });
             }
-            Err(reply) => self.awaited.push_back(Awaited { answer: Answer::Ready(Some(reply)), _permit: permit }),
+            Err(reply) => {
+                self.awaited.push_back(Awaited { answer: Answer::Ready(Some(reply)), used: None, permit });
+            }
         }
         Ok(true)
     }
@@ -252,8 +292,8 @@ impl Connection {
             self.awaited.pop_front();
             send(&self.shared, writer, reply).await?;
         }
-        if self.starting.as_ref().is_some_and(|(key, ..)| !api::waits(*key)) {
-            let reply = match started(&mut self.starting).await {
+        if self.starting.as_ref().is_some_and(|handled| !api::waits(handled.key)) {
+            let reply = match started(&mut self.starting, false).await {
                 Stage::Done(reply) => reply,
                 Stage::Later(later) => later.await,
             };
@@ -294,10 +334,16 @@ async fn front(awaited: &mut VecDeque<Awaited>) -> Reply {
     .await
 }
 
-async fn started(starting: &mut Option<(i16, Starting, Permit)>) -> Stage {
-    poll_fn(|cx| match starting {
-        Some((_, stage, _)) => stage.as_mut().poll(cx),
-        None => std::task::Poll::Pending,
+/// `timed`: how long the request keeps a thread is added up.
+async fn started(starting: &mut Option<Handled>, timed: bool) -> Stage {
+    poll_fn(|cx| {
+        let Some(handled) = starting else { return std::task::Poll::Pending };
+        let begin = timed.then(Instant::now);
+        let stage = handled.stage.as_mut().poll(cx);
+        if let (Some(begin), Some(used)) = (begin, &mut handled.used) {
+            used.spent += begin.elapsed();
+        }
+        stage
     })
     .await
 }

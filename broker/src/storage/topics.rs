@@ -108,6 +108,7 @@ pub fn check_name(name: &str) -> Result<(), StorageError> {
 #[derive(Clone, Debug)]
 pub struct NewTopic {
     pub spec: TopicSpec,
+    pub settings: TopicSettings,
 }
 
 impl NewTopic {
@@ -132,8 +133,8 @@ impl NewTopic {
                 spec.name, spec.replicas
             )));
         }
-        check_topic_configs(&spec.configs).map_err(StorageError::InvalidConfig)?;
-        Ok(Self { spec })
+        let settings = check_topic_configs(&spec.configs).map_err(StorageError::InvalidConfig)?;
+        Ok(Self { spec, settings })
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! key 3 │ transactional id
-//! value = version 1 or 2 │ i64 producer id │ i16 epoch │ i16 last epoch │ i32 timeout │ u8 state │ i64 since
-//!       │ (version 2) i64 last producer id
+//! value = version 1 │ i64 producer id │ i16 epoch │ i16 last epoch │ i32 timeout │ u8 state │ i64 since
 //!       │ u32 n │ n × (16 topic id, i32 partition)
 //!       │ u32 n │ n × str group
 //!       │ u32 n │ n × (str group, str topic, i32 partition, bytes offset as groups store it)
@@ -20,9 +19,7 @@ use crate::groups::{Committed, OffsetKey};
 use crate::keys::{Fields, put_text};
 
 const KIND_TRANSACTION: u8 = 3;
-/// As long as no producer id ran out of epochs.
-const VERSION_PLAIN: u8 = 1;
-const VERSION: u8 = 2;
+const VERSION: u8 = 1;
 
 pub(super) const PREFIX: &[u8] = &[KIND_TRANSACTION];
 
@@ -40,8 +37,7 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
 
 impl Transaction {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let plain = self.last_producer_id < 0;
-        let mut out = vec![if plain { VERSION_PLAIN } else { VERSION }];
+        let mut out = vec![VERSION];
         out.extend(self.producer_id.to_be_bytes());
         out.extend(self.epoch.to_be_bytes());
         out.extend(self.last_epoch.to_be_bytes());
@@ -53,9 +49,6 @@ impl Transaction {
             State::Aborted => 3,
         });
         out.extend(self.since.to_be_bytes());
-        if !plain {
-            out.extend(self.last_producer_id.to_be_bytes());
-        }
         put_count(&mut out, self.partitions.len());
         for place in &self.partitions {
             out.extend(place.topic.0);
@@ -80,8 +73,7 @@ impl Transaction {
     /// `None`: damaged, or of a later version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        let version = fields.u8()?;
-        if version != VERSION_PLAIN && version != VERSION {
+        if fields.u8()? != VERSION {
             return None;
         }
         let (producer_id, epoch, last_epoch) = (fields.i64()?, fields.i16()?, fields.i16()?);
@@ -94,7 +86,6 @@ impl Transaction {
             _ => return None,
         };
         let since = fields.i64()?;
-        let last_producer_id = if version == VERSION { fields.i64()? } else { -1 };
         let mut partitions = BTreeSet::new();
         for _ in 0..fields.u32()? {
             partitions.insert(TopicPartition { topic: TopicId(fields.take()?), partition: fields.i32()? });
@@ -112,17 +103,6 @@ impl Transaction {
             fields.0 = rest;
             offsets.insert((group, key), Committed::decode(offset)?);
         }
-        Some(Self {
-            producer_id,
-            epoch,
-            last_epoch,
-            last_producer_id,
-            timeout_ms,
-            state,
-            since,
-            partitions,
-            groups,
-            offsets,
-        })
+        Some(Self { producer_id, epoch, last_epoch, timeout_ms, state, since, partitions, groups, offsets })
     }
 }

@@ -36,6 +36,22 @@ impl Response {
         &self.pieces
     }
 
+    /// Overwrites four bytes of the frame. They lie in one piece, as a field does.
+    pub fn put_i32(&mut self, mut place: usize, value: i32) {
+        for piece in &mut self.pieces {
+            if let Some(rest) = place.checked_sub(piece.len()) {
+                place = rest;
+                continue;
+            }
+            let mut bytes = BytesMut::from(&piece[..]);
+            if let Some(field) = bytes.get_mut(place..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+                *field = value.to_be_bytes();
+            }
+            *piece = bytes.freeze();
+            return;
+        }
+    }
+
     /// Bytes of the frame, its length prefix included.
     pub fn size(&self) -> usize {
         self.size

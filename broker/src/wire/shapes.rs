@@ -2,9 +2,7 @@
 //!
 //! `list` is an array of structs, `list_of` an array of plain values; nullable or not makes no difference here.
 
-use super::shape::{
-    BLOB, BOOL, I8, I16, I32, I64, NEVER, Shape, TEXT, UUID, field, list, list_of, option, shape, structure,
-};
+use super::shape::{BLOB, BOOL, I8, I16, I32, I64, NEVER, Shape, TEXT, UUID, field, list, list_of, shape};
 
 pub const PRODUCE: Shape = shape(
     9,
@@ -14,11 +12,7 @@ pub const PRODUCE: Shape = shape(
         field("timeout_ms", I32),
         list(
             "topic_data",
-            &[
-                field("name", TEXT).until(12),
-                field("topic_id", UUID).since(13),
-                list("partition_data", &[field("index", I32), field("records", BLOB)]),
-            ],
+            &[field("name", TEXT), list("partition_data", &[field("index", I32), field("records", BLOB)])],
         ),
     ],
 );
@@ -26,7 +20,7 @@ pub const PRODUCE: Shape = shape(
 pub const FETCH: Shape = shape(
     12,
     &[
-        field("replica_id", I32).until(14),
+        field("replica_id", I32),
         field("max_wait_ms", I32),
         field("min_bytes", I32),
         field("max_bytes", I32),
@@ -36,8 +30,7 @@ pub const FETCH: Shape = shape(
         list(
             "topics",
             &[
-                field("topic", TEXT).until(12),
-                field("topic_id", UUID).since(13),
+                field("topic", TEXT),
                 list(
                     "partitions",
                     &[
@@ -47,20 +40,13 @@ pub const FETCH: Shape = shape(
                         field("last_fetched_epoch", I32).since(12),
                         field("log_start_offset", I64).since(5),
                         field("partition_max_bytes", I32),
-                        field("replica_directory_id", UUID).since(17).tag(0),
-                        field("high_watermark", I64).since(18).tag(1),
                     ],
                 ),
             ],
         ),
-        list(
-            "forgotten_topics_data",
-            &[field("topic", TEXT).until(12), field("topic_id", UUID).since(13), list_of("partitions", &I32)],
-        )
-        .since(7),
+        list("forgotten_topics_data", &[field("topic", TEXT), list_of("partitions", &I32)]).since(7),
         field("rack_id", TEXT).since(11),
         field("cluster_id", TEXT).since(12).tag(0),
-        structure("replica_state", &[field("replica_id", I32), field("replica_epoch", I64)]).since(15).tag(1),
     ],
 );
 
@@ -326,46 +312,6 @@ pub const TXN_OFFSET_COMMIT: Shape = shape(
     ],
 );
 
-pub const WRITE_TXN_MARKERS: Shape = shape(
-    1,
-    &[list(
-        "markers",
-        &[
-            field("producer_id", I64),
-            field("producer_epoch", I16),
-            field("transaction_result", BOOL),
-            list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)]),
-            field("coordinator_epoch", I32),
-        ],
-    )],
-);
-
-pub const ALTER_PARTITION_REASSIGNMENTS: Shape = shape(
-    0,
-    &[
-        field("timeout_ms", I32),
-        field("allow_replication_factor_change", BOOL).since(1),
-        list(
-            "topics",
-            &[field("name", TEXT), list("partitions", &[field("partition_index", I32), list_of("replicas", &I32)])],
-        ),
-    ],
-);
-
-pub const DESCRIBE_QUORUM: Shape =
-    shape(0, &[list("topics", &[field("topic_name", TEXT), list("partitions", &[field("partition_index", I32)])])]);
-
-pub const LIST_CONFIG_RESOURCES: Shape = shape(0, &[list_of("resource_types", &I8).since(1)]);
-
-pub const DESCRIBE_TOPIC_PARTITIONS: Shape = shape(
-    0,
-    &[
-        list("topics", &[field("name", TEXT)]),
-        field("response_partition_limit", I32),
-        option("cursor", &[field("topic_name", TEXT), field("partition_index", I32)]),
-    ],
-);
-
 pub const DESCRIBE_PRODUCERS: Shape =
     shape(0, &[list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)])]);
 
@@ -373,12 +319,7 @@ pub const DESCRIBE_TRANSACTIONS: Shape = shape(0, &[list_of("transactional_ids",
 
 pub const LIST_TRANSACTIONS: Shape = shape(
     0,
-    &[
-        list_of("state_filters", &TEXT),
-        list_of("producer_id_filters", &I64),
-        field("duration_filter", I64).since(1),
-        field("transactional_id_pattern", TEXT).since(2),
-    ],
+    &[list_of("state_filters", &TEXT), list_of("producer_id_filters", &I64), field("duration_filter", I64).since(1)],
 );
 
 pub const DESCRIBE_ACLS: Shape = shape(
@@ -392,6 +333,38 @@ pub const DESCRIBE_ACLS: Shape = shape(
         field("operation", I8),
         field("permission_type", I8),
     ],
+);
+
+pub const CREATE_ACLS: Shape = shape(
+    2,
+    &[list(
+        "creations",
+        &[
+            field("resource_type", I8),
+            field("resource_name", TEXT),
+            field("resource_pattern_type", I8),
+            field("principal", TEXT),
+            field("host", TEXT),
+            field("operation", I8),
+            field("permission_type", I8),
+        ],
+    )],
+);
+
+pub const DELETE_ACLS: Shape = shape(
+    2,
+    &[list(
+        "filters",
+        &[
+            field("resource_type_filter", I8),
+            field("resource_name_filter", TEXT),
+            field("pattern_type_filter", I8),
+            field("principal_filter", TEXT),
+            field("host_filter", TEXT),
+            field("operation", I8),
+            field("permission_type", I8),
+        ],
+    )],
 );
 
 pub const DESCRIBE_CONFIGS: Shape = shape(
@@ -469,6 +442,28 @@ pub const OFFSET_DELETE: Shape = shape(
     &[
         field("group_id", TEXT),
         list("topics", &[field("name", TEXT), list("partitions", &[field("partition_index", I32)])]),
+    ],
+);
+
+pub const DESCRIBE_CLIENT_QUOTAS: Shape = shape(
+    1,
+    &[
+        list("components", &[field("entity_type", TEXT), field("match_type", I8), field("match", TEXT)]),
+        field("strict", BOOL),
+    ],
+);
+
+pub const ALTER_CLIENT_QUOTAS: Shape = shape(
+    1,
+    &[
+        list(
+            "entries",
+            &[
+                list("entity", &[field("entity_type", TEXT), field("entity_name", TEXT)]),
+                list("ops", &[field("key", TEXT), field("value", I64), field("remove", BOOL)]),
+            ],
+        ),
+        field("validate_only", BOOL),
     ],
 );
 

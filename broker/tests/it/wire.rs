@@ -1,9 +1,9 @@
 //! The protocol server over real sockets.
 
 mod abuse;
-mod administration;
+mod access;
 mod answers;
 mod client;
-mod fetch_sessions;
 mod groups;
+mod quotas;
 mod transactions;

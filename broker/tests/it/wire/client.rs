@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use millpond_broker::metrics::Metrics;
+use millpond_broker::security::Authorizer;
 use millpond_broker::server::{self, Hooks, ServerHandle, ServerSettings};
 use millpond_broker::storage::Storage;
 use tokio::net::TcpListener;
@@ -51,6 +52,10 @@ impl Server {
         &self.fixture.storage
     }
 
+    pub fn authorizer(&self) -> Option<Authorizer> {
+        self.running.as_ref().and_then(|(handle, _)| handle.authorizer().cloned())
+    }
+
     pub fn client(&self) -> Client {
         Client::new(self.address)
     }
@@ -67,6 +72,8 @@ impl Server {
 pub struct Client {
     pub stream: TcpStream,
     next: i32,
+    /// The client id of its requests.
+    name: &'static str,
 }
 
 impl Client {
@@ -74,12 +81,16 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, next: 0 }
+        Self { stream, next: 0, name: "test" }
+    }
+
+    pub fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
     }
 
     pub fn send<R: Request>(&mut self, version: i16, request: &R) -> i32 {
         self.next += 1;
-        self.stream.write_all(&frame(self.next, version, request)).unwrap();
+        self.stream.write_all(&frame_of(self.name, self.next, version, request)).unwrap();
         self.next
     }
 
@@ -113,6 +124,10 @@ impl Client {
 
 /// A request as it goes over the wire, its length first.
 pub fn frame<R: Request>(correlation: i32, version: i16, request: &R) -> Vec<u8> {
+    frame_of("test", correlation, version, request)
+}
+
+fn frame_of<R: Request>(client: &'static str, correlation: i32, version: i16, request: &R) -> Vec<u8> {
     let key = ApiKey::try_from(R::KEY).unwrap();
     let mut out = BytesMut::new();
     out.put_i32(0);
@@ -120,7 +135,7 @@ pub fn frame<R: Request>(correlation: i32, version: i16, request: &R) -> Vec<u8>
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
         .with_correlation_id(correlation)
-        .with_client_id(Some(StrBytes::from_static_str("test")));
+        .with_client_id(Some(StrBytes::from_static_str(client)));
     header.encode(&mut out, key.request_header_version(version)).unwrap();
     request.encode(&mut out, version).unwrap();
     let length = (out.len() - 4) as i32;
