@@ -45,6 +45,8 @@ pub struct QueryEntry {
     pub backlog: Vec<(TopicPartition, Offset)>,
     /// What the statement meant when it was planned.
     pub planned: Planned,
+    /// The principal that created it, where principals are held against rights.
+    pub owner: Option<String>,
 }
 
 /// Sources and type aliases as they were when a query was planned. They may be altered, replaced or dropped later; the
@@ -233,6 +235,7 @@ fn source_to_json(source: &SourceInfo) -> Json {
         "read_only": source.read_only,
         "materialised": source.materialised,
         "statement": source.statement,
+        "owner": source.owner,
     })
 }
 
@@ -285,6 +288,7 @@ fn source_from_json(json: &Json) -> Option<SourceInfo> {
         read_only: json["read_only"].as_bool()?,
         materialised: json["materialised"].as_bool()?,
         statement: json["statement"].as_str()?.to_string(),
+        owner: json["owner"].as_str().map(str::to_string),
     })
 }
 
@@ -305,6 +309,7 @@ fn query_to_json(query: &QueryEntry) -> Json {
         "properties": query.properties,
         "modules": modules,
         "paused": query.paused,
+        "owner": query.owner,
         "backlog": backlog,
         "planned": {
             "sources": query.planned.sources.values().map(|s| source_to_json(s)).collect::<Vec<_>>(),
@@ -350,6 +355,7 @@ fn query_from_json(json: &Json) -> Option<QueryEntry> {
         paused: json["paused"].as_bool()?,
         backlog: json["backlog"].as_array()?.iter().map(partition).collect::<Option<_>>()?,
         planned: planned_from_json(&json["planned"])?,
+        owner: json["owner"].as_str().map(str::to_string),
     })
 }
 
@@ -385,6 +391,7 @@ mod tests {
             read_only: true,
             materialised: false,
             statement: "CREATE ...".into(),
+            owner: Some("User:a".into()),
         };
         let query = QueryEntry {
             id: "CTAS_A_7".into(),
@@ -401,6 +408,7 @@ mod tests {
                 sources: BTreeMap::from([("a\"b".into(), Arc::new(source.clone()))]),
                 types: BTreeMap::from([("T".into(), SqlType::array(SqlType::BigInt))]),
             },
+            owner: Some("User:b".into()),
         };
         let storage = MemoryStorage::new();
         let catalog = vec![

@@ -331,8 +331,10 @@ impl Engine {
     }
 
     /// Ends a push query. False where there is none of this id.
-    pub fn close_push(&self, id: &str) -> bool {
-        self.0.push.close(id)
+    pub fn close_push(&self, id: &str, session: &Session) -> Result<bool> {
+        let Some(owner) = self.0.push.owner(id) else { return Ok(false) };
+        session.check_owner("query", id, owner.as_deref())?;
+        Ok(self.0.push.close(id))
     }
 
     /// Queries that use a WebAssembly module, by id.

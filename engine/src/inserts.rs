@@ -3,9 +3,11 @@
 use millpond_formats::json::{Comments, Json};
 use millpond_formats::value_from_json;
 use millpond_sql::plan::{Relation, SourceInfo};
+use millpond_types::access::Right;
 use millpond_types::{ColumnRole, Error, Result, Value};
 
 use crate::engine::Engine;
+use crate::session::Session;
 use crate::statements::{InsertTarget, insert_row};
 
 /// Longest row, in bytes of JSON.
@@ -19,7 +21,7 @@ pub struct Inserter {
 
 impl Engine {
     /// Prepares to write rows. The name follows SQL's case rules: folded to upper case unless it stands in back-ticks.
-    pub fn inserter(&self, name: &str) -> Result<Inserter> {
+    pub fn inserter(&self, name: &str, session: &Session) -> Result<Inserter> {
         let folded = match name.strip_prefix('`').and_then(|n| n.strip_suffix('`')) {
             Some(quoted) => quoted.to_string(),
             None => name.to_uppercase(),
@@ -27,6 +29,7 @@ impl Engine {
         let source = self.catalog().sources.get(&folded).cloned();
         let source = source
             .ok_or_else(|| Error::not_found(format!("cannot insert into an unknown stream/table: \"{folded}\"")))?;
+        session.check_topic(Right::Write, &source.topic)?;
         check_writable(&source)?;
         self.check_not_computed(&source)?;
         Ok(Inserter { engine: self.clone(), target: InsertTarget::new(source)? })

@@ -6,6 +6,7 @@
 //! is the only crate that names datafusion.
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod catalog;
 pub mod engine;
 pub mod entity;

@@ -11,10 +11,12 @@ use millpond_formats::text::write_timestamp;
 use millpond_sql::analyse::analyse;
 use millpond_sql::plan::{Analysed, QueryPlan, Relation};
 use millpond_sql::syntax::{Parsed, Print, Statement};
+use millpond_types::access::Right;
 use millpond_types::ports::ReadLimits;
 use millpond_types::{Error, Offset, Result, Schema, TopicPartition};
 use parking_lot::Mutex;
 
+use crate::access;
 use crate::engine::Engine;
 use crate::error::{Problem, StatementError};
 use crate::pull::{self, PullResult};
@@ -36,6 +38,7 @@ pub(crate) struct PushQueries {
 
 struct Open {
     statement: String,
+    owner: Option<String>,
     engine: std::sync::Weak<crate::engine::Inner>,
 }
 
@@ -44,8 +47,19 @@ impl PushQueries {
         Self { open: Mutex::new(BTreeMap::new()), max }
     }
 
-    pub(crate) fn list(&self) -> Vec<(String, String)> {
-        self.open.lock().iter().map(|(id, open)| (id.clone(), open.statement.clone())).collect()
+    /// Those that may be shown: one's own, and all to those who may describe the cluster.
+    pub(crate) fn list(&self, session: &Session) -> Vec<(String, String)> {
+        let owner = session.owner();
+        let all = session.check_cluster(Right::Describe).is_ok();
+        let open = self.open.lock();
+        let shown = open.iter().filter(|(_, open)| all || open.owner == owner);
+        shown.map(|(id, open)| (id.clone(), open.statement.clone())).collect()
+    }
+
+    /// Whose an open query is; `None` where there is none of this id.
+    pub(crate) fn owner(&self, id: &str) -> Option<Option<String>> {
+        let open = self.open.lock();
+        open.iter().find(|(k, _)| k.eq_ignore_ascii_case(id)).map(|(_, open)| open.owner.clone())
     }
 
     /// Ends a push query; its client sees the end of its rows. False where there is none of this id.
@@ -73,7 +87,13 @@ impl PushQueries {
         }
     }
 
-    fn add(&self, id: &str, statement: &str, engine: &Engine) -> std::result::Result<(), Problem> {
+    fn add(
+        &self,
+        id: &str,
+        statement: &str,
+        owner: Option<String>,
+        engine: &Engine,
+    ) -> std::result::Result<(), Problem> {
         let mut open = self.open.lock();
         if open.len() >= self.max {
             return Err(Problem::TooManyPushQueries(format!(
@@ -82,7 +102,7 @@ impl PushQueries {
                 self.max
             )));
         }
-        let entry = Open { statement: statement.to_string(), engine: Arc::downgrade(&engine.0) };
+        let entry = Open { statement: statement.to_string(), owner, engine: Arc::downgrade(&engine.0) };
         open.insert(id.to_string(), entry);
         Ok(())
     }
@@ -142,14 +162,19 @@ impl Engine {
             Statement::Query(_) => {
                 let catalog = self.catalog();
                 let environment = self.environment(&catalog, session);
-                match analyse(&one.statement, &one.text, &environment)? {
+                let analysed = analyse(&one.statement, &one.text, &environment)?;
+                access::check(self, &catalog, session, &analysed)?;
+                match analysed {
                     Analysed::Push(plan) => Ok(Selected::Push(self.push(plan, &one.text, session)?)),
                     Analysed::Pull(plan) => Ok(Selected::Pull(pull::run(self, &plan)?)),
                     Analysed::PullStream(plan) => Ok(Selected::Pull(self.pull_stream(plan, session)?)),
                     _ => Err(Problem::Failed(Error::bug("a SELECT that is neither push nor pull"))),
                 }
             }
-            Statement::Print(print) => Ok(Selected::Print(self.print(print)?)),
+            Statement::Print(print) => {
+                session.check_topic(Right::Read, &print.topic.node)?;
+                Ok(Selected::Print(self.print(print)?))
+            }
             _ => Err(Problem::Failed(Error::bad_request(
                 "only SELECT and PRINT give rows: send other statements to /ksql",
             ))),
@@ -172,7 +197,7 @@ impl Engine {
             transient: true,
         };
         let query = self.build_query(spec)?;
-        self.0.push.add(&id, text, self)?;
+        self.0.push.add(&id, text, session.owner(), self)?;
         let handle = PushQuery { id, schema, relation, rows, engine: self.clone() };
         self.hand_over(query, false)?;
         Ok(handle)

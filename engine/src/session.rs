@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millpond_sql::substitute::Variables;
+use millpond_types::access::Rights;
 use millpond_types::{Error, Result};
 
 /// Properties (`SET`, `streamsProperties`) and variables (`DEFINE`, `sessionVariables`) of one session.
@@ -11,6 +12,8 @@ pub struct Session {
     /// By lower-case name, without the optional `ksql.streams.` prefix.
     properties: BTreeMap<String, String>,
     pub variables: Variables,
+    /// Of whoever speaks; without any everything is allowed.
+    rights: Option<Rights>,
 }
 
 /// Properties that change something here, with their defaults. Others of ksqlDB's are accepted without effect.
@@ -117,7 +120,16 @@ impl Session {
 
     pub fn with_properties<K: AsRef<str>, V: Into<String>>(properties: impl IntoIterator<Item = (K, V)>) -> Self {
         let properties = properties.into_iter().map(|(k, v)| (normal(k.as_ref()), v.into())).collect();
-        Self { properties, variables: Variables::default() }
+        Self { properties, ..Self::default() }
+    }
+
+    /// Holds the session's statements against somebody's rights.
+    pub fn restrict(&mut self, rights: Rights) {
+        self.rights = Some(rights);
+    }
+
+    pub fn rights(&self) -> Option<&Rights> {
+        self.rights.as_ref()
     }
 
     pub fn set(&mut self, name: &str, value: impl Into<String>) {

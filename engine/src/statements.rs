@@ -8,6 +8,7 @@ use millpond_sql::plan::{Analysed, QueryPlan};
 use millpond_sql::syntax::{Explain, Parsed, Statement};
 use millpond_types::Error;
 
+use crate::access;
 use crate::catalog::{Catalog, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{Answer, Entity, PropertyEntry};
@@ -47,6 +48,7 @@ fn dispatch(
             let _guard = changes.then(|| engine.0.change.lock());
             let catalog = engine.catalog();
             let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))?;
+            access::check(engine, &catalog, session, &analysed)?;
             match analysed {
                 Analysed::InsertValues { target, columns, values, row_time } => {
                     insert_values::insert(engine, &target, &columns, &values, row_time.as_ref())
@@ -55,35 +57,36 @@ fn dispatch(
             }
         }
         Statement::Query(_) | Statement::Print(_) => Err(Problem::GivesRows),
-        Statement::DropSource(drop) => drop::source(engine, drop),
+        Statement::DropSource(drop) => drop::source(engine, drop, session),
         Statement::AlterSource(alter) => create::alter(engine, alter, session),
         Statement::CreateType { name, if_not_exists, ty } => {
             create::create_type(engine, name, *if_not_exists, ty, session)
         }
-        Statement::DropType { name, if_exists } => drop::drop_type(engine, name, *if_exists),
-        Statement::Terminate(target) => control::terminate(engine, target),
-        Statement::Pause(target) => control::pause(engine, target, true),
-        Statement::Resume(target) => control::pause(engine, target, false),
-        Statement::Explain(Explain::Query(id)) => describe::explain_query(engine, id.as_str()),
+        Statement::DropType { name, if_exists } => drop::drop_type(engine, name, *if_exists, session),
+        Statement::Terminate(target) => control::terminate(engine, target, session),
+        Statement::Pause(target) => control::pause(engine, target, true, session),
+        Statement::Resume(target) => control::pause(engine, target, false, session),
+        Statement::Explain(Explain::Query(id)) => describe::explain_query(engine, id.as_str(), session),
         Statement::Explain(Explain::Statement(inner)) => {
             let catalog = engine.catalog();
             let environment = engine.environment(&catalog, session);
             let analysed = analyse(&inner.node, &parsed.text, &environment)?;
+            access::check(engine, &catalog, session, &analysed)?;
             Ok(Entity::Plan(describe::plan_text(&analysed)))
         }
-        Statement::ListTopics { all, extended } => describe::topics(engine, *all, *extended),
+        Statement::ListTopics { all, extended } => describe::topics(engine, *all, *extended, session),
         Statement::ListSources { kind, extended } | Statement::DescribeSources { kind, extended } => {
             let described = matches!(parsed.statement, Statement::DescribeSources { .. }) || *extended;
-            describe::sources(engine, *kind, *extended, described)
+            describe::sources(engine, *kind, *extended, described, session)
         }
-        Statement::ListQueries { extended } => describe::queries(engine, *extended),
+        Statement::ListQueries { extended } => describe::queries(engine, *extended, session),
         Statement::ListFunctions => describe::functions(engine),
         Statement::ListProperties => Ok(Entity::Properties(properties(engine, session))),
         Statement::ListTypes => Ok(Entity::Types(engine.catalog().types.clone())),
         Statement::ListVariables => Ok(Entity::Variables(
             session.variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         )),
-        Statement::DescribeSource { name, extended } => describe::source(engine, name.as_str(), *extended),
+        Statement::DescribeSource { name, extended } => describe::source(engine, name.as_str(), *extended, session),
         Statement::DescribeFunction { name } => describe::function(engine, name.as_str()),
         Statement::Set(pair) => {
             check_property(&pair.key.node)?;
@@ -104,7 +107,7 @@ fn dispatch(
             Some(_) => Ok(Entity::Done),
             None => Ok(Entity::Warning(format!("there is no variable \"{}\"", name.as_str()))),
         },
-        Statement::AssertTopic(assert) => assert::topic(engine, assert),
+        Statement::AssertTopic(assert) => assert::topic(engine, assert, session),
         Statement::AlterSystem(_) => Err(unsupported("ALTER SYSTEM", "set the property in the server's configuration")),
         Statement::AssertSchema(_) => Err(unsupported("ASSERT SCHEMA", "there is no schema registry yet")),
         Statement::ListConnectors { .. }

@@ -87,6 +87,8 @@ pub struct SourceInfo {
     pub materialised: bool,
     /// The statement that made it.
     pub statement: String,
+    /// The principal that made it, where principals are held against rights.
+    pub owner: Option<String>,
 }
 
 /// The window of an aggregation.

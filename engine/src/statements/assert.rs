@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use millpond_sql::syntax::{AssertTopic, Interval, Literal};
 use millpond_types::Error;
+use millpond_types::access::Right;
 
 use crate::engine::Engine;
 use crate::entity::Entity;
 use crate::error::Problem;
+use crate::session::Session;
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(1000);
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(50);
 
-pub(super) fn topic(engine: &Engine, assert: &AssertTopic) -> Result<Entity, Problem> {
+pub(super) fn topic(engine: &Engine, assert: &AssertTopic, session: &Session) -> Result<Entity, Problem> {
+    session.check_topic(Right::Describe, &assert.topic.node)?;
     let mut expected = Vec::new();
     for property in &assert.properties.items {
         let name = property.name.value.to_ascii_uppercase();

@@ -10,6 +10,7 @@ use crate::catalog::{self, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
 use crate::error::Problem;
+use crate::session::Session;
 
 /// The persistent queries that a target means.
 fn targets(engine: &Engine, target: &QueryTarget) -> Result<Vec<Arc<QueryEntry>>, Problem> {
@@ -38,9 +39,9 @@ fn status(kind: &'static str, target: &QueryTarget, message: &str, sequence: u64
     })
 }
 
-pub(super) fn terminate(engine: &Engine, target: &QueryTarget) -> Result<Entity, Problem> {
+pub(super) fn terminate(engine: &Engine, target: &QueryTarget, session: &Session) -> Result<Entity, Problem> {
     if let QueryTarget::Query(id) = target
-        && engine.0.push.close(id.as_str())
+        && engine.close_push(id.as_str(), session)?
     {
         return Ok(status(
             "terminate",
@@ -51,6 +52,7 @@ pub(super) fn terminate(engine: &Engine, target: &QueryTarget) -> Result<Entity,
     }
     let _guard = engine.0.change.lock();
     let queries = targets(engine, target)?;
+    check_owners(&queries, session)?;
     let ids: Vec<String> = queries.iter().map(|q| q.id.clone()).collect();
     // The tables of these queries stay, but their state goes: they can no longer be pulled.
     let catalog = engine.catalog();
@@ -74,10 +76,17 @@ pub(super) fn terminate(engine: &Engine, target: &QueryTarget) -> Result<Entity,
     Ok(status("terminate", target, "Query terminated.", sequence))
 }
 
-pub(super) fn pause(engine: &Engine, target: &QueryTarget, paused: bool) -> Result<Entity, Problem> {
+/// All or none: ALL is for those who may stop all.
+fn check_owners(queries: &[Arc<QueryEntry>], session: &Session) -> Result<(), Problem> {
+    Ok(queries.iter().try_for_each(|q| session.check_owner("query", &q.id, q.owner.as_deref()))?)
+}
+
+pub(super) fn pause(engine: &Engine, target: &QueryTarget, paused: bool, session: &Session) -> Result<Entity, Problem> {
     let _guard = engine.0.change.lock();
+    let queries = targets(engine, target)?;
+    check_owners(&queries, session)?;
     let changed: Vec<QueryEntry> =
-        targets(engine, target)?.into_iter().map(|query| QueryEntry { paused, ..query.as_ref().clone() }).collect();
+        queries.into_iter().map(|query| QueryEntry { paused, ..query.as_ref().clone() }).collect();
     let step = Step { catalog: changed.iter().map(catalog::put_query).collect(), ..Step::default() };
     let (sequence, _) = engine.commit(step, |catalog| {
         for query in &changed {

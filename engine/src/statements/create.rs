@@ -2,6 +2,7 @@
 //!
 //! Creating a query is one commit: its sink's topic, its source, its entry, its first cursors.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_sql::analyse::{alter_columns, resolve_type};
@@ -27,17 +28,11 @@ pub(super) fn create(
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     match analysed {
-        Analysed::CreateSource { source, create_topic, topic_configs, if_not_exists, .. } => {
+        Analysed::CreateSource { source, create_topic, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &source, if_not_exists) {
                 return Ok(done);
             }
-            let topic = create_topic.map(|(partitions, replicas)| TopicSpec {
-                name: source.topic.clone(),
-                partitions,
-                replicas,
-                configs: topic_configs,
-            });
-            create_source(engine, source, topic, parsed, session)
+            create_source(engine, source, create_topic, parsed, session)
         }
         Analysed::CreateAs { query, sink, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &sink.source, if_not_exists) {
@@ -84,15 +79,23 @@ fn existing(engine: &Engine, source: &SourceInfo, if_not_exists: bool) -> Option
 fn create_source(
     engine: &Engine,
     mut source: SourceInfo,
-    create_topic: Option<TopicSpec>,
+    create_topic: Option<(i32, i16)>,
     parsed: &Parsed,
     session: &Session,
 ) -> Result<Entity, Problem> {
     source.statement = format!("{};", parsed.text);
+    source.owner = session.owner();
     let mut step = Step::default();
     let topic = engine.storage().topic(&source.topic);
     match (&topic, create_topic) {
-        (None, Some(spec)) => step.create_topics.push(spec),
+        (None, Some((partitions, replicas))) => {
+            step.create_topics.push(TopicSpec {
+                name: source.topic.clone(),
+                partitions,
+                replicas,
+                configs: BTreeMap::new(),
+            });
+        }
         (None, None) => {
             return Err(Problem::from(
                 Diagnostic::new(Code::UnknownName, format!("Kafka topic does not exist: {}", source.topic))
@@ -163,6 +166,7 @@ fn materialise_source(
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
         planned: Planned::of(&with_source, &[], &source.statement),
+        owner: source.owner.clone(),
     };
     step.catalog.push(catalog::put_query(&entry));
     step.cursors = cursors(&entry.id, &starts);
@@ -213,6 +217,7 @@ fn create_as(
     let mut source = sink.source;
     source.statement = format!("{};", parsed.text);
     source.materialised = source.relation == Relation::Table;
+    source.owner = session.owner();
     let catalog = engine.catalog();
     let replaced = catalog.writers(&source.name).find(|q| q.creates_sink).cloned();
     if replaced.is_none() {
@@ -271,6 +276,7 @@ fn create_as(
             properties: session.overrides().clone(),
             modules: plan.modules.clone(),
             planned: Planned::of(&catalog, &plan.sources, &parsed.text),
+            owner: session.owner(),
             ..old.as_ref().clone()
         }
     } else {
@@ -290,6 +296,7 @@ fn create_as(
             paused: false,
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
             planned: Planned::of(&catalog, &plan.sources, &parsed.text),
+            owner: session.owner(),
         }
     };
     step.catalog.push(catalog::put_source(&source));
@@ -352,6 +359,7 @@ fn insert_into(
         paused: false,
         backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
         planned: Planned::of(&catalog, &with_target, &parsed.text),
+        owner: session.owner(),
     };
     let step = Step {
         catalog: vec![catalog::put_query(&entry), catalog::put_next_query(number + 1)],
@@ -380,6 +388,7 @@ pub(super) fn alter(engine: &Engine, alter: &AlterSource, session: &Session) -> 
     let Some(old) = catalog.sources.get(name) else {
         return Err(not_found("source", name, catalog.sources.keys().cloned()));
     };
+    session.check_owner("source", name, old.owner.as_deref())?;
     let relation = old.relation;
     let mut source = old.as_ref().clone();
     source.schema.columns.extend(alter_columns(alter, &engine.environment(&catalog, session))?);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use millpond_sql::functions::{Function, FunctionKind, ResultType};
 use millpond_sql::plan::{Analysed, Relation, SourceInfo, describe as describe_query, describe_pull};
 use millpond_sql::syntax::SourceKind;
+use millpond_types::access::Right;
 
 use super::not_found;
 use crate::catalog::{Catalog, QueryEntry};
@@ -16,12 +17,12 @@ use crate::entity::{
 use crate::error::Problem;
 use crate::session::Session;
 
-pub(super) fn topics(engine: &Engine, all: bool, extended: bool) -> Result<Entity, Problem> {
+pub(super) fn topics(engine: &Engine, all: bool, extended: bool, session: &Session) -> Result<Entity, Problem> {
     let topics = engine
         .storage()
         .topics()
         .into_iter()
-        .filter(|t| all || !t.name.starts_with('_'))
+        .filter(|t| (all || !t.name.starts_with('_')) && session.may_see(&t.name))
         .map(|t| {
             let (partitions, replicas) = engine.topic_shape(&t.name).unwrap_or((t.partitions, t.replicas));
             TopicSummary { name: t.name, partitions, replicas, consumer_groups: 0, consumers: 0 }
@@ -37,20 +38,30 @@ fn relation_of(kind: SourceKind) -> Relation {
     }
 }
 
-pub(super) fn sources(engine: &Engine, kind: SourceKind, extended: bool, described: bool) -> Result<Entity, Problem> {
+pub(super) fn sources(
+    engine: &Engine,
+    kind: SourceKind,
+    extended: bool,
+    described: bool,
+    session: &Session,
+) -> Result<Entity, Problem> {
     let relation = relation_of(kind);
     let catalog = engine.catalog();
-    let sources: Vec<Arc<SourceInfo>> = catalog.sources.values().filter(|s| s.relation == relation).cloned().collect();
+    let shown = |s: &&Arc<SourceInfo>| s.relation == relation && session.may_see(&s.topic);
+    let sources: Vec<Arc<SourceInfo>> = catalog.sources.values().filter(shown).cloned().collect();
     if described {
         return Ok(Entity::SourceList(sources.iter().map(|s| description(engine, &catalog, s, extended)).collect()));
     }
     Ok(Entity::Sources { relation, sources })
 }
 
-pub(super) fn source(engine: &Engine, name: &str, extended: bool) -> Result<Entity, Problem> {
+pub(super) fn source(engine: &Engine, name: &str, extended: bool, session: &Session) -> Result<Entity, Problem> {
     let catalog = engine.catalog();
     match catalog.sources.get(name) {
-        Some(source) => Ok(Entity::Source(Box::new(description(engine, &catalog, source, extended)))),
+        Some(source) => {
+            session.check_topic(Right::Describe, &source.topic)?;
+            Ok(Entity::Source(Box::new(description(engine, &catalog, source, extended))))
+        }
         None => Err(not_found("source", name, catalog.sources.keys().cloned())),
     }
 }
@@ -103,11 +114,16 @@ pub(super) fn summary(engine: &Engine, catalog: &Catalog, query: &QueryEntry) ->
     }
 }
 
-pub(super) fn queries(engine: &Engine, extended: bool) -> Result<Entity, Problem> {
+/// Whether a query may be shown: by what it writes, since its statement says what it reads.
+fn may_see(catalog: &Catalog, session: &Session, query: &QueryEntry) -> bool {
+    catalog.sources.get(&query.sink).is_none_or(|sink| session.may_see(&sink.topic))
+}
+
+pub(super) fn queries(engine: &Engine, extended: bool, session: &Session) -> Result<Entity, Problem> {
     let catalog = engine.catalog();
-    let mut queries: Vec<QuerySummary> =
-        catalog.queries_in_order().iter().map(|q| summary(engine, &catalog, q)).collect();
-    queries.extend(engine.0.push.list().into_iter().map(|(id, statement)| QuerySummary {
+    let shown = catalog.queries_in_order().into_iter().filter(|q| may_see(&catalog, session, q));
+    let mut queries: Vec<QuerySummary> = shown.map(|q| summary(engine, &catalog, &q)).collect();
+    queries.extend(engine.0.push.list(session).into_iter().map(|(id, statement)| QuerySummary {
         id,
         statement,
         query_type: QueryType::Push,
@@ -119,11 +135,14 @@ pub(super) fn queries(engine: &Engine, extended: bool) -> Result<Entity, Problem
     Ok(Entity::Queries { queries, extended })
 }
 
-pub(super) fn explain_query(engine: &Engine, id: &str) -> Result<Entity, Problem> {
+pub(super) fn explain_query(engine: &Engine, id: &str, session: &Session) -> Result<Entity, Problem> {
     let catalog = engine.catalog();
     let Some(query) = catalog.queries.get(id) else {
         return Err(not_found("query", id, catalog.queries.keys().cloned()));
     };
+    if let Some(sink) = catalog.sources.get(&query.sink) {
+        session.check_topic(Right::Describe, &sink.topic)?;
+    }
     let session = Session::with_properties(&query.properties);
     let (plan, _) = super::plan_entry(engine, &catalog, &session, query)?;
     Ok(Entity::Query(Box::new(QueryDescription {

@@ -3,6 +3,7 @@
 use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::Relation;
 use millpond_sql::syntax::{DropSource, Ident, SourceKind};
+use millpond_types::access::Right;
 use millpond_types::ports::Step;
 
 use super::not_found;
@@ -10,8 +11,9 @@ use crate::catalog;
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
 use crate::error::Problem;
+use crate::session::Session;
 
-pub(super) fn source(engine: &Engine, drop: &DropSource) -> Result<Entity, Problem> {
+pub(super) fn source(engine: &Engine, drop: &DropSource, session: &Session) -> Result<Entity, Problem> {
     let _guard = engine.0.change.lock();
     let catalog = engine.catalog();
     let name = drop.name.as_str();
@@ -27,6 +29,10 @@ pub(super) fn source(engine: &Engine, drop: &DropSource) -> Result<Entity, Probl
             Err(not_found(&kind, name, catalog.sources.keys().cloned()))
         };
     };
+    session.check_owner(&kind, name, source.owner.as_deref())?;
+    if drop.delete_topic {
+        session.check_topic(Right::Delete, &source.topic)?;
+    }
     let conflict = |message: String| Problem::from(Diagnostic::at(Code::Conflict, drop.name.span, message));
     if source.relation != relation {
         let found = source.relation;
@@ -81,7 +87,9 @@ pub(super) fn source(engine: &Engine, drop: &DropSource) -> Result<Entity, Probl
     }))
 }
 
-pub(super) fn drop_type(engine: &Engine, name: &Ident, if_exists: bool) -> Result<Entity, Problem> {
+pub(super) fn drop_type(engine: &Engine, name: &Ident, if_exists: bool, session: &Session) -> Result<Entity, Problem> {
+    // Types are everybody's.
+    session.check_cluster(Right::Alter)?;
     let _guard = engine.0.change.lock();
     let catalog = engine.catalog();
     let name = name.as_str();
