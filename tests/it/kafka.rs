@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
     ListOffsetsResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
@@ -25,7 +28,9 @@ const DUPLICATE_SEQUENCE: i16 = 46;
 const PRODUCE: (i16, i16) = (0, 9);
 const FETCH: (i16, i16) = (1, 11);
 const LIST_OFFSETS: (i16, i16) = (2, 5);
+const CREATE_TOPICS: (i16, i16) = (19, 5);
 const INIT_PRODUCER_ID: (i16, i16) = (22, 2);
+const INCREMENTAL_ALTER_CONFIGS: (i16, i16) = (44, 1);
 
 pub struct Client {
     stream: TcpStream,
@@ -57,8 +62,12 @@ pub struct Producer {
     pub next: Vec<i32>,
 }
 
+fn text(s: &str) -> StrBytes {
+    StrBytes::from_string(s.to_string())
+}
+
 fn topic_name(name: &str) -> TopicName {
-    TopicName(StrBytes::from_string(name.to_string()))
+    TopicName(text(name))
 }
 
 impl Client {
@@ -140,6 +149,40 @@ impl Client {
                 bail!("produce to partition {}: error {code}: {:?}", partition.index, partition.error_message);
             }
         }
+        Ok(())
+    }
+
+    /// Creates a topic with settings.
+    pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, u64)]) -> Result<()> {
+        let configs = configs.iter().map(|(key, value)| {
+            CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(&value.to_string())))
+        });
+        let topic = CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1)
+            .with_configs(configs.collect());
+        self.send(CREATE_TOPICS, &CreateTopicsRequest::default().with_timeout_ms(30_000).with_topics(vec![topic]))?;
+        let answer: CreateTopicsResponse = self.receive(CREATE_TOPICS.1)?;
+        let created = answer.topics.first().context("an empty answer")?;
+        ensure!(created.error_code == 0, "create_topics: error {}: {:?}", created.error_code, created.error_message);
+        Ok(())
+    }
+
+    /// Sets settings of a topic.
+    pub fn alter_topic(&mut self, name: &str, configs: &[(&str, &str)]) -> Result<()> {
+        let configs = configs
+            .iter()
+            .map(|(key, value)| AlterableConfig::default().with_name(text(key)).with_value(Some(text(value))));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text(name))
+            .with_configs(configs.collect());
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        self.send(INCREMENTAL_ALTER_CONFIGS, &request)?;
+        let answer: IncrementalAlterConfigsResponse = self.receive(INCREMENTAL_ALTER_CONFIGS.1)?;
+        let altered = answer.responses.first().context("an empty answer")?;
+        ensure!(altered.error_code == 0, "alter_configs: error {}: {:?}", altered.error_code, altered.error_message);
         Ok(())
     }
 

@@ -17,4 +17,5 @@ mod kafka;
 mod library;
 mod process;
 mod pull;
+mod soak;
 mod sql;

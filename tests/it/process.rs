@@ -194,13 +194,19 @@ impl Drop for Process {
     }
 }
 
+fn builder() -> reqwest::ClientBuilder {
+    // Several tests come here; one of them is first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 pub fn client() -> reqwest::Client {
-    reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap()
+    builder().timeout(Duration::from_secs(60)).build().unwrap()
 }
 
 /// HTTP/2 from the first byte, without TLS.
 pub fn client_http2() -> reqwest::Client {
-    reqwest::Client::builder().timeout(Duration::from_secs(60)).http2_prior_knowledge().build().unwrap()
+    builder().timeout(Duration::from_secs(60)).http2_prior_knowledge().build().unwrap()
 }
 
 /// A whole answer.

@@ -1,0 +1,240 @@
+//! A server under full load for a long time, with retention, compaction and queries at work: memory, open files, disk
+//! and latency stay flat.
+//!
+//! With SLOW=1 it takes ten minutes (SOAK_MINUTES says otherwise); else twenty seconds, in which only gross leaks show:
+//! retention looks at topics once a minute, so that disk and latency are held flat from five minutes on only.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::kafka::{Client, Sent, encode};
+use crate::process::{Process, Random};
+
+const PARTITIONS: usize = 4;
+const RETENTION_BYTES: u64 = 64 << 20;
+const SEGMENT_BYTES: u64 = 8 << 20;
+/// Records a second that go through the queries, fewer than they can take beside everything else.
+const QUERIED_PER_SECOND: u64 = 5_000;
+const QUERIED_BATCH: u64 = 250;
+const KEYS: u64 = 500;
+
+/// What is read off the server at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    resident: u64,
+    files: u64,
+    disk: u64,
+    /// The 99th percentile since the last sample, of one record alone in its request.
+    p99: Duration,
+}
+
+/// Bytes of a folder's files, of those that are still there when they are looked at.
+fn folder_bytes(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(data) if data.is_dir() => folder_bytes(&entry.path()),
+            Ok(data) => data.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Produces as fast as the server takes it, in requests of about a megabyte.
+fn firehose(address: SocketAddr, stop: &AtomicBool, produced: &AtomicU64) {
+    let mut client = Client::connect(address).unwrap();
+    let records: Vec<Sent> = (0..1000)
+        .map(|i| Sent {
+            key: Some(format!("key-{i}")),
+            value: format!("{i:04}").repeat(250),
+            timestamp: 1_700_000_000_000 + i,
+        })
+        .collect();
+    let batch = encode(&records, None).unwrap();
+    let batches: Vec<_> = (0..PARTITIONS).map(|p| (p, batch.clone())).collect();
+    while !stop.load(Ordering::Relaxed) {
+        client.send_batches("firehose", &batches).unwrap();
+        client.acknowledged().unwrap();
+        produced.fetch_add((batch.len() * PARTITIONS) as u64, Ordering::Relaxed);
+    }
+}
+
+/// Follows the head of a partition. Retention may overtake it; it goes on at the end then.
+fn follow(address: SocketAddr, partition: usize, stop: &AtomicBool, consumed: &AtomicU64) {
+    let mut client = Client::connect(address).unwrap();
+    let mut next = client.end_offset("firehose", partition).unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(bytes) = client.fetch("firehose", partition, next, 4 << 20) else {
+            next = client.end_offset("firehose", partition).unwrap();
+            continue;
+        };
+        consumed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        // Whole batches: base offset, and 11 bytes after the length the last offset delta.
+        let mut rest = &bytes[..];
+        while let Some((head, length)) = rest.get(..61).map(|h| (h, i32::from_be_bytes(h[8..12].try_into().unwrap()))) {
+            let base = i64::from_be_bytes(head[..8].try_into().unwrap());
+            next = base + i64::from(i32::from_be_bytes(head[23..27].try_into().unwrap())) + 1;
+            rest = rest.get(12 + length as usize..).unwrap_or_default();
+        }
+    }
+}
+
+/// Feeds the topic of the queries at an even rate. Returns how many records there were.
+fn feed(address: SocketAddr, stop: &AtomicBool, count: &AtomicI64, mut random: Random) {
+    let mut client = Client::connect(address).unwrap();
+    let started = Instant::now();
+    let mut sent = 0u64;
+    while !stop.load(Ordering::Relaxed) {
+        let due = started + Duration::from_secs_f64(sent as f64 / QUERIED_PER_SECOND as f64);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let records: Vec<Sent> = (0..QUERIED_BATCH)
+            .map(|i| Sent {
+                key: None,
+                value: json!({ "K": format!("k{}", random.below(KEYS)), "V": i }).to_string(),
+                // A window closes every ten seconds of this clock.
+                timestamp: 1_700_000_000_000 + ((sent + i) * 1000 / QUERIED_PER_SECOND) as i64,
+            })
+            .collect();
+        client.send_batches("events", &[(0, encode(&records, None).unwrap())]).unwrap();
+        client.acknowledged().unwrap();
+        sent += QUERIED_BATCH;
+        count.store(sent as i64, Ordering::Relaxed);
+    }
+}
+
+fn sample(server: &Process, data: &Path, latencies: &mut Vec<Duration>) -> Sample {
+    latencies.sort_unstable();
+    let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
+    latencies.clear();
+    Sample {
+        resident: server.resident(),
+        files: std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64,
+        disk: folder_bytes(data),
+        p99,
+    }
+}
+
+/// The middle one by some measure.
+fn median<T: Ord + Copy>(samples: &[Sample], of: impl Fn(&Sample) -> T) -> T {
+    let mut values: Vec<T> = samples.iter().map(of).collect();
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_full_load_nothing_grows() {
+    let slow = std::env::var("SLOW").is_ok_and(|v| !v.is_empty() && v != "0");
+    let minutes: f64 = match std::env::var("SOAK_MINUTES") {
+        Ok(text) => text.parse().expect("SOAK_MINUTES is a number"),
+        Err(_) if slow => 10.0,
+        Err(_) => 1.0 / 3.0,
+    };
+    println!("{minutes:.1} minutes; SOAK_MINUTES says otherwise");
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path());
+    let mut admin = Client::connect(server.kafka).unwrap();
+    let retention = [("retention.bytes", RETENTION_BYTES), ("segment.bytes", SEGMENT_BYTES)];
+    admin.create_topic("firehose", PARTITIONS as i32, &retention).unwrap();
+    admin.create_topic("events", 1, &retention).unwrap();
+    admin.create_topic("probe", 1, &retention).unwrap();
+    server
+        .sql(
+            "CREATE STREAM EVENTS (K STRING, V INT) WITH (KAFKA_TOPIC='events', VALUE_FORMAT='JSON');
+             CREATE STREAM EVEN AS SELECT K, V FROM EVENTS WHERE V % 2 = 0 EMIT CHANGES;
+             CREATE TABLE LATEST AS SELECT K, COUNT(*) AS N, LATEST_BY_OFFSET(V) AS V FROM EVENTS GROUP BY K EMIT CHANGES;
+             CREATE TABLE WINDOWS AS SELECT K, COUNT(*) AS N FROM EVENTS
+               WINDOW TUMBLING (SIZE 10 SECONDS, RETENTION 60 SECONDS, GRACE PERIOD 5 SECONDS) GROUP BY K EMIT CHANGES;",
+        )
+        .await;
+    // What queries write is kept as short as what they read.
+    for topic in ["EVEN", "WINDOWS"] {
+        admin
+            .alter_topic(
+                topic,
+                &[("cleanup.policy", "delete"), ("retention.bytes", "67108864"), ("segment.bytes", "8388608")],
+            )
+            .unwrap();
+    }
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (produced, consumed, fed) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicI64::new(0)));
+    let address = server.kafka;
+    let mut threads = Vec::new();
+    {
+        let (stop, produced) = (stop.clone(), produced.clone());
+        threads.push(std::thread::spawn(move || firehose(address, &stop, &produced)));
+    }
+    for partition in 0..2 {
+        let (stop, consumed) = (stop.clone(), consumed.clone());
+        threads.push(std::thread::spawn(move || follow(address, partition, &stop, &consumed)));
+    }
+    {
+        let (stop, fed, random) = (stop.clone(), fed.clone(), Random::seeded("soak"));
+        threads.push(std::thread::spawn(move || feed(address, &stop, &fed, random)));
+    }
+
+    let length = Duration::from_secs_f64(minutes * 60.0);
+    let every = length / 60;
+    let started = Instant::now();
+    let mut prober = Client::connect(address).unwrap();
+    let one = encode(&[Sent { key: None, value: "tick".into(), timestamp: 1_700_000_000_000 }], None).unwrap();
+    let (mut samples, mut latencies) = (Vec::new(), Vec::new());
+    while started.elapsed() < length {
+        let at = Instant::now();
+        prober.send_batches("probe", &[(0, one.clone())]).unwrap();
+        prober.acknowledged().unwrap();
+        latencies.push(at.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if started.elapsed() >= every * (samples.len() as u32 + 1) {
+            samples.push(sample(&server, directory.path(), &mut latencies));
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    // Each record that was fed is counted once.
+    let fed = fed.load(Ordering::Relaxed);
+    server.eventually("SELECT SUM(N) FROM LATEST;", &[json!([fed])]).await;
+
+    // The first fifth fills caches and memtables; of the rest, the first third against the last.
+    let rest = &samples[samples.len() / 5..];
+    let (early, late) = (&rest[..rest.len() / 3], &rest[rest.len() - rest.len() / 3..]);
+    let mib = |bytes: u64| bytes >> 20;
+    for (name, part) in [("early", early), ("late", late)] {
+        println!(
+            "{name}: {} MiB resident, {} files, {} MiB on disk, p99 {:?}",
+            mib(median(part, |s| s.resident)),
+            median(part, |s| s.files),
+            mib(median(part, |s| s.disk)),
+            median(part, |s| s.p99),
+        );
+    }
+    let seconds = length.as_secs_f64();
+    println!(
+        "{:.0} MB/s produced, {:.0} MB/s consumed, {fed} records through the queries",
+        produced.load(Ordering::Relaxed) as f64 / seconds / 1e6,
+        consumed.load(Ordering::Relaxed) as f64 / seconds / 1e6
+    );
+    assert!(produced.load(Ordering::Relaxed) > PARTITIONS as u64 * RETENTION_BYTES, "retention had nothing to do");
+    let (before, after) = (median(early, |s| s.resident), median(late, |s| s.resident));
+    assert!(after <= before + before / 5 + (32 << 20), "memory grows: {} to {} MiB", mib(before), mib(after));
+    let (before, after) = (median(early, |s| s.files), median(late, |s| s.files));
+    assert!(after <= before + before / 2 + 32, "open files grow: {before} to {after}");
+    if minutes < 5.0 {
+        println!("too short to tell whether disk and latency stay flat");
+        server.stop();
+        return;
+    }
+    let (before, after) = (median(early, |s| s.disk), median(late, |s| s.disk));
+    assert!(after <= before + before / 2 + (256 << 20), "the disk fills: {} to {} MiB", mib(before), mib(after));
+    let (before, after) = (median(early, |s| s.p99), median(late, |s| s.p99));
+    assert!(after <= before * 3 + Duration::from_millis(50), "latency grows: {before:?} to {after:?}");
+    server.stop();
+}
