@@ -2,7 +2,7 @@
 # Real clients against one server: clients.sh [NAME...]    (default: all)
 #
 # Kafka: kcat, confluent-kafka, kafka-python, kafkajs, franz-go, sarama, the Java tools of two releases, Streams;
-# Connect and MirrorMaker 2 with servers of their own. ksqlDB: PyPI's ksql, npm's ksqldb-client.
+# Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's ksql, npm's ksqldb-client.
 # Prints ok or FAILED with the seconds of each; the output of those that failed follows.
 #
 # CAPTURE=FOLDER keeps a request of each API and version that each client sends, for broker/tests/data/captured.
@@ -86,6 +86,7 @@ client sarama "$MILLPOND_CACHE/go/sarama" "$kafka"
 client java-3.7 tests/clients/java.sh 3.7.2 "$kafka"
 client java-4.1 tests/clients/java.sh 4.1.2 "$kafka"
 jvm=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error)
+client command tests/clients/command.sh "$MILLPOND"
 client streams "${jvm[@]}" -cp "$MILLPOND_CACHE/java/4.1.2:$MILLPOND_CACHE/kafka/4.1.2/lib/*" Streams "$kafka"
 client connect "$python" tests/clients/connect.py
 client mirror "$python" tests/clients/mirror.py

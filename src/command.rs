@@ -1,6 +1,15 @@
 //! The subcommands.
 
+pub mod acl;
+pub mod config;
+mod connect;
+pub mod consume;
 pub mod demo;
+pub mod group;
+pub mod produce;
+mod report;
 pub mod serve;
 pub mod sql;
 pub mod test;
+mod time;
+pub mod topic;

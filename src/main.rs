@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod command;
+mod kafka;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -26,6 +27,18 @@ enum Command {
     Serve(Serve),
     /// Type SQL at a server: lines, scripts or single statements.
     Sql(command::sql::SqlArgs),
+    /// Create, show, change and delete topics.
+    Topic(command::topic::TopicArgs),
+    /// Send lines, JSON or files to a topic.
+    Produce(command::produce::ProduceArgs),
+    /// Print a topic's records as they are and as they come.
+    Consume(command::consume::ConsumeArgs),
+    /// Show consumer groups with their lag; set their offsets anew.
+    Group(command::group::GroupArgs),
+    /// Give and take rights.
+    Acl(command::acl::AclArgs),
+    /// Show and change settings of topics, brokers and groups.
+    Config(command::config::ConfigArgs),
     /// Run query cases in ksqlDB's JSON form and say which pass.
     Test(TestArgs),
     /// Count a web server's requests as they come: the whole way from a log line to a live table.
@@ -70,11 +83,46 @@ pub struct TestArgs {
     at_least: Option<usize>,
 }
 
+/// Commands by what they are for, as `--help` shows them.
+const HELP: [(&str, &[&str]); 3] = [
+    ("Millpond", &["serve", "sql", "demo"]),
+    (
+        "Any Kafka broker, Millpond too (--bootstrap HOST:PORT)",
+        &["topic", "produce", "consume", "group", "acl", "config"],
+    ),
+    ("Checks", &["test", "help"]),
+];
+
+/// The command, with its subcommands in groups.
+fn cli() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    let mut template = String::from("{about}\n\n{usage-heading} {usage}\n");
+    for (title, names) in HELP {
+        template.push_str(&format!("\n{title}:\n"));
+        for name in names {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+            template.push_str(&format!("  {name:<9}{}\n", about.unwrap_or_default()));
+        }
+    }
+    template.push_str("\nOptions:\n{options}\n\n\"millpond COMMAND --help\" says more.");
+    Cli::command().help_template(template)
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::from_arg_matches(&cli().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let result = match cli.command {
         Command::Serve(args) => command::serve::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => command::sql::run(args),
+        Command::Topic(args) => wait(command::topic::run(args)),
+        Command::Produce(args) => wait(command::produce::run(args)),
+        Command::Consume(args) => wait(command::consume::run(args)),
+        Command::Group(args) => wait(command::group::run(args)),
+        Command::Acl(args) => wait(command::acl::run(args)),
+        Command::Config(args) => wait(command::config::run(args)),
         Command::Test(args) => command::test::run(&args),
         Command::Demo(args) => command::demo::run(&args),
         Command::CompileUdf { args } => Ok(millpond_udfs::compile_child::main(args)),
@@ -86,4 +134,29 @@ fn main() -> ExitCode {
         }
         ExitCode::FAILURE
     })
+}
+
+/// Runs a command that talks to a broker.
+fn wait(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = command::serve::runtime()?;
+    let result = runtime.block_on(command);
+    // A thread that waits for somebody to type ends with the process.
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_shows_every_command_once() {
+        let mut command = cli();
+        command.build();
+        let shown = command.render_help().to_string();
+        for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+            let name = sub.get_name();
+            assert_eq!(shown.matches(&format!("\n  {name} ")).count(), 1, "{name}: {shown}");
+        }
+    }
 }

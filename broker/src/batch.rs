@@ -32,6 +32,7 @@ pub const LENGTH_OVERHEAD: usize = 12;
 const LEADER_EPOCH_AT: usize = 12;
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
+const PRODUCER_AT: usize = 43;
 
 pub const ATTRIBUTE_CODEC: i16 = 0x07;
 pub const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
@@ -125,6 +126,22 @@ pub fn patch_place(batch: &mut [u8], base_offset: i64, leader_epoch: i32) {
     if let Some(place) = batch.first_chunk_mut::<{ LEADER_EPOCH_AT + 4 }>() {
         place[..8].copy_from_slice(&base_offset.to_be_bytes());
         place[LEADER_EPOCH_AT..].copy_from_slice(&leader_epoch.to_be_bytes());
+    }
+}
+
+/// Whether a whole batch is as its producer sealed it.
+pub fn is_intact(batch: &[u8]) -> bool {
+    let sealed = batch.get(CRC_AT..CRC_AT + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+    sealed.is_some() && batch.get(ATTRIBUTES_AT..).map(crc32c::crc32c) == sealed
+}
+
+/// Says who produced a batch and with which sequence number it begins, and seals it anew. Shorter bytes are left alone.
+pub fn stamp_producer(batch: &mut [u8], producer_id: i64, producer_epoch: i16, base_sequence: i32) {
+    if let Some(place) = batch.get_mut(PRODUCER_AT..PRODUCER_AT + 14) {
+        place[..8].copy_from_slice(&producer_id.to_be_bytes());
+        place[8..10].copy_from_slice(&producer_epoch.to_be_bytes());
+        place[10..].copy_from_slice(&base_sequence.to_be_bytes());
+        seal(batch);
     }
 }
 

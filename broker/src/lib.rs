@@ -15,3 +15,5 @@ pub mod server;
 pub mod storage;
 pub mod transactions;
 mod wire;
+
+pub use wire::shape;

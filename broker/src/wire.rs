@@ -6,7 +6,8 @@
 
 mod frame;
 mod response;
-mod shape;
+mod sample;
+pub mod shape;
 mod shapes;
 mod text;
 

@@ -134,7 +134,15 @@ pub struct PrintQuery {
     seen: u64,
     keys: Guesser,
     values: Guesser,
-    header: bool,
+    /// What was told of keys and values: nothing, that they are NULL so far, or their format.
+    header: [Told; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Null,
+    Format,
 }
 
 /// Records read from a partition at a time for PRINT.
@@ -272,7 +280,7 @@ impl Engine {
             seen: 0,
             keys: Guesser::default(),
             values: Guesser::default(),
-            header: false,
+            header: [Told::Nothing; 2],
         })
     }
 }
@@ -308,10 +316,26 @@ impl PrintQuery {
                 }
                 let (key, value) = (records.key(row), records.value(row));
                 let (key, value) = (self.keys.show(key), self.values.show(value));
-                if !self.header {
-                    self.header = true;
-                    lines.push(format!("Key format: {}", self.keys.formats()));
-                    lines.push(format!("Value format: {}", self.values.formats()));
+                if self.header[0] == Told::Nothing {
+                    // NULLs say nothing: the first that is not counts, as far as records have been read.
+                    let ahead = row + 1..records.views.len();
+                    if !self.keys.knows()
+                        && let Some(key) = ahead.clone().find_map(|row| records.key(row))
+                    {
+                        self.keys.show(Some(key));
+                    }
+                    if !self.values.knows()
+                        && let Some(value) = ahead.clone().find_map(|row| records.value(row))
+                    {
+                        self.values.show(Some(value));
+                    }
+                }
+                let sides = [("Key", &self.keys), ("Value", &self.values)];
+                for ((side, guess), told) in sides.into_iter().zip(&mut self.header) {
+                    if *told == Told::Nothing || (*told == Told::Null && guess.knows()) {
+                        *told = if guess.knows() { Told::Format } else { Told::Null };
+                        lines.push(format!("{side} format: {}", guess.formats()));
+                    }
                 }
                 let mut time = Vec::new();
                 write_timestamp(&mut time, records.views[row].timestamp);

@@ -56,6 +56,11 @@ pub fn is_known_property(name: &str) -> bool {
         || KAFKA_PROPERTIES.contains(&name.as_str())
 }
 
+/// Whether a property works for the server as a whole, so that a session cannot change it.
+pub fn is_of_server(name: &str) -> bool {
+    normal(name).starts_with("ksql.functions.")
+}
+
 /// Whether a property can have a value: one that would be read as something else is a mistake that should be told.
 pub fn check_value(name: &str, value: &str) -> Result<()> {
     let wrong = |right: &str| {

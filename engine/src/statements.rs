@@ -92,7 +92,13 @@ fn dispatch(
             check_property(&pair.key.node)?;
             session::check_value(&pair.key.node, &pair.value.node)?;
             session.set(&pair.key.node, pair.value.node.clone());
-            Ok(Entity::Done)
+            match session::is_of_server(&pair.key.node) {
+                true => Ok(Entity::Warning(format!(
+                    "property \"{}\" has no effect in a session; it is set in [ksql] of the server's configuration",
+                    pair.key.node
+                ))),
+                false => Ok(Entity::Done),
+            }
         }
         Statement::Unset { key } => {
             check_property(&key.node)?;

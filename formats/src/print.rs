@@ -111,6 +111,11 @@ impl Guesser {
         fits.into_iter().find(|(c, _)| Some(*c) == shown_as).map(|(_, text)| text).unwrap_or_default()
     }
 
+    /// Whether there was anything but NULL.
+    pub fn knows(&self) -> bool {
+        self.fitting.is_some() || self.mixed
+    }
+
     /// The formats that fit, as `JSON or KAFKA_STRING`.
     pub fn formats(&self) -> String {
         match &self.fitting {

@@ -7,6 +7,11 @@ use millpond_sql::plan::{Relation, WindowKind};
 use millpond_types::{Column, ColumnRole, Schema, SqlType};
 use serde_json::{Map, Value as Json, json};
 
+/// A statement as ksqlDB shows it, with its semicolon.
+fn ended(statement: &str) -> String {
+    format!("{};", statement.trim_end().trim_end_matches(';'))
+}
+
 /// The entity of an answer; `None` for statements that have none (SET, DEFINE, INSERT VALUES).
 pub(crate) fn to_json(answer: &Answer) -> Option<Json> {
     let mut body = match &answer.entity {
@@ -122,7 +127,7 @@ fn command_status(status: &CommandStatus) -> Json {
 fn query_summary(query: &QuerySummary) -> Json {
     let state = &query.state;
     json!({
-        "queryString": query.statement,
+        "queryString": ended(&query.statement),
         "sinks": query.sink.iter().collect::<Vec<_>>(),
         "sinkKafkaTopics": query.sink_topic.iter().collect::<Vec<_>>(),
         "id": query.id,
@@ -193,7 +198,7 @@ fn query_description(q: &QueryDescription) -> Json {
     let state = &q.summary.state;
     json!({
         "id": q.summary.id,
-        "statementText": q.summary.statement,
+        "statementText": ended(&q.summary.statement),
         "windowType": q.window.map(|w| window_type(w.kind)),
         "fields": fields(&q.schema),
         "sources": q.sources,

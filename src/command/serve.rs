@@ -24,6 +24,7 @@ use crate::Serve;
 const DATA_DEFAULT: &str = "./millpond-data";
 const KAFKA_DEFAULT: &str = "127.0.0.1:9092";
 const HTTP_DEFAULT: &str = "127.0.0.1:8088";
+const OPENING_TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
 
 pub fn run(args: &Serve) -> Result<()> {
     let mut config = match &args.config {
@@ -100,7 +101,7 @@ impl Server {
         // Addresses first: they fail at once, and a directory should not be opened in vain.
         let kafka_listener = bind("kafka", config.kafka.as_deref().unwrap_or(KAFKA_DEFAULT)).await?;
         let http_listener = bind("http", config.http.as_deref().unwrap_or(HTTP_DEFAULT)).await?;
-        let database = tokio::task::spawn_blocking(move || Database::open_with(options)).await??;
+        let database = open(options).await?;
 
         let settings = broker_settings(config)?;
         let hooks = Hooks {
@@ -145,6 +146,23 @@ impl Server {
         let database = self.database;
         tokio::task::spawn_blocking(move || database.close()).await??;
         Ok(())
+    }
+}
+
+/// Opens the data directory, and says that it is at it where that takes long: after a crash the log of RocksDB is read.
+async fn open(options: DatabaseOptions) -> Result<Database> {
+    let path = options.storage.path.clone();
+    let opening = tokio::task::spawn_blocking(move || Database::open_with(options));
+    tokio::pin!(opening);
+    let begun = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            opened = &mut opening => return Ok(opened??),
+            () = tokio::time::sleep(OPENING_TOLD_EVERY) => {
+                let seconds = begun.elapsed().as_secs();
+                tracing::info!(path = %path.display(), seconds, "still opening the data directory");
+            }
+        }
     }
 }
 

@@ -3,20 +3,20 @@
 //! It is a client of the HTTP interface like any other and knows nothing of the engine; of the dialect it knows the grammar,
 //! for completion and for errors that need no server.
 
-mod args;
+pub mod args;
 mod client;
 mod complete;
 mod entity;
 mod help;
 mod input;
-mod output;
+pub mod output;
 mod problem;
 mod repl;
 mod rows;
 mod run;
 mod session;
 mod stream;
-mod table;
+pub mod table;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

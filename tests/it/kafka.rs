@@ -15,7 +15,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+    ListOffsetsResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use kafka_protocol::records::{
@@ -140,6 +140,14 @@ impl Client {
         )
     }
 
+    /// As part of a transaction, to partition 0.
+    pub fn send_transactional(&mut self, topic: &str, id: &TransactionalId, batch: Bytes) -> Result<()> {
+        let partition = PartitionProduceData::default().with_index(0).with_records(Some(batch));
+        let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![partition]);
+        let request = ProduceRequest::default().with_transactional_id(Some(id.clone())).with_acks(-1);
+        self.send(PRODUCE, &request.with_timeout_ms(30_000).with_topic_data(vec![topic]))
+    }
+
     /// Takes the answer to a produce request; an error where it says anything but yes.
     pub fn acknowledged(&mut self) -> Result<()> {
         let answer: ProduceResponse = self.receive(PRODUCE.1)?;
@@ -242,11 +250,20 @@ impl Client {
 
 /// A record batch, with a producer and the sequence number of its first record.
 pub fn encode(records: &[Sent], producer: Option<(&Producer, i32)>) -> Result<Bytes> {
+    encode_as(records, producer, false)
+}
+
+/// The first batch of a transaction.
+pub fn encode_transactional(records: &[Sent], producer: &Producer) -> Result<Bytes> {
+    encode_as(records, Some((producer, 0)), true)
+}
+
+fn encode_as(records: &[Sent], producer: Option<(&Producer, i32)>, transactional: bool) -> Result<Bytes> {
     let (id, epoch, first) = producer.map_or((-1, -1, -1), |(p, first)| (p.id, p.epoch, first));
     let records: Vec<Record> = (0..)
         .zip(records)
         .map(|(i, sent)| Record {
-            transactional: false,
+            transactional,
             control: false,
             delete_horizon: false,
             partition_leader_epoch: -1,

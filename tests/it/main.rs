@@ -9,6 +9,7 @@
 )]
 
 mod arrows;
+mod cli;
 mod command;
 mod crash;
 mod determinism;
@@ -19,3 +20,4 @@ mod process;
 mod pull;
 mod soak;
 mod sql;
+mod terminal;

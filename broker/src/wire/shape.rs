@@ -1,4 +1,4 @@
-//! Walks a request's bytes by its shape before the codec sees them.
+//! Walks a message's bytes by its shape before the codec sees them: requests here, answers in the command's client.
 //!
 //! The codec reserves memory for an array by the count on the wire, so that twenty bytes could ask for all memory there
 //! is and abort the process. What passes here has all the elements that its counts promise, no more of them than
@@ -15,15 +15,15 @@ pub const NEVER: i16 = i16::MAX;
 pub struct Shape {
     /// First version with compact lengths and tagged fields.
     pub flexible: i16,
-    fields: &'static [Field],
+    pub(super) fields: &'static [Field],
 }
 
 pub struct Field {
     name: &'static str,
-    kind: Kind,
+    pub(super) kind: Kind,
     since: i16,
     until: i16,
-    tag: Option<u32>,
+    pub(super) tag: Option<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,6 +32,7 @@ pub enum Kind {
     Text,
     Blob,
     List(&'static [Field]),
+    One(&'static [Field]),
     ListOf(&'static Kind),
 }
 
@@ -56,6 +57,11 @@ pub const fn list(name: &'static str, fields: &'static [Field]) -> Field {
     field(name, Kind::List(fields))
 }
 
+/// A struct by itself.
+pub const fn one(name: &'static str, fields: &'static [Field]) -> Field {
+    field(name, Kind::One(fields))
+}
+
 pub const fn list_of(name: &'static str, kind: &'static Kind) -> Field {
     field(name, Kind::ListOf(kind))
 }
@@ -74,7 +80,7 @@ impl Field {
         Self { tag: Some(tag), ..self }
     }
 
-    const fn has(&self, version: i16) -> bool {
+    pub(super) const fn has(&self, version: i16) -> bool {
         self.since <= version && version <= self.until
     }
 }
@@ -121,6 +127,7 @@ impl Walk<'_> {
                 }
                 Ok(())
             }
+            Kind::One(fields) => self.fields(fields),
             Kind::ListOf(kind) => {
                 for _ in 0..self.count(name)? {
                     self.kind(name, *kind)?;
@@ -168,7 +175,7 @@ impl Walk<'_> {
         }
         match self.elements_left.checked_sub(count) {
             Some(left) => self.elements_left = left,
-            None => return Err(Error::malformed("the request has more elements than \"request_elements_max\" allows")),
+            None => return Err(Error::malformed("it has more elements than \"request_elements_max\" allows")),
         }
         Ok(())
     }
@@ -222,7 +229,7 @@ fn non_negative(name: &'static str, len: i32) -> Result<Option<usize>, Error> {
 }
 
 fn cut_short(name: &'static str) -> Error {
-    Error::malformed(format!("the request ends within \"{name}\""))
+    Error::malformed(format!("it ends within \"{name}\""))
 }
 
 #[cfg(test)]
@@ -232,67 +239,10 @@ mod tests {
     use kafka_protocol::protocol::{Decodable, Message};
 
     use super::*;
+    use crate::wire::sample::{Random, write};
     use crate::wire::shapes::*;
 
     const ELEMENTS_MAX: usize = 1000;
-
-    /// Small, fast, and the same every time.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            self.0 >> 33
-        }
-
-        fn below(&mut self, bound: u64) -> u64 {
-            self.next() % bound
-        }
-    }
-
-    /// Writes random bytes of a shape: the opposite of the walk.
-    fn write(fields: &[Field], version: i16, flexible: bool, random: &mut Random, out: &mut Vec<u8>) {
-        for field in fields.iter().filter(|f| f.tag.is_none() && f.has(version)) {
-            write_kind(field.kind, version, flexible, random, out);
-        }
-        if flexible {
-            let tagged: Vec<_> = fields.iter().filter(|f| f.tag.is_some() && f.has(version)).collect();
-            out.push(tagged.len() as u8 + 1);
-            for field in tagged {
-                let mut content = Vec::new();
-                write_kind(field.kind, version, flexible, random, &mut content);
-                out.extend([field.tag.unwrap() as u8, content.len() as u8]);
-                out.extend(content);
-            }
-            out.extend([99, 2, 7, 7]);
-        }
-    }
-
-    fn write_kind(kind: Kind, version: i16, flexible: bool, random: &mut Random, out: &mut Vec<u8>) {
-        let len = |bytes: usize, len: u64, out: &mut Vec<u8>| match (flexible, bytes) {
-            (true, _) => out.push(len as u8 + 1),
-            (false, 2) => out.extend((len as u16).to_be_bytes()),
-            (false, _) => out.extend((len as u32).to_be_bytes()),
-        };
-        match kind {
-            Kind::Fixed(n) => out.extend((0..n).map(|_| random.next() as u8)),
-            Kind::Text | Kind::Blob => {
-                let n = random.below(20);
-                len(if matches!(kind, Kind::Text) { 2 } else { 4 }, n, out);
-                out.extend((0..n).map(|_| b'a' + random.below(26) as u8));
-            }
-            Kind::List(fields) => {
-                let n = random.below(4);
-                len(4, n, out);
-                (0..n).for_each(|_| write(fields, version, flexible, random, out));
-            }
-            Kind::ListOf(kind) => {
-                let n = random.below(4);
-                len(4, n, out);
-                (0..n).for_each(|_| write_kind(*kind, version, flexible, random, out));
-            }
-        }
-    }
 
     /// What the walk takes for a request of this shape is what the codec takes for one, to the byte.
     fn agrees<T: Decodable + Message>(name: &str, shape: &Shape, versions: std::ops::RangeInclusive<i16>) {

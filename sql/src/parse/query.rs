@@ -60,6 +60,10 @@ impl Cursor<'_> {
             Some(_) => Some(self.count()?),
             None => None,
         };
+        if self.at_set_operation() || self.is_word_at(0, "UNION") {
+            let error = self.unexpected_instead_of(Some("the end of the query"));
+            return Err(error.with_hint("rows of several queries go into one stream with INSERT INTO ... SELECT"));
+        }
         Ok(Query { select, from, window, filter, group_by, partition_by, having, order_by, emit, limit })
     }
 
@@ -110,7 +114,7 @@ impl Cursor<'_> {
         let name = self.name("the name of a source")?;
         let alias = if self.eat("AS").is_some() {
             Some(self.name("an alias")?)
-        } else if self.at_clause() {
+        } else if self.at_clause() || self.at_set_operation() {
             None
         } else {
             let alias = self.eat_name();
@@ -120,6 +124,12 @@ impl Cursor<'_> {
             alias
         };
         Ok(SourceRef { name, alias })
+    }
+
+    /// UNION and its like stand between two queries; by themselves they are names like others.
+    fn at_set_operation(&self) -> bool {
+        ["UNION", "INTERSECT", "EXCEPT", "MINUS"].iter().any(|word| self.is_word_at(0, word))
+            && ["SELECT", "ALL", "DISTINCT"].iter().any(|word| self.is_word_at(1, word))
     }
 
     /// Whether words that could be an alias begin a clause.

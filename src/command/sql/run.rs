@@ -267,7 +267,11 @@ impl Runner {
                     Some(old) => format!("property \"{name}\" is now \"{value}\", it was \"{old}\""),
                     None => format!("property \"{name}\" is now \"{value}\""),
                 };
-                Ok(self.notice(&text)?)
+                self.notice(&text)?;
+                if name.to_ascii_lowercase().contains("ksql.functions.") {
+                    self.notice("it has no effect in a session; it is set in [ksql] of the server's configuration")?;
+                }
+                Ok(())
             }
             Err(failure) => Err(self.failed(source, span, failure)),
         }

@@ -1,0 +1,177 @@
+//! Flags that say which cluster a command talks to and who is asking, and the client that comes of them.
+//!
+//! A password never stands in the arguments, where other users of the machine can read it: it comes from the
+//! environment, a file, or whoever sits at the terminal.
+
+use std::borrow::Cow;
+use std::io::{IsTerminal, stdin};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rustyline::completion::Completer;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
+use rustyline::history::MemHistory;
+use rustyline::validate::Validator;
+use rustyline::{Editor, Helper};
+
+use crate::kafka::properties::Properties;
+use crate::kafka::settings::{Address, Login, Mechanism, Pem, Secret, TIMEOUT_DEFAULT, Tls};
+use crate::kafka::{Client, Settings};
+
+const BOOTSTRAP: &str = "MILLPOND_BOOTSTRAP";
+const PASSWORD: &str = "MILLPOND_PASSWORD";
+const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
+const SECRET_BYTES_MAX: u64 = 1 << 16;
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connection")]
+pub struct Connect {
+    /// The broker to talk to, or several with commas [env MILLPOND_BOOTSTRAP; default: 127.0.0.1:9092]
+    #[arg(short, long, global = true, value_name = "HOST:PORT")]
+    pub bootstrap: Option<String>,
+    /// A file of properties as Kafka's own clients have it; flags win
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Encrypt, and check the broker's certificate
+    #[arg(long, global = true)]
+    tls: bool,
+    /// Who may sign the broker's certificate, in PEM form [default: the system's authorities]
+    #[arg(long, global = true, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// The certificate that is shown to the broker, in PEM form
+    #[arg(long, global = true, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its key, in PEM form
+    #[arg(long, global = true, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// How to log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER [default with --user: SCRAM-SHA-512]
+    #[arg(long, global = true, value_name = "NAME")]
+    sasl_mechanism: Option<String>,
+    /// Log in as this user; the password comes from MILLPOND_PASSWORD, --password-file or the terminal
+    #[arg(short, long, global = true, value_name = "NAME")]
+    user: Option<String>,
+    /// A file that holds the password, or the token for OAUTHBEARER
+    #[arg(long, global = true, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// How long one request, with its repetitions, may take
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+}
+
+/// A positive number of seconds, also a fraction.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse::<f64>();
+    match number.map(Duration::try_from_secs_f64) {
+        Ok(Ok(time)) if !time.is_zero() && time < Duration::from_secs(365 * 86_400) => Ok(time),
+        _ => Err("expected a positive number of seconds".to_string()),
+    }
+}
+
+impl Connect {
+    pub fn properties(&self) -> Result<Properties> {
+        self.config.as_deref().map(Properties::read).transpose().map(Option::unwrap_or_default)
+    }
+
+    pub fn client(&self) -> Result<Arc<Client>> {
+        self.client_of(&self.properties()?)
+    }
+
+    pub fn client_of(&self, properties: &Properties) -> Result<Arc<Client>> {
+        Ok(Arc::new(Client::new(self.settings(properties)?)?))
+    }
+
+    fn settings(&self, properties: &Properties) -> Result<Settings> {
+        let given = std::env::var(BOOTSTRAP).ok().filter(|text| !text.is_empty());
+        let bootstrap = match (&self.bootstrap, properties.get("bootstrap.servers")) {
+            (Some(flag), _) => Address::list(flag).context("--bootstrap")?,
+            (None, Some(text)) => Address::list(text).context("bootstrap.servers")?,
+            (None, None) => Address::list(given.as_deref().unwrap_or(BOOTSTRAP_DEFAULT)).context(BOOTSTRAP)?,
+        };
+        let (mut tls, mut login) = properties.security()?;
+        if self.tls || self.cacert.is_some() || self.cert.is_some() {
+            let tls = tls.get_or_insert_with(Tls::default);
+            let file = |path: &Option<PathBuf>| path.clone().map(Pem::File);
+            tls.authorities = file(&self.cacert).or_else(|| tls.authorities.take());
+            if self.cert.is_some() {
+                tls.certificate = file(&self.cert);
+                tls.key = file(&self.key);
+            }
+        }
+        if self.user.is_some() || self.sasl_mechanism.is_some() {
+            login = Some(self.login()?);
+        }
+        Ok(Settings {
+            bootstrap,
+            tls,
+            login,
+            client_id: properties.get("client.id").unwrap_or("millpond").to_string(),
+            timeout: self.timeout.unwrap_or(TIMEOUT_DEFAULT),
+        })
+    }
+
+    fn login(&self) -> Result<Login> {
+        let mechanism = Mechanism::parse(self.sasl_mechanism.as_deref().unwrap_or("SCRAM-SHA-512"))?;
+        let user = match (&self.user, mechanism) {
+            (Some(user), _) => user.clone(),
+            (None, Mechanism::OauthBearer) => String::new(),
+            (None, _) => bail!("{} needs a user: --user NAME", mechanism.name()),
+        };
+        let what = if mechanism == Mechanism::OauthBearer { "token" } else { "password" };
+        let secret = match &self.password_file {
+            Some(path) => read_secret(path)?,
+            None => match std::env::var(PASSWORD) {
+                Ok(secret) => secret,
+                Err(_) => ask(what, &user)?,
+            },
+        };
+        Ok(Login { mechanism, user, secret: Secret(secret) })
+    }
+}
+
+fn read_secret(path: &Path) -> Result<String> {
+    let cannot = || format!("cannot read \"{}\"", path.display());
+    if std::fs::metadata(path).with_context(cannot)?.len() > SECRET_BYTES_MAX {
+        bail!("\"{}\" is larger than {SECRET_BYTES_MAX} bytes; it holds nothing but the password", path.display());
+    }
+    let text = std::fs::read_to_string(path).with_context(cannot)?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_string())
+}
+
+/// Reads a line that is not shown as it is typed.
+fn ask(what: &str, user: &str) -> Result<String> {
+    if !stdin().is_terminal() {
+        bail!("no {what} is given; put it into the variable {PASSWORD} or name a file with --password-file");
+    }
+    let mut editor = Editor::<Hidden, MemHistory>::with_history(rustyline::Config::default(), MemHistory::new())?;
+    editor.set_helper(Some(Hidden));
+    let whose = if user.is_empty() { String::new() } else { format!(" of \"{user}\"") };
+    Ok(editor.readline(&format!("{what}{whose}: "))?)
+}
+
+/// Shows a star for each character.
+struct Hidden;
+
+impl Helper for Hidden {}
+impl Validator for Hidden {}
+
+impl Completer for Hidden {
+    type Candidate = String;
+}
+
+impl Hinter for Hidden {
+    type Hint = String;
+}
+
+impl Highlighter for Hidden {
+    fn highlight<'l>(&self, line: &'l str, _pos: usize) -> Cow<'l, str> {
+        Cow::Owned("*".repeat(line.chars().count()))
+    }
+
+    fn highlight_char(&self, _line: &str, _pos: usize, _kind: CmdKind) -> bool {
+        true
+    }
+}

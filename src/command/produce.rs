@@ -1,0 +1,238 @@
+//! `millpond produce`: lines, JSON or whole files become records of a topic.
+
+mod input;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use millpond_broker::batch::Codec;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::connect::{Connect, seconds};
+use super::report::{note, size};
+use crate::kafka::producer::{Counts, Line, Plan, Producer};
+use input::Reader;
+
+/// Chunks that were read and wait to be sent; each is small (`input::CHUNK_BYTES`) or one large record.
+const CHUNKS_WAITING_MAX: usize = 16;
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// As a shell tells of SIGINT.
+const INTERRUPTED: u8 = 130;
+
+const EXAMPLES: &str = "Examples:
+  echo 'hello' | millpond produce greetings
+  millpond produce orders --key-separator : --compression zstd orders.txt
+  echo '{\"key\": \"a\", \"value\": {\"v\": 1}, \"headers\": {\"h\": \"x\"}}' | millpond produce s --format json
+  millpond produce images --format whole *.jpg
+
+Exit status: 0 everything is acknowledged, 1 something failed (the message names the line), 130 interrupted.";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ProduceArgs {
+    /// The topic; created where the broker does so
+    topic: String,
+    /// Where records come from [default: standard input]
+    files: Vec<PathBuf>,
+    /// How the input is cut into records
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Format::Text)]
+    format: Format,
+    /// What stands between key and value in each line; \t and \n are understood
+    #[arg(short = 'K', long, value_name = "TEXT")]
+    key_separator: Option<String>,
+    /// Keys and values that are this text are NULL
+    #[arg(long, value_name = "TEXT")]
+    null: Option<String>,
+    /// A header for all records; can be repeated
+    #[arg(short = 'H', long, value_name = "NAME=VALUE", value_parser = super::config::set_pair)]
+    header: Vec<(String, String)>,
+    /// The partition of all records [default: by the key as Java's producer does, else by turns]
+    #[arg(short, long, value_name = "N")]
+    partition: Option<i32>,
+    /// The time of all records, in milliseconds [default: now]
+    #[arg(long, value_name = "MS")]
+    timestamp: Option<i64>,
+    /// Who must have a record before it counts: 0 nobody, 1 the leader, all [default: all]
+    #[arg(long, value_name = "0|1|all", value_parser = ["0", "1", "all", "-1"], allow_hyphen_values = true)]
+    acks: Option<String>,
+    /// none, gzip, snappy, lz4 or zstd [default: none]
+    #[arg(short = 'z', long, value_name = "CODEC")]
+    compression: Option<String>,
+    /// Do not let the broker recognise batches that are sent twice
+    #[arg(long)]
+    no_idempotence: bool,
+    /// How long records wait for more of them, in milliseconds [default: 5]
+    #[arg(long, value_name = "MS")]
+    linger_ms: Option<u64>,
+    /// How long one batch is tried
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "120")]
+    delivery_timeout: Duration,
+    /// The longest line, or the largest file
+    #[arg(long, value_name = "BYTES", default_value_t = input::RECORD_BYTES_MAX)]
+    record_bytes_max: usize,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Each line is a value, or key and value
+    Text,
+    /// Each line is an object with value, key, headers, timestamp, partition; value_base64 and key_base64 hold bytes
+    Json,
+    /// Each file is a value
+    Whole,
+}
+
+pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
+    let properties = args.connect.properties()?;
+    let acks = match args.acks.as_deref().or(properties.get("acks")).unwrap_or("all") {
+        "0" => 0,
+        "1" => 1,
+        "all" | "-1" => -1,
+        other => bail!("acks \"{other}\" is not known; there are 0, 1 and all"),
+    };
+    let codec = args.compression.as_deref().or(properties.get("compression.type")).unwrap_or("none");
+    let Some(codec) = Codec::by_name(codec) else {
+        bail!("compression \"{codec}\" is not known; there are none, gzip, snappy, lz4 and zstd");
+    };
+    let linger = match (args.linger_ms, properties.get("linger.ms")) {
+        (Some(ms), _) => ms,
+        (None, Some(text)) => text.parse().context("linger.ms is not a number")?,
+        (None, None) => 5,
+    };
+    if args.key_separator.is_some() && args.format != Format::Text {
+        bail!("--key-separator is for --format text; JSON has a \"key\"");
+    }
+    if args.format == Format::Whole && args.files.is_empty() {
+        bail!("--format whole needs the names of files");
+    }
+    if args.files.is_empty() && std::io::stdin().is_terminal() && !args.quiet {
+        note("each line that you type becomes a record; Ctrl-D ends");
+    }
+    let client = args.connect.client_of(&properties)?;
+    let plan = Plan {
+        topic: args.topic.clone(),
+        acks,
+        idempotent: acks == -1 && !args.no_idempotence && properties.get("enable.idempotence") != Some("false"),
+        codec,
+        linger: Duration::from_millis(linger),
+        delivery: args.delivery_timeout,
+        partition: args.partition,
+        now_ms,
+    };
+    let mut producer = Producer::new(client, plan).await.map_err(|f| anyhow::anyhow!("{f}"))?;
+    let reader = Reader::new(&args)?;
+    let names = reader.names();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
+    let reading = {
+        let stop = stop.clone();
+        std::thread::Builder::new().name("produce-input".into()).spawn(move || reader.read(&stop, &sender))?
+    };
+    let started = Instant::now();
+    let mut progress = Progress::new(args.quiet, started);
+    let outcome = {
+        let work = producer.run(receiver, |counts| progress.show(counts));
+        tokio::pin!(work);
+        tokio::select! {
+            outcome = &mut work => Some(outcome),
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    };
+    stop.store(true, Ordering::Relaxed);
+    progress.clear();
+    let counts = producer.counts;
+    let summary = format!(
+        "{} records, {} in {:.1} s{}",
+        counts.records,
+        size(counts.bytes),
+        started.elapsed().as_secs_f64(),
+        if counts.retries == 0 { String::new() } else { format!(", {} batches sent again", counts.retries) }
+    );
+    match outcome {
+        None => {
+            note(&format!("millpond: interrupted; {summary} are acknowledged"));
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        Some(Err(failure)) => {
+            let place = failure.lines.map(|lines| format!("{}: ", place(&names, lines))).unwrap_or_default();
+            if counts.records > 0 {
+                note(&format!("millpond: {summary} are acknowledged"));
+            }
+            bail!("{place}{failure}")
+        }
+        Some(Ok(())) => {
+            // The input has ended, since everything was sent.
+            if let Ok(Err(error)) = reading.join() {
+                note(&format!("millpond: {summary} are acknowledged"));
+                return Err(error);
+            }
+            if !args.quiet {
+                note(&summary);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    millpond_types::Clock::now_ms(&millpond_types::SystemClock)
+}
+
+/// Lines as an editor finds them.
+fn place(names: &[String], (first, last): (Line, Line)) -> String {
+    let name = |line: Line| names.get(line.source as usize).map_or("standard input", String::as_str);
+    if first == last {
+        format!("line {} of {}", first.number, name(first))
+    } else if first.source == last.source {
+        format!("lines {} to {} of {}", first.number, last.number, name(first))
+    } else {
+        format!("line {} of {} to line {} of {}", first.number, name(first), last.number, name(last))
+    }
+}
+
+/// How far it is, on a terminal.
+struct Progress {
+    on: bool,
+    started: Instant,
+    next: Instant,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(quiet: bool, started: Instant) -> Self {
+        let on = !quiet && std::io::stderr().is_terminal();
+        Self { on, started, next: started + PROGRESS_EVERY, shown: false }
+    }
+
+    fn show(&mut self, counts: &Counts) {
+        let now = Instant::now();
+        if !self.on || now < self.next {
+            return;
+        }
+        self.next = now + PROGRESS_EVERY;
+        let seconds = (now - self.started).as_secs_f64().max(0.001);
+        let rate = size((counts.bytes as f64 / seconds) as u64);
+        // Who closed standard error does not want to know.
+        let _ = write!(std::io::stderr(), "\r\x1b[K{} records, {}, {rate}/s", counts.records, size(counts.bytes));
+        self.shown = true;
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

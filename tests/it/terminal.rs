@@ -1,0 +1,149 @@
+//! The commands at a terminal: a pseudo-terminal that Python's standard library opens, with keys as a person types them.
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use crate::process::{Process, binary};
+
+const BRIDGE: &str = "import pty, sys, os; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+const WAIT: Duration = Duration::from_secs(30);
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+
+struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    screen: Receiver<Vec<u8>>,
+    /// What was shown and not waited for yet.
+    shown: String,
+}
+
+impl Terminal {
+    fn open(args: &[&str], state: &std::path::Path) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", BRIDGE, binary()]).args(args).env("TERM", "xterm").env("XDG_STATE_HOME", state);
+        command.env_remove("MILLPOND_PASSWORD").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("this test needs python3 for a terminal: {e}"));
+        let keys = child.stdin.take().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (sender, screen) = sync_channel(1000);
+        std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(read) = out.read(&mut some) {
+                if read == 0 || sender.send(some[..read].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keys, screen, shown: String::new() }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    /// Waits until this is on the screen, and takes everything up to it.
+    #[track_caller]
+    fn shows(&mut self, text: &str) -> String {
+        let end = Instant::now() + WAIT;
+        loop {
+            if let Some(at) = self.shown.find(text) {
+                let rest = self.shown.split_off(at + text.len());
+                return std::mem::replace(&mut self.shown, rest);
+            }
+            match self.screen.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.shown.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Timeout) => panic!("{text:?} is not shown within {WAIT:?}: {:?}", self.shown),
+                Err(RecvTimeoutError::Disconnected) => panic!("it ended without {text:?}: {:?}", self.shown),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn ends(mut self) -> i32 {
+        let end = Instant::now() + WAIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap();
+            }
+            assert!(Instant::now() < end, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_person_types_sql() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(&directory.path().join("data"));
+    let http = server.http.clone();
+    let mut terminal = Terminal::open(&["sql", "--server", &http], directory.path());
+    terminal.shows("millpond> ");
+    terminal.types(
+        "CREATE STREAM PONDS (ID STRING KEY, V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');\r",
+    );
+    terminal.shows("Stream created");
+    terminal.types("INSERT INTO PONDS VALUES ('a', 1); INSERT INTO PONDS VALUES ('b', 2);\r");
+    terminal.shows("millpond> ");
+
+    // A statement over several lines ends with its semicolon; Tab completes what the server has.
+    terminal.types("SELECT ID\r");
+    terminal.types("FROM PON\t");
+    terminal.shows("PONDS");
+    terminal.types(";\r");
+    terminal.shows("2 rows");
+    terminal.shows("millpond> ");
+
+    // Ctrl-C drops a line; and ends a query that would go on.
+    terminal.types("SELECT nonsense");
+    terminal.types(CTRL_C);
+    terminal.shows("millpond> ");
+    terminal.types("SET 'auto.offset.reset' = 'earliest';\r");
+    terminal.shows("earliest\"");
+    terminal.types("SELECT ID, V FROM PONDS EMIT CHANGES;\r");
+    terminal.shows("| b");
+    terminal.types(CTRL_C);
+    terminal.shows("millpond> ");
+    terminal.types("SELECT COUNT(*) AS N FROM PONDS;\r");
+    terminal.shows("millpond> ");
+    terminal.types("SET 'ksql.functions.collect_list.limit' = '5';\r");
+    terminal.shows("no effect in a session");
+    terminal.types("EXIT\r");
+    assert_eq!(terminal.ends(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(&directory.path().join("data"));
+    let address = server.kafka.to_string();
+    let args = ["topic", "list", "--bootstrap", &address, "--user", "anna", "--sasl-mechanism", "plain"];
+    let mut terminal = Terminal::open(&args, directory.path());
+    terminal.shows("password of \"anna\": ");
+    terminal.types("hush-hush\r");
+    let shown = terminal.shows("refuses the login by PLAIN");
+    assert!(!shown.contains("hush"), "{shown:?}");
+    assert_eq!(terminal.ends(), 1);
+
+    let mut terminal = Terminal::open(&["topic", "delete", "no", "--bootstrap", &address], directory.path());
+    terminal.shows("there is no topic \"no\"");
+    assert_eq!(terminal.ends(), 1);
+    let mut terminal = Terminal::open(&["produce", "t", "--bootstrap", &address], directory.path());
+    terminal.shows("Ctrl-D ends");
+    terminal.types("one\rtwo\r");
+    terminal.types(CTRL_D);
+    terminal.shows("2 records");
+    assert_eq!(terminal.ends(), 0);
+    server.stop();
+}
