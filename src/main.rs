@@ -110,6 +110,8 @@ fn cli() -> clap::Command {
 }
 
 fn main() -> ExitCode {
+    // What speaks TLS here does it with ring; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = match Cli::from_arg_matches(&cli().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

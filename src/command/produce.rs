@@ -176,7 +176,9 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
         Some(Ok(())) => {
             // The input has ended, since everything was sent.
             if let Ok(Err(error)) = reading.join() {
-                note(&format!("millpond: {summary} are acknowledged"));
+                if counts.records > 0 {
+                    note(&format!("millpond: {summary} are acknowledged"));
+                }
                 return Err(error);
             }
             if !args.quiet {

@@ -213,8 +213,12 @@ impl Client {
             }
         }
         let error = failed.unwrap_or_else(|| Error::Missing("no address of a broker is given".to_string()));
-        // Whoever was there once may come back.
-        Err(if self.reached.load(Ordering::Relaxed) { passing(error) } else { error })
+        // Whoever was there once may come back; who never answered is most likely somebody else.
+        Err(match error {
+            error if self.reached.load(Ordering::Relaxed) => passing(error),
+            Error::Lost { address, why } => Error::Unreachable { address, why },
+            error => error,
+        })
     }
 
     fn slot(&self, address: &Address, lane: Lane) -> Slot {

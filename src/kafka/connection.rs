@@ -302,7 +302,7 @@ fn tls_error(error: &io::Error) -> String {
     };
     match inner {
         rustls::Error::InvalidMessage(_) => "it does not speak TLS; leave --tls out".to_string(),
-        rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
+        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "its certificate is signed by nobody who is trusted here; name the authority with --cacert FILE".to_string()
         }
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {

@@ -220,7 +220,7 @@ fn what_is_produced_is_consumed() {
         let (partition, key) = (words.next().unwrap(), words.next().unwrap());
         assert_eq!(*at.entry(key.to_string()).or_insert(partition.to_string()), partition, "{line}");
     }
-    assert_eq!(at["k0"], "2", "where Java's producer puts \"k0\" among 4");
+    assert_eq!(at["k0"], "1", "where Java's producer puts \"k0\" among 4");
     let count = pond.run(&["consume", "t", "--count", "7", "--from", "-5"]).ok().lines().count();
     assert_eq!(count, 7);
     pond.stop();

@@ -114,8 +114,6 @@ fn a_person_types_sql() {
     terminal.shows("| b");
     terminal.types(CTRL_C);
     terminal.shows("millpond> ");
-    terminal.types("SELECT COUNT(*) AS N FROM PONDS;\r");
-    terminal.shows("millpond> ");
     terminal.types("SET 'ksql.functions.collect_list.limit' = '5';\r");
     terminal.shows("no effect in a session");
     terminal.types("EXIT\r");
