@@ -53,13 +53,13 @@ is "$(m consume t --until-end | wc -l)" 5000
 is "$(m consume t --until-end -f '%k\n' | sort -n | uniq -c | awk '$1 != 5' | wc -l)" 0
 m consume t --until-end -f '%p %k\n' | sort -u >"$WORK/ours"
 java_ org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server 127.0.0.1:$plain --topic t --from-beginning --timeout-ms 4000 \
-  --formatter-property print.key=true --formatter-property print.partition=true --formatter-property print.value=false 2>/dev/null |
+  --property print.key=true --property print.partition=true --property print.value=false 2>/dev/null |
   sed -E 's/Partition:([0-9]+)\t/\1 /' | sort -u >"$WORK/theirs" || true
 cmp -s "$WORK/ours" "$WORK/theirs" || die "Java reads other keys: $(diff "$WORK/ours" "$WORK/theirs" | head -n 5)"
 # Java's producer puts the same keys into the same partitions.
 m topic create u --partitions 3 >/dev/null
 seq 1 1000 | sed 's/$/:x/' | java_ org.apache.kafka.tools.ConsoleProducer --bootstrap-server 127.0.0.1:$plain --topic u \
-  --reader-property parse.key=true --reader-property key.separator=: >/dev/null 2>&1
+  --property parse.key=true --property key.separator=: >/dev/null 2>&1
 m consume u --until-end -f '%p %k\n' | sort -u | cmp -s - "$WORK/ours" || die "Java's producer partitions differently"
 say "topics, producing in all codecs, consuming, partitions as Java's"
 
@@ -70,7 +70,7 @@ m group reset-offsets g --topic t --to-earliest --execute >/dev/null
 is "$(m consume t --group g --until-end | wc -l)" 5000
 # A group of the newer protocol.
 java_ org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server 127.0.0.1:$plain --topic t --group n --timeout-ms 15000 \
-  --from-beginning --command-property group.protocol=consumer >/dev/null 2>"$WORK/consumer.log" &
+  --from-beginning --consumer-property group.protocol=consumer >/dev/null 2>"$WORK/consumer.log" &
 reader=$!
 for _ in $(seq 60); do m group describe n --output json >"$WORK/n" 2>/dev/null && grep -q '"client_id": "console' "$WORK/n" && break; sleep 0.3; done
 grep -q '"type": "consumer"' "$WORK/n" || die "the newer protocol's group is not described: $(cat "$WORK/n" "$WORK/consumer.log")"
