@@ -90,6 +90,7 @@ client command tests/clients/command.sh "$MILLPOND"
 client streams "${jvm[@]}" -cp "$MILLPOND_CACHE/java/4.1.2:$MILLPOND_CACHE/kafka/4.1.2/lib/*" Streams "$kafka"
 client connect "$python" tests/clients/connect.py
 client mirror "$python" tests/clients/mirror.py
+client security "$python" tests/clients/security.py "$millpond"
 client ksql "$MILLPOND_CACHE/ksql/venv/bin/python" tests/http/ksql_python.py "$http"
 address=${http#http://}
 client ksqldb-client node tests/http/ksqldb_client.js "${address%:*}" "${address##*:}"

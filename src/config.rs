@@ -20,6 +20,13 @@ pub struct Config {
     pub kafka_advertised: Option<String>,
     /// Address of the HTTP listener.
     pub http: Option<String>,
+    /// Further Kafka listeners, each with its own protocol.
+    #[serde(default)]
+    pub listener: Vec<Listener>,
+    #[serde(default)]
+    pub security: Security,
+    #[serde(default)]
+    pub http_security: HttpSecurity,
     /// `none`, `group` (an fsync per group commit) or milliseconds between fsyncs.
     pub durability: Option<String>,
     #[serde(default)]
@@ -61,6 +68,81 @@ pub struct Broker {
     pub group_min_session_timeout_ms: Option<i32>,
 }
 
+/// `[[listener]]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Where clients connect.
+    pub address: String,
+    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub protocol: String,
+    /// The protocol's where absent.
+    pub name: Option<String>,
+    /// Host and port that clients are told.
+    pub advertised: Option<String>,
+    /// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, `OAUTHBEARER`.
+    pub mechanisms: Option<Vec<String>>,
+    #[serde(flatten)]
+    pub tls: Tls,
+}
+
+/// TLS of a listener; names of PEM files.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Tls {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+    /// `none`, `requested` or `required`.
+    pub client_auth: Option<String>,
+    /// As Kafka's `ssl.principal.mapping.rules`.
+    pub principal_mapping: Option<String>,
+}
+
+/// `[security]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Security {
+    /// Who may do everything: `User:admin`.
+    #[serde(default)]
+    pub super_users: Vec<String>,
+    pub users_max: Option<usize>,
+    pub failed_authentication_delay_ms: Option<u64>,
+    /// After this a connection must authenticate again.
+    pub session_max_ms: Option<u64>,
+    pub authentication_timeout_ms: Option<u64>,
+    pub handshake_timeout_ms: Option<u64>,
+    pub handshakes_max: Option<usize>,
+    pub unauthenticated_request_bytes_max: Option<usize>,
+    pub oauth: Option<OAuth>,
+}
+
+/// `[security.oauth]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OAuth {
+    /// A file, or a URL with https.
+    pub jwks: String,
+    /// Authorities of that URL's certificate instead of the system's.
+    pub jwks_ca: Option<PathBuf>,
+    pub issuer: String,
+    pub audience: Vec<String>,
+    pub principal_claim: Option<String>,
+    pub clock_skew_ms: Option<u64>,
+    pub jwks_refresh_ms: Option<u64>,
+}
+
+/// `[http_security]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSecurity {
+    /// Whether HTTP asks who somebody is; where absent it does if a Kafka listener does.
+    pub authentication: Option<bool>,
+    /// `/healthcheck` answers everybody.
+    pub healthcheck_open: Option<bool>,
+    #[serde(flatten)]
+    pub tls: Tls,
+}
+
 impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
@@ -81,11 +163,19 @@ impl Config {
 
     /// The host and port that clients are told.
     pub fn advertised(&self) -> Result<Option<(String, u16)>> {
-        let Some(text) = &self.kafka_advertised else { return Ok(None) };
-        let (host, port) = text.rsplit_once(':').context("kafka_advertised is HOST:PORT")?;
-        let port = port.parse().with_context(|| format!("\"{port}\" in kafka_advertised is not a port"))?;
-        Ok(Some((host.trim_matches(['[', ']']).to_string(), port)))
+        self.kafka_advertised.as_deref().map(|text| host_and_port("kafka_advertised", text)).transpose()
     }
+}
+
+/// `HOST:PORT` of the setting `name`.
+pub fn host_and_port(name: &str, text: &str) -> Result<(String, u16)> {
+    let (host, port) = text.rsplit_once(':').with_context(|| format!("{name} is HOST:PORT, not \"{text}\""))?;
+    let port = port.parse().with_context(|| format!("\"{port}\" in {name} is not a port"))?;
+    let host = host.trim_matches(['[', ']']);
+    if host.is_empty() {
+        bail!("{name} is HOST:PORT, not \"{text}\"");
+    }
+    Ok((host.to_string(), port))
 }
 
 #[cfg(test)]

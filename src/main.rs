@@ -39,6 +39,8 @@ enum Command {
     Acl(command::acl::AclArgs),
     /// Show and change settings of topics, brokers and groups.
     Config(command::config::ConfigArgs),
+    /// Make, list and remove users of a data directory that no server holds.
+    User(command::user::UserArgs),
     /// Run query cases in ksqlDB's JSON form and say which pass.
     Test(TestArgs),
     /// Count a web server's requests as they come: the whole way from a log line to a live table.
@@ -125,6 +127,7 @@ fn main() -> ExitCode {
         Command::Group(args) => wait(command::group::run(args)),
         Command::Acl(args) => wait(command::acl::run(args)),
         Command::Config(args) => wait(command::config::run(args)),
+        Command::User(args) => command::user::run(args),
         Command::Test(args) => command::test::run(&args),
         Command::Demo(args) => command::demo::run(&args),
         Command::CompileUdf { args } => Ok(millpond_udfs::compile_child::main(args)),

@@ -23,7 +23,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let handle =
-        server::serve(listener, storage.clone(), ServerSettings::default(), Hooks::default(), shutdown).await?;
+        server::serve(vec![listener.into()], storage.clone(), ServerSettings::default(), Hooks::default(), shutdown)
+            .await?;
     println!("kafka {}", handle.local_addr());
     handle.join().await;
     storage.close()?;

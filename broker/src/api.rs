@@ -22,6 +22,7 @@ mod k13_leave_group;
 mod k14_sync_group;
 mod k15_describe_groups;
 mod k16_list_groups;
+mod k17_sasl_handshake;
 mod k18_api_versions;
 mod k19_create_topics;
 mod k20_delete_topics;
@@ -38,6 +39,7 @@ mod k31_delete_acls;
 mod k32_describe_configs;
 mod k33_alter_configs;
 mod k35_describe_log_dirs;
+mod k36_sasl_authenticate;
 mod k37_create_partitions;
 mod k42_delete_groups;
 mod k43_elect_leaders;
@@ -46,6 +48,8 @@ mod k46_list_partition_reassignments;
 mod k47_offset_delete;
 mod k48_describe_client_quotas;
 mod k49_alter_client_quotas;
+mod k50_describe_user_scram_credentials;
+mod k51_alter_user_scram_credentials;
 mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k65_describe_transactions;
@@ -63,9 +67,9 @@ use tokio::sync::Semaphore;
 
 use crate::groups::{Coordinator, GroupError};
 use crate::metrics::Metrics;
-use crate::security::Caller;
 use crate::security::authorizer::Authorizer;
 use crate::security::quotas::Quotas;
+use crate::security::{Authenticator, Caller};
 use crate::server::{ServerSettings, TopicGuard};
 use crate::storage::{Storage, StorageError};
 use crate::transactions::{self, TransactionError};
@@ -103,6 +107,7 @@ pub(crate) static APIS: &[Api] = &[
     api(14, "sync_group", 0, 5, &shape_of::SYNC_GROUP),
     api(15, "describe_groups", 0, 6, &shape_of::DESCRIBE_GROUPS),
     api(16, "list_groups", 0, 5, &shape_of::LIST_GROUPS),
+    api(17, "sasl_handshake", 0, 1, &shape_of::SASL_HANDSHAKE),
     api(18, "api_versions", 0, 4, &shape_of::API_VERSIONS),
     api(19, "create_topics", 2, 7, &shape_of::CREATE_TOPICS),
     api(20, "delete_topics", 1, 6, &shape_of::DELETE_TOPICS),
@@ -119,6 +124,7 @@ pub(crate) static APIS: &[Api] = &[
     api(32, "describe_configs", 1, 4, &shape_of::DESCRIBE_CONFIGS),
     api(33, "alter_configs", 0, 2, &shape_of::ALTER_CONFIGS),
     api(35, "describe_log_dirs", 1, 4, &shape_of::DESCRIBE_LOG_DIRS),
+    api(36, "sasl_authenticate", 0, 2, &shape_of::SASL_AUTHENTICATE),
     api(37, "create_partitions", 0, 3, &shape_of::CREATE_PARTITIONS),
     api(42, "delete_groups", 0, 2, &shape_of::DELETE_GROUPS),
     api(43, "elect_leaders", 0, 2, &shape_of::ELECT_LEADERS),
@@ -127,6 +133,8 @@ pub(crate) static APIS: &[Api] = &[
     api(47, "offset_delete", 0, 0, &shape_of::OFFSET_DELETE),
     api(48, "describe_client_quotas", 0, 1, &shape_of::DESCRIBE_CLIENT_QUOTAS),
     api(49, "alter_client_quotas", 0, 1, &shape_of::ALTER_CLIENT_QUOTAS),
+    api(50, "describe_user_scram_credentials", 0, 0, &shape_of::DESCRIBE_USER_SCRAM_CREDENTIALS),
+    api(51, "alter_user_scram_credentials", 0, 0, &shape_of::ALTER_USER_SCRAM_CREDENTIALS),
     api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
     api(61, "describe_producers", 0, 0, &shape_of::DESCRIBE_PRODUCERS),
     api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
@@ -139,6 +147,7 @@ pub(crate) const FETCH: i16 = 1;
 const JOIN_GROUP: i16 = 11;
 const SYNC_GROUP: i16 = 14;
 const API_VERSIONS: i16 = 18;
+pub(crate) const SASL_AUTHENTICATE: i16 = 36;
 
 pub(crate) fn name_of(key: i16) -> &'static str {
     find(key).map_or("unknown", |api| api.name)
@@ -190,6 +199,9 @@ pub(crate) struct Shared {
     /// Without one everything is allowed.
     pub authorizer: Option<Authorizer>,
     pub quotas: Quotas,
+    pub authenticator: Arc<Authenticator>,
+    /// Permits for connections that agree on TLS.
+    pub handshakes: Semaphore,
     pub metrics: Arc<Metrics>,
     /// Permits for reads that may have to go to disk.
     pub disk_reads: Semaphore,
@@ -255,6 +267,11 @@ impl Request {
         Response::of(&self.head, self.flexible_head(), message).map(Reply::Response)
     }
 
+    /// As `respond`, and the connection ends with it.
+    fn respond_last<T: Encodable>(&self, message: &T) -> Result<Reply, Error> {
+        Response::of(&self.head, self.flexible_head(), message).map(Reply::Last)
+    }
+
     fn client_id(&self) -> &str {
         self.head.client_id.as_deref().unwrap_or_default()
     }
@@ -276,6 +293,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         14 => k14_sync_group::handle(&shared, &request).await,
         15 => k15_describe_groups::handle(&shared, &request),
         16 => k16_list_groups::handle(&shared, &request),
+        17 => k17_sasl_handshake::handle(&request),
         18 => k18_api_versions::handle(&request),
         19 => k19_create_topics::handle(&shared, &request).await,
         20 => k20_delete_topics::handle(&shared, &request).await,
@@ -292,6 +310,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         32 => k32_describe_configs::handle(&shared, &request),
         33 => k33_alter_configs::handle(&shared, &request).await,
         35 => k35_describe_log_dirs::handle(&shared, &request).await,
+        36 => k36_sasl_authenticate::handle(&request).await,
         37 => k37_create_partitions::handle(&shared, &request).await,
         42 => k42_delete_groups::handle(&shared, &request).await,
         43 => k43_elect_leaders::handle(&shared, &request),
@@ -300,12 +319,20 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         47 => k47_offset_delete::handle(&shared, &request).await,
         48 => k48_describe_client_quotas::handle(&shared, &request),
         49 => k49_alter_client_quotas::handle(&shared, &request).await,
+        50 => k50_describe_user_scram_credentials::handle(&shared, &request),
+        51 => k51_alter_user_scram_credentials::handle(&shared, &request).await,
         60 => k60_describe_cluster::handle(&shared, &request),
         61 => k61_describe_producers::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),
         66 => k66_list_transactions::handle(&shared, &request),
         key => Err(Error::malformed(format!("api {key} is not known here"))),
     };
+    Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))
+}
+
+/// Answers a message of a SASL exchange that came without a request around it.
+pub(crate) async fn handle_bare(caller: Arc<Caller>, message: Bytes) -> Stage {
+    let result = k36_sasl_authenticate::bare(&caller, &message).await;
     Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))
 }
 

@@ -11,6 +11,7 @@ pub mod groups;
 mod keys;
 pub mod metrics;
 pub mod security;
+mod seldom;
 pub mod server;
 pub mod storage;
 pub mod transactions;

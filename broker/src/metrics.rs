@@ -14,6 +14,7 @@ pub struct Metrics {
     connections_total: AtomicU64,
     connections_refused: AtomicU64,
     malformed: AtomicU64,
+    handshakes_failed: AtomicU64,
     panics: AtomicU64,
     batches_refused: AtomicU64,
 }
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub connections_refused_total: u64,
     /// Connections ended because of what came over them.
     pub malformed_total: u64,
+    /// Connections that ended before TLS was agreed on.
+    pub handshakes_failed_total: u64,
     /// Connections ended by a defect of ours.
     pub panics_total: u64,
     /// Batches of produce requests that were refused.
@@ -47,6 +50,7 @@ impl Default for Metrics {
             connections_total: AtomicU64::default(),
             connections_refused: AtomicU64::default(),
             malformed: AtomicU64::default(),
+            handshakes_failed: AtomicU64::default(),
             panics: AtomicU64::default(),
             batches_refused: AtomicU64::default(),
         }
@@ -82,6 +86,10 @@ impl Metrics {
         self.malformed.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
     }
@@ -102,6 +110,7 @@ impl Metrics {
             connections: self.connections.load(Relaxed),
             connections_total: self.connections_total.load(Relaxed),
             connections_refused_total: self.connections_refused.load(Relaxed),
+            handshakes_failed_total: self.handshakes_failed.load(Relaxed),
             malformed_total: self.malformed.load(Relaxed),
             panics_total: self.panics.load(Relaxed),
             batches_refused_total: self.batches_refused.load(Relaxed),

@@ -8,6 +8,7 @@
 
 mod admission;
 mod connection;
+mod listener;
 mod throttle;
 
 use std::future::Future;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_types::{Clock, SystemClock};
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, warn};
@@ -26,9 +26,15 @@ use crate::api::Shared;
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::metrics::Metrics;
 use crate::security::quotas::Quotas;
-use crate::security::{AuthorizationSettings, Authorizer, Caller, Endpoint, Principal, QuotaSettings};
+use crate::security::users::UserError;
+use crate::security::{
+    AuthenticationSettings, Authenticator, AuthorizationSettings, Authorizer, Principal, QuotaSettings, tls,
+};
 use crate::storage::{Storage, StorageError};
 use crate::transactions::{self, TransactionSettings};
+
+pub use listener::Listener;
+use listener::Listening;
 
 /// How long the listener rests when a connection cannot be accepted, as when files have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -36,8 +42,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Limits and times of the protocol server.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
-    /// Host and port that clients are told; without it the address that they came in on.
-    pub advertised: Option<(String, u16)>,
     /// Metadata requests create topics that they name, where they allow it.
     pub auto_create_topics: bool,
     /// Topics may be created with more replicas than there are brokers, for clients that insist. There is still one.
@@ -69,6 +73,16 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     /// How long connections may finish what they are at when the server shuts down.
     pub shutdown_timeout: Duration,
+    /// TLS must be agreed on within this.
+    pub handshake_timeout: Duration,
+    /// Connections that agree on TLS at a time; others wait, within their time.
+    pub handshakes_max: usize,
+    /// Whoever has to authenticate must have done so within this.
+    pub authentication_timeout: Duration,
+    /// Largest request before that.
+    pub unauthenticated_request_bytes_max: usize,
+    /// For an authenticator that is not handed in.
+    pub authentication: AuthenticationSettings,
     /// Principals that may do everything.
     pub super_users: Vec<Principal>,
     /// Holds everybody else against access control entries; without it everything is allowed.
@@ -81,7 +95,6 @@ pub struct ServerSettings {
 impl Default for ServerSettings {
     fn default() -> Self {
         Self {
-            advertised: None,
             auto_create_topics: true,
             any_replication_factor: false,
             connections_max: 10_000,
@@ -98,6 +111,11 @@ impl Default for ServerSettings {
             receive_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_max: 1000,
+            authentication_timeout: Duration::from_secs(30),
+            unauthenticated_request_bytes_max: 64 * 1024,
+            authentication: AuthenticationSettings::default(),
             super_users: Vec::new(),
             authorization: None,
             quotas: QuotaSettings::default(),
@@ -136,17 +154,20 @@ pub struct Hooks {
     /// Cursors of queries, shown as groups that nobody can join or change.
     pub query_groups: Option<Arc<dyn QueryGroups>>,
     pub clock: Arc<dyn Clock>,
+    /// Who the users are; read from storage where nobody shares it.
+    pub authenticator: Option<Arc<Authenticator>>,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self { guard: Arc::new(NoGuard), query_groups: None, clock: Arc::new(SystemClock) }
+        Self { guard: Arc::new(NoGuard), query_groups: None, clock: Arc::new(SystemClock), authenticator: None }
     }
 }
 
 /// A server that runs.
 pub struct ServerHandle {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    authenticator: Arc<Authenticator>,
     metrics: Arc<Metrics>,
     groups: Coordinator,
     authorizer: Option<Authorizer>,
@@ -154,8 +175,18 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
+    /// Of the first listener.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    /// Of all listeners, in their order.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn authenticator(&self) -> &Arc<Authenticator> {
+        &self.authenticator
     }
 
     pub fn metrics(&self) -> Arc<Metrics> {
@@ -179,15 +210,25 @@ impl ServerHandle {
     }
 }
 
-/// Serves Kafka clients until `shutdown` is done. Reads groups and transactions first, which fails where storage does.
+/// Serves Kafka clients until `shutdown` is done. Reads users, groups and transactions first, which fails where storage
+/// does, and where a listener lacks what its protocol needs.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     storage: Storage,
     settings: ServerSettings,
     hooks: Hooks,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ServerHandle, StorageError> {
-    let address = listener.local_addr().map_err(|e| StorageError::Unavailable(format!("the listener is gone: {e}")))?;
+    let listeners: Vec<Arc<Listening>> =
+        listeners.into_iter().map(|l| Listening::of(l).map(Arc::new)).collect::<Result<_, _>>()?;
+    let addresses = listeners.iter().map(|l| l.address).collect();
+    let authenticator = match hooks.authenticator {
+        Some(shared) => shared,
+        None => Authenticator::open(&storage, settings.authentication.clone()).await.map_err(|error| match error {
+            UserError::Storage(error) => error,
+            other => StorageError::Unavailable(other.to_string()),
+        })?,
+    };
     let (stored, clock, queries) = (storage.clone(), hooks.clock.clone(), hooks.query_groups.clone());
     let (of_groups, of_transactions) = (settings.groups.clone(), settings.transactions.clone());
     let of_quotas = settings.quotas.clone();
@@ -213,14 +254,16 @@ pub async fn serve(
         disk_reads: Semaphore::new(settings.disk_reads_max),
         requests_bytes_total: requests_bytes,
         requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
+        handshakes: Semaphore::new(settings.handshakes_max.max(1)),
         settings,
         guard: hooks.guard,
         authorizer: authorizer.clone(),
         quotas,
+        authenticator: Arc::clone(&authenticator),
         metrics: Arc::clone(&metrics),
     });
-    let task = spawn(run(listener, shared, shutdown));
-    Ok(ServerHandle { address, metrics, groups, authorizer, task })
+    let task = spawn(run(listeners, shared, shutdown));
+    Ok(ServerHandle { addresses, authenticator, metrics, groups, authorizer, task })
 }
 
 #[allow(clippy::disallowed_methods, reason = "the handle is awaited by ServerHandle::join")]
@@ -228,19 +271,21 @@ fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(future)
 }
 
-async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<Output = ()> + Send) {
+async fn run(listeners: Vec<Arc<Listening>>, shared: Arc<Shared>, shutdown: impl Future<Output = ()> + Send) {
     let (stop, stopping) = watch::channel(false);
     let groups = spawn(shared.groups.clone().run(stopping.clone()));
     let transactions = spawn(shared.transactions.clone().run(stopping.clone()));
     let mut connections = JoinSet::new();
     let addresses = Arc::new(Addresses::default());
-    let endpoint = Arc::new(Endpoint { advertised: shared.settings.advertised.clone(), ..Endpoint::default() });
+    let certificates: Vec<_> = listeners.iter().filter_map(|l| l.tls.clone()).collect();
+    let certificates = (!certificates.is_empty()).then(|| spawn(tls::keep_current(certificates, stopping.clone())));
+    let mut first = 0;
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => reap(&shared, ended),
-            accepted = listener.accept() => match accepted {
+            (listener, accepted) = listener::accept(&listeners, &mut first) => match accepted {
                 Ok((socket, remote)) => {
                     let slot = match admission::admit(&shared, &addresses, connections.len(), remote) {
                         Ok(slot) => slot,
@@ -252,10 +297,8 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
                     };
                     let Ok(local) = socket.local_addr() else { continue };
                     shared.metrics.connected();
-                    let listener = Arc::clone(&endpoint);
-                    let (principal, decisions) = (Principal::anonymous(), Arc::default());
-                    let caller = Caller { principal, remote, local, listener, decisions };
-                    let run = connection::run(socket, caller, Arc::clone(&shared), stopping.clone());
+                    let caller = listener.caller(remote, local, &shared.authenticator);
+                    let run = connection::run(socket, listener, caller, Arc::clone(&shared), stopping.clone());
                     connections.spawn(async move {
                         run.await;
                         drop(slot);
@@ -268,7 +311,7 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
             },
         }
     }
-    drop(listener);
+    drop(listeners);
     let _nobody_left = stop.send(true);
     let finish = async {
         while let Some(ended) = connections.join_next().await {
@@ -278,6 +321,11 @@ async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<O
     if tokio::time::timeout(shared.settings.shutdown_timeout, finish).await.is_err() {
         debug!(connections = connections.len(), "connections cut off");
         connections.shutdown().await;
+    }
+    if let Some(certificates) = certificates
+        && let Err(error) = certificates.await
+    {
+        error!(%error, "the look at certificates ended by a defect");
     }
     if let Err(error) = transactions.await {
         error!(%error, "the transaction coordinator ended by a defect");

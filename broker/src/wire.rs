@@ -27,11 +27,21 @@ pub mod shape_of {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     message: String,
+    is_tls: bool,
 }
 
 impl Error {
     pub fn malformed(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: message.into(), is_tls: false }
+    }
+
+    /// The first bytes of TLS came where it is not spoken.
+    pub fn tls() -> Self {
+        Self { message: "this is a TLS handshake, and the listener speaks plain text".into(), is_tls: true }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 }
 

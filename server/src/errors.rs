@@ -21,6 +21,7 @@ pub(crate) const BAD_STATEMENT: u32 = 40001;
 pub(crate) const QUERY_ENDPOINT: u32 = 40002;
 pub(crate) const TOO_MANY_QUERIES: u32 = 40003;
 pub(crate) const HTTP2_ONLY: u32 = 40004;
+pub(crate) const UNAUTHORIZED: u32 = 40100;
 /// What the rules of the log do not allow.
 pub(crate) const FORBIDDEN: u32 = 40301;
 pub(crate) const NOT_FOUND: u32 = 40400;

@@ -3,8 +3,10 @@
 //! Handlers translate; what statements mean is the engine's business. Calls that may block run on blocking threads.
 #![forbid(unsafe_code)]
 
+mod access;
 mod entities;
 mod errors;
+mod incoming;
 mod info;
 mod inserts;
 mod ksql;
@@ -29,7 +31,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::error;
 
+pub use access::{Access, Checked, Shown};
 use errors::{ApiError, METHOD};
+pub use incoming::{HandshakeLimits, TlsSource};
+use incoming::{Incoming, Peer};
 pub use metrics::{MetricsSource, Sample};
 
 /// Settings of the HTTP server, with their defaults.
@@ -43,6 +48,10 @@ pub struct HttpOptions {
     pub shutdown_grace: Duration,
     /// What principals may do; everything where nobody says.
     pub authority: Option<Arc<dyn Authority>>,
+    /// TLS must be agreed on within this.
+    pub handshake_timeout: Duration,
+    /// Connections that agree on TLS at a time.
+    pub handshakes_max: usize,
 }
 
 impl Default for HttpOptions {
@@ -52,8 +61,20 @@ impl Default for HttpOptions {
             upload_bytes_max: 64 << 20,
             shutdown_grace: Duration::from_secs(5),
             authority: None,
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_max: 1000,
         }
     }
+}
+
+/// Who may come in, and how. By default everybody, without TLS.
+#[derive(Clone, Default)]
+pub struct HttpSecurity {
+    /// Asked about whoever sends a request; where absent everybody is let in.
+    pub access: Option<Arc<dyn Access>>,
+    /// `/healthcheck` answers everybody all the same.
+    pub healthcheck_open: bool,
+    pub tls: Option<Arc<dyn TlsSource>>,
 }
 
 /// What handlers share.
@@ -94,29 +115,33 @@ pub fn serve(
     cluster_id: String,
     metrics: Vec<Arc<dyn MetricsSource>>,
     options: HttpOptions,
+    security: HttpSecurity,
 ) -> std::io::Result<HttpServer> {
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
     let authority = options.authority.clone();
     let app = Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stopped.clone() });
-    let router = router(app, &options);
+    let limits = HandshakeLimits { timeout: options.handshake_timeout, handshakes_max: options.handshakes_max };
+    let (incoming, accepting) = Incoming::new(listener, security.tls.clone(), limits, stopped.clone())?;
+    let gate = access::Gate { access: security.access, healthcheck_open: security.healthcheck_open };
+    let service = router(app, &options, gate).into_make_service_with_connect_info::<Peer>();
     let mut until = stopped;
     let signal = async move {
         let _ = until.wait_for(|stop| *stop).await;
     };
     #[allow(clippy::disallowed_methods, reason = "awaited in HttpServer::shutdown")]
     let task = tokio::spawn(async move {
-        if let Err(e) = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(signal)
-            .await
-        {
-            error!(reason = %e, "HTTP server ended");
-        }
+        let serving = async {
+            if let Err(e) = axum::serve(incoming, service).with_graceful_shutdown(signal).await {
+                error!(reason = %e, "HTTP server ended");
+            }
+        };
+        tokio::join!(serving, accepting);
     });
     Ok(HttpServer { address, stop, task, grace: options.shutdown_grace })
 }
 
-fn router(app: Shared, options: &HttpOptions) -> Router {
+fn router(app: Shared, options: &HttpOptions, gate: access::Gate) -> Router {
     let uploads = Router::new()
         .route("/udfs", get(udfs::list))
         .route("/udfs/{name}", put(udfs::upload).get(udfs::show).delete(udfs::delete))
@@ -146,5 +171,6 @@ fn router(app: Shared, options: &HttpOptions) -> Router {
         .merge(inserts)
         .fallback(|| async { (StatusCode::NOT_FOUND, "Not Found") })
         .method_not_allowed_fallback(|| async { ApiError::new(METHOD, "this path does not take this method") })
+        .layer(axum::middleware::from_fn_with_state(gate, access::check))
         .with_state(app)
 }

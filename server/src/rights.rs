@@ -1,7 +1,7 @@
 //! Who speaks, and what they may do: the principal that authentication found, held against the rules where there are any.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -12,6 +12,7 @@ use millpond_types::access::{Right, Rights};
 
 use crate::App;
 use crate::errors::ApiError;
+use crate::incoming::Peer;
 
 /// What the request's sender may do. `None`: everything.
 pub(crate) struct Speaker(Option<Rights>);
@@ -41,7 +42,7 @@ impl FromRequestParts<Arc<App>> for Speaker {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
         let Some(authority) = &app.authority else { return Ok(Self(None)) };
         let principal = parts.extensions.get::<Principal>().cloned().unwrap_or_else(Principal::anonymous);
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+        let address = parts.extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.address.ip());
         let host = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
         Ok(Self(Some(Rights::new(Arc::clone(authority), principal, host))))
     }

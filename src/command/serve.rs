@@ -1,5 +1,8 @@
 //! `millpond serve`: opens the data directory, listens, and goes when it is told to.
 
+mod access;
+mod key_set;
+
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
@@ -7,6 +10,8 @@ use anyhow::{Context, Result};
 use millpond::config::Config;
 use millpond::{Database, DatabaseOptions};
 use millpond_broker::groups::{GroupOffset, QueryGroups};
+use millpond_broker::security::Authenticator;
+use millpond_broker::security::tls::{self, Tls};
 use millpond_broker::server::{Hooks, ServerHandle, ServerSettings, TopicGuard};
 use millpond_broker::storage::Storage;
 use millpond_engine::Engine;
@@ -17,12 +22,13 @@ use millpond_types::ports::TopicLog;
 use millpond_udfs::CompileCommand;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
+use self::key_set::KeySet;
 use crate::Serve;
 
-const DATA_DEFAULT: &str = "./millpond-data";
-const KAFKA_DEFAULT: &str = "127.0.0.1:9092";
+pub const DATA_DEFAULT: &str = "./millpond-data";
 const HTTP_DEFAULT: &str = "127.0.0.1:8088";
 const OPENING_TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -41,12 +47,17 @@ pub fn run(args: &Serve) -> Result<()> {
         // Before anything is said to be ready, so that a signal is never missed.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(&config).await?;
-        say(&format!("kafka listening on {}", server.kafka_address()));
-        say(&format!("http listening on http://{}", server.http_address()));
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        for line in server.listening() {
+            say(&line);
+        }
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => server.read_certificates(),
+            }
         }
         server.stop().await
     })
@@ -93,41 +104,92 @@ pub struct Server {
     kafka: ServerHandle,
     http: HttpServer,
     stop_kafka: oneshot::Sender<()>,
+    /// Names of Kafka's listeners, in the order of their addresses.
+    listeners: Vec<String>,
+    certificates: Vec<Arc<Tls>>,
+    http_speaks_tls: bool,
+    /// What looks for new certificates and keys until the server stops.
+    looking: JoinSet<()>,
+    stop_looking: watch::Sender<bool>,
 }
 
 impl Server {
     pub async fn start(config: &Config) -> Result<Self> {
         let options = options(config)?;
         // Addresses first: they fail at once, and a directory should not be opened in vain.
-        let kafka_listener = bind("kafka", config.kafka.as_deref().unwrap_or(KAFKA_DEFAULT)).await?;
+        let kafka_listeners = access::listeners(config).await?;
         let http_listener = bind("http", config.http.as_deref().unwrap_or(HTTP_DEFAULT)).await?;
+        let http_tls = access::http_tls(&config.http_security)?;
+        let mut settings = broker_settings(config)?;
+        access::configure(config, &mut settings)?;
         let database = open(options).await?;
 
-        let settings = broker_settings(config)?;
+        let authenticator = Authenticator::open(database.storage(), access::authentication(config)).await?;
+        let (stop_looking, stopping) = watch::channel(false);
+        let mut looking = JoinSet::new();
+        if let (Some(oauth), Some(tokens)) = (&config.security.oauth, authenticator.tokens()) {
+            let keys = KeySet::new(oauth, Arc::clone(tokens)).context("security.oauth")?;
+            keys.begin().await.context("security.oauth")?;
+            looking.spawn(keys.keep_current(stopping.clone()));
+        }
+        if let Some(tls) = &http_tls {
+            looking.spawn(tls::keep_current(vec![Arc::clone(tls)], stopping));
+        }
+        let http_security =
+            access::http(config, &kafka_listeners, http_tls.as_ref(), http_listener.local_addr().ok(), &authenticator);
+        let listeners = kafka_listeners.iter().map(|l| l.endpoint.name.clone()).collect();
+        let certificates = kafka_listeners.iter().filter_map(|l| l.tls.clone()).chain(http_tls.clone()).collect();
         let hooks = Hooks {
             guard: Arc::new(SinkGuard(database.engine().clone())),
             query_groups: Some(Arc::new(Cursors(database.storage().clone()))),
+            authenticator: Some(Arc::clone(&authenticator)),
             ..Hooks::default()
         };
+        let handshakes = (settings.handshake_timeout, settings.handshakes_max);
         let (stop_kafka, stopped) = oneshot::channel();
         let until = async {
             // Dropped without a word means stop as well.
             let _ = stopped.await;
         };
         let kafka =
-            millpond_broker::server::serve(kafka_listener, database.storage().clone(), settings, hooks, until).await?;
+            millpond_broker::server::serve(kafka_listeners, database.storage().clone(), settings, hooks, until).await?;
         let metrics: Vec<Arc<dyn MetricsSource>> =
-            vec![Arc::new(BrokerMetrics(kafka.metrics())), Arc::new(ProcessMetrics)];
+            vec![Arc::new(BrokerMetrics(kafka.metrics(), authenticator)), Arc::new(ProcessMetrics)];
         let defaults = HttpOptions::default();
         let http_options = HttpOptions {
             request_bytes_max: config.limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
             upload_bytes_max: config.limits.upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
             authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
+            handshake_timeout: handshakes.0,
+            handshakes_max: handshakes.1,
             ..defaults
         };
         let cluster = database.storage().cluster_id().to_string();
-        let http = millpond_server::serve(http_listener, database.engine().clone(), cluster, metrics, http_options)?;
-        Ok(Self { database, kafka, http, stop_kafka })
+        let http = millpond_server::serve(
+            http_listener,
+            database.engine().clone(),
+            cluster,
+            metrics,
+            http_options,
+            http_security,
+        )?;
+        let http_speaks_tls = http_tls.is_some();
+        Ok(Self { database, kafka, http, stop_kafka, listeners, certificates, http_speaks_tls, looking, stop_looking })
+    }
+
+    /// A line for each listener, with the address that it came to have.
+    fn listening(&self) -> Vec<String> {
+        let kafka = self.listeners.iter().zip(self.kafka.addresses()).map(|(name, address)| match name.as_str() {
+            "PLAINTEXT" => format!("kafka listening on {address}"),
+            name => format!("kafka {name} listening on {address}"),
+        });
+        let scheme = if self.http_speaks_tls { "https" } else { "http" };
+        kafka.chain([format!("http listening on {scheme}://{}", self.http.address)]).collect()
+    }
+
+    /// Whoever changed certificates need not wait until that is noticed.
+    fn read_certificates(&self) {
+        self.certificates.iter().for_each(|tls| tls.reload_logged());
     }
 
     pub fn kafka_address(&self) -> std::net::SocketAddr {
@@ -141,6 +203,9 @@ impl Server {
     /// Answers what is under way, ends queries at the end of their step, writes everything out.
     pub async fn stop(self) -> Result<()> {
         let _ = self.stop_kafka.send(());
+        let _ = self.stop_looking.send(true);
+        let mut looking = self.looking;
+        while looking.join_next().await.is_some() {}
         self.http.shutdown().await;
         self.kafka.join().await;
         let database = self.database;
@@ -200,7 +265,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
 }
 
 fn broker_settings(config: &Config) -> Result<ServerSettings> {
-    let mut settings = ServerSettings { advertised: config.advertised()?, ..ServerSettings::default() };
+    let mut settings = ServerSettings::default();
     if let Some(create) = config.broker.auto_create_topics {
         settings.auto_create_topics = create;
     }
@@ -268,7 +333,7 @@ impl QueryGroups for Cursors {
     }
 }
 
-struct BrokerMetrics(Arc<millpond_broker::metrics::Metrics>);
+struct BrokerMetrics(Arc<millpond_broker::metrics::Metrics>, Arc<Authenticator>);
 
 impl MetricsSource for BrokerMetrics {
     fn samples(&self) -> Vec<Sample> {
@@ -285,7 +350,16 @@ impl MetricsSource for BrokerMetrics {
                 value: *count as f64,
             })
             .collect();
+        let (accepted, denied) = self.1.counts();
         samples.extend([
+            one("broker_authentications_total", "Authentications that succeeded.", true, accepted as f64),
+            one("broker_authentications_failed_total", "Authentications that failed.", true, denied as f64),
+            one(
+                "broker_handshakes_failed_total",
+                "Connections that ended before TLS was agreed on.",
+                true,
+                snapshot.handshakes_failed_total as f64,
+            ),
             one("broker_bytes_in_total", "Bytes of requests.", true, snapshot.bytes_in_total as f64),
             one("broker_bytes_out_total", "Bytes of responses.", true, snapshot.bytes_out_total as f64),
             one("broker_connections", "Open connections.", false, snapshot.connections as f64),

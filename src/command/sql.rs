@@ -19,17 +19,32 @@ mod stream;
 pub mod table;
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::SqlArgs;
-use client::Client;
+use client::{Client, Login};
 use run::{Runner, Stop};
 use session::Session;
+
+use super::secret;
 
 const FAILED: u8 = 1;
 const NO_SERVER: u8 = 2;
 /// As a shell tells of SIGINT.
 const INTERRUPTED: u8 = 130;
+
+/// Who asks, and whom to believe.
+fn login(args: &SqlArgs) -> Result<(Login, Option<Vec<u8>>), String> {
+    let told = |e: anyhow::Error| format!("{e:#}");
+    let login = match (&args.user, secret::from_environment(secret::TOKEN_VARIABLE).map_err(told)?) {
+        (Some(user), _) => Login::Password { user: user.clone(), password: secret::password_of(user).map_err(told)? },
+        (None, Some(token)) => Login::Token(token),
+        (None, None) => Login::Nobody,
+    };
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("cannot read \"{}\": {e}", path.display()));
+    Ok((login, args.cacert.as_ref().map(read).transpose()?))
+}
 
 pub fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
     let mut session = Session::new(args.output);
@@ -39,7 +54,8 @@ pub fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
     for (name, value) in &args.define {
         session.variables.define(name, value.as_str());
     }
-    let client = match Client::new(&args.server) {
+    let made = login(&args).and_then(|(login, authorities)| Client::new(&args.server, login, authorities));
+    let client = match made {
         Ok(client) => client,
         Err(why) => {
             output::Output::new().problem(&format!("error: {why}"));

@@ -18,6 +18,7 @@ mod kafka;
 mod library;
 mod process;
 mod pull;
+mod security;
 mod soak;
 mod sql;
 mod terminal;

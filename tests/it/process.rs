@@ -194,19 +194,17 @@ impl Drop for Process {
     }
 }
 
-fn builder() -> reqwest::ClientBuilder {
-    // Several tests come here; one of them is first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+fn plain() -> reqwest::ClientBuilder {
+    millpond::http_client::builder(millpond::http_client::Trust::Nobody).unwrap()
 }
 
 pub fn client() -> reqwest::Client {
-    builder().timeout(Duration::from_secs(60)).build().unwrap()
+    plain().timeout(Duration::from_secs(60)).build().unwrap()
 }
 
 /// HTTP/2 from the first byte, without TLS.
 pub fn client_http2() -> reqwest::Client {
-    builder().timeout(Duration::from_secs(60)).http2_prior_knowledge().build().unwrap()
+    plain().timeout(Duration::from_secs(60)).http2_prior_knowledge().build().unwrap()
 }
 
 /// A whole answer.

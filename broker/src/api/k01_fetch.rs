@@ -314,9 +314,7 @@ mod tests {
     fn responses_are_the_codecs() {
         for version in 4..=12 {
             let head = RequestHead { key: 1, version, correlation_id: 7, client_id: None };
-            let (principal, listener) = (crate::security::Principal::anonymous(), Arc::default());
-            let (remote, local) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
-            let caller = Arc::new(Caller { principal, remote, local, listener, decisions: Arc::default() });
+            let caller = Arc::new(crate::security::Caller::local());
             let request = Request { head, body: Bytes::new(), caller, api: super::super::find(1).unwrap() };
             let part = |index, id| Part { index, from: 0, bytes_max: 0, id };
             let id = TopicPartition { topic: millpond_types::TopicId([1; 16]), partition: 0 };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use millpond_types::Principal;
 
 use super::authorizer::Decisions;
+use super::sasl::Sasl;
 
 /// What is spoken on a listener before requests are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,9 +82,25 @@ pub(crate) struct Caller {
     pub listener: Arc<Endpoint>,
     /// What this connection was told that it may do.
     pub decisions: Arc<Decisions>,
+    /// How the connection authenticates, where its listener has it do so.
+    pub sasl: Option<Arc<Sasl>>,
 }
 
 impl Caller {
+    /// Somebody on this machine.
+    #[cfg(test)]
+    pub fn local() -> Self {
+        let here = SocketAddr::from(([127, 0, 0, 1], 1));
+        Self {
+            principal: Principal::anonymous(),
+            remote: here,
+            local: here,
+            listener: Arc::default(),
+            decisions: Arc::default(),
+            sasl: None,
+        }
+    }
+
     /// Where the connection comes from; an IPv4 address that came as one of IPv6 is one of IPv4.
     pub fn host(&self) -> IpAddr {
         self.remote.ip().to_canonical()

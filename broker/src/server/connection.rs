@@ -12,21 +12,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
-use tracing::debug;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, info};
 
 use crate::api::{self, Later, Request, Shared, Stage};
 use crate::security::Caller;
-use crate::wire::{Error, Frames, Reply};
+use crate::security::sasl::Admission;
+use crate::security::tls::Tls;
+use crate::wire::{Error, Frames, Reply, Response};
 
+use super::listener::Listening;
 use super::throttle::Used;
 
 /// Memory given on the word of a frame's length alone, while more than half of all is free.
 const BELIEVED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long the last words of a TLS connection may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pieces of a response that go to one system call.
 const PIECES_PER_WRITE: usize = 64;
 
@@ -39,6 +45,8 @@ enum End {
     /// A request whose answer is the end of the connection.
     Refused(String),
     Timeout(&'static str),
+    /// TLS was not agreed on, or with nobody whom we know.
+    Handshake(String),
 }
 
 impl From<Error> for End {
@@ -111,42 +119,113 @@ struct Connection {
     muted_until: Option<Instant>,
     phase: Phase,
     since: Instant,
+    /// Until when whoever has to authenticate must have done so; `None` once they have.
+    authenticate_until: Option<Instant>,
 }
 
-pub(super) async fn run(mut socket: TcpStream, caller: Caller, shared: Arc<Shared>, stopping: watch::Receiver<bool>) {
+pub(super) async fn run(
+    mut socket: TcpStream,
+    listener: Arc<Listening>,
+    caller: Caller,
+    shared: Arc<Shared>,
+    stopping: watch::Receiver<bool>,
+) {
     let remote = caller.remote;
     // Only a hint to the system; the connection works without.
     let _hint = socket.set_nodelay(true);
-    let mut connection = Connection {
-        frames: Frames::new(shared.settings.request_bytes_max),
-        caller: Arc::new(caller),
-        shared: Arc::clone(&shared),
-        permit: None,
-        starting: None,
-        awaited: VecDeque::new(),
-        read_end: false,
-        muted_until: None,
-        phase: Phase::Idle,
-        since: Instant::now(),
+    let end = match &listener.tls {
+        None => {
+            let (mut reader, mut writer) = socket.split();
+            Connection::new(caller, &shared).serve(&mut reader, &mut writer, stopping).await
+        }
+        Some(tls) => serve_tls(socket, tls, caller, &shared, stopping).await,
     };
-    let (mut reader, mut writer) = socket.split();
-    match connection.serve(&mut reader, &mut writer, stopping).await {
+    match end {
         End::Quiet => {}
         End::Io(error) => debug!(%remote, %error, "connection lost"),
         End::Malformed(error) => {
             shared.metrics.malformed();
-            debug!(%remote, %error, "connection closed: malformed request");
+            match listener.failures.due() {
+                Some(left_out) if error.is_tls() => {
+                    let name = &listener.endpoint.name;
+                    info!(%remote, listener = name, left_out, "connection closed: TLS on a listener of plain text");
+                }
+                _ => debug!(%remote, %error, "connection closed: malformed request"),
+            }
         }
         End::Refused(reason) => debug!(%remote, reason, "connection closed"),
         End::Timeout(what) => debug!(%remote, what, "connection closed: too slow"),
+        End::Handshake(reason) => {
+            shared.metrics.handshake_failed();
+            if let Some(left_out) = listener.failures.due() {
+                let name = &listener.endpoint.name;
+                info!(%remote, listener = name, reason, left_out, "connection closed: no TLS");
+            }
+        }
     }
 }
 
+async fn serve_tls(
+    socket: TcpStream,
+    tls: &Tls,
+    mut caller: Caller,
+    shared: &Arc<Shared>,
+    mut stopping: watch::Receiver<bool>,
+) -> End {
+    let agreed = tokio::select! {
+        agreed = tokio::time::timeout(shared.settings.handshake_timeout, agree(socket, tls, shared)) => agreed,
+        () = stopped(&mut stopping) => return End::Quiet,
+    };
+    let stream = match agreed {
+        Err(_) => return End::Handshake("it took too long".into()),
+        Ok(Err(error)) => return End::Handshake(error.to_string()),
+        Ok(Ok(stream)) => stream,
+    };
+    match tls.principal(stream.get_ref().1) {
+        Ok(principal) => caller.principal = principal,
+        Err(error) => return End::Handshake(error.to_string()),
+    }
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let end = Connection::new(caller, shared).serve(&mut reader, &mut writer, stopping).await;
+    // The peer may be gone already.
+    let _said = tokio::time::timeout(GOODBYE_TIMEOUT, writer.shutdown()).await;
+    end
+}
+
+async fn agree(socket: TcpStream, tls: &Tls, shared: &Shared) -> io::Result<TlsStream<TcpStream>> {
+    let _permit = shared.handshakes.acquire().await.map_err(io::Error::other)?;
+    TlsAcceptor::from(tls.config()).accept(socket).await
+}
+
 impl Connection {
-    async fn serve(
+    fn new(caller: Caller, shared: &Arc<Shared>) -> Self {
+        let settings = &shared.settings;
+        let (request_bytes_max, authenticate_until) = match &caller.sasl {
+            Some(_) => {
+                let until = Instant::now() + settings.authentication_timeout;
+                (settings.unauthenticated_request_bytes_max.min(settings.request_bytes_max), Some(until))
+            }
+            None => (settings.request_bytes_max, None),
+        };
+        Self {
+            frames: Frames::new(request_bytes_max),
+            caller: Arc::new(caller),
+            shared: Arc::clone(shared),
+            permit: None,
+            starting: None,
+            awaited: VecDeque::new(),
+            read_end: false,
+            muted_until: None,
+            phase: Phase::Idle,
+            since: Instant::now(),
+            authenticate_until,
+        }
+    }
+
+    async fn serve<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
-        reader: &mut ReadHalf<'_>,
-        writer: &mut WriteHalf<'_>,
+        reader: &mut R,
+        writer: &mut W,
         mut stopping: watch::Receiver<bool>,
     ) -> End {
         loop {
@@ -157,13 +236,14 @@ impl Connection {
     }
 
     /// Waits for one thing to happen and does what follows from it.
-    async fn step(
+    async fn step<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
-        reader: &mut ReadHalf<'_>,
-        writer: &mut WriteHalf<'_>,
+        reader: &mut R,
+        writer: &mut W,
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
         let muted = self.muted_until.filter(|until| *until > Instant::now());
+        self.know_caller();
         while muted.is_none() && self.start_next()? {}
         let settings = &self.shared.settings;
         let ready = self.frames.ready()?;
@@ -190,7 +270,14 @@ impl Connection {
             Phase::Idle => (Some(settings.idle_timeout), "idle"),
             Phase::Receiving => (Some(settings.receive_timeout), "request not received"),
         };
-        let until = self.since + patience.unwrap_or_default();
+        let mut until = self.since + patience.unwrap_or_default();
+        let what = match self.authenticate_until {
+            Some(end) if end < until => {
+                until = end;
+                "not authenticated"
+            }
+            _ => what,
+        };
         let missing = u32::try_from(allowance.saturating_sub(held)).unwrap_or(u32::MAX);
         // What is being handled makes room first, where this connection's requests take too much together.
         let others = self.held_by_requests();
@@ -267,14 +354,27 @@ impl Connection {
         if self.starting.is_some() || !follows || !self.frames.ready()? || self.held() < self.allowance()? {
             return Ok(false);
         }
+        let admission = match &self.caller.sasl {
+            Some(sasl) => sasl.admit(self.frames.peek_key().unwrap_or(-1)),
+            None => Admission::Request,
+        };
         let Some(frame) = self.frames.take()? else { return Ok(false) };
         let permit = self.permit.take();
         let size = frame.len();
+        match admission {
+            Admission::Request => {}
+            Admission::Message => {
+                let stage = Box::pin(api::handle_bare(Arc::clone(&self.caller), frame));
+                self.starting = Some(Handled { key: api::SASL_AUTHENTICATE, stage, used: None, permit });
+                return Ok(true);
+            }
+            Admission::Refused(reason) => return Err(End::Refused(reason.into())),
+        }
         match Request::read(frame, &self.caller, &self.shared.settings)? {
             Ok(request) => {
                 let key = request.head.key;
                 self.shared.metrics.request(key, size);
-                let used = Some(Used::of(&request, size));
+                let used = self.authenticate_until.is_none().then(|| Used::of(&request, size));
                 let stage = Box::pin(api::handle(Arc::clone(&self.shared), request));
                 self.starting = Some(Handled { key, stage, used, permit });
             }
@@ -285,8 +385,19 @@ impl Connection {
         Ok(true)
     }
 
+    /// Once the caller has authenticated, requests are theirs and may be as large as any.
+    fn know_caller(&mut self) {
+        if self.authenticate_until.is_some()
+            && let Some(principal) = self.caller.sasl.as_ref().and_then(|sasl| sasl.principal())
+        {
+            self.caller = Arc::new(Caller { principal, decisions: Arc::default(), ..Caller::clone(&self.caller) });
+            self.frames.limit(self.shared.settings.request_bytes_max);
+            self.authenticate_until = None;
+        }
+    }
+
     /// Answers what is being handled, unless it waits for others, and ends.
-    async fn finish(&mut self, writer: &mut WriteHalf<'_>) -> Result<(), End> {
+    async fn finish<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> Result<(), End> {
         while !self.awaited.is_empty() {
             let reply = front(&mut self.awaited).await;
             self.awaited.pop_front();
@@ -303,20 +414,26 @@ impl Connection {
     }
 }
 
-async fn send(shared: &Shared, writer: &mut WriteHalf<'_>, reply: Reply) -> Result<(), End> {
+async fn send<W: AsyncWrite + Unpin>(shared: &Shared, writer: &mut W, reply: Reply) -> Result<(), End> {
     match reply {
         Reply::Silent => Ok(()),
         Reply::Close(reason) => Err(End::Refused(reason)),
-        Reply::Response(response) => {
-            let written = write_all(writer, response.pieces());
-            match tokio::time::timeout(shared.settings.write_timeout, written).await {
-                Err(_) => Err(End::Timeout("response not taken")),
-                Ok(result) => {
-                    result?;
-                    shared.metrics.response(response.size());
-                    Ok(())
-                }
-            }
+        Reply::Response(response) => send_response(shared, writer, &response).await,
+        Reply::Last(response) => {
+            send_response(shared, writer, &response).await?;
+            Err(End::Refused("the last answer is given".into()))
+        }
+    }
+}
+
+async fn send_response<W: AsyncWrite + Unpin>(shared: &Shared, writer: &mut W, response: &Response) -> Result<(), End> {
+    let written = write_all(writer, response.pieces());
+    match tokio::time::timeout(shared.settings.write_timeout, written).await {
+        Err(_) => Err(End::Timeout("response not taken")),
+        Ok(result) => {
+            result?;
+            shared.metrics.response(response.size());
+            Ok(())
         }
     }
 }
@@ -349,7 +466,7 @@ async fn started(starting: &mut Option<Handled>, timed: bool) -> Stage {
 }
 
 /// Writes all pieces, several with one call.
-async fn write_all(writer: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
+async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, pieces: &[Bytes]) -> io::Result<()> {
     let (mut piece, mut offset) = (0, 0);
     while piece < pieces.len() {
         let rest = pieces.iter().skip(piece).take(PIECES_PER_WRITE).enumerate();
@@ -370,5 +487,6 @@ async fn write_all(writer: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<(
             piece += 1;
         }
     }
-    Ok(())
+    // TLS may hold some of it back.
+    writer.flush().await
 }

@@ -29,17 +29,22 @@ impl Frames {
         Self { buffer: BytesMut::new(), request_bytes_max }
     }
 
+    /// Changes how large a request may be.
+    pub fn limit(&mut self, request_bytes_max: usize) {
+        self.request_bytes_max = request_bytes_max;
+    }
+
     /// The length that the next frame announces, if its prefix has come.
     pub fn announced(&self) -> Result<Option<usize>, Error> {
         if self.buffer.starts_with(TLS_HANDSHAKE) {
-            return Err(Error::malformed("this is a TLS handshake, and the listener speaks plain text"));
+            return Err(Error::tls());
         }
         let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };
         let length = i32::from_be_bytes(*prefix);
         match usize::try_from(length) {
             Ok(length) if length <= self.request_bytes_max => Ok(Some(length)),
             Ok(_) => Err(Error::malformed(format!(
-                "a request of {length} bytes is more than \"request_bytes_max\" = {}",
+                "a request of {length} bytes is more than the {} that are taken",
                 self.request_bytes_max
             ))),
             Err(_) => Err(Error::malformed(format!("a request has the length {length}"))),

@@ -9,6 +9,8 @@ use super::{Error, RequestHead};
 #[derive(Debug)]
 pub enum Reply {
     Response(Response),
+    /// The connection ends when this has gone.
+    Last(Response),
     /// Nothing goes back (a produce with acks=0).
     Silent,
     /// The connection ends.
@@ -30,6 +32,16 @@ impl Response {
         let mut builder = Builder::new(head, flexible, size);
         message.encode(builder.head(), head.version).map_err(failed)?;
         builder.finish()
+    }
+
+    /// Bytes with their length and nothing else before them.
+    pub fn bare(bytes: &[u8]) -> Result<Self, Error> {
+        let length = i32::try_from(bytes.len())
+            .map_err(|_| Error::malformed(format!("{} bytes do not fit a frame", bytes.len())))?;
+        let mut frame = BytesMut::with_capacity(4 + bytes.len());
+        frame.put_i32(length);
+        frame.extend_from_slice(bytes);
+        Ok(Self { size: frame.len(), pieces: vec![frame.freeze()] })
     }
 
     pub fn pieces(&self) -> &[Bytes] {

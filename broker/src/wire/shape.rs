@@ -305,6 +305,14 @@ mod tests {
         agrees::<OffsetDeleteRequest>("offset delete", &OFFSET_DELETE, 0..=0);
         agrees::<DescribeClientQuotasRequest>("describe client quotas", &DESCRIBE_CLIENT_QUOTAS, 0..=1);
         agrees::<AlterClientQuotasRequest>("alter client quotas", &ALTER_CLIENT_QUOTAS, 0..=1);
+        agrees::<SaslHandshakeRequest>("sasl handshake", &SASL_HANDSHAKE, 0..=1);
+        agrees::<SaslAuthenticateRequest>("sasl authenticate", &SASL_AUTHENTICATE, 0..=2);
+        agrees::<DescribeUserScramCredentialsRequest>(
+            "describe scram credentials",
+            &DESCRIBE_USER_SCRAM_CREDENTIALS,
+            0..=0,
+        );
+        agrees::<AlterUserScramCredentialsRequest>("alter scram credentials", &ALTER_USER_SCRAM_CREDENTIALS, 0..=0);
         agrees::<DescribeClusterRequest>("describe cluster", &DESCRIBE_CLUSTER, 0..=2);
     }
 

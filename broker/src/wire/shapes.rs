@@ -396,6 +396,29 @@ pub const ALTER_CONFIGS: Shape = shape(
 
 pub const DESCRIBE_LOG_DIRS: Shape = shape(2, &[list("topics", &[field("topic", TEXT), list_of("partitions", &I32)])]);
 
+pub const SASL_HANDSHAKE: Shape = shape(NEVER, &[field("mechanism", TEXT)]);
+
+pub const SASL_AUTHENTICATE: Shape = shape(2, &[field("auth_bytes", BLOB)]);
+
+pub const DESCRIBE_USER_SCRAM_CREDENTIALS: Shape = shape(0, &[list("users", &[field("name", TEXT)])]);
+
+pub const ALTER_USER_SCRAM_CREDENTIALS: Shape = shape(
+    0,
+    &[
+        list("deletions", &[field("name", TEXT), field("mechanism", I8)]),
+        list(
+            "upsertions",
+            &[
+                field("name", TEXT),
+                field("mechanism", I8),
+                field("iterations", I32),
+                field("salt", BLOB),
+                field("salted_password", BLOB),
+            ],
+        ),
+    ],
+);
+
 pub const CREATE_PARTITIONS: Shape = shape(
     2,
     &[

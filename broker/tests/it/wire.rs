@@ -6,4 +6,5 @@ mod answers;
 mod client;
 mod groups;
 mod quotas;
+mod security;
 mod transactions;

@@ -18,6 +18,12 @@ pub struct SqlArgs {
     /// The server to talk to
     #[arg(long, value_name = "URL", default_value = SERVER_DEFAULT)]
     pub server: String,
+    /// Who asks; the password comes from the variable MILLPOND_PASSWORD or is asked for, a token from MILLPOND_TOKEN
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Believe these authorities (PEM) instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
     /// How rows and answers are shown
     #[arg(long, value_enum, value_name = "FORM", default_value_t = OutputForm::Tabular)]
     pub output: OutputForm,

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use reqwest::{Response, Url, header};
+use millpond::http_client::{self, Trust};
+use reqwest::{RequestBuilder, Response, Url, header};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -51,6 +52,16 @@ pub struct Position {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    login: Login,
+    authorities: Option<Vec<u8>>,
+}
+
+/// How a client says who it is.
+#[derive(Clone)]
+pub enum Login {
+    Nobody,
+    Password { user: String, password: String },
+    Token(String),
 }
 
 /// The answer to a query: rows, or lines of text from PRINT.
@@ -73,15 +84,45 @@ pub struct Lines {
 const LINE_BYTES_MAX: usize = 64 << 20;
 
 impl Client {
-    pub fn new(server: &str) -> Result<Self, String> {
+    /// `authorities`: whose certificates are believed instead of those of the system, in PEM.
+    pub fn new(server: &str, login: Login, authorities: Option<Vec<u8>>) -> Result<Self, String> {
         let base = server_url(server)?;
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).http1_only();
+        let trust = match (base.scheme(), &authorities) {
+            ("http", _) => Trust::Nobody,
+            (_, None) => Trust::System,
+            (_, Some(pem)) => Trust::Only(pem),
+        };
+        let builder = http_client::builder(trust).map_err(|e| format!("the file of --cacert: {e:#}"))?;
+        let mut builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
         if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
             // A proxy of the environment cannot reach this machine's own addresses.
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|e| format!("cannot start an HTTP client: {}", reason(&e)))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, login, authorities })
+    }
+
+    /// A client of another server, who gets to see who this one is only at the same host.
+    pub fn of(&self, server: &str) -> Result<Self, String> {
+        let same = server_url(server)?.origin() == self.base.origin();
+        let login = if same { self.login.clone() } else { Login::Nobody };
+        Self::new(server, login, self.authorities.clone())
+    }
+
+    fn get(&self, url: Url) -> RequestBuilder {
+        self.with_login(self.http.get(url))
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.with_login(self.http.post(self.url(path)))
+    }
+
+    fn with_login(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.login {
+            Login::Nobody => request,
+            Login::Password { user, password } => request.basic_auth(user, Some(password)),
+            Login::Token(token) => request.bearer_auth(token),
+        }
     }
 
     pub fn server(&self) -> &str {
@@ -96,27 +137,27 @@ impl Client {
 
     /// What the server says about itself.
     pub async fn info(&self) -> Result<Json, Failure> {
-        let response = self.http.get(self.url("/info")).timeout(SHORT_TIMEOUT).send().await;
+        let response = self.get(self.url("/info")).timeout(SHORT_TIMEOUT).send().await;
         let mut body: Json = self.json(response).await?;
         Ok(body["KsqlServerInfo"].take())
     }
 
     /// Runs statements other than queries.
     pub async fn execute(&self, text: &str, session: &Session) -> Result<Vec<Json>, Failure> {
-        let response = self.http.post(self.url("/ksql")).json(&request(text, session)).send().await;
+        let response = self.post("/ksql").json(&request(text, session)).send().await;
         self.json(response).await
     }
 
     /// As [`Self::execute`], given up after a short time.
     pub async fn execute_shortly(&self, text: &str, session: &Session) -> Result<Vec<Json>, Failure> {
         let body = request(text, session);
-        let response = self.http.post(self.url("/ksql")).json(&body).timeout(SHORT_TIMEOUT).send().await;
+        let response = self.post("/ksql").json(&body).timeout(SHORT_TIMEOUT).send().await;
         self.json(response).await
     }
 
     /// Starts a SELECT or PRINT.
     pub async fn query(&self, text: &str, session: &Session) -> Result<Answer, Failure> {
-        let request = self.http.post(self.url("/query")).header(header::ACCEPT, V1_JSON).json(&request(text, session));
+        let request = self.post("/query").header(header::ACCEPT, V1_JSON).json(&request(text, session));
         let response = self.checked(request.send().await).await?;
         let content = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         Ok(if content.starts_with("text/plain") {
@@ -130,7 +171,7 @@ impl Client {
     pub async fn close(&self, query_id: &str) {
         let body = json!({ "queryId": query_id });
         // The connection is dropped as well, which ends the query too.
-        let _ = self.http.post(self.url("/close-query")).json(&body).timeout(SHORT_TIMEOUT).send().await;
+        let _ = self.post("/close-query").json(&body).timeout(SHORT_TIMEOUT).send().await;
     }
 
     /// Whether the server takes a property.
@@ -139,7 +180,7 @@ impl Client {
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(name);
         }
-        self.checked(self.http.get(url).timeout(SHORT_TIMEOUT).send().await).await.map(|_| ())
+        self.checked(self.get(url).timeout(SHORT_TIMEOUT).send().await).await.map(|_| ())
     }
 
     async fn json<T: for<'a> Deserialize<'a>>(&self, response: reqwest::Result<Response>) -> Result<T, Failure> {
@@ -231,8 +272,11 @@ fn server_url(server: &str) -> Result<Url, String> {
     let wrong = |why: &str| format!("\"{server}\" is not the address of a server: {why}; expected http://host:port");
     let url = Url::parse(&text).map_err(|e| wrong(&e.to_string()))?;
     match url.scheme() {
-        "http" if url.has_host() => Ok(url),
-        "https" => Err(wrong("this program speaks HTTP without TLS")),
+        "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
+            // Not with the address, which would show the password.
+            Err("a server's address with a user in it is not taken; give the user with --user".to_string())
+        }
+        "http" | "https" if url.has_host() => Ok(url),
         other => Err(wrong(&format!("unknown scheme \"{other}\""))),
     }
 }
@@ -255,7 +299,8 @@ mod tests {
         let text = |server: &str| server_url(server).map(|url| url.to_string());
         assert_eq!(text("127.0.0.1:8088"), Ok("http://127.0.0.1:8088/".into()));
         assert_eq!(text("http://h:1/"), Ok("http://h:1/".into()));
-        assert!(text("https://h:1").is_err_and(|e| e.contains("without TLS")));
+        assert_eq!(text("https://h:1"), Ok("https://h:1/".into()));
+        assert!(text("https://u:secret@h:1").is_err_and(|e| e.contains("--user") && !e.contains("secret")));
         assert!(text("ftp://h").is_err());
         assert!(text("http://").is_err());
     }

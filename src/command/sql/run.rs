@@ -127,7 +127,7 @@ impl Runner {
             }
             Command::Server(None) => self.output.line(self.client.server())?,
             Command::Server(Some(url)) => {
-                self.client = self.or_problem(Client::new(&url))?;
+                self.client = self.or_problem(self.client.of(&url))?;
                 self.names_changed = true;
                 self.greet().await?;
             }

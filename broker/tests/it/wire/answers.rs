@@ -88,6 +88,7 @@ fn every_advertised_version_is_answered() {
         SyncGroupRequest |_| SyncGroupRequest::default(),
         DescribeGroupsRequest |_| DescribeGroupsRequest::default().with_groups(vec!["g".to_owned().into_group()]),
         ListGroupsRequest |_| ListGroupsRequest::default(),
+        SaslHandshakeRequest |_| SaslHandshakeRequest::default(),
         ApiVersionsRequest |v| match v {
             3.. => ApiVersionsRequest::default()
                 .with_client_software_name("test".into())
@@ -124,6 +125,7 @@ fn every_advertised_version_is_answered() {
         ]),
         AlterConfigsRequest |_| AlterConfigsRequest::default(),
         DescribeLogDirsRequest |_| DescribeLogDirsRequest::default().with_topics(None),
+        SaslAuthenticateRequest |_| SaslAuthenticateRequest::default(),
         CreatePartitionsRequest |_| CreatePartitionsRequest::default(),
         DeleteGroupsRequest |_| DeleteGroupsRequest::default().with_groups_names(vec!["g".to_owned().into_group()]),
         ElectLeadersRequest |_| ElectLeadersRequest::default(),
@@ -132,6 +134,8 @@ fn every_advertised_version_is_answered() {
         OffsetDeleteRequest |_| OffsetDeleteRequest::default(),
         DescribeClientQuotasRequest |_| DescribeClientQuotasRequest::default(),
         AlterClientQuotasRequest |_| AlterClientQuotasRequest::default().with_entries(vec![Default::default()]),
+        DescribeUserScramCredentialsRequest |_| DescribeUserScramCredentialsRequest::default(),
+        AlterUserScramCredentialsRequest |_| AlterUserScramCredentialsRequest::default(),
         DescribeClusterRequest |_| DescribeClusterRequest::default(),
         DescribeProducersRequest |_| DescribeProducersRequest::default(),
         DescribeTransactionsRequest |_| DescribeTransactionsRequest::default(),

@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use millpond_broker::metrics::Metrics;
-use millpond_broker::security::Authorizer;
-use millpond_broker::server::{self, Hooks, ServerHandle, ServerSettings};
+use millpond_broker::security::{Authenticator, Authorizer};
+use millpond_broker::server::{self, Hooks, Listener, ServerHandle, ServerSettings};
 use millpond_broker::storage::Storage;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -32,6 +32,15 @@ impl Server {
     }
 
     pub fn with(fixture: Fixture, change: impl FnOnce(&mut ServerSettings, &mut Hooks)) -> Self {
+        Self::listening(fixture, change, |listener| vec![listener])
+    }
+
+    /// `listeners` makes them of one of plain text.
+    pub fn listening(
+        fixture: Fixture,
+        change: impl FnOnce(&mut ServerSettings, &mut Hooks),
+        listeners: impl FnOnce(Listener) -> Vec<Listener>,
+    ) -> Self {
         let (mut settings, mut hooks) = (ServerSettings::default(), Hooks::default());
         change(&mut settings, &mut hooks);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -42,7 +51,7 @@ impl Server {
             let shutdown = async move {
                 let _dropped = stopped.await;
             };
-            server::serve(listener, storage, settings, hooks, shutdown).await.unwrap()
+            server::serve(listeners(listener.into()), storage, settings, hooks, shutdown).await.unwrap()
         });
         let (address, metrics) = (handle.local_addr(), handle.metrics());
         Self { fixture, address, metrics, runtime, running: Some((handle, stop)) }
@@ -54,6 +63,15 @@ impl Server {
 
     pub fn authorizer(&self) -> Option<Authorizer> {
         self.running.as_ref().and_then(|(handle, _)| handle.authorizer().cloned())
+    }
+
+    pub fn authenticator(&self) -> Arc<Authenticator> {
+        let (handle, _) = self.running.as_ref().unwrap();
+        Arc::clone(handle.authenticator())
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
     }
 
     pub fn client(&self) -> Client {

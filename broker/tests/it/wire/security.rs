@@ -1,0 +1,605 @@
+//! Listeners of all kinds over real sockets: who is let in, as whom, for how long, and that nobody else is.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL};
+use kafka_protocol::messages::alter_user_scram_credentials_request::{
+    ScramCredentialDeletion, ScramCredentialUpsertion,
+};
+use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Request, StrBytes};
+use millpond_broker::security::scram::ScramMechanism;
+use millpond_broker::security::tls::{ClientAuth, Tls, TlsSettings};
+use millpond_broker::security::tokens::TokenSettings;
+use millpond_broker::security::{Authenticator, Endpoint, Mechanism, PrincipalMapping, SecurityProtocol};
+use millpond_broker::server::{Listener, ServerSettings};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use ring::{digest, hmac, pbkdf2};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+use super::client::{Server, frame, read};
+use crate::fixture::Fixture;
+
+const PASSWORD: &str = "correct horse, battery=staple";
+const SCRAM: [Mechanism; 2] = [Mechanism::Scram(ScramMechanism::Sha256), Mechanism::Scram(ScramMechanism::Sha512)];
+
+/// One end of a connection with or without TLS.
+struct Session<S> {
+    stream: S,
+    next: i32,
+}
+
+impl<S: Read + Write> Session<S> {
+    fn over(stream: S) -> Self {
+        Self { stream, next: 0 }
+    }
+
+    fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+        self.try_call(version, request).unwrap_or_else(|| panic!("api {} v{version}: closed", R::KEY))
+    }
+
+    /// `None` when the server closes the connection instead of answering.
+    fn try_call<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response> {
+        self.next += 1;
+        self.stream.write_all(&frame(self.next, version, request)).ok()?;
+        Some(read::<R>(self.frame()?, version, self.next))
+    }
+
+    fn frame(&mut self) -> Option<bytes::Bytes> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).ok()?;
+        let mut body = vec![0; i32::from_be_bytes(length).try_into().unwrap()];
+        self.stream.read_exact(&mut body).unwrap();
+        Some(body.into())
+    }
+
+    fn metadata(&mut self) -> Option<MetadataResponse> {
+        self.try_call(12, &MetadataRequest::default().with_topics(None))
+    }
+
+    fn handshake(&mut self, mechanism: &str) -> SaslHandshakeResponse {
+        self.call(1, &SaslHandshakeRequest::default().with_mechanism(StrBytes::from_string(mechanism.into())))
+    }
+
+    fn authenticate(&mut self, bytes: &[u8]) -> SaslAuthenticateResponse {
+        self.call(2, &SaslAuthenticateRequest::default().with_auth_bytes(bytes.to_vec().into()))
+    }
+
+    fn plain(&mut self, user: &str, password: &str) -> SaslAuthenticateResponse {
+        assert_eq!(self.handshake("PLAIN").error_code, 0);
+        self.authenticate(format!("\0{user}\0{password}").as_bytes())
+    }
+
+    /// A whole SCRAM exchange as a client does it, written anew here so that the server's code is not held against
+    /// itself.
+    fn scram(&mut self, mechanism: ScramMechanism, user: &str, password: &str) -> SaslAuthenticateResponse {
+        assert_eq!(self.handshake(mechanism.name()).error_code, 0);
+        let bare = format!("n={user},r=client-nonce");
+        let first = self.authenticate(format!("n,,{bare}").as_bytes());
+        assert_eq!(first.error_code, 0, "{:?}", first.error_message);
+        let first = String::from_utf8(first.auth_bytes.to_vec()).unwrap();
+        let field = |name: &str| first.split(',').find_map(|f| f.strip_prefix(name)).unwrap().to_owned();
+        let (nonce, salt, iterations) = (field("r="), BASE64.decode(field("s=")).unwrap(), field("i="));
+        assert!(nonce.starts_with("client-nonce") && nonce.len() > 30);
+        let (hash, mac, derive) = match mechanism {
+            ScramMechanism::Sha256 => (&digest::SHA256, hmac::HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA256),
+            ScramMechanism::Sha512 => (&digest::SHA512, hmac::HMAC_SHA512, pbkdf2::PBKDF2_HMAC_SHA512),
+        };
+        let mut salted = vec![0; hash.output_len()];
+        pbkdf2::derive(derive, iterations.parse().unwrap(), &salt, password.as_bytes(), &mut salted);
+        let sign = |key: &[u8], data: &[u8]| hmac::sign(&hmac::Key::new(mac, key), data).as_ref().to_vec();
+        let client_key = sign(&salted, b"Client Key");
+        let stored_key = digest::digest(hash, &client_key);
+        let signed = format!("{bare},{first},c=biws,r={nonce}");
+        let signature = sign(stored_key.as_ref(), signed.as_bytes());
+        let proof: Vec<u8> = client_key.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+        let last = self.authenticate(format!("c=biws,r={nonce},p={}", BASE64.encode(proof)).as_bytes());
+        if last.error_code == 0 {
+            let expected = sign(&sign(&salted, b"Server Key"), signed.as_bytes());
+            assert_eq!(last.auth_bytes, format!("v={}", BASE64.encode(expected)), "the server does not know the user");
+        }
+        last
+    }
+}
+
+fn connect(address: SocketAddr) -> Session<TcpStream> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    Session::over(stream)
+}
+
+type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+fn connect_tls(address: SocketAddr, authority: &Authority, shown: Option<&(String, String)>) -> Session<TlsStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.0.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match shown {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    };
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    Session::over(rustls::StreamOwned::new(connection, socket))
+}
+
+/// Who vouches for certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate and its key, in PEM.
+    fn issue(&self, common_name: &str) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::OrganizationName, "Millpond");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn tls(&self, directory: &std::path::Path, client_auth: ClientAuth) -> Arc<Tls> {
+        let path = |name: &str| directory.join(name);
+        let (certificate, key) = self.issue("server");
+        std::fs::write(path("server.pem"), certificate).unwrap();
+        std::fs::write(path("server.key"), key).unwrap();
+        std::fs::write(path("ca.pem"), self.0.pem()).unwrap();
+        Tls::load(TlsSettings {
+            certificate: path("server.pem"),
+            key: path("server.key"),
+            client_ca: Some(path("ca.pem")),
+            client_auth,
+            principal_mapping: PrincipalMapping::default(),
+            alpn: Vec::new(),
+        })
+        .unwrap()
+    }
+}
+
+fn sasl(tls: Option<Arc<Tls>>, mechanisms: &[Mechanism]) -> impl FnOnce(Listener) -> Listener {
+    let mechanisms = mechanisms.to_vec();
+    move |listener| {
+        let protocol = if tls.is_some() { SecurityProtocol::SaslSsl } else { SecurityProtocol::SaslPlaintext };
+        let endpoint = Endpoint { name: protocol.name().into(), protocol, advertised: None };
+        Listener { endpoint, tls, mechanisms, ..listener }
+    }
+}
+
+/// A server with one user, "alice".
+fn server(
+    change: impl FnOnce(&mut ServerSettings),
+    listener: impl FnOnce(Listener) -> Listener + Send + 'static,
+) -> (Server, Arc<Authenticator>) {
+    let server = Server::listening(Fixture::new(), |settings, _| change(settings), |l| vec![listener(l)]);
+    let authenticator = server.authenticator();
+    server.block_on(authenticator.users().set_password("alice", PASSWORD, 4096)).unwrap();
+    (server, authenticator)
+}
+
+#[test]
+fn nothing_is_answered_before_authentication() {
+    let (server, _) = server(|_| {}, sasl(None, &SCRAM));
+    assert!(connect(server.address).metadata().is_none());
+    let mut session = connect(server.address);
+    assert_eq!(session.call(0, &ApiVersionsRequest::default()).error_code, 0);
+    let refused = session.handshake("GSSAPI");
+    assert_eq!((refused.error_code, refused.mechanisms.len()), (33, 2));
+    assert!(session.metadata().is_none(), "closed after the refusal");
+    let mut session = connect(server.address);
+    assert_eq!(session.authenticate(b"\0alice\0x").error_code, 34, "no mechanism was chosen");
+    // A large request is not even received.
+    let mut session = connect(server.address);
+    session.stream.write_all(&(64 * 1024 + 1i32).to_be_bytes()).unwrap();
+    assert!(session.frame().is_none());
+    // On a listener without SASL there is nothing to authenticate.
+    let plain = Server::new();
+    let mut session = connect(plain.address);
+    let code = session.handshake("PLAIN").error_code;
+    assert_eq!(code, 34);
+}
+
+#[test]
+fn scram_lets_in_whoever_knows_the_password() {
+    let (server, authenticator) = server(|_| {}, sasl(None, &SCRAM));
+    for mechanism in ScramMechanism::ALL {
+        let mut session = connect(server.address);
+        let done = session.scram(mechanism, "alice", PASSWORD);
+        assert_eq!((done.error_code, done.session_lifetime_ms), (0, 0));
+        assert_eq!(session.metadata().unwrap().brokers.len(), 1);
+        // Larger than what strangers may send.
+        let topic = StrBytes::from_string("t".repeat(30_000));
+        let topics =
+            (0..3).map(|_| metadata_request::MetadataRequestTopic::default().with_name(Some(TopicName(topic.clone()))));
+        let large = MetadataRequest::default().with_topics(Some(topics.collect()));
+        assert_eq!(session.call(4, &large).topics.len(), 3);
+    }
+    assert_eq!(authenticator.counts(), (2, 0));
+}
+
+#[test]
+fn whoever_is_refused_learns_nothing_and_waits() {
+    let tried = |user: &str, password: &str| {
+        let (server, authenticator) = server(
+            |settings| settings.authentication.failure_delay = Duration::from_millis(150),
+            sasl(None, &[SCRAM[0], Mechanism::Plain]),
+        );
+        let mut session = connect(server.address);
+        let begun = Instant::now();
+        let scram = session.scram(ScramMechanism::Sha256, user, password);
+        assert!(begun.elapsed() >= Duration::from_millis(150));
+        assert!(session.metadata().is_none(), "closed");
+        let mut session = connect(server.address);
+        let begun = Instant::now();
+        let plain = session.plain(user, password);
+        assert!(begun.elapsed() >= Duration::from_millis(150));
+        assert!(session.metadata().is_none(), "closed");
+        assert_eq!(authenticator.counts(), (0, 2));
+        (scram.error_code, scram.error_message, plain.error_code, plain.error_message)
+    };
+    let wrong = tried("alice", "wrong");
+    assert_eq!((wrong.0, wrong.2), (58, 58));
+    assert_eq!(wrong, tried("nobody", PASSWORD));
+}
+
+#[test]
+fn a_stranger_is_shown_the_same_salt_each_time() {
+    let (server, _) = server(|_| {}, sasl(None, &SCRAM));
+    let salt = |server: &Server| {
+        let mut session = connect(server.address);
+        session.handshake("SCRAM-SHA-512");
+        let first = session.authenticate(b"n,,n=nobody,r=x");
+        let text = String::from_utf8(first.auth_bytes.to_vec()).unwrap();
+        text.split_once(",s=").unwrap().1.to_owned()
+    };
+    let before = salt(&server);
+    assert_eq!(before, salt(&server));
+    let fixture = server.stop().reopen(true);
+    let (again, _) = {
+        let server = Server::listening(fixture, |_, _| {}, |l| vec![sasl(None, &SCRAM)(l)]);
+        let authenticator = server.authenticator();
+        (server, authenticator)
+    };
+    assert_eq!(before, salt(&again), "after a restart too");
+    assert_eq!(connect(again.address).scram(ScramMechanism::Sha256, "alice", PASSWORD).error_code, 0);
+}
+
+#[test]
+fn plain_in_both_framings_over_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("authority");
+    let tls = authority.tls(directory.path(), ClientAuth::None);
+    let (server, _) = server(|_| {}, sasl(Some(tls), &[Mechanism::Plain]));
+    let mut session = connect_tls(server.address, &authority, None);
+    assert_eq!(session.plain("alice", PASSWORD).error_code, 0);
+    assert!(session.metadata().is_some());
+    // After version 0 of the handshake messages have nothing around them but their length.
+    let bare = |password: &str| {
+        let mut session = connect_tls(server.address, &authority, None);
+        let chosen = SaslHandshakeRequest::default().with_mechanism("PLAIN".into());
+        assert_eq!(session.call(0, &chosen).error_code, 0);
+        let message = format!("\0alice\0{password}");
+        let mut bytes = (message.len() as i32).to_be_bytes().to_vec();
+        bytes.extend_from_slice(message.as_bytes());
+        session.stream.write_all(&bytes).unwrap();
+        let answer = session.frame()?;
+        assert!(answer.is_empty());
+        session.metadata()
+    };
+    assert!(bare(PASSWORD).is_some());
+    assert!(bare("wrong").is_none());
+    // Somebody who speaks plain text here is not answered.
+    assert!(connect(server.address).try_call(0, &ApiVersionsRequest::default()).is_none());
+    assert_eq!(server.metrics.snapshot().handshakes_failed_total, 1);
+}
+
+#[test]
+fn certificates_of_clients() {
+    let directory = tempfile::tempdir().unwrap();
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("theirs"));
+    for auth in [ClientAuth::None, ClientAuth::Requested, ClientAuth::Required] {
+        let tls = authority.tls(directory.path(), auth);
+        let endpoint = Endpoint { name: "MUTUAL".into(), protocol: SecurityProtocol::Ssl, advertised: None };
+        let (server, _) = server(|_| {}, |l| Listener { endpoint, tls: Some(tls), ..l });
+        let answered =
+            |shown: Option<&(String, String)>| connect_tls(server.address, &authority, shown).metadata().is_some();
+        assert_eq!(answered(None), auth != ClientAuth::Required, "{auth:?}");
+        assert!(answered(Some(&authority.issue("client"))), "{auth:?}");
+        // A client that is not asked shows nothing.
+        assert_eq!(answered(Some(&stranger.issue("client"))), auth == ClientAuth::None, "{auth:?}");
+    }
+}
+
+#[test]
+fn each_listener_tells_its_own_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("authority");
+    let tls = authority.tls(directory.path(), ClientAuth::None);
+    let second = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    second.set_nonblocking(true).unwrap();
+    let address = second.local_addr().unwrap();
+    let server = Server::listening(
+        Fixture::new(),
+        |_, _| {},
+        |mut first| {
+            first.endpoint.advertised = Some(("inside.example".into(), 1));
+            let socket = tokio::net::TcpListener::from_std(second).unwrap();
+            let endpoint = Endpoint {
+                name: "OUTSIDE".into(),
+                protocol: SecurityProtocol::Ssl,
+                advertised: Some(("outside.example".into(), 2)),
+            };
+            vec![first, Listener { socket, endpoint, tls: Some(tls), mechanisms: Vec::new() }]
+        },
+    );
+    let host = |metadata: MetadataResponse| metadata.brokers[0].host.to_string();
+    assert_eq!(host(connect(server.address).metadata().unwrap()), "inside.example");
+    let mut outside = connect_tls(address, &authority, None);
+    assert_eq!(host(outside.metadata().unwrap()), "outside.example");
+    let coordinator = outside.call(3, &FindCoordinatorRequest::default().with_key("g".into()));
+    assert_eq!((coordinator.host.as_str(), coordinator.port), ("outside.example", 2));
+    let cluster = outside.call(0, &DescribeClusterRequest::default());
+    assert_eq!(cluster.brokers[0].port, 2);
+    // TLS where it is not spoken ends at once.
+    let begun = Instant::now();
+    assert!(connect_tls(server.address, &authority, None).metadata().is_none());
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn silence_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = Authority::new("authority").tls(directory.path(), ClientAuth::None);
+    let short = |settings: &mut ServerSettings| {
+        settings.authentication_timeout = Duration::from_millis(200);
+        settings.handshake_timeout = Duration::from_millis(200);
+    };
+    for listener in [Some(tls), None] {
+        let (server, _) = server(short, sasl(listener, &SCRAM));
+        let mut session = connect(server.address);
+        assert!(session.frame().is_none());
+    }
+    // Who has authenticated may be silent.
+    let (server, _) = server(short, sasl(None, &SCRAM));
+    let mut session = connect(server.address);
+    assert_eq!(session.scram(ScramMechanism::Sha256, "alice", PASSWORD).error_code, 0);
+    wait(Duration::from_millis(400));
+    assert!(session.metadata().is_some());
+}
+
+#[test]
+fn sessions_end_and_are_renewed() {
+    let (server, authenticator) =
+        server(|s| s.authentication.session_max = Some(Duration::from_millis(700)), sasl(None, &SCRAM));
+    server.block_on(authenticator.users().set_password("bob", PASSWORD, 4096)).unwrap();
+    let mechanism = ScramMechanism::Sha256;
+    let mut session = connect(server.address);
+    assert_eq!(session.scram(mechanism, "alice", PASSWORD).session_lifetime_ms, 700);
+    wait(Duration::from_millis(400));
+    assert_eq!(session.scram(mechanism, "alice", PASSWORD).error_code, 0);
+    wait(Duration::from_millis(400));
+    assert!(session.metadata().is_some(), "renewed");
+    wait(Duration::from_millis(400));
+    // Even when it is over it can be renewed, and nothing else.
+    assert_eq!(session.scram(mechanism, "alice", PASSWORD).error_code, 0);
+    assert!(session.metadata().is_some());
+    wait(Duration::from_millis(800));
+    assert!(session.metadata().is_none(), "over");
+
+    let mut session = connect(server.address);
+    session.scram(mechanism, "alice", PASSWORD);
+    let other = session.scram(mechanism, "bob", PASSWORD);
+    assert_eq!(other.error_code, 58, "a connection stays with its user");
+    assert!(session.metadata().is_none());
+}
+
+#[test]
+fn credentials_are_changed_over_the_network() {
+    let server = Server::new();
+    let mut session = connect(server.address);
+    let name = |name: &str| StrBytes::from_string(name.into());
+    let put = |user: &str, mechanism: i8, iterations: i32, len: usize| {
+        ScramCredentialUpsertion::default()
+            .with_name(name(user))
+            .with_mechanism(mechanism)
+            .with_iterations(iterations)
+            .with_salt(vec![1; 16].into())
+            .with_salted_password(vec![2; len].into())
+    };
+    let request = AlterUserScramCredentialsRequest::default()
+        .with_upsertions(vec![
+            put("a", 1, 4096, 32),
+            put("a", 2, 8192, 64),
+            put("few", 1, 4095, 32),
+            put("many", 1, 1_000_000, 32),
+            put("short", 2, 4096, 32),
+            put("odd", 3, 4096, 32),
+            put("", 1, 4096, 32),
+            put("twice", 1, 4096, 32),
+            put("twice", 1, 4096, 32),
+        ])
+        .with_deletions(vec![ScramCredentialDeletion::default().with_name(name("gone")).with_mechanism(1)]);
+    let response = session.call(0, &request);
+    let mut codes: Vec<_> = response.results.iter().map(|r| (r.user.as_str(), r.error_code)).collect();
+    codes.sort_unstable();
+    let expected =
+        [("", 93), ("a", 0), ("few", 93), ("gone", 91), ("many", 93), ("odd", 33), ("short", 93), ("twice", 92)];
+    assert_eq!(codes, expected);
+
+    let describe = |session: &mut Session<TcpStream>, users: Option<&[&str]>| {
+        let users = users.map(|users| users.iter().map(|user| UserName::default().with_name(name(user))).collect());
+        let response = session.call(0, &DescribeUserScramCredentialsRequest::default().with_users(users));
+        let of = |r: &describe_user_scram_credentials_response::DescribeUserScramCredentialsResult| {
+            let infos: Vec<_> = r.credential_infos.iter().map(|i| (i.mechanism, i.iterations)).collect();
+            (r.user.to_string(), r.error_code, infos)
+        };
+        response.results.iter().map(of).collect::<Vec<_>>()
+    };
+    let a = ("a".to_string(), 0, vec![(1, 4096), (2, 8192)]);
+    assert_eq!(describe(&mut session, None), std::slice::from_ref(&a));
+    let named = describe(&mut session, Some(&["a", "b", "c", "c"]));
+    assert_eq!(named, [a, ("b".into(), 91, vec![]), ("c".into(), 92, vec![])]);
+
+    let removal = ScramCredentialDeletion::default().with_name(name("a")).with_mechanism(2);
+    let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![removal]);
+    assert_eq!(session.call(0, &request).results[0].error_code, 0);
+    assert_eq!(describe(&mut session, None), [("a".to_string(), 0, vec![(1, 4096)])]);
+    let fixture = server.stop().reopen(true);
+    let server = Server::with(fixture, |_, _| {});
+    assert_eq!(describe(&mut connect(server.address), None), [("a".to_string(), 0, vec![(1, 4096)])]);
+}
+
+/// Signs tokens as an issuer does.
+struct Issuer {
+    key: KeyPair,
+    keys: String,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let public = key.public_key_raw();
+        let (x, y) = (BASE64_URL.encode(&public[1..33]), BASE64_URL.encode(&public[33..]));
+        let keys = format!(
+            r#"{{"keys":[{{"kty":"oct","kid":"secret","k":"c2VjcmV0"}},
+                        {{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","kid":"k1","x":"{x}","y":"{y}"}}]}}"#
+        );
+        Self { key, keys }
+    }
+
+    fn token(&self, claims: &serde_json::Value) -> String {
+        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        header.kid = Some("k1".into());
+        let key = jsonwebtoken::EncodingKey::from_ec_der(&self.key.serialize_der());
+        jsonwebtoken::encode(&header, claims, &key).unwrap()
+    }
+}
+
+fn now() -> i64 {
+    millpond_types::Clock::now_ms(&millpond_types::SystemClock) / 1000
+}
+
+#[test]
+fn tokens_are_believed_only_if_all_is_right() {
+    let issuer = Issuer::new();
+    let settings = TokenSettings {
+        issuer: "https://issuer.example".into(),
+        audiences: vec!["millpond".into()],
+        clock_skew: Duration::from_secs(5),
+        principal_claim: "sub".into(),
+    };
+    let (server, authenticator) = server(
+        |s| {
+            s.authentication.tokens = Some(settings);
+            s.authentication.failure_delay = Duration::from_millis(10);
+        },
+        sasl(None, &[Mechanism::OAuthBearer]),
+    );
+    let tried = |token: &str, authzid: &str| {
+        let mut session = connect(server.address);
+        assert_eq!(session.handshake("OAUTHBEARER").error_code, 0);
+        let message = format!("n,{authzid},\u{1}auth=Bearer {token}\u{1}\u{1}");
+        let answer = session.authenticate(message.as_bytes());
+        assert_eq!(answer.error_code, 0);
+        if answer.auth_bytes.is_empty() {
+            assert!(session.metadata().is_some());
+            return Some(answer.session_lifetime_ms);
+        }
+        // The client says that it has understood, and is told the end.
+        assert!(answer.auth_bytes.starts_with(b"{\"status\":\"invalid_token\""));
+        assert_eq!(session.authenticate(b"\x01").error_code, 58);
+        assert!(session.metadata().is_none());
+        None
+    };
+    let claims = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut claims = serde_json::json!({
+            "iss": "https://issuer.example", "aud": ["other", "millpond"], "sub": "alice", "exp": now() + 600,
+        });
+        change(&mut claims);
+        claims
+    };
+    let good = issuer.token(&claims(&|_| {}));
+    assert_eq!(tried(&good, ""), None, "no keys yet");
+    assert_eq!(authenticator.tokens().unwrap().set_keys(&issuer.keys), Ok(1));
+    let lifetime = tried(&good, "").unwrap();
+    assert!((590_000..=606_000).contains(&lifetime), "{lifetime}");
+    assert!(tried(&good, "a=alice").is_some());
+    assert!(tried(&good, "a=root").is_none());
+
+    let bad: [(&str, &dyn Fn(&mut serde_json::Value)); 8] = [
+        ("expired", &|c| c["exp"] = (now() - 60).into()),
+        ("without an end", &|c| drop(c.as_object_mut().unwrap().remove("exp"))),
+        ("not yet", &|c| c["nbf"] = (now() + 60).into()),
+        ("another issuer", &|c| c["iss"] = "https://other.example".into()),
+        ("no issuer", &|c| drop(c.as_object_mut().unwrap().remove("iss"))),
+        ("for others", &|c| c["aud"] = "other".into()),
+        ("about nobody", &|c| c["sub"] = "".into()),
+        ("about a number", &|c| c["sub"] = 7.into()),
+    ];
+    for (what, change) in bad {
+        assert!(tried(&issuer.token(&claims(change)), "").is_none(), "{what}");
+    }
+    assert!(tried(&Issuer::new().token(&claims(&|_| {})), "").is_none(), "signed by somebody else");
+    let body = BASE64_URL.encode(claims(&|_| {}).to_string());
+    let unsigned = format!("{}.{body}.", BASE64_URL.encode(r#"{"alg":"none"}"#));
+    assert!(tried(&unsigned, "").is_none(), "unsigned");
+    let secret = jsonwebtoken::EncodingKey::from_secret(b"secret");
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    header.kid = Some("secret".into());
+    let shared = jsonwebtoken::encode(&header, &claims(&|_| {}), &secret).unwrap();
+    assert!(tried(&shared, "").is_none(), "signed with what everybody may know");
+    assert!(tried("x.y.z", "").is_none() && tried("", "").is_none());
+    let keys = authenticator.tokens().unwrap();
+    assert!(keys.set_keys("{}").is_err() && keys.set_keys(r#"{"keys":[]}"#).is_err());
+    assert!(tried(&good, "").is_some(), "the old keys are still there");
+    assert_eq!(server.metrics.snapshot().panics_total, 0);
+}
+
+#[test]
+fn a_listener_lacks_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = Authority::new("authority").tls(directory.path(), ClientAuth::None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fixture = Fixture::new();
+    let refused = |protocol: SecurityProtocol, tls: Option<Arc<Tls>>, mechanisms: Vec<Mechanism>| {
+        let storage = fixture.storage.clone();
+        runtime.block_on(async {
+            let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = Endpoint { name: "X".into(), protocol, advertised: None };
+            let listener = Listener { socket, endpoint, tls, mechanisms };
+            let (settings, hooks) = (ServerSettings::default(), millpond_broker::server::Hooks::default());
+            let served = millpond_broker::server::serve(vec![listener], storage, settings, hooks, async {}).await;
+            served.map(drop).unwrap_err().to_string()
+        })
+    };
+    assert!(refused(SecurityProtocol::Ssl, None, vec![]).contains("needs a certificate"));
+    assert!(refused(SecurityProtocol::Plaintext, Some(tls), vec![]).contains("cannot have a certificate"));
+    assert!(refused(SecurityProtocol::SaslPlaintext, None, vec![]).contains("needs mechanisms"));
+    assert!(refused(SecurityProtocol::Plaintext, None, vec![Mechanism::Plain]).contains("cannot have mechanisms"));
+}
+
+/// Time is what is waited for here.
+fn wait(time: Duration) {
+    let (_sender, receiver) = std::sync::mpsc::sync_channel::<()>(0);
+    let _timeout = receiver.recv_timeout(time);
+}

@@ -1,0 +1,273 @@
+//! A server that asks who somebody is: users from the command line, TLS and credentials on HTTP, `millpond sql` against
+//! it, and a log without secrets.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use millpond::http_client::{Trust, builder};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use reqwest::StatusCode;
+use rustix::process::Signal;
+use serde_json::{Value as Json, json};
+
+use crate::process::{Process, binary, serve};
+
+const PASSWORD: &str = "Tr0ub4dor-and-3";
+const WRONG: &str = "hunter2-is-not-it";
+
+fn user(arguments: &[&str], data: &Path, password: &str) -> Output {
+    let mut command = Command::new(binary());
+    command.arg("user").args(arguments).arg("--data").arg(data).env_remove("MILLPOND_PASSWORD");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Writes a server's certificate and key, and the authority's certificate.
+fn write_certificate(directory: &Path, authority: &CertifiedIssuer<'static, KeyPair>) {
+    let params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    std::fs::write(directory.join("server.pem"), certificate.pem()).unwrap();
+    let path = directory.join("server.key");
+    std::fs::write(&path, key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
+}
+
+/// A key, and a set with its public half.
+fn issuer(directory: &Path) -> KeyPair {
+    use base64::Engine;
+    let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let key = KeyPair::generate().unwrap();
+    let public = key.public_key_raw();
+    let set = json!({ "keys": [{
+        "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "k1",
+        "x": base64.encode(&public[1..33]), "y": base64.encode(&public[33..]),
+    }]});
+    std::fs::write(directory.join("jwks.json"), set.to_string()).unwrap();
+    key
+}
+
+fn token(key: &KeyPair, seconds: i64) -> String {
+    let now = millpond_types::Clock::now_ms(&millpond_types::SystemClock) / 1000;
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+    header.kid = Some("k1".into());
+    let claims = json!({ "iss": "https://issuer.example", "aud": "millpond", "sub": "carol", "exp": now + seconds });
+    let key = jsonwebtoken::EncodingKey::from_ec_der(&key.serialize_der());
+    jsonwebtoken::encode(&header, &claims, &key).unwrap()
+}
+
+fn client(directory: &Path) -> reqwest::Client {
+    let authority = std::fs::read(directory.join("ca.pem")).unwrap();
+    builder(Trust::Only(&authority)).unwrap().timeout(Duration::from_secs(20)).build().unwrap()
+}
+
+fn config(directory: &Path, more: &str) -> String {
+    let directory = directory.display();
+    format!(
+        "[[listener]]\naddress = '127.0.0.1:0'\nprotocol = 'SASL_SSL'\n\
+         certificate = '{directory}/server.pem'\nkey = '{directory}/server.key'\n\
+         [http_security]\nhealthcheck_open = true\n\
+         certificate = '{directory}/server.pem'\nkey = '{directory}/server.key'\n\
+         [security]\nfailed_authentication_delay_ms = 50\n\
+         [security.oauth]\njwks = '{directory}/jwks.json'\nissuer = 'https://issuer.example'\n\
+         audience = ['millpond']\n{more}"
+    )
+}
+
+fn start(directory: &Path) -> Process {
+    std::fs::write(directory.join("c.toml"), config(directory, "")).unwrap();
+    let mut command = serve(&directory.join("data"));
+    command.arg("--config").arg(directory.join("c.toml"));
+    Process::spawn(command)
+}
+
+#[test]
+fn users_from_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let added = user(&["add", "alice"], &data, &format!("{PASSWORD}\n"));
+    assert!(added.status.success() && text(&added) == "added user \"alice\"\n", "{}", text(&added));
+    let again = user(&["add", "alice", "--iterations", "4096"], &data, PASSWORD);
+    assert!(text(&again).contains("changed the password"), "{}", text(&again));
+    assert_eq!(text(&user(&["list"], &data, "")), "alice\tSCRAM-SHA-256 (4096), SCRAM-SHA-512 (4096)\n");
+    let nothing = user(&["add", "bob"], &data, "\n");
+    assert!(!nothing.status.success() && text(&nothing).contains("empty"), "{}", text(&nothing));
+    assert!(!user(&["add", "bob", PASSWORD], &data, "").status.success(), "a password in the arguments");
+    assert!(!user(&["add", "bob", "--iterations", "100"], &data, PASSWORD).status.success());
+    let unknown = user(&["remove", "bob"], &data, "");
+    assert!(!unknown.status.success() && text(&unknown).contains("\"bob\""), "{}", text(&unknown));
+    assert!(user(&["remove", "alice"], &data, "").status.success());
+    assert_eq!(text(&user(&["list"], &data, "")), "");
+    let server = Process::start(&data);
+    let held = user(&["list"], &data, "");
+    assert!(!held.status.success() && text(&held).contains("kafka-configs"), "{}", text(&held));
+    server.stop();
+}
+
+#[tokio::test]
+async fn http_asks_who_somebody_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write_certificate(path, &authority());
+    let key = issuer(path);
+    assert!(user(&["add", "alice"], &path.join("data"), PASSWORD).status.success());
+    let server = start(path);
+    assert!(server.http.starts_with("https://127.0.0.1:"), "{}", server.http);
+    let client = client(path);
+    let get = |path: &str| client.get(format!("{}{path}", server.http));
+
+    let refused = get("/info").send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    let schemes: Vec<_> = refused.headers().get_all("www-authenticate").iter().map(|v| v.to_str().unwrap()).collect();
+    assert!(schemes[0].starts_with("Basic realm=") && schemes[1].starts_with("Bearer"), "{schemes:?}");
+    let body: Json = refused.json().await.unwrap();
+    assert_eq!((&body["@type"], &body["error_code"]), (&json!("generic_error"), &json!(40100)));
+    for path in ["/", "/ksql", "/query", "/metrics", "/udfs", "/nowhere", "/chc/ready"] {
+        assert_eq!(get(path).send().await.unwrap().status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
+    assert_eq!(get("/healthcheck").send().await.unwrap().status(), StatusCode::OK);
+
+    let asked = |request: reqwest::RequestBuilder| async move { request.send().await.unwrap().status() };
+    assert_eq!(asked(get("/info").basic_auth("alice", Some(PASSWORD))).await, StatusCode::OK);
+    assert_eq!(asked(get("/info").basic_auth("alice", Some(WRONG))).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(asked(get("/info").basic_auth("nobody", Some(PASSWORD))).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(asked(get("/info").bearer_auth(token(&key, 60))).await, StatusCode::OK);
+    assert_eq!(asked(get("/info").bearer_auth(token(&key, -60))).await, StatusCode::UNAUTHORIZED);
+    let metrics = get("/metrics").basic_auth("alice", Some(PASSWORD)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("authentications_failed_total 3"), "{metrics}");
+
+    // Whoever speaks without TLS, or believes others, gets nothing.
+    let plain = builder(Trust::Nobody).unwrap().timeout(Duration::from_secs(20)).build().unwrap();
+    assert!(plain.get(server.http.replace("https", "http")).send().await.is_err());
+    assert!(plain.get(&server.http).send().await.is_err());
+    server.stop();
+}
+
+#[test]
+fn sql_over_tls_and_a_log_without_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write_certificate(path, &authority());
+    let key = issuer(path);
+    assert!(user(&["add", "alice"], &path.join("data"), PASSWORD).status.success());
+    std::fs::write(path.join("c.toml"), config(path, "")).unwrap();
+    let mut command = serve(&path.join("data"));
+    command.arg("--config").arg(path.join("c.toml")).env("RUST_LOG", "trace");
+    let mut server = Process::spawn(command);
+
+    let bearer = token(&key, 60);
+    let sql = |user: Option<&str>, secret: (&str, &str), authority: bool| {
+        let mut command = Command::new(binary());
+        command.args(["sql", "--server", &server.http, "-e", "SHOW STREAMS;"]).stdin(Stdio::null());
+        command.env_remove("MILLPOND_PASSWORD").env_remove("MILLPOND_TOKEN").env(secret.0, secret.1);
+        command.args(user.map(|user| format!("--user={user}")));
+        if authority {
+            command.arg("--cacert").arg(path.join("ca.pem"));
+        }
+        command.output().unwrap()
+    };
+    let good = sql(Some("alice"), ("MILLPOND_PASSWORD", PASSWORD), true);
+    assert!(good.status.success(), "{}", text(&good));
+    let good = sql(None, ("MILLPOND_TOKEN", &bearer), true);
+    assert!(good.status.success(), "{}", text(&good));
+    let wrong = sql(Some("alice"), ("MILLPOND_PASSWORD", WRONG), true);
+    assert!(!wrong.status.success() && text(&wrong).contains("Unauthorized"), "{}", text(&wrong));
+    assert!(!text(&wrong).contains(WRONG));
+    let nobody = sql(Some("alice"), ("NOTHING", ""), true);
+    assert!(!nobody.status.success() && text(&nobody).contains("MILLPOND_PASSWORD"), "{}", text(&nobody));
+    let disbelieved = sql(Some("alice"), ("MILLPOND_PASSWORD", PASSWORD), false);
+    assert!(!disbelieved.status.success() && text(&disbelieved).contains("certificate"), "{}", text(&disbelieved));
+
+    // TLS on the listener of plain text.
+    let mut stream = TcpStream::connect(server.kafka).unwrap();
+    stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let begun = Instant::now();
+    let _closed = std::io::Read::read(&mut stream, &mut [0; 10]);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let log = server.log();
+    assert!(log.contains("TLS on a listener of plain text"), "{log}");
+    assert!(log.contains("authentication failed"), "{log}");
+    let (basic, secret) = {
+        use base64::Engine;
+        let base64 = base64::engine::general_purpose::STANDARD;
+        (base64.encode(format!("alice:{PASSWORD}")), base64.encode(format!("alice:{WRONG}")))
+    };
+    for secret in [PASSWORD, WRONG, &bearer, &basic, &secret, "PRIVATE KEY"] {
+        assert!(!log.contains(secret), "a secret is in the log: {secret}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write_certificate(path, &authority());
+    issuer(path);
+    let server = start(path);
+    let url = format!("{}/healthcheck", server.http);
+    let old = client(path);
+    assert!(old.get(&url).send().await.unwrap().status().is_success());
+    // Another authority's, so that it is seen which one is in use.
+    write_certificate(path, &authority());
+    server.signal(Signal::HUP);
+    let until = Instant::now() + Duration::from_secs(20);
+    // A client of its own each time: one that knows the server goes on with the old connection.
+    while client(path).get(&url).send().await.is_err() {
+        assert!(Instant::now() < until, "the old certificate stays in use");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.stop();
+}
+
+#[test]
+fn bad_settings_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write_certificate(path, &authority());
+    issuer(path);
+    let refused = |config: &str| {
+        std::fs::write(path.join("c.toml"), config).unwrap();
+        let mut command = serve(&path.join("data"));
+        let output = command.arg("--config").arg(path.join("c.toml")).output().unwrap();
+        assert!(!output.status.success());
+        text(&output)
+    };
+    let listener = |rest: &str| refused(&format!("[[listener]]\naddress = '127.0.0.1:0'\n{rest}"));
+    let cases = [
+        (listener("protocol = 'TLS'"), "SASL_SSL"),
+        (listener("protocol = 'SSL'"), "certificate and key"),
+        (listener("protocol = 'SSL'\ncertificate = '/nowhere.pem'\nkey = '/nowhere.key'"), "/nowhere.pem"),
+        (listener("protocol = 'PLAINTEXT'"), "same name"),
+        (listener("protocol = 'SASL_PLAINTEXT'\nmechanisms = ['GSSAPI']"), "GSSAPI"),
+        (listener("protocol = 'SASL_PLAINTEXT'\nmechanisms = ['OAUTHBEARER']"), "security.oauth"),
+        (listener("protocol = 'SASL_PLAINTEXT'\nadvertised = 'nowhere'"), "HOST:PORT"),
+        (listener("protocol = 'SASL_PLAINTEXT'\nadvertized = 'x:1'"), "advertized"),
+        (refused("[security]\nsuper_users = ['admin']"), "User:alice"),
+        (refused("[http_security]\ncertificate = 'x'"), "certificate and key"),
+        (refused(&config(path, "").replace("jwks.json", "nothing.json")), "nothing.json"),
+        (refused(&config(path, "").replace(&format!("{}/jwks.json", path.display()), "http://x/jwks")), "https"),
+    ];
+    for (said, expected) in cases {
+        assert!(said.contains(expected), "no {expected:?} in: {said}");
+    }
+}
