@@ -305,7 +305,6 @@ mod tests {
     use kafka_protocol::protocol::Decodable;
 
     use super::*;
-    use crate::security::Caller;
     use crate::storage::AbortedTransaction;
     use crate::wire::RequestHead;
 
