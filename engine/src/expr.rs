@@ -35,10 +35,11 @@ use millpond_sql::expr::TypedExpr;
 use millpond_types::{Error, Result, SqlType};
 
 use crate::functions::FunctionLibrary;
+use crate::state::cells::Cells;
 
 pub use cast::cast_array;
 pub use compile::compile_node;
-pub use physical::PhysicalNode;
+pub use physical::{PhysicalNode, RowClock};
 
 /// Row errors that are kept with their text for one context; further ones are only counted.
 pub const ROW_ERRORS_MAX: usize = 100;
@@ -142,17 +143,45 @@ pub struct EvalInput<'a> {
     selection: Option<UInt32Array>,
     /// Lambda parameters in scope, one value per evaluated row.
     params: Vec<(u32, ArrayRef)>,
+    origin: Option<Origin<'a>>,
+}
+
+/// What a guest's clock and random numbers follow from: what the batch's rows are by themselves, wherever steps are cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Time of each row, or one time for all.
+    pub time: &'a [i64],
+    pub names: Names<'a>,
+}
+
+/// What tells rows apart.
+#[derive(Clone, Copy, Debug)]
+pub enum Names<'a> {
+    /// The input row that caused each, by its place in the step (see [`EvalContext::name_inputs`]).
+    Input(&'a [u32]),
+    /// Their time and the values of their columns.
+    Values,
 }
 
 impl<'a> EvalInput<'a> {
     /// All rows of a batch.
     pub fn new(columns: &'a [ArrayRef], rows: usize) -> Self {
-        Self { columns, rows, selection: None, params: Vec::new() }
+        Self { columns, rows, selection: None, params: Vec::new(), origin: None }
     }
 
     /// Some rows of a batch, by index.
     pub fn selected(columns: &'a [ArrayRef], selection: UInt32Array) -> Self {
-        Self { columns, rows: selection.len(), selection: Some(selection), params: Vec::new() }
+        Self { columns, rows: selection.len(), selection: Some(selection), params: Vec::new(), origin: None }
+    }
+
+    /// The same rows with what guests may know of them.
+    pub fn of(self, origin: Origin<'a>) -> Self {
+        Self { origin: Some(origin), ..self }
+    }
+
+    /// The batch's columns.
+    pub fn columns(&self) -> &'a [ArrayRef] {
+        self.columns
     }
 
     pub fn rows(&self) -> usize {
@@ -194,7 +223,7 @@ impl<'a> EvalInput<'a> {
                 UInt32Array::from_iter_values(indices.values().iter().map(|&i| selection.value(i as usize)))
             }
         };
-        Ok(Self { columns: self.columns, rows, selection: Some(selection), params })
+        Ok(Self { columns: self.columns, rows, selection: Some(selection), params, origin: self.origin })
     }
 
     pub(crate) fn bind(&mut self, id: u32, array: ArrayRef) {
@@ -219,12 +248,16 @@ pub struct EvalContext {
     errors: Vec<RowError>,
     errors_count: u64,
     instances: HashMap<u64, Box<dyn Any + Send>>,
+    /// What the random numbers of all rows have in common.
+    names_seed: u64,
+    /// By place in the step; empty where no guest asks.
+    input_names: Vec<u64>,
 }
 
 impl EvalContext {
     /// `seed` drives RANDOM and UUID.
     pub fn new(now_ms: i64, seed: u64) -> Self {
-        Self { now_ms, random: seed, errors: Vec::new(), errors_count: 0, instances: HashMap::new() }
+        Self { now_ms, random: seed, errors: Vec::new(), errors_count: 0, instances: HashMap::new(), names_seed: 0, input_names: Vec::new() }
     }
 
     /// Milliseconds since the epoch, the same for the whole step.
@@ -239,6 +272,42 @@ impl EvalContext {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Tells what the input rows are called, and whose they are: from both follow guests' random numbers.
+    pub fn name_inputs(&mut self, seed: u64, names: Vec<u64>) {
+        self.names_seed = seed;
+        self.input_names = names;
+    }
+
+    /// Time and seed of each evaluated row, as guests see them. Rows of unknown origin have none of their own.
+    pub fn times_and_seeds(&self, input: &EvalInput<'_>) -> Result<(Vec<i64>, Vec<u64>)> {
+        let rows = input.rows();
+        let Some(origin) = &input.origin else { return Ok((vec![0; rows], vec![self.names_seed; rows])) };
+        let all = origin.time.first().copied().filter(|_| origin.time.len() == 1);
+        let times: Vec<i64> = (0..rows)
+            .map(|i| all.or_else(|| origin.time.get(input.row(i)).copied()).unwrap_or_default())
+            .collect();
+        let seeds = match origin.names {
+            Names::Input(pos) => (0..rows)
+                .map(|i| {
+                    let name = pos.get(input.row(i)).and_then(|pos| self.input_names.get(*pos as usize));
+                    mixed(self.names_seed, name.copied().unwrap_or_default())
+                })
+                .collect(),
+            Names::Values => {
+                let cells = Cells::of(input.columns)?;
+                let mut bytes = Vec::new();
+                (0..rows)
+                    .map(|i| {
+                        bytes.clear();
+                        cells.iter().for_each(|c| c.put_value(input.row(i), &mut bytes));
+                        mixed(mixed(self.names_seed, times[i] as u64), hashed(&bytes))
+                    })
+                    .collect()
+            }
+        };
+        Ok((times, seeds))
     }
 
     /// Notes a row error. Only the first `ROW_ERRORS_MAX` since the last `take_errors` keep their text.
@@ -268,6 +337,20 @@ impl EvalContext {
     pub fn drop_instance(&mut self, key: u64) {
         self.instances.remove(&key);
     }
+}
+
+/// A hash that is the same on every machine and in every version (FNV-1a, then mixed).
+pub fn hashed(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    mixed(hash, bytes.len() as u64)
+}
+
+/// Two numbers as one (SplitMix64's finish); the same on every machine and in every version.
+pub fn mixed(a: u64, b: u64) -> u64 {
+    let mut z = a.rotate_left(32) ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// A process-wide unique key for [`EvalContext::instance`].

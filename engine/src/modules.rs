@@ -191,9 +191,9 @@ impl ScalarImpl for GuestCall {
     fn eval(&self, args: &Args<'_>, cx: &mut EvalContext) -> Result<Returned> {
         let arrays: Vec<ArrayRef> =
             (0..args.args.len()).map(|i| args.values(i)?.clone().into_array(args.rows)).collect::<Result<_>>()?;
-        // The guest's clock stands still and its random numbers are always the same: what a row gives must not depend on
-        // when, or in which step, it is computed.
-        let context = CallContext::default();
+        // What a row gives must not depend on when, or in which step, it is computed: clock and random numbers are its own.
+        let (times, seeds) = cx.times_and_seeds(args.input)?;
+        let context = CallContext { row_times: Some(&times), row_seeds: Some(&seeds), ..CallContext::default() };
         let instance: &mut Instance = cx.instance(self.key, || Ok(self.function.instance(InstanceScope::Step)))?;
         let called = self.function.call_batch(instance, &context, &arrays, args.rows).map_err(|e| {
             let at = e.row.map_or_else(String::new, |row| format!(" at row {row}"));

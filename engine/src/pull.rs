@@ -8,9 +8,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::{DataFusionError, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
@@ -29,6 +29,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use millpond_sql::expr::{CompareOp, ExprKind, TypedExpr};
+use millpond_sql::functions::FunctionCatalog;
 use millpond_sql::plan::{AggregateCall, JoinKind, PullPlan, SourceInfo};
 use millpond_types::ports::StateReader;
 use millpond_types::value::array_from_values;
@@ -37,7 +38,7 @@ use parking_lot::Mutex;
 
 use crate::aggregates::{Aggregate, State, compile_aggregate};
 use crate::engine::Engine;
-use crate::expr::{self, EvalContext, PhysicalNode};
+use crate::expr::{self, EvalContext, PhysicalNode, RowClock, hashed};
 use crate::functions::FunctionLibrary;
 use crate::state::table::{TableLayout, TableRows, WindowBounds};
 
@@ -99,18 +100,32 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn node(&self, expr: &TypedExpr, name: &str) -> Result<Arc<dyn PhysicalExpr>> {
-        Ok(PhysicalNode::new(expr::compile(expr, self.library)?, name, self.now_ms, 0))
+    fn node(&self, expr: &TypedExpr, name: &str, clock: &RowClock) -> Result<Arc<dyn PhysicalExpr>> {
+        let clock = self.calls_guests(expr).then(|| clock.clone());
+        Ok(PhysicalNode::new(expr::compile(expr, self.library)?, name, self.now_ms, clock))
+    }
+
+    fn calls_guests(&self, expr: &TypedExpr) -> bool {
+        let mut found = false;
+        expr.walk(&mut |e| {
+            if let ExprKind::Call(call) = &e.kind {
+                found |= self.library.function(&call.name).is_some_and(|f| f.module.is_some());
+            }
+        });
+        found
     }
 
     fn plan(&self, plan: &PullPlan, reader: &dyn StateReader) -> Result<Arc<dyn ExecutionPlan>> {
         let mut base = 0;
+        let names: Vec<&str> = plan.tables.iter().map(|t| t.name.as_str()).collect();
+        let mut clock = RowClock { columns: Vec::new(), otherwise: 0, seed: hashed(names.join(",").as_bytes()) };
         let mut input: Option<Arc<dyn ExecutionPlan>> = None;
         for (i, table) in plan.tables.iter().enumerate() {
             let columns = table_columns(table);
             // Only a single table's keys can be pinned by the filter alone.
             let filter = if plan.tables.len() == 1 { plan.filter.as_ref() } else { None };
             let batch = self.read(table, &columns, filter, reader)?;
+            clock.otherwise = clock.otherwise.max(greatest_time(&batch));
             let scan: Arc<dyn ExecutionPlan> =
                 MemorySourceConfig::try_new_exec(&[batch], arrow_schema(&columns), None).map_err(failed)?;
             input = Some(match input.take() {
@@ -119,7 +134,8 @@ impl Build<'_> {
                     let join = &plan.joins[i - 1];
                     let mut right = join.right.clone();
                     shift_columns(&mut right, base);
-                    let on = vec![(self.node(&join.left, "left")?, self.node(&right, "right")?)];
+                    let of_right = RowClock { columns: vec![columns.len() - 1], ..clock.clone() };
+                    let on = vec![(self.node(&join.left, "left", &clock)?, self.node(&right, "right", &of_right)?)];
                     let kind = match join.kind {
                         JoinKind::Inner => JoinType::Inner,
                         JoinKind::Left => JoinType::Left,
@@ -134,15 +150,19 @@ impl Build<'_> {
                 }
             });
             base += columns.len();
+            // ROWTIME is a table's last column.
+            clock.columns.push(base - 1);
         }
         let mut input = input.ok_or_else(|| Error::bug("a pull query without a table"))?;
         if let Some(filter) = &plan.filter {
-            input = Arc::new(FilterExec::try_new(self.node(filter, "where")?, input).map_err(failed)?);
+            input = Arc::new(FilterExec::try_new(self.node(filter, "where", &clock)?, input).map_err(failed)?);
         }
         if let Some(groups) = &plan.group_by {
-            input = self.aggregate(groups, &plan.aggregates, input)?;
+            input = self.aggregate(groups, &plan.aggregates, &clock, input)?;
+            // A group has no time of its own.
+            clock.columns.clear();
             if let Some(having) = &plan.having {
-                input = Arc::new(FilterExec::try_new(self.node(having, "having")?, input).map_err(failed)?);
+                input = Arc::new(FilterExec::try_new(self.node(having, "having", &clock)?, input).map_err(failed)?);
             }
         }
         let order = plan
@@ -150,7 +170,7 @@ impl Build<'_> {
             .iter()
             .map(|o| {
                 let options = SortOptions { descending: o.descending, nulls_first: o.descending };
-                Ok(PhysicalSortExpr::new(self.node(&o.expr, "order")?, options))
+                Ok(PhysicalSortExpr::new(self.node(&o.expr, "order", &clock)?, options))
             })
             .collect::<Result<Vec<_>>>()?;
         let limit = plan.limit.map(|l| usize::try_from(l).unwrap_or(usize::MAX));
@@ -162,7 +182,7 @@ impl Build<'_> {
         let exprs = plan
             .select
             .iter()
-            .map(|(name, expr)| Ok((self.node(expr, name)?, name.clone())))
+            .map(|(name, expr)| Ok((self.node(expr, name, &clock)?, name.clone())))
             .collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(ProjectionExec::try_new(exprs, input).map_err(failed)?))
     }
@@ -171,17 +191,18 @@ impl Build<'_> {
         &self,
         groups: &[TypedExpr],
         calls: &[AggregateCall],
+        clock: &RowClock,
         input: Arc<dyn ExecutionPlan>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = input.schema();
         let keys = groups
             .iter()
             .enumerate()
-            .map(|(i, g)| Ok((self.node(g, "group")?, format!("group_{i}"))))
+            .map(|(i, g)| Ok((self.node(g, "group", clock)?, format!("group_{i}"))))
             .collect::<Result<Vec<_>>>()?;
         let mut aggregates = Vec::with_capacity(calls.len());
         for (i, call) in calls.iter().enumerate() {
-            let mut args = call.call.args.iter().map(|a| self.node(a, "argument")).collect::<Result<Vec<_>>>()?;
+            let mut args = call.call.args.iter().map(|a| self.node(a, "argument", clock)).collect::<Result<Vec<_>>>()?;
             if args.is_empty() {
                 // DataFusion wants an argument; COUNT(*) does not look at it.
                 args.push(datafusion::physical_expr::expressions::lit(1_i64));
@@ -288,6 +309,12 @@ pub(crate) fn table_columns(table: &SourceInfo) -> Vec<(String, SqlType)> {
     }
     columns.push(("ROWTIME".into(), SqlType::BigInt));
     columns
+}
+
+/// The greatest ROWTIME, a table's last column, of what was read.
+fn greatest_time(batches: &[RecordBatch]) -> i64 {
+    let times = batches.iter().filter_map(|b| b.columns().last()?.as_primitive_opt::<Int64Type>());
+    times.filter_map(arrow::compute::max).max().unwrap_or(0)
 }
 
 fn arrow_schema(columns: &[(String, SqlType)]) -> SchemaRef {

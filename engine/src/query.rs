@@ -19,7 +19,7 @@ use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
 use tokio::sync::mpsc;
 
-use crate::expr::EvalContext;
+use crate::expr::{EvalContext, hashed};
 use crate::functions::FunctionLibrary;
 use crate::ops::{Context, Failure, More, Notes, OpResult};
 use crate::processing_log::{Line, LineKind, ProcessingLog};
@@ -250,6 +250,8 @@ pub struct Query {
     half_done: Option<HalfDone>,
     half_done_key: Vec<u8>,
     metrics: Arc<Metrics>,
+    /// Where guests are called: what their random numbers follow from, besides the row.
+    names_seed: Option<u64>,
     /// Input rows of the next step.
     rows_target: usize,
 }
@@ -259,6 +261,8 @@ pub struct Query {
 struct HalfDone {
     cursors: Vec<(TopicPartition, Offset)>,
     headers: Vec<u8>,
+    /// As [`LogReader::names`] has it.
+    name: u64,
     pending: Vec<Pending>,
 }
 
@@ -319,6 +323,9 @@ impl Query {
             Some(bytes) => Some(HalfDone::decode(&bytes)?),
             None => None,
         };
+        // A push query has no name that would be the same next time.
+        let named = if transient { plan.sources.join(",") } else { id.clone() };
+        let names_seed = (!plan.modules.is_empty()).then(|| hashed(named.as_bytes()));
         Ok(Self {
             relation: root.relation,
             keys: root.schema.keys().count(),
@@ -336,6 +343,7 @@ impl Query {
             reader,
             half_done,
             half_done_key,
+            names_seed,
             rows_target: most_rows.min(FIRST_STEP_ROWS),
         })
     }
@@ -447,6 +455,7 @@ impl Query {
         let Self { storage, transient, points, pipeline, reader, settings, sinks, .. } = self;
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
+        let names_seed = self.names_seed;
         let run = || {
             let store: &dyn StateReader = match transient.as_ref() {
                 Some(state) => state,
@@ -454,6 +463,9 @@ impl Query {
             };
             let mut view = View::new(store, points);
             let mut eval = EvalContext::new(now, seed);
+            if let Some(seed) = names_seed {
+                eval.name_inputs(seed, reader.names(input, rows));
+            }
             let mut notes = Notes::default();
             let mut sources = Vec::with_capacity(pipeline.sources.len());
             for source in &pipeline.sources {
@@ -475,6 +487,7 @@ impl Query {
         let Self { storage, transient, points, pipeline, settings, sinks, .. } = self;
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
+        let names_seed = self.names_seed;
         let run = || {
             let store: &dyn StateReader = match transient.as_ref() {
                 Some(state) => state,
@@ -482,6 +495,9 @@ impl Query {
             };
             let mut view = View::new(store, points);
             let mut eval = EvalContext::new(now, seed);
+            if let Some(seed) = names_seed {
+                eval.name_inputs(seed, vec![half.name]);
+            }
             let mut notes = Notes::default();
             let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings };
             let (out, pending) = pipeline.resume(&next, &mut cx)?;
@@ -508,6 +524,7 @@ impl Query {
         let half = (!attempt.pending.is_empty()).then(|| HalfDone {
             cursors: cursors.iter().map(|c| (c.source, c.offset)).collect(),
             headers: input.headers(rows - 1).to_vec(),
+            name: self.reader.name(input, rows - 1),
             pending: attempt.pending.clone(),
         });
         self.write(attempt, rows as u64, cursors, half, &|i| origins.get(i).cloned().flatten())
@@ -814,12 +831,13 @@ fn topics_of(node: &millpond_sql::plan::Node, topics: &mut Vec<(String, String)>
     }
 }
 
-const HALF_DONE_VERSION: u8 = 1;
+const HALF_DONE_VERSION: u8 = 2;
 
 /// ```text
-/// version (1) = 01 | count | per cursor: topic (16), partition, offset | headers | count | per operator: id, resume
+/// version (1) = 02 | count | per cursor: topic (16), partition, offset | headers | name (8) | count
+///   | per operator: id, resume
 /// ```
-/// Numbers are zigzag varints; byte strings have their length before them.
+/// Numbers are zigzag varints; byte strings have their length before them. Version 01 had no name.
 impl HalfDone {
     fn encode(&self) -> Vec<u8> {
         use millpond_types::record::put_varint;
@@ -831,6 +849,7 @@ impl HalfDone {
             put_varint(&mut out, *offset);
         }
         put_bytes(&self.headers, &mut out);
+        out.extend_from_slice(&self.name.to_be_bytes());
         put_varint(&mut out, self.pending.len() as i64);
         for pending in &self.pending {
             put_bytes(pending.operator.as_bytes(), &mut out);
@@ -841,7 +860,8 @@ impl HalfDone {
 
     fn decode(mut bytes: &[u8]) -> Result<Self> {
         let bytes = &mut bytes;
-        if take_u8(bytes)? != HALF_DONE_VERSION {
+        let version = take_u8(bytes)?;
+        if !(1..=HALF_DONE_VERSION).contains(&version) {
             return Err(Error::corrupt("a half-done row in state has an unknown version"));
         }
         let mut cursors = Vec::new();
@@ -851,12 +871,13 @@ impl HalfDone {
             cursors.push((TopicPartition { topic, partition }, take_int(bytes)?));
         }
         let headers = take_bytes(bytes)?.to_vec();
+        let name = if version == 1 { 0 } else { u64::from_be_bytes(crate::state::cells::take_array(bytes)?) };
         let mut pending = Vec::new();
         for _ in 0..take_int(bytes)? {
             let operator = String::from_utf8_lossy(take_bytes(bytes)?).into_owned();
             pending.push(Pending { operator, more: More { pos: 0, resume: take_bytes(bytes)?.to_vec() } });
         }
-        Ok(Self { cursors, headers, pending })
+        Ok(Self { cursors, headers, name, pending })
     }
 }
 

@@ -16,6 +16,8 @@ use arrow::compute::{filter, take};
 use arrow::datatypes::SchemaRef;
 use millpond_types::{Error, PartitionId, Result};
 
+use crate::expr::{EvalInput, Names, Origin};
+
 /// What is known of the row that a change replaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -31,6 +33,8 @@ pub enum OldState {
 #[derive(Clone, Debug)]
 pub struct OldRows {
     pub state: Vec<OldState>,
+    /// When each was written; 0 where not known.
+    pub time: ScalarBuffer<i64>,
     /// Columns as those of the new rows; NULL where not known.
     pub columns: Vec<ArrayRef>,
 }
@@ -140,6 +144,19 @@ impl Rows {
         self.old.as_ref().map_or(OldState::Unknown, |o| o.state[row])
     }
 
+    /// The rows as an expression is evaluated for them. Those of a stream are known by the input rows that caused them;
+    /// a table's by what they hold, as the same row is looked at again when it is replaced.
+    pub fn input(&self) -> EvalInput<'_> {
+        let names = if self.old.is_some() { Names::Values } else { Names::Input(&self.pos) };
+        EvalInput::new(&self.columns, self.len).of(Origin { time: &self.time, names })
+    }
+
+    /// The replaced rows, likewise.
+    pub fn old_input(&self) -> Option<EvalInput<'_>> {
+        let old = self.old.as_ref()?;
+        Some(EvalInput::new(&old.columns, self.len).of(Origin { time: &old.time, names: Names::Values }))
+    }
+
     pub fn window_of(&self, row: usize) -> Option<(i64, i64)> {
         self.window.as_ref().map(|(start, end)| (start[row], end[row]))
     }
@@ -147,7 +164,7 @@ impl Rows {
     /// The same envelope around other columns; old columns go with them.
     pub fn with_columns(&self, schema: SchemaRef, columns: Vec<ArrayRef>, old: Option<Vec<ArrayRef>>) -> Result<Self> {
         let old = match (old, &self.old) {
-            (Some(columns), Some(o)) => Some(OldRows { state: o.state.clone(), columns }),
+            (Some(columns), Some(o)) => Some(OldRows { state: o.state.clone(), time: o.time.clone(), columns }),
             _ => None,
         };
         let rows = Self { schema, columns, old, ..self.clone() };
@@ -172,6 +189,7 @@ impl Rows {
             old: match &self.old {
                 Some(o) => Some(OldRows {
                     state: at.iter().map(|&i| o.state[i as usize]).collect(),
+                    time: gather(&o.time, at),
                     columns: pick(&o.columns)?,
                 }),
                 None => None,
@@ -216,10 +234,11 @@ impl Rows {
             partition: self.partition.slice(offset, len),
             time: self.time.slice(offset, len),
             null: self.null.as_ref().map(|n| n.slice(offset, len)),
-            old: self
-                .old
-                .as_ref()
-                .map(|o| OldRows { state: o.state[offset..offset + len].to_vec(), columns: cut(&o.columns) }),
+            old: self.old.as_ref().map(|o| OldRows {
+                state: o.state[offset..offset + len].to_vec(),
+                time: o.time.slice(offset, len),
+                columns: cut(&o.columns),
+            }),
             window: self.window.as_ref().map(|(start, end)| (start.slice(offset, len), end.slice(offset, len))),
         }
     }

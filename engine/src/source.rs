@@ -21,6 +21,7 @@ use millpond_types::{
     ColumnRole, Error, ErrorKind, Field, Offset, PartitionId, Result, Schema, Sequence, SqlType, TopicPartition, Value,
 };
 
+use crate::expr::{hashed, mixed};
 use crate::java_time;
 use crate::ops::times::{NO_TIME, Times};
 use crate::ops::{Failure, Notes, OpResult};
@@ -244,6 +245,29 @@ impl LogReader {
             partition: partition.at.partition,
             offset: records.views[row].offset,
         })
+    }
+
+    /// A number for each of the first rows of an input, by its topic's name, partition and offset.
+    pub fn names(&self, input: &Input, rows: usize) -> Vec<u64> {
+        let places: Vec<u64> = self
+            .partitions
+            .iter()
+            .map(|p| mixed(hashed(p.topic.as_bytes()), p.at.partition as u64))
+            .collect();
+        (0..rows.min(input.len()))
+            .map(|pos| {
+                let (partition, records, row) = input.record(pos);
+                mixed(places[partition], records.views[row].offset as u64)
+            })
+            .collect()
+    }
+
+    /// The number of one row.
+    pub fn name(&self, input: &Input, pos: usize) -> u64 {
+        let (partition, records, row) = input.record(pos);
+        let partition = &self.partitions[partition];
+        let place = mixed(hashed(partition.topic.as_bytes()), partition.at.partition as u64);
+        mixed(place, records.views[row].offset as u64)
     }
 
     /// Offsets not worked on yet, by partition.

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the guests from source: examples/guests/build.sh [rust] [javascript]     (default: all)
 #
-# The components land in $MILLPOND_GUESTS (default: ~/.cache/millpond/guests): classify.wasm and probes.wasm from Rust,
-# words.wasm from JavaScript. What is already built from the same sources is left alone. Rust takes about 40 seconds (two
+# The components land in $MILLPOND_GUESTS (default: ~/.cache/millpond/guests): classify.wasm, probes.wasm and
+# sundial.wasm from Rust, words.wasm from JavaScript. What is already built from the same sources is left alone. Rust takes about 40 seconds (two
 # minutes where the standard library has to be built too), JavaScript 30, most of it for tools that are fetched once.
 set -euo pipefail
 
@@ -44,7 +44,7 @@ fresh() {
 build_rust() {
   local target=wasm32-unknown-unknown digest
   digest=$(sources "$here/rust" "$here/../../udfs/wit")
-  if fresh rust "$digest" classify.wasm probes.wasm; then return; fi
+  if fresh rust "$digest" classify.wasm probes.wasm sundial.wasm; then return; fi
   say "building the Rust guests (about 40 s the first time)"
   # Whatever started this may be a cargo with settings of its own.
   unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_TARGET_DIR RUSTC RUSTC_WRAPPER
@@ -62,7 +62,7 @@ build_rust() {
     RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-19 \
       /usr/bin/cargo "${build[@]}" -Zbuild-std=std,panic_abort
   fi
-  cp "$out/target/$target/release/classify.wasm" "$out/target/$target/release/probes.wasm" "$out/"
+  cp "$out/target/$target/release/"{classify,probes,sundial}.wasm "$out/"
   echo "$digest" >"$out/.rust.stamp"
 }
 

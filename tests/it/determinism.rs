@@ -10,7 +10,7 @@ use std::time::Duration;
 use millpond::{Database, OwnedRecord};
 
 use crate::library::{options, records, settle};
-use crate::process::Random;
+use crate::process::{Random, guest};
 use crate::pull::rows;
 
 const SOURCES: &str = "
@@ -270,5 +270,102 @@ fn results_do_not_depend_on_how_the_work_is_cut() {
                 same(how, &format!("input {input}, {name} as a table"), &reference.pulled[name], &found.pulled[name]);
             }
         }
+    }
+}
+
+/// Queries that call a guest which tells its clock and draws lots.
+const SEERS: [(&str, &str); 6] = [
+    ("OMENS", "CREATE STREAM OMENS AS SELECT ID, SEEN(G) AS S, LOT() AS L, SHADOW() AS T, ROWTIME AS R FROM A EMIT CHANGES;"),
+    ("CHOSEN", "CREATE STREAM CHOSEN AS SELECT ID, V, LOT() AS L FROM A WHERE LOT() > 0 EMIT CHANGES;"),
+    (
+        "MET_OMENS",
+        "CREATE STREAM MET_OMENS AS SELECT A.ID AS ID, LOT() AS L, SHADOW() AS T, A.ROWTIME AS AR, B.ROWTIME AS BR FROM A
+           JOIN B WITHIN 3 SECONDS GRACE PERIOD 0 SECONDS ON A.ID = B.ID EMIT CHANGES;",
+    ),
+    (
+        "DRAWN",
+        "CREATE TABLE DRAWN AS SELECT G, COUNT(*) AS N, SUM(LOT() % 1000) AS S, MAX(SHADOW()) AS T FROM A
+           WINDOW TUMBLING (SIZE 5 SECONDS, GRACE PERIOD 0 SECONDS) GROUP BY G EMIT CHANGES;",
+    ),
+    // A table's change takes back what the replaced row gave: the guest has to see what it saw then.
+    (
+        "TAKEN_BACK",
+        "CREATE TABLE TAKEN_BACK AS SELECT W, COUNT(*) AS N, SUM(SHADOW()) AS T, SUM(LOT() % 1000) AS S FROM BT GROUP BY W EMIT CHANGES;",
+    ),
+    ("DATED", "CREATE TABLE DATED AS SELECT ID, W, ROWTIME AS T FROM BT EMIT CHANGES;"),
+];
+
+/// The records of the sinks, and what of it pull queries give.
+fn seen(chunks: &[Chunk], run: &Run, sundial: &[u8]) -> (Vec<Vec<Partition>>, [Vec<String>; 3]) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut db = open(directory.path(), run);
+    db.register_module("sundial", sundial).unwrap();
+    db.execute(SOURCES).unwrap();
+    for (_, statement) in SEERS {
+        db.execute(statement).unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    for (i, (topic, records)) in chunks.iter().enumerate() {
+        db.produce(topic, records).unwrap();
+        if run.restarts > 0 && (i + 1) % chunks.len().div_ceil(run.restarts as usize + 1) == 0 {
+            db.close().unwrap();
+            drop(db);
+            db = open(directory.path(), run);
+        }
+    }
+    settle(&db);
+    let sinks = SEERS.iter().map(|(name, _)| records(&db, name)).collect();
+    let sorted = |select: &str| {
+        let mut found = rows(&db, select);
+        found.sort();
+        found
+    };
+    let pulled = [
+        sorted("SELECT W, N, T FROM TAKEN_BACK WHERE N > 0;"),
+        sorted("SELECT W, COUNT(*), SUM(T) FROM DATED WHERE W IS NOT NULL GROUP BY W;"),
+        sorted("SELECT ID, SHADOW() = ROWTIME, LOT() FROM DATED;"),
+    ];
+    db.close().unwrap();
+    (sinks, pulled)
+}
+
+#[test]
+fn what_guests_see_does_not_depend_on_how_the_work_is_cut() {
+    let sundial = guest("sundial");
+    let chunks = chunks(&mut Random::seeded("sundial"), 60);
+    let reference = seen(&chunks, &REFERENCE, &sundial);
+    let (sinks, [taken_back, dated, pulled]) = &reference;
+    for ((name, _), partitions) in SEERS.iter().zip(sinks) {
+        assert!(partitions.iter().map(Vec::len).sum::<usize>() > 5, "{name} has hardly a result");
+    }
+    let field = |value: &str, name: &str| serde_json::from_str::<serde_json::Value>(value).unwrap()[name].as_i64();
+    let omens: Vec<&(String, String, i64)> = sinks[0].iter().flatten().collect();
+    for (_, value, time) in &omens {
+        assert_eq!((field(value, "T"), field(value, "R")), (Some(*time), Some(*time)), "{value}");
+    }
+    for (_, value, time) in sinks[2].iter().flatten() {
+        assert_eq!(field(value, "T"), Some(*time), "{value}");
+    }
+    // Each row, in each partition, draws its own; and so does each query.
+    let lots = |sink: &[Partition]| -> Vec<i64> {
+        sink.iter().flatten().filter_map(|(_, value, _)| field(value, "L")).collect()
+    };
+    let (omens, chosen) = (lots(&sinks[0]), lots(&sinks[1]));
+    let distinct: std::collections::BTreeSet<i64> = omens.iter().chain(&chosen).copied().collect();
+    assert_eq!(distinct.len(), omens.len() + chosen.len());
+    assert!(chosen.len() * 4 > omens.len() && chosen.len() * 4 < omens.len() * 3, "{} of {}", chosen.len(), omens.len());
+    assert_eq!(taken_back, dated);
+    assert!(!pulled.is_empty() && pulled.iter().all(|row| row.contains("true")), "{pulled:?}");
+    for how in [
+        Run { workers: 4, step_rows: 1, ..REFERENCE },
+        Run { workers: 3, step_rows: 7, restarts: 3, ..REFERENCE },
+        Run { workers: 2, step_rows: 4096, restarts: 5, ..REFERENCE },
+    ] {
+        let found = seen(&chunks, &how, &sundial);
+        for (((name, _), left), right) in SEERS.iter().zip(sinks).zip(&found.0) {
+            for (partition, (left, right)) in left.iter().zip(right).enumerate() {
+                same(&how, &format!("{name}, partition {partition}"), left, right);
+            }
+        }
+        assert_eq!(reference.1, found.1, "{how:?}");
     }
 }

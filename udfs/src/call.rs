@@ -33,6 +33,8 @@ const ASIDE_STACK_BYTES: usize = 4 << 20;
 pub struct CallContext<'a> {
     /// What the guest's clock shows, in milliseconds since the epoch.
     pub time_ms: i64,
+    /// The same for each row by itself.
+    pub row_times: Option<&'a [i64]>,
     /// Where the guest's random numbers come from.
     pub seed: u64,
     /// One number for each row (such as its offset) that its random numbers also depend on. Without it every row has

@@ -137,7 +137,8 @@ impl Live {
         let _ = self.store.set_fuel(limits.row_fuel_max);
         self.store.set_epoch_deadline(ticks);
         let seed = context.row_seeds.and_then(|seeds| seeds.get(row).copied());
-        self.store.data_mut().begin_call(context.time_ms, seed.map_or(context.seed, |row| mix(context.seed, row)));
+        let time = context.row_times.and_then(|times| times.get(row).copied()).unwrap_or(context.time_ms);
+        self.store.data_mut().begin_call(time, seed.map_or(context.seed, |row| mix(context.seed, row)));
     }
 }
 

@@ -195,13 +195,11 @@ impl Emission {
 impl Aggregate {
     fn side(
         &self,
-        columns: &[ArrayRef],
-        len: usize,
+        input: &EvalInput<'_>,
         cx: &mut Evaluation<'_>,
     ) -> OpResult<(Vec<ArrayRef>, Vec<Vec<ArrayRef>>)> {
-        let input = EvalInput::new(columns, len);
         let eval = |exprs: &[Expr], cx: &mut Evaluation<'_>| {
-            exprs.iter().map(|e| e.column_of(&input, cx.eval)).collect::<Result<Vec<_>>>()
+            exprs.iter().map(|e| e.column_of(input, cx.eval)).collect::<Result<Vec<_>>>()
         };
         let groups = eval(&self.group_by, cx)?;
         let args = self.calls.iter().map(|c| eval(&c.args, cx)).collect::<Result<Vec<_>>>()?;
@@ -210,14 +208,14 @@ impl Aggregate {
 
     fn batch(&self, rows: Rows, cx: &mut Evaluation<'_>) -> OpResult<Batch> {
         let n = rows.len();
-        let (mut groups, mut args) = self.side(rows.columns(), n, cx)?;
+        let (mut groups, mut args) = self.side(&rows.input(), cx)?;
         cx.note_errors(&rows);
         let mut usable: Vec<bool> = (0..n).map(|row| !rows.is_null(row) && !super::any_null(&groups, row)).collect();
         let mut partition = self.partitions_of(&groups, &rows)?;
         if self.input == Relation::Table
-            && let Some(old) = &rows.old
+            && let (Some(old), Some(input)) = (&rows.old, rows.old_input())
         {
-            let (old_groups, old_args) = self.side(&old.columns, n, cx)?;
+            let (old_groups, old_args) = self.side(&input, cx)?;
             // The old row was reported when it was new.
             cx.eval.take_errors();
             usable.extend((0..n).map(|row| old.state[row] == OldState::Known && !super::any_null(&old_groups, row)));
@@ -475,6 +473,7 @@ impl Aggregate {
                 window: (start, windows.end(start)),
                 null: false,
                 old: OldState::Absent,
+                old_time: 0,
             });
         }
         open.retain(|key, _| !(from <= *key && *key < end));
@@ -530,7 +529,7 @@ impl Aggregate {
             Groups::Decoded(builder) => builder.unwrap_or_else(|| RowsBuilder::new(&self.group_types)).finish()?,
         };
         let numbers = |f: &dyn Fn(&Out) -> i64| int64_column(outs.iter().map(f).collect::<Vec<i64>>().into());
-        let columns = |calls: &[ArrayRef]| -> Vec<ArrayRef> {
+        let columns = |calls: &[ArrayRef], time: &dyn Fn(&Out) -> i64| -> Vec<ArrayRef> {
             self.columns
                 .iter()
                 .map(|c| match c {
@@ -538,13 +537,13 @@ impl Aggregate {
                     OutColumn::Call(i) => calls[*i].clone(),
                     OutColumn::WindowStart => numbers(&|o| o.window.0),
                     OutColumn::WindowEnd => numbers(&|o| o.window.1),
-                    OutColumn::RowTime => numbers(&|o| o.time),
+                    OutColumn::RowTime => numbers(time),
                 })
                 .collect()
         };
         let mut rows = Rows::new(
             self.schema.clone(),
-            columns(&results),
+            columns(&results, &|o| o.time),
             outs.iter().map(|o| o.pos).collect(),
             outs.iter().map(|o| o.partition).collect(),
             outs.iter().map(|o| o.time).collect(),
@@ -553,7 +552,11 @@ impl Aggregate {
             rows.null = Some(BooleanBuffer::collect_bool(outs.len(), |i| outs[i].null));
         }
         if self.old {
-            rows.old = Some(OldRows { state: outs.iter().map(|o| o.old).collect(), columns: columns(&old) });
+            rows.old = Some(OldRows {
+                state: outs.iter().map(|o| o.old).collect(),
+                time: outs.iter().map(|o| o.old_time).collect::<Vec<i64>>().into(),
+                columns: columns(&old, &|o| o.old_time),
+            });
         }
         if self.windowing != Windowing::None {
             let bounds = |f: &dyn Fn(&Out) -> i64| outs.iter().map(f).collect::<Vec<i64>>().into();
@@ -573,13 +576,14 @@ struct Changes<'a> {
     last: Vec<Out>,
     /// Whether the group that was touched last was there before the change.
     before: OldState,
+    before_time: i64,
 }
 
 impl<'a> Changes<'a> {
     fn new(op: &'a Aggregate, cx: &mut Context<'_, '_>) -> Self {
         cx.view.points.clear_notes();
         let program = Program::with_calls(&op.calls);
-        Self { op, program, touched: Vec::new(), last: Vec::new(), before: OldState::Absent }
+        Self { op, program, touched: Vec::new(), last: Vec::new(), before: OldState::Absent, before_time: 0 }
     }
 
     /// The slot of a group, about to change at `time`.
@@ -596,13 +600,14 @@ impl<'a> Changes<'a> {
         let state = self.program.slot(slot);
         let live = state.live;
         state.live = true;
+        self.before_time = if live { state.time } else { 0 };
         state.time = state.time.max(time);
         self.before = if live { OldState::Known } else { OldState::Absent };
         if self.op.emit_final {
             return Ok(slot);
         }
         if first && self.op.last_only {
-            self.last.push(Out { old: self.before, ..Out::default() });
+            self.last.push(Out { old: self.before, old_time: self.before_time, ..Out::default() });
         }
         if self.op.old && (first || !self.op.last_only) {
             self.program.events.push(if live { Event::Old { slot } } else { Event::OldNull });
@@ -620,12 +625,13 @@ impl<'a> Changes<'a> {
             window,
             null: false,
             old: self.before,
+            old_time: self.before_time,
         };
         if !self.op.last_only {
             self.program.events.push(Event::Out { slot });
             self.program.outs.push(out);
         } else if let Some(last) = self.last.get_mut(slot as usize) {
-            *last = Out { old: last.old, ..out };
+            *last = Out { old: last.old, old_time: last.old_time, ..out };
         }
     }
 

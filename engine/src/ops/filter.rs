@@ -8,7 +8,7 @@ use arrow::buffer::BooleanBuffer;
 use millpond_sql::plan::Relation;
 
 use super::{Evaluation, OpResult, Operator, Prepared};
-use crate::expr::{EvalInput, Expr};
+use crate::expr::Expr;
 use crate::rows::{OldRows, OldState, Rows, interleave_columns};
 
 pub struct Filter {
@@ -26,7 +26,7 @@ impl Operator for Filter {
 
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
-        let matches = self.predicate.matches(&EvalInput::new(rows.columns(), rows.len()), cx.eval)?;
+        let matches = self.predicate.matches(&rows.input(), cx.eval)?;
         if self.relation == Relation::Stream {
             let matches = match &rows.null {
                 Some(null) => BooleanArray::new(matches.values() & &!null, None),
@@ -42,9 +42,9 @@ impl Operator for Filter {
 
 impl Filter {
     fn filter_table(&self, rows: &Rows, matches: &BooleanArray, cx: &mut Evaluation<'_>) -> OpResult<Rows> {
-        let old_matches = match &rows.old {
+        let old_matches = match rows.old_input() {
             Some(old) => {
-                let matches = self.predicate.matches(&EvalInput::new(&old.columns, rows.len()), cx.eval)?;
+                let matches = self.predicate.matches(&old, cx.eval)?;
                 // The old row was reported when it was new.
                 cx.eval.take_errors();
                 Some(matches)
@@ -66,7 +66,7 @@ impl Filter {
             }
         }
         let mut out = rows.take(&UInt32Array::from(kept))?;
-        out.old = out.old.map(|old| OldRows { state: states, columns: old.columns });
+        out.old = out.old.map(|old| OldRows { state: states, ..old });
         if deletes.contains(&true) {
             let nulls: Vec<_> = out.columns()[self.keys.min(out.columns().len())..]
                 .iter()

@@ -14,7 +14,6 @@ use millpond_types::record::put_varint;
 use millpond_types::{Error, SqlType};
 
 use super::{Context, Emitted, Evaluation, Failure, More, OpResult, Operator, Prepared, note_errors};
-use crate::expr::EvalInput;
 use crate::functions::TableCall;
 use crate::rows::{Rows, defect};
 use crate::state::cells::{Cells, put_bytes, take_bytes, take_int};
@@ -57,7 +56,7 @@ impl Operator for FlatMap {
 impl FlatMap {
     /// The rows of the items; of the first row only those behind the first `skip`.
     fn expand(&self, rows: &Rows, skip: usize, cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
-        let input = EvalInput::new(rows.columns(), rows.len());
+        let input = rows.input();
         let mut expanded = Vec::with_capacity(self.calls.len());
         for call in &self.calls {
             expanded.push(call.expand(&input, cx.eval)?);

@@ -18,7 +18,7 @@ use super::joined::{Joined, NONE, Pair, with_stored};
 use super::key::{Strings, key_cells};
 use super::table_table_join::blank;
 use super::{Context, Emitted, Evaluation, More, OpResult, Operator, Prepared, merge_inputs};
-use crate::expr::{EvalInput, Expr};
+use crate::expr::Expr;
 use crate::rows::{OldRows, OldState, Rows};
 use crate::state::cells::{Cells, put_bytes, take_array, take_bytes, take_int};
 use crate::state::key::{KeySpace, end_of};
@@ -47,6 +47,7 @@ struct Emit {
     key: u32,
     now: Option<Pair>,
     before: Option<Pair>,
+    before_time: i64,
 }
 
 struct Output {
@@ -124,7 +125,7 @@ impl Operator for ForeignKeyJoin {
 
     fn prepare<'a>(&'a self, inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let (left, right) = super::both(inputs)?;
-        let foreign = self.left_key.column_of(&EvalInput::new(left.columns(), left.len()), cx.eval)?;
+        let foreign = self.left_key.column_of(&left.input(), cx.eval)?;
         cx.note_errors(&left);
         let left_cells = key_cells(&left, &left.columns()[..self.keys])?;
         let right_cells = key_cells(&right, &right.columns()[..1.min(right.columns().len())])?;
@@ -240,8 +241,11 @@ impl ForeignKeyJoin {
         };
         // A delete takes the time of the row it pointed to into account as well.
         let matched = find(if now { foreign } else { old_foreign }, cx, &mut time)?;
-        let mut unused = 0;
-        let old_matched = if self.old { find(old_foreign, cx, &mut unused)? } else { None };
+        let mut before_time = match &before {
+            Some(before) => take_time(&mut &before.row[..])?,
+            None => 0,
+        };
+        let old_matched = if self.old { find(old_foreign, cx, &mut before_time)? } else { None };
         let speaks = match (now, &before) {
             (false, None) => false,
             (false, Some(_)) => self.left_outer || old_foreign.is_some(),
@@ -275,6 +279,7 @@ impl ForeignKeyJoin {
             key: row as u32,
             now: joined_now,
             before: joined_before,
+            before_time,
         });
         Ok(())
     }
@@ -300,7 +305,7 @@ impl ForeignKeyJoin {
             cx.view.points.delete(id);
         }
         let before = match (&before, self.old) {
-            (Some(bytes), true) => Some(out.stored(1, bytes)?),
+            (Some(bytes), true) => Some((out.stored(1, bytes)?, take_time(&mut &bytes[..])?)),
             _ => None,
         };
         let (from, _) = self.subscription_range(cells);
@@ -316,7 +321,7 @@ impl ForeignKeyJoin {
         pos: u32,
         time: i64,
         now: Option<u32>,
-        before: Option<u32>,
+        before: Option<(u32, i64)>,
         out: &mut Output,
         cx: &mut Context<'_, '_>,
     ) -> OpResult<()> {
@@ -335,6 +340,7 @@ impl ForeignKeyJoin {
             let Some(bytes) = cx.view.point_value(&Self::entry(&self.left, left_cells))? else { continue };
             let left = LeftRow::read(bytes)?;
             let index = out.stored(0, left.row)?;
+            let left_time = take_time(&mut &left.row[..])?;
             let joined = |right: Option<u32>| match right {
                 Some(right) => Some((index, right)),
                 None if self.left_outer => Some((index, NONE)),
@@ -346,7 +352,8 @@ impl ForeignKeyJoin {
                 time,
                 key: index,
                 now: joined(now),
-                before: if self.old { joined(before) } else { None },
+                before: if self.old { joined(before.map(|(row, _)| row)) } else { None },
+                before_time: before.map_or(left_time, |(_, time)| time.max(left_time)),
             });
         }
         Ok(())
@@ -373,9 +380,10 @@ impl ForeignKeyJoin {
         )?;
         rows.null = Some(BooleanBuffer::from(gone));
         if self.old {
+            let old_times: Vec<i64> = emits.iter().map(|e| e.before_time).collect();
             let (columns, absent) = build(emits.iter().map(|e| e.before).collect())?;
             let state = absent.iter().map(|a| if *a { OldState::Absent } else { OldState::Known }).collect();
-            rows.old = Some(OldRows { state, columns });
+            rows.old = Some(OldRows { state, time: old_times.into(), columns });
         }
         Ok(Emitted { rows, more })
     }

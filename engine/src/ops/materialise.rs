@@ -33,15 +33,17 @@ impl Operator for Materialise {
         let work = move |cx: &mut super::Context<'_, '_>, ids: &[EntryId]| {
             let mut old = RowsBuilder::new(&self.values);
             let mut states = Vec::with_capacity(rows.len());
+            let mut times = Vec::with_capacity(rows.len());
             let cells = Cells::of(&rows.columns()[self.keys..])?;
             for (row, &id) in ids.iter().enumerate() {
                 match cx.view.points.value(id) {
                     Some(bytes) => {
-                        old.append(bytes)?;
+                        times.push(old.append(bytes)?);
                         states.push(OldState::Known);
                     }
                     None => {
                         old.append_null();
+                        times.push(0);
                         states.push(OldState::Absent);
                     }
                 }
@@ -58,7 +60,7 @@ impl Operator for Materialise {
             drop(cells);
             let mut columns: Vec<ArrayRef> = rows.columns()[..self.keys].to_vec();
             columns.extend(old.finish()?);
-            rows.old = Some(OldRows { state: states, columns });
+            rows.old = Some(OldRows { state: states, time: times.into(), columns });
             Ok(rows.into())
         };
         Ok(Prepared { wants, work: Box::new(work) })

@@ -16,13 +16,12 @@ pub struct Project {
 }
 
 impl Project {
-    fn columns(&self, columns: &[ArrayRef], len: usize, cx: &mut Evaluation<'_>) -> OpResult<Vec<ArrayRef>> {
-        let input = EvalInput::new(columns, len);
+    fn columns(&self, input: &EvalInput<'_>, cx: &mut Evaluation<'_>) -> OpResult<Vec<ArrayRef>> {
         let mut out = Vec::with_capacity(self.exprs.len());
         for expr in &self.exprs {
-            out.push(match expr.as_column().and_then(|i| columns.get(i)) {
+            out.push(match expr.as_column().and_then(|i| input.columns().get(i)) {
                 Some(column) => column.clone(),
-                None => expr.column_of(&input, cx.eval)?,
+                None => expr.column_of(input, cx.eval)?,
             });
         }
         Ok(out)
@@ -36,11 +35,11 @@ impl Operator for Project {
 
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
-        let columns = self.columns(rows.columns(), rows.len(), cx)?;
+        let columns = self.columns(&rows.input(), cx)?;
         cx.note_errors(&rows);
-        let old = match &rows.old {
+        let old = match rows.old_input() {
             Some(old) if self.old => {
-                let columns = self.columns(&old.columns, rows.len(), cx)?;
+                let columns = self.columns(&old, cx)?;
                 // The old row was reported when it was new.
                 cx.eval.take_errors();
                 Some(columns)

@@ -11,7 +11,7 @@ use millpond_types::{Error, PartitionId};
 
 use super::key::KeyWriter;
 use super::{Evaluation, OpResult, Operator, Prepared};
-use crate::expr::{EvalInput, Expr};
+use crate::expr::Expr;
 use crate::rows::Rows;
 
 pub struct Rekey {
@@ -32,7 +32,7 @@ impl Operator for Rekey {
 
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
-        let input = EvalInput::new(rows.columns(), rows.len());
+        let input = rows.input();
         let mut keys = self.keys.iter().map(|e| e.column_of(&input, cx.eval)).collect::<Result<Vec<ArrayRef>, _>>()?;
         if let Some(null) = &rows.null {
             let null = BooleanArray::new(null.clone(), None);

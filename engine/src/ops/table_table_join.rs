@@ -33,6 +33,7 @@ struct Emit {
     /// `None`: a delete; the pair then names the row that has the key.
     now: Option<Pair>,
     before: Option<Pair>,
+    before_time: i64,
 }
 
 impl TableTableJoin {
@@ -107,9 +108,15 @@ impl Operator for TableTableJoin {
                     stored[side].append(bytes)?;
                     Ok(live[side] + stored[side].len() as u32 - 1)
                 };
+                let mut before_time = match &before {
+                    Some(bytes) => take_time(&mut &bytes[..])?,
+                    None => i64::MIN,
+                };
                 let their_row = match &there {
                     Some(bytes) => {
-                        time = time.max(take_time(&mut &bytes[..])?);
+                        let theirs = take_time(&mut &bytes[..])?;
+                        time = time.max(theirs);
+                        before_time = before_time.max(theirs);
                         index(theirs, bytes)?
                     }
                     None => NONE,
@@ -124,7 +131,7 @@ impl Operator for TableTableJoin {
                     (None, true) => Some(pair(NONE)),
                     _ => None,
                 };
-                emits.push(Emit { input, row: row as u32, time, now: joined_now, before: joined_before });
+                emits.push(Emit { input, row: row as u32, time, now: joined_now, before: joined_before, before_time });
                 Ok(())
             })?;
             let [stored_left, stored_right] = stored;
@@ -144,15 +151,15 @@ impl TableTableJoin {
         let times: Vec<i64> = emits.iter().map(|e| e.time).collect();
         // A delete has the key of the row that caused it and nothing else.
         let key_pair = |e: &Emit| if e.input == 0 { (e.row, NONE) } else { (NONE, e.row) };
-        let build = |pairs: &[Pair], gone: &[bool]| -> OpResult<Vec<ArrayRef>> {
-            let built = self.joined.build(&columns[0], &columns[1], pairs, &times)?;
+        let build = |pairs: &[Pair], gone: &[bool], times: &[i64]| -> OpResult<Vec<ArrayRef>> {
+            let built = self.joined.build(&columns[0], &columns[1], pairs, times)?;
             blank(built, self.keys, gone).map_err(Into::into)
         };
         let gone: Vec<bool> = emits.iter().map(|e| e.now.is_none()).collect();
         let now: Vec<Pair> = emits.iter().map(|e| e.now.unwrap_or_else(|| key_pair(e))).collect();
         let mut out = Rows::new(
             self.joined.schema.clone(),
-            build(&now, &gone)?,
+            build(&now, &gone, &times)?,
             emits.iter().map(|e| of(e).0.pos[of(e).1]).collect(),
             emits.iter().map(|e| of(e).0.partition[of(e).1]).collect(),
             times.clone(),
@@ -167,7 +174,8 @@ impl TableTableJoin {
             let absent: Vec<bool> = emits.iter().map(|e| e.before.is_none()).collect();
             let before: Vec<Pair> = emits.iter().map(|e| e.before.unwrap_or_else(|| key_pair(e))).collect();
             let state = absent.iter().map(|a| if *a { OldState::Absent } else { OldState::Known }).collect();
-            out.old = Some(OldRows { state, columns: build(&before, &absent)? });
+            let times: Vec<i64> = emits.iter().map(|e| e.before_time).collect();
+            out.old = Some(OldRows { state, columns: build(&before, &absent, &times)?, time: times.into() });
         }
         Ok(out)
     }

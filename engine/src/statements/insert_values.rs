@@ -11,7 +11,7 @@ use millpond_types::{Column, ColumnRole, Error, Result, TopicPartition, Value};
 use crate::engine::Engine;
 use crate::entity::Entity;
 use crate::error::Problem;
-use crate::expr::{self, EvalContext, EvalInput};
+use crate::expr::{self, EvalContext, EvalInput, Names, Origin};
 use crate::serdes;
 
 /// Encoders of a target, built once for many rows.
@@ -85,10 +85,14 @@ pub(crate) fn insert_row(
 }
 
 /// The value of an expression without columns.
-fn constant(engine: &Engine, expr: &TypedExpr) -> Result<Value> {
+fn constant(engine: &Engine, expr: &TypedExpr, time: i64) -> Result<Value> {
     let compiled = expr::compile(expr, engine.functions())?;
-    let mut cx = EvalContext::new(engine.0.clock.now_ms(), engine.storage().sequence());
-    let array = compiled.column_of(&EvalInput::new(&[], 1), &mut cx)?;
+    let now_ms = engine.0.clock.now_ms();
+    let mut cx = EvalContext::new(now_ms, engine.storage().sequence());
+    // For guests: the row is at `time`, and where it will stand in the log is as good as unknown.
+    cx.name_inputs(engine.storage().sequence(), vec![0]);
+    let origin = Origin { time: &[time], names: Names::Input(&[0]) };
+    let array = compiled.column_of(&EvalInput::new(&[], 1).of(origin), &mut cx)?;
     if let (errors, 1..) = cx.take_errors() {
         let why = errors.first().map_or("it could not be evaluated", |e| e.message.as_str());
         return Err(Error::bad_request(format!("value cannot be inserted: {why}")));
@@ -104,18 +108,19 @@ pub(super) fn insert(
     row_time: Option<&TypedExpr>,
 ) -> Result<Entity, Problem> {
     engine.check_not_computed(target)?;
-    let row = columns
-        .iter()
-        .zip(values)
-        .map(|(name, expr)| Ok((name.clone(), constant(engine, expr)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let now_ms = engine.0.clock.now_ms();
     let time = match row_time {
-        None => None,
-        Some(expr) => match constant(engine, expr)?.as_i64() {
-            Some(ms) if ms >= 0 => Some(ms),
+        None => now_ms,
+        Some(expr) => match constant(engine, expr, now_ms)?.as_i64() {
+            Some(ms) if ms >= 0 => ms,
             _ => return Err(Error::bad_request("ROWTIME must be milliseconds since the epoch, 0 or more").into()),
         },
     };
-    insert_row(engine, &InsertTarget::new(target.clone())?, &row, time)?;
+    let row = columns
+        .iter()
+        .zip(values)
+        .map(|(name, expr)| Ok((name.clone(), constant(engine, expr, time)?)))
+        .collect::<Result<Vec<_>>>()?;
+    insert_row(engine, &InsertTarget::new(target.clone())?, &row, Some(time))?;
     Ok(Entity::Done)
 }

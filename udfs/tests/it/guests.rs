@@ -234,10 +234,26 @@ fn words_in_javascript() {
     assert!(message.ends_with("nothing there"), "{message}");
     let close = results(&module, "SIMILARITY", &[strings(&["night", "same"]), strings(&["nacht", "same"])]);
     assert_eq!(close, [Value::Double(0.25), Value::Double(1.0)]);
-    // The clock is the call's, random numbers follow from seed and row, whatever the instance has seen.
-    assert_eq!(results(&module, "CLOCK", &[]), [1_700_000_000_123; 3].map(Value::BigInt));
+    // The clock is the row's, random numbers follow from seed and row, whatever the instance has seen.
+    let clock = [1_700_000_000_123, 1_700_000_000_124, 1_700_000_000_125];
+    assert_eq!(results(&module, "CLOCK", &[]), clock.map(Value::BigInt));
     let dice = results(&module, "DICE", &[]);
     assert!(dice[0] != dice[1] && dice[1] != dice[2], "{dice:?}");
+}
+
+#[test]
+fn clock_and_chance_are_the_rows_own() {
+    let module = module(&guest("sundial"));
+    let clock = [1_700_000_000_123, 1_700_000_000_124, 1_700_000_000_125];
+    assert_eq!(results(&module, "SHADOW", &[]), clock.map(Value::BigInt));
+    let lots = results(&module, "LOT", &[]);
+    assert!(lots[0] != lots[1] && lots[1] != lots[2], "{lots:?}");
+    let seen = results(&module, "SEEN", &[strings(&["a", "a"])]);
+    let [Value::String(first), Value::String(second)] = seen.as_slice() else { panic!("{seen:?}") };
+    // The first number drawn in a row is the same, whichever function draws it.
+    let Value::BigInt(lot) = lots[0] else { panic!("{lots:?}") };
+    assert!(first.starts_with(&format!("a 1700000000123 {lot:x} ")), "{first}");
+    assert!(second.starts_with("a 1700000000124 ") && first[16..] != second[16..], "{second}");
 }
 
 #[test]

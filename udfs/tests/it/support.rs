@@ -82,7 +82,9 @@ pub fn call_in(
         let to = rows.min(from + batch);
         let columns: Vec<ArrayRef> = args.iter().map(|(ty, values)| column(ty, &values[from..to])).collect();
         let seeds: Vec<u64> = (from as u64..to as u64).collect();
-        let context = CallContext { time_ms: 1_700_000_000_123, seed: 7, row_seeds: Some(&seeds), cancelled: None };
+        let times: Vec<i64> = (from..to).map(|row| 1_700_000_000_123 + row as i64).collect();
+        let context =
+            CallContext { seed: 7, row_times: Some(&times), row_seeds: Some(&seeds), ..CallContext::default() };
         let called = function.call_batch(instance, &context, &columns, to - from)?;
         let ty = function.signature().result_type().unwrap();
         assert_eq!(called.result.data_type(), &ty.to_arrow());

@@ -66,6 +66,8 @@ pub struct Out {
     pub window: (i64, i64),
     pub null: bool,
     pub old: OldState,
+    /// When the replaced row was written.
+    pub old_time: i64,
 }
 
 pub struct Program {

@@ -187,6 +187,7 @@ impl Aggregate {
             window: (now.start, now.end),
             null: false,
             old: OldState::Absent,
+            old_time: now.end,
         };
         let mut replaced = None;
         for old in merged {
@@ -199,7 +200,7 @@ impl Aggregate {
             }
             program.events.push(Event::OutNull);
             let window = (old.start, old.end);
-            program.outs.push(Out { time: old.end, window, null: true, old: OldState::Known, ..out });
+            program.outs.push(Out { time: old.end, old_time: old.end, window, null: true, old: OldState::Known, ..out });
         }
         if self.old {
             program.events.push(replaced.map_or(Event::OldNull, |slot| Event::Old { slot }));
@@ -272,6 +273,7 @@ impl Aggregate {
                 window: (session.start, session.end),
                 null: false,
                 old: OldState::Absent,
+                old_time: 0,
             });
         }
         Ok(())
