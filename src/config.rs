@@ -30,12 +30,22 @@ pub struct Config {
     /// `none`, `group` (an fsync per group commit) or milliseconds between fsyncs.
     pub durability: Option<String>,
     #[serde(default)]
+    pub memory: Memory,
+    #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
     pub broker: Broker,
     /// Properties of ksqlDB for all sessions.
     #[serde(default)]
     pub ksql: std::collections::BTreeMap<String, String>,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Bytes that the process may take; all other limits on memory add up to this.
+    pub budget: Option<usize>,
 }
 
 /// `[limits]`
@@ -48,6 +58,12 @@ pub struct Limits {
     pub step_queue_bytes: Option<usize>,
     pub tail_bytes: Option<usize>,
     pub request_bytes_max: Option<usize>,
+    pub requests_bytes_max: Option<usize>,
+    pub fetch_answers_bytes_max: Option<usize>,
+    pub http_bodies_bytes_max: Option<usize>,
+    pub group_members_bytes_max: Option<usize>,
+    pub group_offsets_bytes_max: Option<usize>,
+    pub transactions_bytes_max: Option<usize>,
     pub connections_max: Option<usize>,
     pub http_request_bytes_max: Option<usize>,
     pub pull_rows_max: Option<usize>,

@@ -9,6 +9,7 @@ use arrow::array::RecordBatch;
 use futures::Stream;
 use millpond_broker::storage::{Storage, StorageOptions};
 use millpond_engine::entity::Answer;
+use millpond_engine::memory::EngineMemory;
 use millpond_engine::push::{PushQuery, Selected};
 use millpond_engine::query::{ClientEvent, EndReason};
 use millpond_engine::session::Session;
@@ -18,12 +19,18 @@ use millpond_types::record::{OwnedRecord, RecordBuffer, encode_headers};
 use millpond_types::{Error, Result, Schema, TopicPartition};
 use millpond_udfs::{CompileCommand, Host, HostOptions};
 
+use crate::memory::{self, Memory};
+
 /// How a database is opened. Only the path has no default.
 pub struct DatabaseOptions {
     pub storage: StorageOptions,
     pub engine: EngineOptions,
     /// Limits of WebAssembly guests.
     pub guests: millpond_udfs::Limits,
+    /// Bytes that this database may take; `None`: half of the machine's memory, at least 1 GiB.
+    pub memory_budget: Option<usize>,
+    /// Parts of the budget that somebody else uses, such as listeners, by name.
+    pub memory_set_aside: Vec<(&'static str, usize)>,
     /// The command that compiles WebAssembly in a process of its own; `None` compiles in this process.
     pub compiler: Option<CompileCommand>,
 }
@@ -34,6 +41,8 @@ impl DatabaseOptions {
             storage: StorageOptions::new(path),
             engine: EngineOptions::default(),
             guests: millpond_udfs::Limits::default(),
+            memory_budget: None,
+            memory_set_aside: Vec::new(),
             compiler: None,
         }
     }
@@ -44,6 +53,7 @@ impl DatabaseOptions {
 pub struct Database {
     storage: Storage,
     engine: Engine,
+    memory: Arc<Memory>,
 }
 
 /// The answer to a pull query.
@@ -62,15 +72,20 @@ impl Database {
     pub fn open_with(options: DatabaseOptions) -> Result<Self> {
         let cache = options.storage.path.join("compiled");
         let clock = options.storage.clock.clone();
+        let mut fixed = options.storage.memory_limits().to_vec();
+        fixed.extend(options.memory_set_aside);
+        let memory = Memory::new(options.memory_budget.unwrap_or_else(memory::default_budget), &fixed)?;
         let storage = Storage::open(options.storage)?;
         let host = Host::new(HostOptions {
             limits: options.guests,
             compiler: options.compiler,
             cache_dir: Some(cache),
             log: None,
+            memory: Some(memory.shared().clone()),
         });
-        let engine = Engine::open(Arc::new(storage.clone()), clock, host, options.engine)?;
-        Ok(Self { storage, engine })
+        let engine = EngineOptions { memory: EngineMemory::within(memory.shared()), ..options.engine };
+        let engine = Engine::open(Arc::new(storage.clone()), clock, host, engine)?;
+        Ok(Self { storage, engine, memory })
     }
 
     pub fn engine(&self) -> &Engine {
@@ -79,6 +94,10 @@ impl Database {
 
     pub fn storage(&self) -> &Storage {
         &self.storage
+    }
+
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Runs statements in order, each to its end; the first failure stops. Blocks.

@@ -18,6 +18,7 @@ pub mod cases;
 pub mod config;
 mod database;
 pub mod http_client;
+pub mod memory;
 
 pub use database::{Database, DatabaseOptions, Rows, Subscription};
 pub use millpond_engine::entity::{Answer, Entity};

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_types::{Clock, SystemClock};
+use millpond_types::{Clock, Pool, SystemClock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, warn};
@@ -61,6 +61,8 @@ pub struct ServerSettings {
     pub pipelined_requests_max: usize,
     /// Largest fetch answer, but for the batch that is always given.
     pub fetch_bytes_max: usize,
+    /// Fetch answers that are being read or sent, all together; where it is short they are smaller.
+    pub fetch_memory: Pool,
     /// Longest wait of a fetch, whatever is asked.
     pub fetch_wait_max: Duration,
     /// Reads from disk at a time.
@@ -105,6 +107,7 @@ impl Default for ServerSettings {
             connection_bytes_max: 128 * 1024 * 1024,
             pipelined_requests_max: 8,
             fetch_bytes_max: 64 * 1024 * 1024,
+            fetch_memory: Pool::root("fetch_answers", 512 * 1024 * 1024),
             fetch_wait_max: Duration::from_secs(60),
             disk_reads_max: 16,
             idle_timeout: Duration::from_secs(600),
@@ -171,6 +174,7 @@ pub struct ServerHandle {
     metrics: Arc<Metrics>,
     groups: Coordinator,
     authorizer: Option<Authorizer>,
+    requests_bytes: (Arc<Semaphore>, usize),
     task: JoinHandle<()>,
 }
 
@@ -191,6 +195,12 @@ impl ServerHandle {
 
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// Tells the bytes of requests under way.
+    pub fn requests_bytes(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let (left, total) = (Arc::clone(&self.requests_bytes.0), self.requests_bytes.1);
+        move || total.saturating_sub(left.available_permits())
     }
 
     pub fn groups(&self) -> &Coordinator {
@@ -262,8 +272,9 @@ pub async fn serve(
         authenticator: Arc::clone(&authenticator),
         metrics: Arc::clone(&metrics),
     });
+    let requests_bytes = (Arc::clone(&shared.requests_bytes), requests_bytes);
     let task = spawn(run(listeners, shared, shutdown));
-    Ok(ServerHandle { addresses, authenticator, metrics, groups, authorizer, task })
+    Ok(ServerHandle { addresses, authenticator, metrics, groups, authorizer, requests_bytes, task })
 }
 
 #[allow(clippy::disallowed_methods, reason = "the handle is awaited by ServerHandle::join")]

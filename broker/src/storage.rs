@@ -132,18 +132,17 @@ impl StorageOptions {
         }
     }
 
-    /// What all limits on memory add up to, without what callers hold of answers.
-    pub fn memory_bytes_max(&self) -> usize {
-        let limits = [
-            self.write_buffer_bytes,
-            self.block_cache_bytes,
-            self.tail_bytes,
-            self.produce_queue_bytes,
-            self.step_queue_bytes,
+    /// All limits on memory, by name, without what callers hold of answers.
+    pub fn memory_limits(&self) -> [(&'static str, usize); 6] {
+        [
+            ("write_buffer_bytes", self.write_buffer_bytes),
+            ("block_cache_bytes", self.block_cache_bytes),
+            ("tail_bytes", self.tail_bytes),
+            ("produce_queue_bytes", self.produce_queue_bytes),
+            ("step_queue_bytes", self.step_queue_bytes),
             // The write in the making: produced batches, steps, and the batch of both.
-            self.write_bytes_max.saturating_mul(4),
-        ];
-        limits.into_iter().fold(0, usize::saturating_add)
+            ("write", self.write_bytes_max.saturating_mul(4)),
+        ]
     }
 }
 
@@ -278,6 +277,11 @@ impl Storage {
     pub fn close(&self) -> Result<()> {
         self.threads.stop();
         self.shared.close()
+    }
+
+    /// What of its limits on memory is used now, by the limit's name.
+    pub fn memory_used(&self) -> Vec<(&'static str, usize)> {
+        self.shared.memory_used()
     }
 
     pub fn cluster_id(&self) -> &str {

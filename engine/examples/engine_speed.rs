@@ -148,6 +148,7 @@ fn main() -> Result<()> {
             start: Vec::new(),
             backlog: Vec::new(),
             transient: false,
+            memory: Default::default(),
         };
         let clock = Arc::new(ManualClock::at(0));
         let mut query = Query::new(spec, storage.clone(), library.clone(), clock, Arc::new(ProcessingLog::default()))?;

@@ -20,6 +20,7 @@ use crate::entity::Answer;
 use crate::environment::CatalogEnvironment;
 use crate::error::{Problem, StatementError};
 use crate::functions::{FunctionLibrary, FunctionSettings};
+use crate::memory::EngineMemory;
 use crate::modules::Modules;
 use crate::processing_log::ProcessingLog;
 use crate::query::{Output, Query, QuerySettings, QuerySpec};
@@ -41,6 +42,8 @@ pub struct EngineOptions {
     pub push_buffer_batches: usize,
     /// Persistent queries at once.
     pub queries_max: usize,
+    /// What queries may hold, all together.
+    pub memory: EngineMemory,
     /// Queries move only when they are told to, and every topic has one partition in storage, whatever was declared.
     /// For test cases, which prescribe who moves when.
     pub stepped: bool,
@@ -55,6 +58,7 @@ impl Default for EngineOptions {
             push_queries_max: 100,
             push_buffer_batches: 16,
             queries_max: 1_000,
+            memory: EngineMemory::default(),
             stepped: false,
         }
     }
@@ -99,7 +103,8 @@ impl Engine {
         let log = Arc::new(ProcessingLog::default());
         let modules = Modules::open(storage.clone(), host, library.clone())?;
         let catalog = Catalog::load(storage.as_ref())?;
-        let runner = Runner::new(storage.clone(), if options.stepped { 0 } else { options.workers });
+        let runner =
+            Runner::new(storage.clone(), options.memory.clone(), if options.stepped { 0 } else { options.workers });
         let engine = Self(Arc::new(Inner {
             storage,
             clock,
@@ -386,6 +391,7 @@ impl Engine {
             start: Vec::new(),
             backlog: entry.backlog.clone(),
             transient: false,
+            memory: self.0.options.memory.clone(),
         };
         if let Err(e) = self.build_query(spec).and_then(|query| self.hand_over(query, entry.paused)) {
             // The entry is committed: it stays, and says what is wrong.

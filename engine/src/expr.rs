@@ -26,6 +26,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, UInt32Array, new_null_array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -252,12 +253,23 @@ pub struct EvalContext {
     names_seed: u64,
     /// By place in the step; empty where no guest asks.
     input_names: Vec<u64>,
+    /// Set from outside when nobody wants the result any more.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl EvalContext {
     /// `seed` drives RANDOM and UUID.
     pub fn new(now_ms: i64, seed: u64) -> Self {
-        Self { now_ms, random: seed, errors: Vec::new(), errors_count: 0, instances: HashMap::new(), names_seed: 0, input_names: Vec::new() }
+        Self {
+            now_ms,
+            random: seed,
+            errors: Vec::new(),
+            errors_count: 0,
+            instances: HashMap::new(),
+            names_seed: 0,
+            input_names: Vec::new(),
+            stop: None,
+        }
     }
 
     /// Milliseconds since the epoch, the same for the whole step.
@@ -274,6 +286,23 @@ impl EvalContext {
         z ^ (z >> 31)
     }
 
+    /// The same, to be ended from outside by this flag.
+    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    pub fn stop(&self) -> Option<&Arc<AtomicBool>> {
+        self.stop.as_ref()
+    }
+
+    /// Fails where the result is not wanted any more. For loops that may go on for long.
+    pub fn check_stop(&self) -> Result<()> {
+        match &self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::retry("the query was stopped within a step")),
+            _ => Ok(()),
+        }
+    }
+
     /// Tells what the input rows are called, and whose they are: from both follow guests' random numbers.
     pub fn name_inputs(&mut self, seed: u64, names: Vec<u64>) {
         self.names_seed = seed;
@@ -285,9 +314,8 @@ impl EvalContext {
         let rows = input.rows();
         let Some(origin) = &input.origin else { return Ok((vec![0; rows], vec![self.names_seed; rows])) };
         let all = origin.time.first().copied().filter(|_| origin.time.len() == 1);
-        let times: Vec<i64> = (0..rows)
-            .map(|i| all.or_else(|| origin.time.get(input.row(i)).copied()).unwrap_or_default())
-            .collect();
+        let times: Vec<i64> =
+            (0..rows).map(|i| all.or_else(|| origin.time.get(input.row(i)).copied()).unwrap_or_default()).collect();
         let seeds = match origin.names {
             Names::Input(pos) => (0..rows)
                 .map(|i| {

@@ -13,6 +13,7 @@ pub mod entity;
 mod environment;
 pub mod error;
 pub mod inserts;
+pub mod memory;
 pub mod modules;
 pub mod pull;
 pub mod push;

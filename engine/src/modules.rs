@@ -193,7 +193,13 @@ impl ScalarImpl for GuestCall {
             (0..args.args.len()).map(|i| args.values(i)?.clone().into_array(args.rows)).collect::<Result<_>>()?;
         // What a row gives must not depend on when, or in which step, it is computed: clock and random numbers are its own.
         let (times, seeds) = cx.times_and_seeds(args.input)?;
-        let context = CallContext { row_times: Some(&times), row_seeds: Some(&seeds), ..CallContext::default() };
+        let stop = cx.stop().cloned();
+        let context = CallContext {
+            row_times: Some(&times),
+            row_seeds: Some(&seeds),
+            cancelled: stop.as_deref(),
+            ..CallContext::default()
+        };
         let instance: &mut Instance = cx.instance(self.key, || Ok(self.function.instance(InstanceScope::Step)))?;
         let called = self.function.call_batch(instance, &context, &arrays, args.rows).map_err(|e| {
             let at = e.row.map_or_else(String::new, |row| format!(" at row {row}"));

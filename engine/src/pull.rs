@@ -14,7 +14,6 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, Schema
 use datafusion::common::{DataFusionError, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
@@ -31,6 +30,7 @@ use futures::StreamExt;
 use millpond_sql::expr::{CompareOp, ExprKind, TypedExpr};
 use millpond_sql::functions::FunctionCatalog;
 use millpond_sql::plan::{AggregateCall, JoinKind, PullPlan, SourceInfo};
+use millpond_types::budget::Reservation;
 use millpond_types::ports::StateReader;
 use millpond_types::value::array_from_values;
 use millpond_types::{Error, Result, Schema, SqlType, Value};
@@ -40,6 +40,7 @@ use crate::aggregates::{Aggregate, State, compile_aggregate};
 use crate::engine::Engine;
 use crate::expr::{self, EvalContext, PhysicalNode, RowClock, hashed};
 use crate::functions::FunctionLibrary;
+use crate::memory::OperatorMemory;
 use crate::state::table::{TableLayout, TableRows, WindowBounds};
 
 /// Longest time a pull query may take.
@@ -56,15 +57,42 @@ const LOOKUP_KEYS_MAX: usize = 1000;
 pub struct PullResult {
     pub schema: Schema,
     pub batches: Vec<RecordBatch>,
+    /// Counts the batches for as long as they are held with it.
+    _room: Arc<Reservation>,
+}
+
+impl PullResult {
+    pub(crate) fn new(schema: Schema, batches: Vec<RecordBatch>, room: Reservation) -> Self {
+        Self { schema, batches, _room: Arc::new(room) }
+    }
+}
+
+/// Counts a batch that a pull query keeps.
+pub(crate) fn hold(room: &mut Reservation, batch: &RecordBatch) -> Result<()> {
+    if room.try_grow(batch.get_array_memory_size()) {
+        return Ok(());
+    }
+    Err(Error::retry(format!(
+        "the memory for pull queries is used up: {} bytes are left of {}; ask for fewer rows, or try again later",
+        room.pool().left(),
+        room.pool().limit()
+    )))
 }
 
 /// Runs a pull query to its end. Blocks; call it on a thread that may.
 pub fn run(engine: &Engine, plan: &PullPlan) -> Result<PullResult> {
     let snapshot = engine.storage().snapshot();
-    let build = Build { engine, library: engine.functions(), now_ms: engine.0.clock.now_ms() };
+    let pool = &engine.0.options.memory.pull_queries;
+    let build = Build {
+        engine,
+        library: engine.functions(),
+        now_ms: engine.0.clock.now_ms(),
+        room: Mutex::new(pool.reservation()),
+    };
     let physical = build.plan(plan, snapshot.as_ref())?;
+    let mut room = pool.reservation();
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(GreedyMemoryPool::new(PULL_MEMORY_BYTES_MAX)))
+        .with_memory_pool(OperatorMemory::shared(pool.passing("pull query", PULL_MEMORY_BYTES_MAX)))
         .build_arc()
         .map_err(failed)?;
     let context = Arc::new(TaskContext::default().with_runtime(runtime));
@@ -74,14 +102,18 @@ pub fn run(engine: &Engine, plan: &PullPlan) -> Result<PullResult> {
         let mut rows = execute_stream(physical, context).map_err(failed)?;
         let mut batches = Vec::new();
         while let Some(batch) = rows.next().await {
-            batches.push(batch.map_err(failed)?);
+            let batch = batch.map_err(failed)?;
+            if batch.num_rows() > 0 {
+                hold(&mut room, &batch)?;
+                batches.push(batch);
+            }
             if engine.0.clock.now_ms() > deadline {
                 return Err(Error::retry(format!("the pull query took longer than {} s", PULL_TIME_MAX.as_secs())));
             }
         }
         Ok(batches)
     })?;
-    Ok(PullResult { schema: plan.schema.clone(), batches: batches.into_iter().filter(|b| b.num_rows() > 0).collect() })
+    Ok(PullResult::new(plan.schema.clone(), batches, room))
 }
 
 fn failed(e: DataFusionError) -> Error {
@@ -97,6 +129,8 @@ struct Build<'a> {
     engine: &'a Engine,
     library: &'a Arc<FunctionLibrary>,
     now_ms: i64,
+    /// Counts the rows read.
+    room: Mutex<Reservation>,
 }
 
 impl Build<'_> {
@@ -202,7 +236,8 @@ impl Build<'_> {
             .collect::<Result<Vec<_>>>()?;
         let mut aggregates = Vec::with_capacity(calls.len());
         for (i, call) in calls.iter().enumerate() {
-            let mut args = call.call.args.iter().map(|a| self.node(a, "argument", clock)).collect::<Result<Vec<_>>>()?;
+            let mut args =
+                call.call.args.iter().map(|a| self.node(a, "argument", clock)).collect::<Result<Vec<_>>>()?;
             if args.is_empty() {
                 // DataFusion wants an argument; COUNT(*) does not look at it.
                 args.push(datafusion::physical_expr::expressions::lit(1_i64));
@@ -266,6 +301,7 @@ impl Build<'_> {
             let options = RecordBatchOptions::new().with_row_count(Some(found.len));
             let batch = RecordBatch::try_new_with_options(schema.clone(), found.columns(), &options)
                 .map_err(|e| Error::corrupt(format!("state of table \"{}\": {e}", table.name)))?;
+            hold(&mut self.room.lock(), &batch)?;
             batches.push(batch);
             Ok(())
         };

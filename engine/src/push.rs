@@ -203,6 +203,7 @@ impl Engine {
             start: starts.iter().map(|(at, start, _)| (*at, *start)).collect(),
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
             transient: true,
+            memory: self.0.options.memory.clone(),
         };
         let query = self.build_query(spec)?;
         self.0.push.add(&id, text, session.owner(), self)?;
@@ -226,10 +227,12 @@ impl Engine {
             start: starts.iter().map(|(at, start, _)| (*at, *start)).collect(),
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
             transient: true,
+            memory: self.0.options.memory.clone(),
         };
         let mut query = self.build_query(spec)?;
         let arrow = schema.to_arrow();
-        let mut result = PullResult { schema, batches: Vec::new() };
+        let mut room = self.0.options.memory.pull_queries.reservation();
+        let mut batches = Vec::new();
         let (mut count, rows_max) = (0, self.0.options.pull_rows_max);
         loop {
             let reached = |at: &TopicPartition, offset: Offset| {
@@ -247,15 +250,17 @@ impl Engine {
                                 "the stream has more than {rows_max} rows; add a LIMIT, or raise pull_rows_max"
                             )));
                         }
-                        result.batches.push(rows.to_batch(&arrow)?);
+                        let batch = rows.to_batch(&arrow)?;
+                        pull::hold(&mut room, &batch)?;
+                        batches.push(batch);
                     }
                     ClientEvent::End(EndReason::Failed(why)) => return Err(Error::bad_request(why)),
-                    ClientEvent::End(_) => return Ok(result),
+                    ClientEvent::End(_) => return Ok(PullResult::new(schema, batches, room)),
                 }
             }
             match outcome {
                 StepOutcome::Progress { .. } | StepOutcome::Blocked => {}
-                StepOutcome::Idle | StepOutcome::Ended => return Ok(result),
+                StepOutcome::Idle | StepOutcome::Ended => return Ok(PullResult::new(schema, batches, room)),
                 StepOutcome::Stalled(why) => return Err(Error::retry(why)),
                 StepOutcome::Failed { why, place } => return Err(Error::bad_request(format!("{why} ({place})"))),
             }

@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
+use millpond_types::budget::{Pool, Reservation};
 use millpond_types::ports::{Cursor, Outcome, StateReader, Step, Storage};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::expr::{EvalContext, hashed};
 use crate::functions::FunctionLibrary;
+use crate::memory::EngineMemory;
 use crate::ops::{Context, Failure, More, Notes, OpResult};
 use crate::processing_log::{Line, LineKind, ProcessingLog};
 use crate::rows::Rows;
@@ -37,6 +39,15 @@ const STEP_ROWS_MAX: usize = 1 << 16;
 
 /// Rows of a query's first step.
 const FIRST_STEP_ROWS: usize = 1_024;
+
+/// What a byte of input takes on its way: the record, its columns, the result.
+const STEP_BYTES_PER_INPUT: usize = 3;
+
+/// A step takes so many bytes of input even where no memory is left for it.
+const STEP_BYTES_MIN: usize = 256 << 10;
+
+/// About what an entry of a push query's state takes besides its key and value.
+const ENTRY_BYTES: usize = 96;
 
 /// What a query may take and how it behaves where that can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +138,8 @@ pub struct QuerySpec {
     pub backlog: Vec<(TopicPartition, Offset)>,
     /// A push query: its cursors are not committed and its state is in memory.
     pub transient: bool,
+    /// What it may hold, with all others.
+    pub memory: EngineMemory,
 }
 
 /// Why the rows of a push query ended.
@@ -252,6 +265,11 @@ pub struct Query {
     metrics: Arc<Metrics>,
     /// Where guests are called: what their random numbers follow from, besides the row.
     names_seed: Option<u64>,
+    /// Ends a step from outside; nothing of it is left.
+    stop: Arc<AtomicBool>,
+    memory: EngineMemory,
+    /// Counts the records read and not yet worked on.
+    read_ahead: Reservation,
     /// Input rows of the next step.
     rows_target: usize,
 }
@@ -267,10 +285,11 @@ struct HalfDone {
 }
 
 /// State of a push query: in memory, gone with it.
-#[derive(Default)]
 struct TransientState {
     entries: BTreeMap<Vec<u8>, Bytes>,
     bytes: usize,
+    /// What is counted of it in the pool of all push queries.
+    room: Reservation,
 }
 
 /// What a run over some input rows would write.
@@ -293,7 +312,7 @@ impl Query {
         clock: Arc<dyn Clock>,
         log: Arc<ProcessingLog>,
     ) -> Result<Self> {
-        let QuerySpec { id, plan, output, settings, start, backlog, transient } = spec;
+        let QuerySpec { id, plan, output, settings, start, backlog, transient, memory } = spec;
         let root = &plan.root;
         let shape = Shape::of(root);
         let coalesce_rows = settings.coalesce && root.relation == Relation::Table && !shape.emits_all;
@@ -330,8 +349,10 @@ impl Query {
             relation: root.relation,
             keys: root.schema.keys().count(),
             coalesce: coalesce_rows && !shape.grouped,
-            points: Points::new(settings.cache_bytes_max),
-            transient: transient.then(TransientState::default),
+            points: Points::new(settings.cache_bytes_max, &memory.read_caches),
+            transient: transient.then(|| TransientState::new(&memory.push_queries)),
+            read_ahead: memory.read_ahead.reservation(),
+            memory,
             metrics: Arc::new(Metrics::default()),
             id,
             storage,
@@ -344,6 +365,7 @@ impl Query {
             half_done,
             half_done_key,
             names_seed,
+            stop: Arc::new(AtomicBool::new(false)),
             rows_target: most_rows.min(FIRST_STEP_ROWS),
         })
     }
@@ -358,6 +380,11 @@ impl Query {
 
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()
+    }
+
+    /// Set, it ends the step under way as if it had never begun, and every later one.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
     }
 
     /// Offsets not worked on yet, by partition.
@@ -383,12 +410,29 @@ impl Query {
         if let Some(outcome) = self.client_outcome() {
             return outcome;
         }
+        let least = STEP_BYTES_MIN.min(self.settings.step_bytes_max);
+        let most = self.settings.step_bytes_max.saturating_mul(STEP_BYTES_PER_INPUT);
+        let room = self.memory.steps.reserve_between(least * STEP_BYTES_PER_INPUT, most);
+        let outcome = self.step_within(room.bytes() / STEP_BYTES_PER_INPUT);
+        drop(room);
+        if !self.read_ahead.try_set(self.reader.held_bytes()) {
+            self.reader.reset();
+            self.read_ahead.set(0);
+        }
+        outcome
+    }
+
+    /// Lets go of memory that others need more. Between steps.
+    pub fn make_room(&mut self) {
+        self.points.fit();
+    }
+
+    fn step_within(&mut self, bytes_max: usize) -> StepOutcome {
         if let Some(half) = self.half_done.clone() {
             return self.go_on(&half);
         }
         let started = started();
         let rows_max = self.rows_target;
-        let bytes_max = self.settings.step_bytes_max;
         let storage = self.storage.clone();
         let input = match self.reader.peek(storage.as_ref(), rows_max, bytes_max, self.settings.reset_latest) {
             Ok(input) if input.is_empty() => return StepOutcome::Idle,
@@ -448,7 +492,9 @@ impl Query {
             return Some(StepOutcome::Ended);
         }
         // One place is kept for the end.
-        (sender.sender.capacity() <= 1).then_some(StepOutcome::Blocked)
+        let waiting = sender.sender.max_capacity() - sender.sender.capacity();
+        let full = waiting > 0 && self.memory.push_queries.left() < self.settings.step_write_bytes_max;
+        (full || sender.sender.capacity() <= 1).then_some(StepOutcome::Blocked)
     }
 
     fn attempt(&mut self, input: &Input, rows: usize) -> OpResult<Attempt> {
@@ -456,13 +502,14 @@ impl Query {
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
         let names_seed = self.names_seed;
+        let stop = self.stop.clone();
         let run = || {
             let store: &dyn StateReader = match transient.as_ref() {
                 Some(state) => state,
                 None => storage.as_ref(),
             };
             let mut view = View::new(store, points);
-            let mut eval = EvalContext::new(now, seed);
+            let mut eval = EvalContext::new(now, seed).stopped_by(stop);
             if let Some(seed) = names_seed {
                 eval.name_inputs(seed, reader.names(input, rows));
             }
@@ -488,13 +535,14 @@ impl Query {
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
         let names_seed = self.names_seed;
+        let stop = self.stop.clone();
         let run = || {
             let store: &dyn StateReader = match transient.as_ref() {
                 Some(state) => state,
                 None => storage.as_ref(),
             };
             let mut view = View::new(store, points);
-            let mut eval = EvalContext::new(now, seed);
+            let mut eval = EvalContext::new(now, seed).stopped_by(stop);
             if let Some(seed) = names_seed {
                 eval.name_inputs(seed, vec![half.name]);
             }
@@ -563,8 +611,8 @@ impl Query {
         } else {
             let mut state = changes.writes;
             match (&half, &self.half_done) {
-                (Some(half), _) => state.push((self.half_done_key.clone(), Some(half.encode()))),
-                (None, Some(_)) => state.push((self.half_done_key.clone(), None)),
+                (Some(half), _) => state.push(&self.half_done_key, Some(&half.encode())),
+                (None, Some(_)) => state.push(&self.half_done_key, None),
                 (None, None) => {}
             }
             let step = Step {
@@ -609,6 +657,7 @@ impl Query {
             *left -= rows.len() as u64;
         }
         let count = rows.len() as u64;
+        let rows = rows.counted(&self.memory.push_queries);
         if !rows.is_empty() && sender.sender.try_send(ClientEvent::Rows(rows)).is_err() {
             return StepOutcome::Ended;
         }
@@ -882,6 +931,10 @@ impl HalfDone {
 }
 
 impl TransientState {
+    fn new(pool: &Pool) -> Self {
+        Self { entries: BTreeMap::new(), bytes: 0, room: pool.reservation() }
+    }
+
     fn apply(&mut self, changes: Changes, bytes_max: usize) -> Result<()> {
         use std::ops::Bound;
         for (from, to) in &changes.drops {
@@ -894,11 +947,11 @@ impl TransientState {
                 self.remove(&key);
             }
         }
-        for (key, value) in changes.writes {
-            self.remove(&key);
+        for (key, value) in changes.writes.iter() {
+            self.remove(key);
             if let Some(value) = value {
-                self.bytes += key.len() + value.len();
-                self.entries.insert(key, value.into());
+                self.bytes += key.len() + value.len() + ENTRY_BYTES;
+                self.entries.insert(key.to_vec(), Bytes::copy_from_slice(value));
             }
         }
         if self.bytes > bytes_max {
@@ -906,12 +959,19 @@ impl TransientState {
                 "the push query needs more than {bytes_max} bytes of state; make it a persistent query"
             )));
         }
+        if !self.room.try_set(self.bytes) {
+            return Err(Error::bad_request(format!(
+                "the memory for push queries is used up: {} bytes are left of {}; close some, or make it a persistent query",
+                self.room.pool().left(),
+                self.room.pool().limit()
+            )));
+        }
         Ok(())
     }
 
     fn remove(&mut self, key: &[u8]) {
         if let Some(value) = self.entries.remove(key) {
-            self.bytes -= key.len() + value.len();
+            self.bytes -= key.len() + value.len() + ENTRY_BYTES;
         }
     }
 }

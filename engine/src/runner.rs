@@ -4,19 +4,21 @@
 //! and makes idle queries ready. Not here: what a step is (`query`).
 //!
 //! Invariants: a query is moved by one worker at a time; it is RUNNING, PAUSED, STALLED, ERROR or gone, and says why;
-//! without new records and without clients that are behind, nobody wakes but for a check a second.
+//! without new records in its topics and without a client that is behind, a query is not looked at; what comes while it
+//! is moved is not missed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use millpond_types::ports::Storage;
-use millpond_types::{Error, Result};
+use millpond_types::{Error, Result, Sequence, TopicId};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
+use crate::memory::EngineMemory;
 use crate::query::{Metrics, Query, StepOutcome};
 
 /// Between looks at the log when nothing moves.
@@ -55,9 +57,13 @@ struct Slot {
     state: Mutex<QueryState>,
     metrics: Arc<Metrics>,
     paused: AtomicBool,
-    stopped: AtomicBool,
+    /// The query's own: a step under way ends at once.
+    stopped: Arc<AtomicBool>,
     /// In the ready list, or being moved.
     scheduled: AtomicBool,
+    /// Something came to one of its topics since its last step began.
+    moved: AtomicBool,
+    topics: Vec<TopicId>,
     /// When to look again although the log does not move.
     retry: Mutex<Option<Instant>>,
     /// Since when the client has taken nothing.
@@ -67,6 +73,11 @@ struct Slot {
 struct Shared {
     storage: Arc<dyn Storage>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    /// Who reads a topic.
+    readers: Mutex<HashMap<TopicId, Vec<Arc<Slot>>>>,
+    /// Slots with a time to look again, about.
+    waiting: AtomicU64,
+    memory: EngineMemory,
     ready: Mutex<VecDeque<Arc<Slot>>>,
     work: Condvar,
     shutdown: AtomicBool,
@@ -80,10 +91,13 @@ pub struct Runner {
 
 impl Runner {
     /// `workers` threads, and one that watches the log; none at all where `workers` is 0.
-    pub fn new(storage: Arc<dyn Storage>, workers: usize) -> Self {
+    pub fn new(storage: Arc<dyn Storage>, memory: EngineMemory, workers: usize) -> Self {
         let shared = Arc::new(Shared {
             storage,
             slots: Mutex::new(BTreeMap::new()),
+            readers: Mutex::new(HashMap::new()),
+            waiting: AtomicU64::new(0),
+            memory,
             ready: Mutex::new(VecDeque::new()),
             work: Condvar::new(),
             shutdown: AtomicBool::new(false),
@@ -108,13 +122,18 @@ impl Runner {
 
     /// Takes over a query; it moves from now on unless it is paused.
     pub fn start(&self, query: Query, paused: bool) -> Result<()> {
+        let mut topics: Vec<TopicId> = query.positions().iter().map(|(at, _)| at.topic).collect();
+        topics.sort_unstable();
+        topics.dedup();
         let slot = Arc::new(Slot {
             id: query.id().to_string(),
+            moved: AtomicBool::new(false),
+            topics,
             metrics: query.metrics(),
+            stopped: query.stop_flag(),
             query: Mutex::new(Some(query)),
             state: Mutex::new(if paused { QueryState::Paused } else { QueryState::Running }),
             paused: AtomicBool::new(paused),
-            stopped: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
             retry: Mutex::new(None),
             blocked_since: Mutex::new(None),
@@ -126,14 +145,21 @@ impl Runner {
             }
             slots.insert(slot.id.clone(), slot.clone());
         }
+        {
+            let mut readers = self.shared.readers.lock();
+            for topic in &slot.topics {
+                readers.entry(*topic).or_default().push(slot.clone());
+            }
+        }
         self.shared.schedule(&slot);
         Ok(())
     }
 
-    /// Ends a query and forgets it. Returns when its last step is over; what was committed stays.
+    /// Ends a query and forgets it. A step under way is given up, or, if it is being committed, waited for.
     pub fn stop(&self, id: &str) {
         let Some(slot) = self.shared.slots.lock().remove(id) else { return };
         slot.stopped.store(true, Ordering::SeqCst);
+        self.shared.forget_reader(&slot);
         if let Some(mut query) = slot.query.lock().take() {
             query.end();
         }
@@ -144,6 +170,7 @@ impl Runner {
     pub fn abandon(&self, id: &str) {
         let Some(slot) = self.shared.slots.lock().remove(id) else { return };
         slot.stopped.store(true, Ordering::SeqCst);
+        self.shared.forget_reader(&slot);
         // If a step is under way, the query goes with the worker's hold on it.
         if let Some(mut query) = slot.query.try_lock().and_then(|mut query| query.take()) {
             query.end();
@@ -200,6 +227,7 @@ impl Runner {
             }
         }
         let slots = std::mem::take(&mut *self.shared.slots.lock());
+        self.shared.readers.lock().clear();
         for slot in slots.values() {
             if let Some(mut query) = slot.query.lock().take() {
                 query.end();
@@ -257,7 +285,7 @@ impl Shared {
 
     /// One step of a query.
     fn turn(&self, slot: Arc<Slot>) {
-        let sequence = self.storage.sequence();
+        slot.moved.store(false, Ordering::SeqCst);
         let outcome = {
             let mut query = slot.query.lock();
             match query.as_mut() {
@@ -274,7 +302,7 @@ impl Shared {
             }
         };
         self.steps.fetch_add(1, Ordering::Relaxed);
-        *slot.retry.lock() = None;
+        self.look_again(&slot, None);
         match outcome {
             StepOutcome::Progress { .. } => {
                 *slot.blocked_since.lock() = None;
@@ -285,7 +313,7 @@ impl Shared {
                 *slot.blocked_since.lock() = None;
                 self.set_running(&slot);
                 slot.scheduled.store(false, Ordering::SeqCst);
-                if self.storage.sequence() > sequence {
+                if slot.moved.load(Ordering::SeqCst) {
                     self.schedule(&slot);
                 }
             }
@@ -296,7 +324,7 @@ impl Shared {
                     self.finish(&slot);
                     return;
                 }
-                *slot.retry.lock() = Some(moment() + BLOCKED);
+                self.look_again(&slot, Some(moment() + BLOCKED));
                 slot.scheduled.store(false, Ordering::SeqCst);
             }
             StepOutcome::Stalled(why) => {
@@ -309,7 +337,7 @@ impl Shared {
                     warn!(query_id = slot.id, reason = why, "query stalled; it will be tried again");
                 }
                 *state = QueryState::Stalled(why);
-                *slot.retry.lock() = Some(moment() + STALLED);
+                self.look_again(&slot, Some(moment() + STALLED));
                 slot.scheduled.store(false, Ordering::SeqCst);
             }
             StepOutcome::Failed { why, place } => {
@@ -339,26 +367,93 @@ impl Shared {
             query.end();
         }
         self.slots.lock().remove(&slot.id);
+        self.forget_reader(slot);
     }
 
-    /// Makes idle queries ready when the log moves, and others when their time has come.
+    fn forget_reader(&self, slot: &Slot) {
+        self.look_again(slot, None);
+        let mut readers = self.readers.lock();
+        for topic in &slot.topics {
+            if let Some(of_topic) = readers.get_mut(topic) {
+                of_topic.retain(|s| !std::ptr::eq(s.as_ref(), slot));
+                if of_topic.is_empty() {
+                    readers.remove(topic);
+                }
+            }
+        }
+    }
+
+    fn look_again(&self, slot: &Slot, at: Option<Instant>) {
+        let mut retry = slot.retry.lock();
+        match (retry.is_some(), at.is_some()) {
+            (false, true) => self.waiting.fetch_add(1, Ordering::SeqCst),
+            (true, false) => self.waiting.fetch_sub(1, Ordering::SeqCst),
+            _ => 0,
+        };
+        *retry = at;
+    }
+
+    /// Makes queries ready when their topics move, and others when their time has come.
     fn watch(&self) {
         let mut sequence = self.storage.sequence();
+        let mut last_room = moment();
         while !self.stopping() {
-            let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
-            let moving = |s: &&Arc<Slot>| !s.paused.load(Ordering::SeqCst) && !s.scheduled.load(Ordering::SeqCst);
-            let next = slots.iter().filter(moving).filter_map(|s| *s.retry.lock()).min();
+            let next = if self.waiting.load(Ordering::SeqCst) > 0 { self.next_retry() } else { None };
             let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(moment()).min(WATCH));
             let now = self.storage.wait_past(sequence, timeout.max(Duration::from_millis(1)));
-            let moved = now > sequence;
-            sequence = now;
-            let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
-            let instant = moment();
-            for slot in slots {
-                let due = slot.retry.lock().map_or(moved, |at| at <= instant);
-                if due {
-                    self.schedule(&slot);
+            if now > sequence {
+                self.wake_readers(sequence);
+                sequence = now;
+            }
+            if self.waiting.load(Ordering::SeqCst) > 0 {
+                let instant = moment();
+                for slot in self.all_slots() {
+                    if slot.retry.lock().is_some_and(|at| at <= instant) {
+                        self.schedule(&slot);
+                    }
                 }
+            }
+            if last_room.elapsed() >= WATCH && self.memory.read_caches.crowded() {
+                last_room = moment();
+                self.make_room();
+            }
+        }
+    }
+
+    fn all_slots(&self) -> Vec<Arc<Slot>> {
+        self.slots.lock().values().cloned().collect()
+    }
+
+    fn next_retry(&self) -> Option<Instant> {
+        let rests = |s: &Arc<Slot>| !s.paused.load(Ordering::SeqCst) && !s.scheduled.load(Ordering::SeqCst);
+        self.slots.lock().values().filter(|s| rests(s)).filter_map(|s| *s.retry.lock()).min()
+    }
+
+    /// Makes those ready in whose topics something came past `sequence`.
+    fn wake_readers(&self, sequence: Sequence) {
+        let slots: Vec<Arc<Slot>> = match self.storage.moved_since(sequence) {
+            Some(topics) => {
+                let readers = self.readers.lock();
+                topics.iter().filter_map(|topic| readers.get(topic)).flatten().cloned().collect()
+            }
+            None => self.all_slots(),
+        };
+        for slot in slots {
+            // First this: whoever moves it now sees it, or has let go of it already.
+            slot.moved.store(true, Ordering::SeqCst);
+            if slot.retry.lock().is_none() {
+                self.schedule(&slot);
+            }
+        }
+    }
+
+    /// Lets resting queries give back cache that others need more.
+    fn make_room(&self) {
+        for slot in self.all_slots() {
+            if let Some(mut query) = slot.query.try_lock()
+                && let Some(query) = query.as_mut()
+            {
+                query.make_room();
             }
         }
     }

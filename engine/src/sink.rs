@@ -3,11 +3,14 @@
 //! Not here: the commit (`query`). Invariants: results come in the order of (`pos`, emission); what is coalesced is
 //! updates of one row of a table within a step, never a stream's rows, sessions' or EMIT FINAL.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMillisecondType};
 use datafusion::common::HashMap;
 use millpond_formats::{Encoded, Encoder, Side, windowed};
 use millpond_sql::plan::{Relation, SourceInfo, TimestampColumn, WindowKind};
+use millpond_types::budget::{Pool, Reservation};
 use millpond_types::ports::{TopicInfo, partition_of};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Error, Field, PartitionId, Result, Schema, TopicPartition};
@@ -206,16 +209,16 @@ impl ResultSink {
     pub fn write(&self, rows: &Rows, partition: &[PartitionId], view: &mut View<'_>) -> OpResult<()> {
         let keys = Cells::of(&rows.columns()[..self.keys])?;
         let values = Cells::of(&rows.columns()[self.keys..self.keys + self.values])?;
-        let mut key = Vec::new();
+        let (mut key, mut value) = (Vec::new(), Vec::new());
         let mut newest: HashMap<PartitionId, i64> = HashMap::new();
         for (row, &partition) in partition.iter().enumerate().take(rows.len()) {
             self.layout.key(partition, &keys, row, rows.window_of(row), &mut key);
             if rows.is_null(row) {
-                view.write(key.clone(), None);
+                view.write(&key, None);
             } else {
-                let mut value = Vec::with_capacity(32);
+                value.clear();
                 put_row(&values, row, rows.time[row], &mut value);
-                view.write(key.clone(), Some(value));
+                view.write(&key, Some(&value));
             }
             if let Some((start, _)) = rows.window_of(row) {
                 let newest = newest.entry(partition).or_insert(start);
@@ -252,12 +255,14 @@ pub struct ResultRows {
     columns: Vec<ArrayRef>,
     tombstones: Option<arrow::buffer::BooleanBuffer>,
     len: usize,
+    /// Counts the rows while they wait for the client.
+    room: Option<Arc<Reservation>>,
 }
 
 impl ResultRows {
     pub fn of(rows: &Rows, relation: Relation) -> Self {
         let tombstones = if relation == Relation::Table { rows.null.clone() } else { None };
-        Self { columns: rows.columns().to_vec(), tombstones, len: rows.len() }
+        Self { columns: rows.columns().to_vec(), tombstones, len: rows.len(), room: None }
     }
 
     pub fn len(&self) -> usize {
@@ -291,6 +296,14 @@ impl ResultRows {
             columns: self.columns.iter().map(|c| c.slice(0, len)).collect(),
             tombstones: self.tombstones.as_ref().map(|t| t.slice(0, len)),
             len,
+            room: self.room.clone(),
         }
+    }
+
+    /// The same, counted for as long as anybody holds them.
+    pub(crate) fn counted(self, pool: &Pool) -> Self {
+        let mut room = pool.reservation();
+        room.set(self.columns.iter().map(|c| c.get_array_memory_size()).sum());
+        Self { room: Some(Arc::new(room)), ..self }
     }
 }

@@ -225,6 +225,11 @@ impl LogReader {
         }
     }
 
+    /// Bytes of the records that were read and are not worked on.
+    pub fn held_bytes(&self) -> usize {
+        self.partitions.iter().flat_map(|p| &p.chunks).map(|(records, _)| records.held_bytes()).sum()
+    }
+
     /// Moves to what another run committed, forgetting what was read ahead.
     pub fn reset(&mut self) {
         for partition in &mut self.partitions {
@@ -249,11 +254,8 @@ impl LogReader {
 
     /// A number for each of the first rows of an input, by its topic's name, partition and offset.
     pub fn names(&self, input: &Input, rows: usize) -> Vec<u64> {
-        let places: Vec<u64> = self
-            .partitions
-            .iter()
-            .map(|p| mixed(hashed(p.topic.as_bytes()), p.at.partition as u64))
-            .collect();
+        let places: Vec<u64> =
+            self.partitions.iter().map(|p| mixed(hashed(p.topic.as_bytes()), p.at.partition as u64)).collect();
         (0..rows.min(input.len()))
             .map(|pos| {
                 let (partition, records, row) = input.record(pos);

@@ -9,14 +9,14 @@ use axum::response::{IntoResponse, Response};
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt};
 use millpond_engine::inserts::Inserter;
-use millpond_types::ErrorKind;
+use millpond_types::{ErrorKind, Reservation};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use crate::Shared;
 use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, HTTP2_ONLY, TOO_LARGE};
 use crate::ksql::{DELIMITED, JSON, accepted, blocking};
 use crate::rights::Speaker;
+use crate::{Shared, no_room};
 
 /// Longest line, in bytes.
 const LINE_BYTES_MAX: usize = 4 << 20;
@@ -33,6 +33,8 @@ struct Lines {
     body: axum::body::BodyDataStream,
     rest: Vec<u8>,
     ended: bool,
+    /// Counts `rest`.
+    room: Reservation,
 }
 
 impl Lines {
@@ -57,7 +59,15 @@ impl Lines {
                 return Some(Err(ApiError::new(TOO_LARGE, why)));
             }
             match self.body.next().await {
-                Some(Ok(bytes)) => self.rest.extend_from_slice(&bytes),
+                Some(Ok(bytes)) => {
+                    self.rest.extend_from_slice(&bytes);
+                    if !self.room.try_set(self.rest.len()) {
+                        self.ended = true;
+                        self.rest = Vec::new();
+                        self.room.set(0);
+                        return Some(Err(no_room(self.room.pool())));
+                    }
+                }
                 Some(Err(_)) | None => self.ended = true,
             }
         }
@@ -80,7 +90,12 @@ pub(crate) async fn inserts_stream(
         return Err(ApiError::new(HTTP2_ONLY, "The /inserts-stream endpoint is only available when using HTTP2"));
     }
     let form = accepted(request.headers(), &[DELIMITED, JSON]);
-    let mut lines = Lines { body: request.into_body().into_data_stream(), rest: Vec::new(), ended: false };
+    let mut lines = Lines {
+        body: request.into_body().into_data_stream(),
+        rest: Vec::new(),
+        ended: false,
+        room: app.bodies.reservation(),
+    };
     let first = lines.next().await.unwrap_or_else(|| Err(ApiError::new(BAD_REQUEST, "the body is empty")))?;
     let target: Target = serde_json::from_slice(&first).map_err(|e| {
         ApiError::new(

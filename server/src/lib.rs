@@ -21,10 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use millpond_engine::Engine;
+use millpond_types::Pool;
 use millpond_types::access::Authority;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -32,7 +35,7 @@ use tokio::task::JoinHandle;
 use tracing::error;
 
 pub use access::{Access, Checked, Shown};
-use errors::{ApiError, METHOD};
+use errors::{ApiError, METHOD, UNAVAILABLE};
 pub use incoming::{HandshakeLimits, TlsSource};
 use incoming::{Incoming, Peer};
 pub use metrics::{MetricsSource, Sample};
@@ -44,6 +47,8 @@ pub struct HttpOptions {
     pub request_bytes_max: usize,
     /// Largest WebAssembly upload, in bytes.
     pub upload_bytes_max: usize,
+    /// Bodies of all requests under way; who finds no room is told to come back.
+    pub memory: Pool,
     /// How long open row streams may go on after shutdown began.
     pub shutdown_grace: Duration,
     /// What principals may do; everything where nobody says.
@@ -59,6 +64,7 @@ impl Default for HttpOptions {
         Self {
             request_bytes_max: 4 << 20,
             upload_bytes_max: 64 << 20,
+            memory: Pool::root("http_bodies", 256 << 20),
             shutdown_grace: Duration::from_secs(5),
             authority: None,
             handshake_timeout: Duration::from_secs(10),
@@ -85,6 +91,7 @@ pub(crate) struct App {
     pub metrics: Vec<Arc<dyn MetricsSource>>,
     pub authority: Option<Arc<dyn Authority>>,
     pub stop: watch::Receiver<bool>,
+    pub bodies: Pool,
 }
 
 pub(crate) type Shared = Arc<App>;
@@ -120,7 +127,8 @@ pub fn serve(
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
     let authority = options.authority.clone();
-    let app = Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stopped.clone() });
+    let bodies = options.memory.clone();
+    let app = Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stopped.clone(), bodies });
     let limits = HandshakeLimits { timeout: options.handshake_timeout, handshakes_max: options.handshakes_max };
     let (incoming, accepting) = Incoming::new(listener, security.tls.clone(), limits, stopped.clone())?;
     let gate = access::Gate { access: security.access, healthcheck_open: security.healthcheck_open };
@@ -145,7 +153,8 @@ fn router(app: Shared, options: &HttpOptions, gate: access::Gate) -> Router {
     let uploads = Router::new()
         .route("/udfs", get(udfs::list))
         .route("/udfs/{name}", put(udfs::upload).get(udfs::show).delete(udfs::delete))
-        .layer(DefaultBodyLimit::max(options.upload_bytes_max));
+        .layer(DefaultBodyLimit::max(options.upload_bytes_max))
+        .layer(from_fn_with_state(Bodies::of(options, options.upload_bytes_max), counted));
     let rest = Router::new()
         .route("/", get(info::root))
         .route("/info", get(info::info))
@@ -162,7 +171,8 @@ fn router(app: Shared, options: &HttpOptions, gate: access::Gate) -> Router {
         .route("/query", post(stream::query))
         .route("/query-stream", post(stream::query_stream))
         .route("/close-query", post(stream::close_query))
-        .layer(DefaultBodyLimit::max(options.request_bytes_max));
+        .layer(DefaultBodyLimit::max(options.request_bytes_max))
+        .layer(from_fn_with_state(Bodies::of(options, options.request_bytes_max), counted));
     // Its body is a stream without an end; lines are limited one by one.
     let inserts =
         Router::new().route("/inserts-stream", post(inserts::inserts_stream)).layer(DefaultBodyLimit::disable());
@@ -173,4 +183,41 @@ fn router(app: Shared, options: &HttpOptions, gate: access::Gate) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::new(METHOD, "this path does not take this method") })
         .layer(axum::middleware::from_fn_with_state(gate, access::check))
         .with_state(app)
+}
+
+/// What bodies of some routes are counted against.
+#[derive(Clone)]
+struct Bodies {
+    pool: Pool,
+    /// Longest of them; what a body without a length counts as.
+    bytes_max: usize,
+}
+
+impl Bodies {
+    fn of(options: &HttpOptions, bytes_max: usize) -> Self {
+        Self { pool: options.memory.clone(), bytes_max }
+    }
+}
+
+/// Counts a request's body until the request is answered.
+async fn counted(State(bodies): State<Bodies>, request: Request, next: Next) -> Result<Response, ApiError> {
+    if matches!(*request.method(), Method::GET | Method::DELETE) {
+        return Ok(next.run(request).await);
+    }
+    let told = request.headers().get(axum::http::header::CONTENT_LENGTH);
+    let told = told.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    // What is longer is refused by its own limit.
+    let bytes = told.unwrap_or(bodies.bytes_max).min(bodies.bytes_max);
+    let Some(room) = bodies.pool.try_reserve(bytes) else { return Err(no_room(&bodies.pool)) };
+    let response = next.run(request).await;
+    drop(room);
+    Ok(response)
+}
+
+pub(crate) fn no_room(pool: &Pool) -> ApiError {
+    let (left, limit) = (pool.left(), pool.limit());
+    ApiError::new(
+        UNAVAILABLE,
+        format!("the memory for request bodies is used up: {left} bytes are left of {limit}; try again later"),
+    )
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use millpond::config::Config;
+use millpond::memory::{self, FixedParts, Gauge};
 use millpond::{Database, DatabaseOptions};
 use millpond_broker::groups::{GroupOffset, QueryGroups};
 use millpond_broker::security::Authenticator;
@@ -17,7 +18,9 @@ use millpond_broker::storage::Storage;
 use millpond_engine::Engine;
 use millpond_server::{HttpOptions, HttpServer, MetricsSource, Sample};
 use millpond_sql::plan::Relation;
+use millpond_types::Pool;
 use millpond_types::access::Authority;
+use millpond_types::budget::PoolUse;
 use millpond_types::ports::TopicLog;
 use millpond_udfs::CompileCommand;
 use tokio::net::TcpListener;
@@ -139,6 +142,8 @@ impl Server {
             access::http(config, &kafka_listeners, http_tls.as_ref(), http_listener.local_addr().ok(), &authenticator);
         let listeners = kafka_listeners.iter().map(|l| l.endpoint.name.clone()).collect();
         let certificates = kafka_listeners.iter().filter_map(|l| l.tls.clone()).chain(http_tls.clone()).collect();
+        let fetches = settings.fetch_memory.clone();
+        let bodies = Pool::root("http_bodies", fixed_parts(config).http_bodies);
         let hooks = Hooks {
             guard: Arc::new(SinkGuard(database.engine().clone())),
             query_groups: Some(Arc::new(Cursors(database.storage().clone()))),
@@ -153,8 +158,18 @@ impl Server {
         };
         let kafka =
             millpond_broker::server::serve(kafka_listeners, database.storage().clone(), settings, hooks, until).await?;
-        let metrics: Vec<Arc<dyn MetricsSource>> =
-            vec![Arc::new(BrokerMetrics(kafka.metrics(), authenticator)), Arc::new(ProcessMetrics)];
+        let metrics: Vec<Arc<dyn MetricsSource>> = vec![
+            Arc::new(BrokerMetrics(kafka.metrics(), authenticator)),
+            Arc::new(ProcessMetrics),
+            Arc::new(MemoryMetrics {
+                database: database.clone(),
+                listeners: vec![
+                    ("requests_bytes_max", Box::new(kafka.requests_bytes())),
+                    ("fetch_answers_bytes_max", used_of(&fetches)),
+                    ("http_bodies_bytes_max", used_of(&bodies)),
+                ],
+            }),
+        ];
         let defaults = HttpOptions::default();
         let http_options = HttpOptions {
             request_bytes_max: config.limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
@@ -162,6 +177,7 @@ impl Server {
             authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
             handshake_timeout: handshakes.0,
             handshakes_max: handshakes.1,
+            memory: bodies,
             ..defaults
         };
         let cluster = database.storage().cluster_id().to_string();
@@ -246,11 +262,22 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
         }
     }
     let limits = &config.limits;
-    set(&mut options.storage.write_buffer_bytes, limits.write_buffer_bytes);
-    set(&mut options.storage.block_cache_bytes, limits.block_cache_bytes);
-    set(&mut options.storage.produce_queue_bytes, limits.produce_queue_bytes);
-    set(&mut options.storage.step_queue_bytes, limits.step_queue_bytes);
-    set(&mut options.storage.tail_bytes, limits.tail_bytes);
+    let parts = fixed_parts(config);
+    options.storage.write_buffer_bytes = parts.write_buffer;
+    options.storage.block_cache_bytes = parts.block_cache;
+    options.storage.produce_queue_bytes = parts.produce_queue;
+    options.storage.step_queue_bytes = parts.step_queue;
+    options.storage.tail_bytes = parts.tails;
+    options.storage.write_bytes_max = parts.write;
+    options.memory_budget = config.memory.budget;
+    options.memory_set_aside = vec![
+        ("requests_bytes_max", parts.requests),
+        ("fetch_answers_bytes_max", parts.fetch_answers),
+        ("http_bodies_bytes_max", parts.http_bodies),
+        ("group_members_bytes_max", parts.group_members),
+        ("group_offsets_bytes_max", parts.group_offsets),
+        ("transactions_bytes_max", parts.transactions),
+    ];
     set(&mut options.storage.partitions_default, config.broker.partitions_default);
     set(&mut options.engine.pull_rows_max, limits.pull_rows_max);
     set(&mut options.engine.push_queries_max, limits.push_queries_max);
@@ -264,8 +291,37 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     Ok(options)
 }
 
+/// What suits the budget, unless a setting says otherwise.
+fn fixed_parts(config: &Config) -> FixedParts {
+    let parts = FixedParts::of(config.memory.budget.unwrap_or_else(memory::default_budget));
+    let limits = &config.limits;
+    FixedParts {
+        write_buffer: limits.write_buffer_bytes.unwrap_or(parts.write_buffer),
+        block_cache: limits.block_cache_bytes.unwrap_or(parts.block_cache),
+        tails: limits.tail_bytes.unwrap_or(parts.tails),
+        produce_queue: limits.produce_queue_bytes.unwrap_or(parts.produce_queue),
+        step_queue: limits.step_queue_bytes.unwrap_or(parts.step_queue),
+        write: parts.write,
+        // One request must always fit.
+        requests: limits.requests_bytes_max.unwrap_or(parts.requests).max(limits.request_bytes_max.unwrap_or(0)),
+        fetch_answers: limits.fetch_answers_bytes_max.unwrap_or(parts.fetch_answers),
+        http_bodies: limits.http_bodies_bytes_max.unwrap_or(parts.http_bodies),
+        group_members: limits.group_members_bytes_max.unwrap_or(parts.group_members),
+        group_offsets: limits.group_offsets_bytes_max.unwrap_or(parts.group_offsets),
+        transactions: limits.transactions_bytes_max.unwrap_or(parts.transactions),
+    }
+}
+
 fn broker_settings(config: &Config) -> Result<ServerSettings> {
     let mut settings = ServerSettings::default();
+    let parts = fixed_parts(config);
+    settings.requests_bytes_max = parts.requests;
+    settings.request_bytes_max = settings.request_bytes_max.min(parts.requests);
+    settings.fetch_bytes_max = settings.fetch_bytes_max.min(parts.fetch_answers);
+    settings.fetch_memory = Pool::root("fetch_answers", parts.fetch_answers);
+    settings.groups.members_bytes_max = parts.group_members;
+    settings.groups.offsets_bytes_max = parts.group_offsets;
+    settings.transactions.bytes_max = parts.transactions;
     if let Some(create) = config.broker.auto_create_topics {
         settings.auto_create_topics = create;
     }
@@ -379,6 +435,45 @@ impl MetricsSource for BrokerMetrics {
                 snapshot.batches_refused_total as f64,
             ),
         ]);
+        samples
+    }
+}
+
+fn used_of(pool: &Pool) -> Gauge {
+    let pool = pool.clone();
+    Box::new(move || pool.used())
+}
+
+/// The memory budget, pool by pool.
+struct MemoryMetrics {
+    database: Database,
+    /// What the listeners use of the parts that are theirs.
+    listeners: Vec<(&'static str, Gauge)>,
+}
+
+impl MetricsSource for MemoryMetrics {
+    fn samples(&self) -> Vec<Sample> {
+        let of_storage = self.database.storage().memory_used();
+        let used = |part: &str| {
+            let listener = self.listeners.iter().find(|(name, _)| *name == part).map(|(_, used)| used());
+            listener.or_else(|| of_storage.iter().find(|(name, _)| *name == part).map(|(_, used)| *used))
+        };
+        let uses = self.database.memory().uses(&used);
+        let each = |name, help, counter, value: fn(&PoolUse) -> f64| {
+            uses.iter()
+                .map(|pool| Sample {
+                    name,
+                    help,
+                    counter,
+                    labels: vec![("pool", pool.name.clone())],
+                    value: value(pool),
+                })
+                .collect::<Vec<_>>()
+        };
+        let mut samples =
+            each("memory_limit_bytes", "Limit of a pool of the memory budget.", false, |p| p.limit as f64);
+        samples.extend(each("memory_used_bytes", "What is used of it.", false, |p| p.used as f64));
+        samples.extend(each("memory_refused_total", "How often it was too full.", true, |p| p.refused as f64));
         samples
     }
 }

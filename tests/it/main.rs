@@ -16,6 +16,7 @@ mod determinism;
 mod http;
 mod kafka;
 mod library;
+mod memory;
 mod process;
 mod pull;
 mod security;

@@ -4,6 +4,7 @@
 //! Not here: reading or writing bytes of any format (`formats`), the wire (`broker`), any I/O.
 
 pub mod access;
+pub mod budget;
 pub mod clock;
 pub mod error;
 pub mod ids;
@@ -15,6 +16,7 @@ pub mod schema;
 pub mod sql_type;
 pub mod value;
 
+pub use budget::{Pool, Reservation};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{Offset, PartitionId, Sequence, TopicId, TopicPartition};

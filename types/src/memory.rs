@@ -150,7 +150,12 @@ impl Inner {
                     state.remove(&key);
                 }
             }
-            write_pairs(state, step.state);
+            for (key, value) in step.state.iter() {
+                match value {
+                    Some(value) => state.insert(key.to_vec(), Bytes::copy_from_slice(value)),
+                    None => state.remove(key),
+                };
+            }
         }
         write_pairs(&mut self.catalog, step.catalog);
         Outcome::Committed { sequence: self.sequence, created }
@@ -318,7 +323,7 @@ mod tests {
         records.push(None, Some(b"v"), 1, &[]);
         let step = Step {
             appends: vec![(good, records.clone()), (bad, records.clone())],
-            state: vec![(b"k".to_vec(), Some(b"v".to_vec()))],
+            state: vec![(b"k".to_vec(), Some(b"v".to_vec()))].into(),
             ..Step::default()
         };
         assert!(matches!(storage.commit(step).wait(), Outcome::Fatal(_)));
@@ -333,7 +338,7 @@ mod tests {
     #[test]
     fn a_snapshot_stays_as_it_was() {
         let storage = MemoryStorage::new();
-        let put = |v: &[u8]| Step { state: vec![(b"k".to_vec(), Some(v.to_vec()))], ..Step::default() };
+        let put = |v: &[u8]| Step { state: vec![(b"k".to_vec(), Some(v.to_vec()))].into(), ..Step::default() };
         storage.commit(put(b"1")).wait();
         let before = storage.snapshot();
         storage.commit(put(b"2")).wait();

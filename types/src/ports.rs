@@ -67,6 +67,71 @@ pub struct Cursor {
     pub offset: Offset,
 }
 
+/// Puts (`Some`) and deletes (`None`) by whole key, in one buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes {
+    bytes: Vec<u8>,
+    /// Per write: where its key and its value end; the value's is `None` for a delete.
+    ends: Vec<(usize, Option<usize>)>,
+}
+
+impl Writes {
+    pub fn with_capacity(writes: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(writes) }
+    }
+
+    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.ends.push((key_end, value.map(|_| self.bytes.len())));
+    }
+
+    /// Adds all of another's.
+    pub fn append(&mut self, other: &Writes) {
+        let base = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|(key, value)| (base + key, value.map(|end| base + end))));
+    }
+
+    /// In the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(key_end, value_end)| {
+            let key = &self.bytes[start..key_end];
+            start = value_end.unwrap_or(key_end);
+            (key, value_end.map(|end| &self.bytes[key_end..end]))
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl FromIterator<(Vec<u8>, Option<Vec<u8>>)> for Writes {
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>>(writes: I) -> Self {
+        let mut all = Self::default();
+        writes.into_iter().for_each(|(key, value)| all.push(&key, value.as_deref()));
+        all
+    }
+}
+
+impl From<Vec<(Vec<u8>, Option<Vec<u8>>)>> for Writes {
+    fn from(writes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Self {
+        writes.into_iter().collect()
+    }
+}
+
 /// Everything that one commit writes.
 #[derive(Clone, Debug, Default)]
 pub struct Step {
@@ -78,7 +143,7 @@ pub struct Step {
     /// Queries whose cursors are forgotten.
     pub drop_cursors: Vec<String>,
     /// State puts (`Some`) and deletes (`None`), by whole key; the last one of a key counts.
-    pub state: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub state: Writes,
     /// Ranges `[from, to)` of state dropped before `state` is applied.
     pub drop_state: Vec<(Vec<u8>, Vec<u8>)>,
     /// Catalog puts and deletes.
@@ -141,6 +206,12 @@ pub trait TopicLog: Send + Sync {
 
     /// Blocks until something past `sequence` is visible, or the time is over; returns the current sequence.
     fn wait_past(&self, sequence: Sequence, timeout: Duration) -> Sequence;
+
+    /// Topics in which something past `sequence` may be visible; `None` where that is not known.
+    fn moved_since(&self, sequence: Sequence) -> Option<Vec<TopicId>> {
+        let _ = sequence;
+        None
+    }
 
     /// Offsets where a query goes on, by partition.
     fn cursors(&self, query: &str) -> Result<Vec<Cursor>>;

@@ -44,6 +44,11 @@ impl Records {
         &self.buffers[slice.buffer as usize][start..start + slice.len as usize]
     }
 
+    /// What is held with these records, whoever else holds it.
+    pub fn held_bytes(&self) -> usize {
+        self.buffers.iter().map(Bytes::len).sum::<usize>() + self.views.len() * size_of::<RecordView>()
+    }
+
     pub fn key(&self, row: usize) -> Option<&[u8]> {
         self.views[row].key.map(|s| self.bytes(s))
     }

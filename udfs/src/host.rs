@@ -11,12 +11,11 @@ use parking_lot::Mutex;
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
-use millpond_types::{Error, Result};
+use millpond_types::{Error, Pool, Result};
 
 use crate::cache::{self, CodeCache, TrustedCode};
 use crate::compile::{self, CompileCommand};
 use crate::engine::EpochTicker;
-use crate::instance::MemoryBudget;
 use crate::wasi::{self, GuestState};
 use crate::{Limits, ModuleReport, ScalarFunction, engine};
 
@@ -33,6 +32,8 @@ pub struct HostOptions {
     pub cache_dir: Option<PathBuf>,
     /// `None`: guests' words go to the process's log.
     pub log: Option<GuestLog>,
+    /// What the memory of all instances is taken from, besides its own limit.
+    pub memory: Option<Pool>,
 }
 
 /// Cheap to make and to clone.
@@ -44,7 +45,7 @@ pub struct Host {
 struct Inner {
     options: HostOptions,
     cache: Option<CodeCache>,
-    budget: Arc<MemoryBudget>,
+    budget: Pool,
     runtime: OnceLock<Arc<Runtime>>,
     /// Held while the runtime is made, so that it is made once.
     making: Mutex<()>,
@@ -58,7 +59,7 @@ struct Runtime {
     engine: Engine,
     mark: String,
     limits: Limits,
-    budget: Arc<MemoryBudget>,
+    budget: Pool,
     log: Option<GuestLog>,
     ticker: Mutex<Option<EpochTicker>>,
 }
@@ -66,7 +67,8 @@ struct Runtime {
 impl Host {
     pub fn new(options: HostOptions) -> Self {
         let cache = options.cache_dir.clone().map(CodeCache::new);
-        let budget = Arc::new(MemoryBudget::new(options.limits.guest_memory_bytes_max));
+        let max = options.limits.guest_memory_bytes_max;
+        let budget = options.memory.as_ref().map_or_else(|| Pool::root("guests", max), |m| m.child("guests", max));
         Self {
             inner: Arc::new(Inner {
                 options,
@@ -269,7 +271,7 @@ impl Module {
         &self.pre
     }
 
-    pub(crate) fn budget(&self) -> &Arc<MemoryBudget> {
+    pub(crate) fn budget(&self) -> &Pool {
         &self.runtime.budget
     }
 

@@ -5,12 +5,11 @@
 //! is refused there has the whole call refused.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::component::Func;
 use wasmtime::{ResourceLimiter, Store, Trap};
 
-use millpond_types::Error;
+use millpond_types::{Error, Pool};
 
 use crate::call::Trouble;
 use crate::engine::ticks;
@@ -174,37 +173,10 @@ impl Failure {
     }
 }
 
-/// Linear memory of all instances of a host together.
-pub(crate) struct MemoryBudget {
-    used: AtomicUsize,
-    max: usize,
-}
-
-impl MemoryBudget {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max }
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.max)
-            })
-            .is_ok()
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-}
-
 /// Sums the linear memories and tables of one instance; wasmtime's own limits bound each by itself.
 pub(crate) struct GuestLimiter {
-    budget: Arc<MemoryBudget>,
+    /// Linear memory of all instances of the host.
+    budget: Pool,
     memory_max: usize,
     memory: usize,
     tables_max: usize,
@@ -215,7 +187,7 @@ pub(crate) struct GuestLimiter {
 }
 
 impl GuestLimiter {
-    fn new(limits: &Limits, budget: Arc<MemoryBudget>) -> Self {
+    fn new(limits: &Limits, budget: Pool) -> Self {
         Self {
             budget,
             memory_max: limits.instance_memory_bytes_max,
@@ -235,7 +207,7 @@ impl ResourceLimiter for GuestLimiter {
         if sum > self.memory_max || maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        if !self.budget.take(more) {
+        if !self.budget.try_take(more) {
             self.budget_refused = true;
             return Err(wasmtime::Error::msg("the memory budget of guests is used up"));
         }
@@ -267,6 +239,6 @@ impl ResourceLimiter for GuestLimiter {
 
 impl Drop for GuestLimiter {
     fn drop(&mut self) {
-        self.budget.give_back(self.memory);
+        self.budget.give(self.memory);
     }
 }

@@ -29,6 +29,9 @@ use crate::wire::{Builder, Error, Reply};
 
 const READ_COMMITTED: i8 = 1;
 
+/// An answer may have so many bytes, however short memory is.
+const ANSWER_BYTES_MIN: usize = 64 << 10;
+
 /// What is read of one partition.
 #[derive(Clone)]
 struct Part {
@@ -73,17 +76,25 @@ pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Re
     let wait = Duration::from_millis(u64::try_from(asked.max_wait_ms).unwrap_or(0)).min(shared.settings.fetch_wait_max);
     let until = Instant::now() + wait;
     let mut watch = (!wait.is_zero() && !watched.is_empty()).then(|| shared.storage.watch(&watched));
-    let round = loop {
-        let round = read(shared, &plan).await;
-        if round.failed || round.bytes >= min_bytes || Instant::now() >= until {
-            break round;
+    let (round, room) = loop {
+        // Counted while it is read and sent, not while nothing is there: where memory is short the answer is smaller.
+        let asked = plan.bytes_max;
+        let mut room = shared.settings.fetch_memory.reserve_between(asked.min(ANSWER_BYTES_MIN), asked);
+        let round = read(shared, &Plan { bytes_max: room.bytes(), ..plan.clone() }).await;
+        let enough = round.bytes >= min_bytes.min(room.bytes().max(1));
+        room.set(round.bytes);
+        if round.failed || enough || Instant::now() >= until {
+            break (round, room);
         }
-        let Some(watch) = &mut watch else { break round };
+        let Some(watch) = &mut watch else { break (round, room) };
         if tokio::time::timeout_at(until, watch.changed()).await.is_err() {
-            break round;
+            break (round, room);
         }
     };
-    respond(request, &plan, round)
+    Ok(match respond(request, &plan, round)? {
+        Reply::Response(response) => Reply::Response(response.holding(room)),
+        other => other,
+    })
 }
 
 fn refuse_session(request: &Request, asked: &FetchRequest) -> Result<Reply, Error> {

@@ -316,7 +316,12 @@ impl Pass<'_> {
         for (from, to) in step.drop_state.iter().filter(|(from, to)| from < to) {
             self.batch.delete_range_cf(self.families.state, from, to);
         }
-        put_all(&mut self.batch, self.families.state, &step.state);
+        for (key, value) in step.state.iter() {
+            match value {
+                Some(value) => self.batch.put_cf(self.families.state, key, value),
+                None => self.batch.delete_cf(self.families.state, key),
+            }
+        }
         put_all(&mut self.batch, self.families.catalog, &step.catalog);
         Outcome::Committed { sequence: self.counters.sequence, created }
     }

@@ -92,6 +92,10 @@ impl TopicLog for Storage {
         self.shared.wait_past(sequence, timeout)
     }
 
+    fn moved_since(&self, sequence: Sequence) -> Option<Vec<TopicId>> {
+        self.shared.moved_since(sequence)
+    }
+
     fn cursors(&self, query: &str) -> Result<Vec<Cursor>> {
         Ok(self.shared.cursors(&keys::cursors_of(query))?)
     }
@@ -121,7 +125,7 @@ impl Storage {
             pairs.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum()
         };
         let ranges = |ranges: &[(Vec<u8>, Vec<u8>)]| -> usize { ranges.iter().map(|(a, b)| a.len() + b.len()).sum() };
-        bytes += pairs(&step.state) + pairs(&step.catalog) + ranges(&step.drop_state);
+        bytes += step.state.bytes() + pairs(&step.catalog) + ranges(&step.drop_state);
         let drop_cursors: Vec<_> = step
             .drop_cursors
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,15 +33,52 @@ pub struct Shared {
     pub counters: Counters,
     pub published: watch::Sender<Sequence>,
     visible: Mutex<Sequence>,
+    moved: Mutex<MovedTopics>,
     visible_moved: Condvar,
     pub queue: Queue,
     produce_room: Arc<Semaphore>,
     /// How long a step waits before it is queued, because RocksDB is behind with its compactions.
     pub step_delay_ms: AtomicU64,
+    pub tail_used: AtomicUsize,
     /// Partitions with much deleted, to be compacted so that the disk gets the space back.
     pub reclaim: Mutex<Vec<u64>>,
     database: RwLock<Option<Arc<DB>>>,
     claim: Mutex<Option<Claim>>,
+}
+
+/// The latest writes by topic, so that only those are woken who read it.
+struct MovedTopics {
+    latest: VecDeque<(Sequence, TopicId)>,
+    /// Up to here they are not known any more.
+    forgotten: Sequence,
+}
+
+/// Writes that are remembered; whoever is further behind looks everywhere.
+const MOVED_TOPICS_MAX: usize = 4096;
+
+impl MovedTopics {
+    fn add(&mut self, sequence: Sequence, topic: TopicId) {
+        match self.latest.back_mut() {
+            Some(last) if last.1 == topic => last.0 = sequence,
+            _ => self.latest.push_back((sequence, topic)),
+        }
+        if self.latest.len() > MOVED_TOPICS_MAX
+            && let Some((gone, _)) = self.latest.pop_front()
+        {
+            self.forgotten = gone;
+        }
+    }
+
+    fn since(&self, sequence: Sequence) -> Option<Vec<TopicId>> {
+        if sequence < self.forgotten {
+            return None;
+        }
+        let mut topics: Vec<TopicId> =
+            self.latest.iter().rev().take_while(|(at, _)| *at > sequence).map(|(_, topic)| *topic).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        Some(topics)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +115,11 @@ impl Shared {
             counters: found.counters,
             published: watch::Sender::new(sequence),
             visible: Mutex::new(sequence),
+            moved: Mutex::new(MovedTopics { latest: VecDeque::new(), forgotten: sequence }),
             visible_moved: Condvar::new(),
             produce_room: Arc::new(Semaphore::new(room)),
             step_delay_ms: AtomicU64::new(0),
+            tail_used: AtomicUsize::new(0),
             reclaim: Mutex::new(Vec::new()),
             database: RwLock::new(Some(Arc::new(database))),
             claim: Mutex::new(Some(claim)),
@@ -121,6 +160,28 @@ impl Shared {
         }
         db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    /// By the name of the limit.
+    pub fn memory_used(&self) -> Vec<(&'static str, usize)> {
+        let room = self.options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let mut used = vec![
+            ("tail_bytes", self.tail_used.load(Ordering::Relaxed)),
+            ("produce_queue_bytes", room.saturating_sub(self.produce_room.available_permits())),
+            ("step_queue_bytes", self.queue.state.lock().step_bytes),
+        ];
+        if let Ok(db) = self.db() {
+            let property = |family: &ColumnFamily, name: &str| {
+                db.property_int_value_cf(family, name).ok().flatten().and_then(|v| usize::try_from(v).ok()).unwrap_or(0)
+            };
+            let families: Vec<&ColumnFamily> = cf::ALL.iter().filter_map(|name| db.cf_handle(name)).collect();
+            let memtables = families.iter().map(|f| property(f, "rocksdb.cur-size-all-mem-tables")).sum();
+            used.push(("write_buffer_bytes", memtables));
+            // All column families share one cache.
+            let cache = families.first().map_or(0, |f| property(f, "rocksdb.block-cache-usage"));
+            used.push(("block_cache_bytes", cache));
+        }
+        used
     }
 
     pub fn topic(&self, id: TopicId) -> Result<Arc<Topic>> {
@@ -188,11 +249,20 @@ impl Shared {
         *self.visible.lock()
     }
 
-    /// Makes everything up to `sequence` visible.
-    pub fn publish(&self, sequence: Sequence) {
+    /// Makes everything up to `sequence` visible; `topics` are those in which something is new.
+    pub fn publish(&self, sequence: Sequence, topics: impl IntoIterator<Item = TopicId>) {
+        let mut moved = self.moved.lock();
+        for topic in topics {
+            moved.add(sequence, topic);
+        }
+        drop(moved);
         *self.visible.lock() = sequence;
         self.visible_moved.notify_all();
         self.published.send_replace(sequence);
+    }
+
+    pub fn moved_since(&self, sequence: Sequence) -> Option<Vec<TopicId>> {
+        self.moved.lock().since(sequence)
     }
 
     pub fn wait_past(&self, sequence: Sequence, timeout: Duration) -> Sequence {

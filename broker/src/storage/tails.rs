@@ -34,6 +34,10 @@ impl Tails {
         self.by_turn.insert(self.turn, partition.clone());
     }
 
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+
     pub fn drop_tail(&mut self, partition: &Partition) {
         if let Some(turn) = self.turn_of.remove(&partition.uid) {
             self.by_turn.remove(&turn);

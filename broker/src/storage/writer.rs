@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use millpond_types::ports::Outcome;
+use millpond_types::ports::{Outcome, Writes};
 use millpond_types::{Offset, TopicId};
 use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -97,7 +97,7 @@ pub struct StepJob {
     pub appends: Vec<(Arc<Partition>, Vec<ValidBatch>)>,
     pub cursors: Vec<(Vec<u8>, Offset)>,
     pub drop_cursors: Vec<(Vec<u8>, Vec<u8>)>,
-    pub state: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub state: Writes,
     pub drop_state: Vec<(Vec<u8>, Vec<u8>)>,
     pub catalog: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub bytes: usize,
@@ -261,6 +261,7 @@ impl Writer<'_> {
             self.shared.reclaim.lock().push(partition.uid);
             partition.wake();
         }
+        let mut topics = Vec::new();
         for pending in partitions.into_values() {
             let partition = &pending.partition;
             let moved = pending.end != pending.first || pending.start.is_some();
@@ -287,12 +288,14 @@ impl Writer<'_> {
                 }
             }
             if moved {
+                topics.push(partition.place.topic);
                 partition.wake();
             }
         }
         self.tails.shrink_to(options.tail_bytes);
+        self.shared.tail_used.store(self.tails.cost(), Ordering::Relaxed);
         if counters.sequence != self.shared.sequence() {
-            self.shared.publish(counters.sequence);
+            self.shared.publish(counters.sequence, topics);
         }
     }
 }

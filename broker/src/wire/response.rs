@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
+use millpond_types::Reservation;
 
 use super::{Error, RequestHead};
 
@@ -22,6 +23,8 @@ pub enum Reply {
 pub struct Response {
     pieces: Vec<Bytes>,
     size: usize,
+    /// Counts the bytes until they are sent.
+    _room: Option<Reservation>,
 }
 
 impl Response {
@@ -41,7 +44,12 @@ impl Response {
         let mut frame = BytesMut::with_capacity(4 + bytes.len());
         frame.put_i32(length);
         frame.extend_from_slice(bytes);
-        Ok(Self { size: frame.len(), pieces: vec![frame.freeze()] })
+        Ok(Self { size: frame.len(), pieces: vec![frame.freeze()], _room: None })
+    }
+
+    /// Counts its bytes for as long as it is held.
+    pub fn holding(self, room: Reservation) -> Self {
+        Self { _room: Some(room), ..self }
     }
 
     pub fn pieces(&self) -> &[Bytes] {
@@ -114,7 +122,7 @@ impl Builder {
             if let Some(prefix) = self.current.first_chunk_mut::<4>() {
                 *prefix = length.to_be_bytes();
             }
-            return Ok(Response { pieces: vec![self.current.freeze()], size: self.size });
+            return Ok(Response { pieces: vec![self.current.freeze()], size: self.size, _room: None });
         }
         // The first piece is shared by now: its length goes before it as a piece of its own.
         if let Some(first) = self.pieces.first_mut() {
@@ -124,6 +132,6 @@ impl Builder {
             self.pieces.push(self.current.freeze());
         }
         self.pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()));
-        Ok(Response { pieces: self.pieces, size: self.size })
+        Ok(Response { pieces: self.pieces, size: self.size, _room: None })
     }
 }

@@ -31,7 +31,7 @@ fn writer_to_be_killed() {
         let next = Step {
             appends: vec![(place, records)],
             cursors: vec![Cursor { query: "q".into(), source: place, offset: i + 1 }],
-            state: vec![(b"count".to_vec(), Some((i + 1).to_be_bytes().to_vec()))],
+            state: vec![(b"count".to_vec(), Some((i + 1).to_be_bytes().to_vec()))].into(),
             create_topics: if i % 50 == 0 { vec![spec(&format!("t{i}"), 1, &[])] } else { vec![] },
             ..Step::default()
         };

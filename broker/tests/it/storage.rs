@@ -292,14 +292,15 @@ fn a_step_is_one_write() {
             (b"a1".to_vec(), Some(b"1".to_vec())),
             (b"a2".to_vec(), Some(b"2".to_vec())),
             (b"b".to_vec(), Some(b"3".to_vec())),
-        ],
+        ]
+        .into(),
         ..Step::default()
     };
     let Outcome::Committed { sequence, .. } = step(storage, second) else { panic!("not committed") };
     assert_eq!(storage.sequence(), sequence);
     let third = Step {
         drop_state: vec![(b"a".to_vec(), b"b".to_vec())],
-        state: vec![(b"a2".to_vec(), Some(b"again".to_vec())), (b"b".to_vec(), None)],
+        state: vec![(b"a2".to_vec(), Some(b"again".to_vec())), (b"b".to_vec(), None)].into(),
         ..Step::default()
     };
     assert!(matches!(step(storage, third), Outcome::Committed { .. }));
@@ -326,7 +327,7 @@ fn a_step_is_refused_whole() {
     let keyed = create(storage, "keyed", &[("cleanup.policy", "compact")]);
     let good = || Step {
         appends: vec![(place, records(&[("k", "v")]))],
-        state: vec![(b"s".to_vec(), Some(vec![1]))],
+        state: vec![(b"s".to_vec(), Some(vec![1]))].into(),
         ..Step::default()
     };
     let nowhere = TopicPartition { partition: 9, ..place };
@@ -344,7 +345,7 @@ fn a_step_is_refused_whole() {
     bad(&|s| s.appends.push((nowhere, records(&[("k", "v")]))), "partition 9");
     bad(&|s| s.appends.push((place, records(&[("k", &large)]))), "\"t\"");
     bad(&|s| s.appends.push((keyed, keyless.clone())), "no key");
-    bad(&|s| s.state.push((b"l".to_vec(), Some(vec![0; 10_000]))), "step_bytes_max");
+    bad(&|s| s.state.push(b"l", Some(&[0; 10_000])), "step_bytes_max");
     bad(&|s| s.create_topics.push(spec("t", 1, &[])), "exists");
     bad(&|s| s.create_topics.extend([spec("u", 1, &[]), spec("u", 1, &[])]), "exists");
     bad(&|s| s.delete_topics.push(place.topic), "partition 0");

@@ -36,11 +36,8 @@ pub struct RowClock {
 
 impl RowClock {
     fn times(&self, batch: &RecordBatch) -> Vec<i64> {
-        let columns: Vec<_> = self
-            .columns
-            .iter()
-            .filter_map(|i| batch.columns().get(*i)?.as_primitive_opt::<Int64Type>())
-            .collect();
+        let columns: Vec<_> =
+            self.columns.iter().filter_map(|i| batch.columns().get(*i)?.as_primitive_opt::<Int64Type>()).collect();
         (0..batch.num_rows())
             .map(|row| {
                 let times = columns.iter().filter(|c| c.is_valid(row)).map(|c| c.value(row));

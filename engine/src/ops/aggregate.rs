@@ -103,6 +103,9 @@ impl Batch {
     }
 }
 
+/// A row in many windows looks once in so many whether it should go on.
+const STOP_CHECKS: usize = 1_024;
+
 /// No key: the row has no group.
 const NO_KEY: u32 = u32::MAX;
 
@@ -120,7 +123,7 @@ impl Operator for Aggregate {
                 Ok(Prepared { wants, work: Box::new(move |cx, ids| self.plain(&batch, &of_row, ids, cx)) })
             }
             Windowing::Time(windows) => {
-                self.window_keys(&batch, windows, &mut wants.keys);
+                self.window_keys(&batch, windows, &mut wants.keys, cx)?;
                 Ok(Prepared { wants, work: Box::new(move |cx, ids| self.windowed(&batch, windows, ids, cx)) })
             }
             Windowing::Session { gap_ms, grace_ms } => {
@@ -193,11 +196,7 @@ impl Emission {
 }
 
 impl Aggregate {
-    fn side(
-        &self,
-        input: &EvalInput<'_>,
-        cx: &mut Evaluation<'_>,
-    ) -> OpResult<(Vec<ArrayRef>, Vec<Vec<ArrayRef>>)> {
+    fn side(&self, input: &EvalInput<'_>, cx: &mut Evaluation<'_>) -> OpResult<(Vec<ArrayRef>, Vec<Vec<ArrayRef>>)> {
         let eval = |exprs: &[Expr], cx: &mut Evaluation<'_>| {
             exprs.iter().map(|e| e.column_of(input, cx.eval)).collect::<Result<Vec<_>>>()
         };
@@ -268,9 +267,10 @@ impl Aggregate {
     }
 
     /// The keys of the rows by window and group: one for each window of each row that has a group, in order.
-    fn window_keys(&self, batch: &Batch, windows: TimeWindows, keys: &mut Strings) {
+    fn window_keys(&self, batch: &Batch, windows: TimeWindows, keys: &mut Strings, cx: &Evaluation<'_>) -> Result<()> {
         let mut prefix = Prefix::new(&self.groups);
         for row in (0..batch.rows.len()).filter(|row| batch.usable[*row]) {
+            cx.eval.check_stop()?;
             for start in windows.starts(batch.rows.time[row]) {
                 keys.push(|key| {
                     key.extend_from_slice(prefix.of(batch.partition[row]));
@@ -279,6 +279,7 @@ impl Aggregate {
                 });
             }
         }
+        Ok(())
     }
 
     /// Without windows.
@@ -339,7 +340,10 @@ impl Aggregate {
             }
             let (time, partition) = (batch.rows.time[i], batch.partition[i]);
             let stream_time = times.advance(partition, time, cx.view)?;
-            for start in windows.starts(time) {
+            for (n, start) in windows.starts(time).enumerate() {
+                if n % STOP_CHECKS == 0 {
+                    cx.eval.check_stop()?;
+                }
                 let id = *ids.next().ok_or_else(|| Error::bug("a window of a row has no key"))?;
                 if !windows.accepts(start, stream_time) {
                     let end = windows.end(start);
@@ -504,11 +508,14 @@ impl Aggregate {
     ) -> OpResult<Rows> {
         let pos_of = |row: u32| batch.pos(row);
         let outcome = program.run(&self.calls, &batch.args, self.old, &pos_of, cx)?;
-        let mut scratch = Vec::new();
-        for &(id, slot) in touched {
-            let mut value = Vec::with_capacity(32);
+        let (mut value, mut scratch) = (Vec::new(), Vec::new());
+        for (n, &(id, slot)) in touched.iter().enumerate() {
+            if n % STOP_CHECKS == 0 {
+                cx.eval.check_stop()?;
+            }
+            value.clear();
             program.encode(&self.calls, slot, &mut value, &mut scratch);
-            cx.view.points.put(id, value);
+            cx.view.points.put(id, &value);
         }
         self.rows(&program, outcome.results, outcome.old, groups)
     }

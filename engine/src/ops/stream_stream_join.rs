@@ -4,28 +4,45 @@
 //! arrival. Under an outer join a row without a match is emitted with NULLs: at once where the statement has no GRACE
 //! (as ksqlDB has it), else when its window and the grace are over.
 //!
+//! A row that meets more than fits into a step goes on in the next one.
+//!
+//! ```text
+//! half-done rows: version (1) = 01 | begun: number, newest of the other side, flush (1), matched (1), after: flag (1), time, number
+//!   | count | per row: side (1), partition, time, null (1), window (1), start, end | length, row
+//! ```
+//! Numbers are zigzag varints; rows are as in state. The first row is the one that was begun.
+//!
 //! Invariants: one stream time for both sides; a kept row is visible while it is within the retention of its side's
 //! newest row.
 
+use std::sync::Arc;
+
 use arrow::array::ArrayRef;
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::{Field, Schema};
 use bytes::Bytes;
 use millpond_sql::plan::JoinKind;
-use millpond_types::{PartitionId, Result};
+use millpond_types::record::put_varint;
+use millpond_types::{Error, PartitionId, Result};
 
 use super::joined::{Joined, NONE, Pair, with_stored};
 use super::key::{Strings, key_cells};
 use super::times::{NO_TIME, Times};
-use super::{Context, Emitted, Evaluation, Failure, LineKind, OpResult, Operator, Prepared, any_null, merge_inputs};
+use super::{
+    Context, Emitted, Evaluation, Failure, LineKind, More, OpResult, Operator, Prepared, any_null, merge_inputs,
+};
 use crate::rows::Rows;
-use crate::state::cells::{Cells, put_key_i64, take_key_i64, take_u8};
+use crate::state::cells::{Cells, put_bytes, put_key_i64, take_bytes, take_int, take_key_i64, take_u8};
 use crate::state::key::KeySpace;
+use crate::state::points::EntryId;
 use crate::state::row::{RowsBuilder, put_row, take_time};
 use crate::state::view::Wants;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const SEGMENT_MIN_MS: i64 = 60_000;
-/// Most kept rows that one row is joined with.
-const MATCHES_MAX: usize = 1_000_000;
+/// Kept rows that are read at once.
+const MATCHES_AT_ONCE: usize = 10_000;
+const HALF_DONE_VERSION: u8 = 1;
 
 // Numbers in `Times`, behind the stream time.
 const NEWEST: [usize; 2] = [1, 2];
@@ -119,32 +136,88 @@ impl StreamStreamJoin {
         key
     }
 
-    /// Kept rows of a side with this key and a time in the range: time, number, row.
+    /// Kept rows of a side with this key and a time in the range, behind `after` where that is given, at most `rows_max`:
+    /// time, number, row.
     fn kept(
         &self,
         partition: PartitionId,
         side: usize,
         cells: &[u8],
         [from, to]: [i64; 2],
+        after: Option<(i64, i64)>,
+        rows_max: usize,
         cx: &mut Context<'_, '_>,
     ) -> Result<Vec<(i64, i64, Bytes)>> {
         let mut found = Vec::new();
+        let from = after.map_or(from, |(time, _)| time.max(from));
         if from > to {
             return Ok(found);
         }
         for segment in from.div_euclid(self.segment_ms)..=to.div_euclid(self.segment_ms) {
             let start = segment.saturating_mul(self.segment_ms);
             let last = start.saturating_add(self.segment_ms - 1);
-            let low = self.row_key(partition, side, cells, from.max(start));
+            let mut low = self.row_key(partition, side, cells, from.max(start));
+            if let Some((time, number)) = after
+                && time >= start
+            {
+                put_key_i64(number, &mut low);
+                low.push(0);
+            }
             let high = self.row_key(partition, side, cells, to.min(last));
             // Behind the last row of that time, whatever its number.
             let high = [high.as_slice(), &[0xff; 9]].concat();
-            for (key, row) in cx.view.range(&low, &high, MATCHES_MAX)? {
+            for (key, row) in cx.view.range(&low, &high, rows_max - found.len())? {
                 let mut tail = &key[key.len().saturating_sub(16)..];
                 found.push((take_key_i64(&mut tail)?, take_key_i64(&mut tail)?, row));
             }
+            if found.len() >= rows_max {
+                break;
+            }
         }
         Ok(found)
+    }
+}
+
+/// A row that is kept, and what it still has to meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Begun {
+    number: i64,
+    /// Time of the newest row of the other side when it came.
+    newest_other: i64,
+    /// Waiting rows are to be emitted first.
+    flush: bool,
+    matched: bool,
+    /// Time and number of the last row that it met.
+    after: Option<(i64, i64)>,
+}
+
+/// Rows of one input row that are left for the next step; the first of them has begun.
+struct LeftOver {
+    begun: Begun,
+    rows: Vec<(usize, usize)>,
+}
+
+/// A row of one of the sides.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    side: usize,
+    row: usize,
+    rows: &'a Rows,
+    key: &'a [u8],
+    values: &'a [Cells<'a>],
+}
+
+impl Row<'_> {
+    /// What it gives without a match.
+    fn alone(&self) -> Emit {
+        let Self { side, row, rows, .. } = *self;
+        Emit {
+            pos: rows.pos[row],
+            partition: rows.partition[row],
+            time: rows.time[row],
+            window: rows.window_of(row),
+            pair: pair(side, row as u32, NONE),
+        }
     }
 }
 
@@ -153,11 +226,30 @@ struct Output {
     stored: [RowsBuilder; 2],
     live: [u32; 2],
     emits: Vec<Emit>,
+    bytes: usize,
 }
 
 impl Output {
+    fn new(joined: &Joined, sides: &[Rows; 2]) -> Self {
+        Self {
+            stored: [RowsBuilder::new(&joined.left), RowsBuilder::new(&joined.right)],
+            live: [sides[0].len() as u32, sides[1].len() as u32],
+            emits: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// How many more rows a step has room for.
+    fn room(&self, cx: &Context<'_, '_>) -> usize {
+        if self.bytes >= cx.config.step_write_bytes_max && !self.emits.is_empty() {
+            return 0;
+        }
+        cx.config.emit_rows_max.saturating_sub(self.emits.len())
+    }
+
     fn stored(&mut self, side: usize, row: &[u8]) -> Result<u32> {
         self.stored[side].append(row)?;
+        self.bytes += row.len();
         Ok(self.live[side] + self.stored[side].len() as u32 - 1)
     }
 }
@@ -185,23 +277,66 @@ impl Operator for StreamStreamJoin {
         for partition in partitions {
             wants.keys.push(|key| key.extend_from_slice(&self.times.partition_prefix(partition)));
         }
-        Ok(Prepared { wants, work: Box::new(move |cx, _| self.join(&sides, &cells, cx)) })
+        let work = move |cx: &mut Context<'_, '_>, _: &[EntryId]| {
+            let mut order = Vec::with_capacity(sides[0].len() + sides[1].len());
+            merge_inputs(&sides[0].pos, &sides[1].pos, |side, row| {
+                order.push((side, row));
+                Ok(())
+            })?;
+            self.join(&sides, &cells, &order, None, cx)
+        };
+        Ok(Prepared { wants, work: Box::new(work) })
+    }
+
+    fn resume(&self, resume: &[u8], pos: u32, cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
+        let (begun, sides, order) = self.read_left_over(resume, pos)?;
+        let cells = [
+            key_cells(&sides[0], &sides[0].columns()[..self.keys])?,
+            key_cells(&sides[1], &sides[1].columns()[..self.keys])?,
+        ];
+        self.join(&sides, &cells, &order, Some(begun), cx)
     }
 }
 
 impl StreamStreamJoin {
-    fn join(&self, sides: &[Rows; 2], cells: &[Strings; 2], cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
+    /// Rows of both sides in their order; the first has begun where `begun` says so.
+    fn join(
+        &self,
+        sides: &[Rows; 2],
+        cells: &[Strings; 2],
+        order: &[(usize, usize)],
+        mut begun: Option<Begun>,
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<Emitted> {
         let values = [Cells::of(sides[0].columns())?, Cells::of(sides[1].columns())?];
-        let mut out = Output {
-            stored: [RowsBuilder::new(&self.joined.left), RowsBuilder::new(&self.joined.right)],
-            live: [sides[0].len() as u32, sides[1].len() as u32],
-            emits: Vec::new(),
-        };
+        let mut out = Output::new(&self.joined, sides);
         let mut times = Times::<7>::new(&self.times);
-        merge_inputs(&sides[0].pos, &sides[1].pos, |side, row| {
-            self.row(side, row, &sides[side], &cells[side], &values[side], &mut times, &mut out, cx)
-        })?;
+        let mut left_over: Option<LeftOver> = None;
+        for &(side, row) in order {
+            let place = Row { side, row, rows: &sides[side], key: cells[side].get(row), values: &values[side] };
+            if let Some(left) = &mut left_over {
+                let (first_side, first) = left.rows[0];
+                if place.rows.pos[row] != sides[first_side].pos[first] {
+                    break;
+                }
+                left.rows.push((side, row));
+                continue;
+            }
+            let begun = match begun.take() {
+                Some(begun) => Some(begun),
+                None => self.begin(&place, &mut times, &mut out, cx)?,
+            };
+            if let Some(begun) = begun
+                && let Some(begun) = self.go_on(&place, begun, &mut times, &mut out, cx)?
+            {
+                left_over = Some(LeftOver { begun, rows: vec![(side, row)] });
+            }
+        }
         times.store(cx.view)?;
+        let more = left_over.map(|left| More {
+            pos: sides[left.rows[0].0].pos[left.rows[0].1],
+            resume: left_over_bytes(&left, sides, &values),
+        });
         let Output { stored, emits, .. } = out;
         let [left, right] = stored;
         let columns: [Vec<ArrayRef>; 2] =
@@ -221,91 +356,115 @@ impl StreamStreamJoin {
             };
             rows.window = Some((part(&|w| w.0), part(&|w| w.1)));
         }
-        Ok(rows.into())
+        Ok(Emitted { rows, more })
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn row(
+    /// Keeps a row. `None`: it meets nobody.
+    fn begin(
         &self,
-        side: usize,
-        row: usize,
-        rows: &Rows,
-        cells: &Strings,
-        values: &[Cells<'_>],
+        place: &Row<'_>,
         times: &mut Times<'_, 7>,
         out: &mut Output,
         cx: &mut Context<'_, '_>,
-    ) -> OpResult<()> {
+    ) -> OpResult<Option<Begun>> {
+        let Row { side, row, rows, key, values } = *place;
         let (pos, partition, time) = (rows.pos[row], rows.partition[row], rows.time[row]);
-        let window = rows.window_of(row);
         let stream_time = times.advance(partition, time, cx.view)?;
         if rows.is_null(row) {
             cx.notes.push(pos, LineKind::Skipped, || "a row to join has no value".to_string());
-            return Ok(());
+            return Ok(None);
         }
-        let alone = |own: u32| Emit { pos, partition, time, window, pair: pair(side, own, NONE) };
         if any_null(&rows.columns()[..self.keys], row) {
             if self.outer[side] {
-                out.emits.push(alone(row as u32));
+                out.emits.push(place.alone());
             } else {
                 cx.notes.push(pos, LineKind::Skipped, || "a row to join has no key".to_string());
             }
-            return Ok(());
+            return Ok(None);
         }
-        let key = cells.get(row);
         let numbers = times.get(partition, cx.view)?;
         numbers[NUMBER] = numbers[NUMBER].max(0) + 1;
         let number = numbers[NUMBER];
         numbers[NEWEST[side]] = numbers[NEWEST[side]].max(time);
         let oldest = numbers[NEWEST[side]].saturating_sub(self.retention_ms);
         let newest_other = numbers[NEWEST[1 - side]];
-        let mut value = Vec::new();
-        put_row(values, row, time, &mut value);
         if time > oldest {
+            let mut value = Vec::new();
+            put_row(values, row, time, &mut value);
             let mut whole = self.row_key(partition, side, key, time);
             put_key_i64(number, &mut whole);
-            cx.view.put(&whole, value.clone());
+            cx.view.put(&whole, value);
         }
         self.expire(partition, side, times, cx)?;
-        if let Some(grace) = self.grace_ms
-            && time == stream_time
-            && (self.outer[0] || self.outer[1])
-        {
-            self.flush(partition, stream_time, grace, pos, times, out, cx)?;
-        }
+        let flush = self.grace_ms.is_some() && time == stream_time && (self.outer[0] || self.outer[1]);
+        Ok(Some(Begun { number, newest_other, flush, matched: false, after: None }))
+    }
 
-        let mut matched = false;
-        if newest_other != NO_TIME {
+    /// What a kept row meets. What is given back did not fit into the step.
+    fn go_on(
+        &self,
+        place: &Row<'_>,
+        mut begun: Begun,
+        times: &mut Times<'_, 7>,
+        out: &mut Output,
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<Option<Begun>> {
+        let Row { side, row, rows, key, values } = *place;
+        let (pos, partition, time) = (rows.pos[row], rows.partition[row], rows.time[row]);
+        let window = rows.window_of(row);
+        let stream_time = times.get(partition, cx.view)?[0];
+        let full = |begun: Begun| if pos > 0 { Err(Failure::cut(pos)) } else { Ok(Some(begun)) };
+        if begun.flush
+            && let Some(grace) = self.grace_ms
+        {
+            if !self.flush(partition, stream_time, grace, pos, times, out, cx)? {
+                return full(begun);
+            }
+            begun.flush = false;
+        }
+        if begun.newest_other != NO_TIME {
             let [back, ahead] = self.bounds[side];
-            let visible = newest_other.saturating_sub(self.retention_ms).saturating_add(1);
-            let range = [time.saturating_sub(back).max(visible), time.saturating_add(ahead)];
-            let range = [range[0], range[1].min(newest_other)];
-            for (other_time, other_number, other) in self.kept(partition, 1 - side, key, range, cx)? {
-                matched = true;
-                if out.emits.len() >= cx.config.emit_rows_max && pos > 0 {
-                    return Err(Failure::cut(pos));
-                }
-                let index = out.stored(1 - side, &other)?;
-                let time = time.max(other_time);
-                out.emits.push(Emit { pos, partition, time, window, pair: pair(side, row as u32, index) });
-                if self.outer[1 - side] && self.grace_ms.is_some() {
-                    let waiting = self.waiting_key(partition, 1 - side, key, other_time, other_number);
-                    if cx.view.get(&waiting)?.is_some() {
-                        cx.view.delete(&waiting);
+            let visible = begun.newest_other.saturating_sub(self.retention_ms).saturating_add(1);
+            let range = [time.saturating_sub(back).max(visible), time.saturating_add(ahead).min(begun.newest_other)];
+            loop {
+                cx.eval.check_stop()?;
+                let room = out.room(cx).min(MATCHES_AT_ONCE);
+                // One more is looked for than there is room for, to know whether this is all.
+                let found = self.kept(partition, 1 - side, key, range, begun.after, room + 1, cx)?;
+                let all = found.len() <= room;
+                for (other_time, other_number, other) in found.into_iter().take(room) {
+                    begun.matched = true;
+                    begun.after = Some((other_time, other_number));
+                    let index = out.stored(1 - side, &other)?;
+                    let time = time.max(other_time);
+                    out.emits.push(Emit { pos, partition, time, window, pair: pair(side, row as u32, index) });
+                    if self.outer[1 - side] && self.grace_ms.is_some() {
+                        let waiting = self.waiting_key(partition, 1 - side, key, other_time, other_number);
+                        if cx.view.get(&waiting)?.is_some() {
+                            cx.view.delete(&waiting);
+                        }
                     }
+                }
+                if all {
+                    break;
+                }
+                if out.room(cx) == 0 {
+                    return full(begun);
                 }
             }
         }
-        if matched || !self.outer[side] {
-            return Ok(());
+        if begun.matched || !self.outer[side] {
+            return Ok(None);
         }
         match self.grace_ms {
             Some(_) if time.saturating_add(self.bounds[side][1]) >= stream_time => {
-                cx.view.put(&self.waiting_key(partition, side, key, time, number), value);
+                let mut value = Vec::new();
+                put_row(values, row, time, &mut value);
+                cx.view.put(&self.waiting_key(partition, side, key, time, begun.number), value);
             }
-            _ => out.emits.push(alone(row as u32)),
+            _ => out.emits.push(place.alone()),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Drops the segments that nobody sees any more.
@@ -332,7 +491,7 @@ impl StreamStreamJoin {
         Ok(())
     }
 
-    /// Emits the waiting rows whose window and grace are over.
+    /// Emits the waiting rows whose window and grace are over. False: not all of them fitted.
     #[allow(clippy::too_many_arguments)]
     fn flush(
         &self,
@@ -343,30 +502,99 @@ impl StreamStreamJoin {
         times: &mut Times<'_, 7>,
         out: &mut Output,
         cx: &mut Context<'_, '_>,
-    ) -> OpResult<()> {
+    ) -> OpResult<bool> {
         // Under quirks the flush is throttled by a wall clock that test cases do not move: it happens once.
         if cx.config.quirks && times.get(partition, cx.view)?[FLUSHED] > 0 {
-            return Ok(());
+            return Ok(true);
         }
+        let mut flushed = false;
         let due = |side: usize| stream_time.saturating_sub(self.bounds[side][1]).saturating_sub(grace);
         let from = self.waiting.partition_prefix(partition);
         let mut to = from.clone();
         put_key_i64(due(0).max(due(1)), &mut to);
-        for (key, row) in cx.view.range(&from, &to, MATCHES_MAX)? {
-            let mut rest = self.waiting.rest(&key);
-            let time = take_key_i64(&mut rest)?;
-            let side = usize::from(take_u8(&mut rest)? != 0);
-            if time >= due(side) {
-                continue;
+        // Rows of the other side may lie between those that are due: what was looked at is not looked at again.
+        let mut from = from;
+        loop {
+            let found = cx.view.range(&from, &to, MATCHES_AT_ONCE)?;
+            let all = found.len() < MATCHES_AT_ONCE;
+            for (key, row) in found {
+                let mut rest = self.waiting.rest(&key);
+                let time = take_key_i64(&mut rest)?;
+                let side = usize::from(take_u8(&mut rest)? != 0);
+                from = [&key[..], &[0]].concat();
+                if time >= due(side) {
+                    continue;
+                }
+                if out.room(cx) == 0 {
+                    return Ok(false);
+                }
+                let window = self.window_of_key(rest);
+                let index = out.stored(side, &row)?;
+                let time = take_time(&mut &row[..])?;
+                out.emits.push(Emit { pos, partition, time, window, pair: pair(side, index, NONE) });
+                cx.view.delete(&key);
+                flushed = true;
             }
-            let window = self.window_of_key(rest);
-            let index = out.stored(side, &row)?;
-            let time = take_time(&mut &row[..])?;
-            out.emits.push(Emit { pos, partition, time, window, pair: pair(side, index, NONE) });
-            cx.view.delete(&key);
+            if all {
+                break;
+            }
+        }
+        if flushed {
             times.get(partition, cx.view)?[FLUSHED] = 1;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The rows that a step left, begun or not.
+    #[allow(clippy::type_complexity)]
+    fn read_left_over(&self, mut bytes: &[u8], pos: u32) -> OpResult<(Begun, [Rows; 2], Vec<(usize, usize)>)> {
+        let bytes = &mut bytes;
+        if take_u8(bytes)? != HALF_DONE_VERSION {
+            return Err(Error::corrupt("a half-done join in state has an unknown version").into());
+        }
+        let (number, newest_other) = (take_int(bytes)?, take_int(bytes)?);
+        let (flush, matched) = (take_u8(bytes)? != 0, take_u8(bytes)? != 0);
+        let (flag, time, after) = (take_u8(bytes)?, take_int(bytes)?, take_int(bytes)?);
+        let begun = Begun { number, newest_other, flush, matched, after: (flag != 0).then_some((time, after)) };
+        let types = [&self.joined.left, &self.joined.right];
+        let mut builders = types.map(|types| RowsBuilder::new(types));
+        let mut parts: [Vec<(PartitionId, i64, bool, Option<(i64, i64)>)>; 2] = Default::default();
+        let mut order = Vec::new();
+        for _ in 0..take_int(bytes)? {
+            let side = usize::from(take_u8(bytes)? != 0);
+            let (partition, time) = (take_int(bytes)? as PartitionId, take_int(bytes)?);
+            let (null, windowed) = (take_u8(bytes)? != 0, take_u8(bytes)? != 0);
+            let window = (take_int(bytes)?, take_int(bytes)?);
+            builders[side].append(take_bytes(bytes)?)?;
+            order.push((side, parts[side].len()));
+            parts[side].push((partition, time, null, windowed.then_some(window)));
+        }
+        if order.is_empty() {
+            return Err(Error::corrupt("a half-done join in state has no rows").into());
+        }
+        let mut sides = Vec::with_capacity(2);
+        for ((builder, parts), types) in builders.into_iter().zip(parts).zip(types) {
+            let fields: Vec<Field> =
+                types.iter().enumerate().map(|(i, ty)| Field::new(format!("c{i}"), ty.to_arrow(), true)).collect();
+            let mut rows = Rows::new(
+                Arc::new(Schema::new(fields)),
+                builder.finish()?,
+                vec![pos; parts.len()],
+                parts.iter().map(|p| p.0).collect(),
+                parts.iter().map(|p| p.1).collect(),
+            )?;
+            if parts.iter().any(|p| p.2) {
+                rows.null = Some(BooleanBuffer::collect_bool(parts.len(), |i| parts[i].2));
+            }
+            if parts.iter().any(|p| p.3.is_some()) {
+                let bounds: Vec<(i64, i64)> = parts.iter().map(|p| p.3.unwrap_or((0, 0))).collect();
+                let part = |f: &dyn Fn(&(i64, i64)) -> i64| bounds.iter().map(f).collect::<Vec<i64>>().into();
+                rows.window = Some((part(&|b| b.0), part(&|b| b.1)));
+            }
+            sides.push(rows);
+        }
+        let sides = <[Rows; 2]>::try_from(sides).map_err(|_| Error::bug("a join has two sides"))?;
+        Ok((begun, sides, order))
     }
 
     /// Bounds at the end of a windowed key's cells, before the number.
@@ -374,4 +602,32 @@ impl StreamStreamJoin {
         let mut tail = rest.get(rest.len().checked_sub(24)?..)?;
         Some((take_key_i64(&mut tail).ok()?, take_key_i64(&mut tail).ok()?))
     }
+}
+
+fn left_over_bytes(left: &LeftOver, sides: &[Rows; 2], values: &[Vec<Cells<'_>>; 2]) -> Vec<u8> {
+    let Begun { number, newest_other, flush, matched, after } = left.begun;
+    let mut out = vec![HALF_DONE_VERSION];
+    put_varint(&mut out, number);
+    put_varint(&mut out, newest_other);
+    out.extend([u8::from(flush), u8::from(matched), u8::from(after.is_some())]);
+    let (time, number) = after.unwrap_or((0, 0));
+    put_varint(&mut out, time);
+    put_varint(&mut out, number);
+    put_varint(&mut out, left.rows.len() as i64);
+    let mut value = Vec::new();
+    for &(side, row) in &left.rows {
+        let rows = &sides[side];
+        let window = rows.window_of(row);
+        let (start, end) = window.unwrap_or((0, 0));
+        out.push(side as u8);
+        put_varint(&mut out, i64::from(rows.partition[row]));
+        put_varint(&mut out, rows.time[row]);
+        out.extend([u8::from(rows.is_null(row)), u8::from(window.is_some())]);
+        put_varint(&mut out, start);
+        put_varint(&mut out, end);
+        value.clear();
+        put_row(&values[side], row, rows.time[row], &mut value);
+        put_bytes(&value, &mut out);
+    }
+    out
 }

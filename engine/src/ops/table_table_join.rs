@@ -114,9 +114,9 @@ impl Operator for TableTableJoin {
                 };
                 let their_row = match &there {
                     Some(bytes) => {
-                        let theirs = take_time(&mut &bytes[..])?;
-                        time = time.max(theirs);
-                        before_time = before_time.max(theirs);
+                        let their_time = take_time(&mut &bytes[..])?;
+                        time = time.max(their_time);
+                        before_time = before_time.max(their_time);
                         index(theirs, bytes)?
                     }
                     None => NONE,

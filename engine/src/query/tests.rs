@@ -124,6 +124,7 @@ impl Bench {
                     start: Vec::new(),
                     backlog: self.backlog.clone(),
                     transient: false,
+                    memory: Default::default(),
                 };
                 let clock = Arc::new(ManualClock::at(0));
                 Query::new(spec, self.storage.clone(), self.library.clone(), clock, self.log.clone())
@@ -713,6 +714,84 @@ fn a_right_row_with_many_left_rows_takes_several_steps() {
             9 {"X":9,"N":"n1"} 11
         "#]],
     );
+}
+
+#[test]
+fn a_row_with_many_matches_takes_several_steps() {
+    let streams = "CREATE STREAM L (K STRING KEY, X INT) WITH (KAFKA_TOPIC='l', VALUE_FORMAT='JSON', PARTITIONS=1);
+                   CREATE STREAM R (K STRING KEY, Y INT) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=1);";
+    for settings in [each(), QuerySettings { emit_rows_max: 3, ..each() }] {
+        let mut script = String::new();
+        for i in 0..8 {
+            writeln!(script, "r {} a {{\"Y\": {i}}}", 1_000 + i * 200).unwrap();
+        }
+        script += "l 2000 a {\"X\": 1}\nl 2001 b {\"X\": 2}\nrestart\nr 2100 b {\"Y\": 9}\n\
+                   r 9000 c {\"Y\": 9}\nl 9000 d {\"X\": 3}\nl 9100 e {\"X\": 4}\nl 30000 f {\"X\": 5}";
+        check_with(
+            &settings,
+            &format!(
+                "{streams} CREATE STREAM O AS SELECT ROWKEY, X, Y FROM L FULL OUTER JOIN R
+                 WITHIN 1 SECONDS GRACE PERIOD 1 SECONDS ON L.K = R.K;"
+            ),
+            &script,
+            "O",
+            expect![[r#"
+                a {"X":1,"Y":0} 2000
+                a {"X":1,"Y":1} 2000
+                a {"X":1,"Y":2} 2000
+                a {"X":1,"Y":3} 2000
+                a {"X":1,"Y":4} 2000
+                a {"X":1,"Y":5} 2000
+                a {"X":1,"Y":6} 2200
+                a {"X":1,"Y":7} 2400
+                b {"X":2,"Y":9} 2100
+                d {"X":3,"Y":null} 9000
+                c {"X":null,"Y":9} 9000
+                e {"X":4,"Y":null} 9100
+            "#]],
+        );
+        // A stream with itself: each record is a row of both sides.
+        let mut script = String::new();
+        for i in 0..5 {
+            writeln!(script, "l {} a {{\"X\": {i}}}", 1_000 + i).unwrap();
+        }
+        check_with(
+            &settings,
+            &format!(
+                "{streams} CREATE STREAM O AS SELECT A.K AS K, A.X AS X, B.X AS Y FROM L A
+                 JOIN L B WITHIN 1 SECONDS ON A.K = B.K;"
+            ),
+            &script,
+            "O",
+            expect![[r#"
+                a {"X":0,"Y":0} 1000
+                a {"X":1,"Y":0} 1001
+                a {"X":0,"Y":1} 1001
+                a {"X":1,"Y":1} 1001
+                a {"X":2,"Y":0} 1002
+                a {"X":2,"Y":1} 1002
+                a {"X":0,"Y":2} 1002
+                a {"X":1,"Y":2} 1002
+                a {"X":2,"Y":2} 1002
+                a {"X":3,"Y":0} 1003
+                a {"X":3,"Y":1} 1003
+                a {"X":3,"Y":2} 1003
+                a {"X":0,"Y":3} 1003
+                a {"X":1,"Y":3} 1003
+                a {"X":2,"Y":3} 1003
+                a {"X":3,"Y":3} 1003
+                a {"X":4,"Y":0} 1004
+                a {"X":4,"Y":1} 1004
+                a {"X":4,"Y":2} 1004
+                a {"X":4,"Y":3} 1004
+                a {"X":0,"Y":4} 1004
+                a {"X":1,"Y":4} 1004
+                a {"X":2,"Y":4} 1004
+                a {"X":3,"Y":4} 1004
+                a {"X":4,"Y":4} 1004
+            "#]],
+        );
+    }
 }
 
 const COUNTED: &str = "CREATE STREAM S (K STRING KEY, G STRING, V INT) \

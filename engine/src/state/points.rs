@@ -5,11 +5,18 @@
 //! `rollback` leave nothing pending; entries are forgotten between steps only.
 
 use millpond_types::Result;
+use millpond_types::budget::{Pool, Reservation};
 
 /// Number of an entry, within a step.
 pub type EntryId = u32;
 
 const EMPTY: u32 = u32::MAX;
+
+/// Room for a step's values that is kept for the next one.
+const VALUES_KEPT_BYTES: usize = 16 << 10;
+
+/// About what an entry takes besides its key and value: itself, its places in the index, two allocations.
+const ENTRY_BYTES: usize = 144;
 
 #[derive(Debug)]
 struct Entry {
@@ -25,10 +32,11 @@ struct Entry {
     note: (u32, u32),
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
     None,
-    Put(Vec<u8>),
+    /// Where in `values`, and how long.
+    Put(usize, usize),
     Delete,
 }
 
@@ -43,10 +51,14 @@ pub struct Points {
     step: u32,
     stamp: u32,
     dirty: Vec<EntryId>,
+    /// What the step puts, one behind the other.
+    values: Vec<u8>,
+    /// What is counted of `bytes` in the pool of all queries' caches.
+    room: Reservation,
 }
 
 impl Points {
-    pub fn new(bytes_max: usize) -> Self {
+    pub fn new(bytes_max: usize, pool: &Pool) -> Self {
         use std::hash::{BuildHasher, Hasher};
         Self {
             entries: Vec::new(),
@@ -57,6 +69,8 @@ impl Points {
             step: 1,
             stamp: 0,
             dirty: Vec::new(),
+            values: Vec::new(),
+            room: pool.reservation(),
         }
     }
 
@@ -95,7 +109,7 @@ impl Points {
         }
         let id = self.entries.len() as u32;
         self.index[at] = id;
-        self.bytes += key.len() + 96;
+        self.bytes += key.len() + ENTRY_BYTES;
         self.entries.push(Entry {
             hash,
             key: key.into(),
@@ -114,6 +128,9 @@ impl Points {
     fn reindex(&mut self, len: usize) {
         self.index.clear();
         self.index.resize(len, EMPTY);
+        if self.index.capacity() > 4 * len {
+            self.index.shrink_to(len);
+        }
         let mask = len - 1;
         for (id, entry) in self.entries.iter().enumerate() {
             let mut at = entry.hash as usize & mask;
@@ -144,9 +161,9 @@ impl Points {
     /// The value as this step sees it.
     pub fn value(&self, id: EntryId) -> Option<&[u8]> {
         let entry = &self.entries[id as usize];
-        match &entry.pending {
+        match entry.pending {
             Pending::None => entry.value.as_deref(),
-            Pending::Put(value) => Some(value),
+            Pending::Put(start, len) => self.values.get(start..start + len),
             Pending::Delete => None,
         }
     }
@@ -159,8 +176,16 @@ impl Points {
         entry.pending = pending;
     }
 
-    pub fn put(&mut self, id: EntryId, value: Vec<u8>) {
-        self.pend(id, Pending::Put(value));
+    pub fn put(&mut self, id: EntryId, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        if let Pending::Put(start, len) = self.entries[id as usize].pending
+            && len == value.len()
+        {
+            self.values[start..start + len].copy_from_slice(value);
+            return;
+        }
+        self.pend(id, Pending::Put(self.values.len(), value.len()));
+        self.values.extend_from_slice(value);
     }
 
     pub fn delete(&mut self, id: EntryId) {
@@ -186,13 +211,19 @@ impl Points {
         self.entries[id as usize].note = (self.stamp, note);
     }
 
+    /// How much the step writes: entries, and bytes of their keys and values.
+    pub fn pending(&self) -> (usize, usize) {
+        let keys: usize = self.dirty.iter().map(|id| self.entries[*id as usize].key.len()).sum();
+        (self.dirty.len(), keys + self.values.len())
+    }
+
     /// What the step writes, by key.
     pub fn writes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.dirty.iter().filter_map(|id| {
             let entry = &self.entries[*id as usize];
-            match &entry.pending {
+            match entry.pending {
                 Pending::None => None,
-                Pending::Put(value) => Some((&*entry.key, Some(value.as_slice()))),
+                Pending::Put(start, len) => Some((&*entry.key, self.values.get(start..start + len))),
                 Pending::Delete => Some((&*entry.key, None)),
             }
         })
@@ -204,24 +235,65 @@ impl Points {
             let entry = &mut self.entries[id as usize];
             let value = match std::mem::replace(&mut entry.pending, Pending::None) {
                 Pending::None => continue,
-                Pending::Put(value) => Some(value.into_boxed_slice()),
+                Pending::Put(start, len) => Some(&self.values[start..start + len]),
                 Pending::Delete => None,
             };
-            self.bytes = self.bytes.saturating_sub(entry.value.as_ref().map_or(0, |v| v.len()));
-            self.bytes += value.as_ref().map_or(0, |v| v.len());
-            entry.value = value;
             entry.loaded = true;
+            // Most values are as long as those that they replace.
+            if let (Some(old), Some(new)) = (&mut entry.value, value)
+                && old.len() == new.len()
+            {
+                old.copy_from_slice(new);
+                continue;
+            }
+            self.bytes = self.bytes.saturating_sub(entry.value.as_ref().map_or(0, |v| v.len()));
+            self.bytes += value.map_or(0, <[u8]>::len);
+            entry.value = value.map(Into::into);
         }
+        self.clear_values();
         self.step = self.step.wrapping_add(1);
-        if self.bytes > self.bytes_max {
+        self.fit();
+    }
+
+    /// Forgets as much as the own limit and the pool of all queries ask for. Between steps only.
+    pub fn fit(&mut self) {
+        let pool = self.room.pool();
+        let greedy = self.bytes > pool.share() && pool.crowded();
+        if self.bytes <= self.bytes_max && !greedy && self.room.try_set(self.bytes) {
+            return;
+        }
+        if !self.entries.is_empty() {
             self.forget();
         }
+        if !self.room.try_set(self.bytes) {
+            self.entries.clear();
+            self.shrink();
+        }
+        self.room.set(self.bytes);
+    }
+
+    fn shrink(&mut self) {
+        if self.entries.capacity() > 4 * self.entries.len().max(256) {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+        let weight = |e: &Entry| e.key.len() + ENTRY_BYTES + e.value.as_ref().map_or(0, |v| v.len());
+        self.bytes = self.entries.iter().map(weight).sum();
+        let len = (self.entries.len() * 4).next_power_of_two().max(1024);
+        self.reindex(len);
     }
 
     /// The step failed.
     pub fn rollback(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
             self.entries[id as usize].pending = Pending::None;
+        }
+        self.clear_values();
+    }
+
+    fn clear_values(&mut self) {
+        self.values.clear();
+        if self.values.capacity() > VALUES_KEPT_BYTES {
+            self.values = Vec::new();
         }
     }
 
@@ -235,14 +307,11 @@ impl Points {
         let youngest = ages.iter().copied().min().unwrap_or(0);
         let kept = if age > youngest { age - 1 } else { age };
         self.entries.retain(|e| e.loaded && step.wrapping_sub(e.used) <= kept);
-        let weight = |e: &Entry| e.key.len() + 96 + e.value.as_ref().map_or(0, |v| v.len());
-        self.bytes = self.entries.iter().map(weight).sum();
+        self.shrink();
         if self.bytes > self.bytes_max {
             self.entries.clear();
-            self.bytes = 0;
+            self.shrink();
         }
-        let len = (self.entries.len() * 4).next_power_of_two().max(1024);
-        self.reindex(len);
     }
 
     /// Loads what is not there with one read; `fetch` gives the values of keys.
@@ -272,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_failed_step_leaves_nothing() {
-        let mut points = Points::new(1 << 20);
+        let mut points = Points::new(1 << 20, &Pool::unlimited("caches"));
         let a = points.locate(b"a");
         points.load(a, Some(b"1"));
         points.put(a, b"2".to_vec());
@@ -287,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_when_room_is_needed() {
-        let mut points = Points::new(40_000);
+        let mut points = Points::new(40_000, &Pool::unlimited("caches"));
         for i in 0..2_000u32 {
             let hot = points.locate(b"hot");
             points.put(hot, i.to_be_bytes().to_vec());
@@ -300,5 +369,33 @@ mod tests {
         assert_eq!(points.value(hot), Some(&1_999u32.to_be_bytes()[..]));
         let gone = points.locate(&0u32.to_be_bytes());
         assert!(!points.is_loaded(gone));
+    }
+
+    #[test]
+    fn caches_share_what_there_is() {
+        let pool = Pool::root("caches", 100_000);
+        let mut all: Vec<Points> = (0..4).map(|_| Points::new(1 << 20, &pool)).collect();
+        // The first takes all there is before the others come.
+        for round in 0..3_000u32 {
+            for (i, points) in all.iter_mut().enumerate() {
+                if i > 0 && round < 1_500 {
+                    continue;
+                }
+                let id = points.locate(&round.to_be_bytes());
+                points.put(id, vec![0; 50]);
+                points.commit();
+                assert!(points.bytes <= 100_000);
+            }
+            assert!(pool.used() <= 100_000, "{pool:?}");
+        }
+        for points in &all {
+            assert!(
+                points.bytes > 8_000 && points.bytes < 50_000,
+                "{:?}",
+                all.iter().map(|p| p.bytes).collect::<Vec<_>>()
+            );
+        }
+        drop(all);
+        assert_eq!(pool.used(), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use millpond_types::Result;
-use millpond_types::ports::StateReader;
+use millpond_types::ports::{StateReader, Writes};
 
 use super::points::{EntryId, Points};
 use crate::ops::key::Strings;
@@ -23,7 +23,7 @@ const RANGE_CHUNK: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Changes {
     /// The last one of a key counts.
-    pub writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub writes: Writes,
     pub drops: Vec<(Vec<u8>, Vec<u8>)>,
     pub bytes: usize,
 }
@@ -38,7 +38,7 @@ pub struct View<'a> {
     store: &'a dyn StateReader,
     pub points: &'a mut Points,
     ordered: BTreeMap<Vec<u8>, Option<Bytes>>,
-    written: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    written: Writes,
     drops: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -46,21 +46,27 @@ impl<'a> View<'a> {
     /// Begins a step: what an earlier one left pending is forgotten.
     pub fn new(store: &'a dyn StateReader, points: &'a mut Points) -> Self {
         points.rollback();
-        Self { store, points, ordered: BTreeMap::new(), written: Vec::new(), drops: Vec::new() }
+        Self { store, points, ordered: BTreeMap::new(), written: Writes::default(), drops: Vec::new() }
     }
 
     /// What the step changed; the points stay pending until they are committed or rolled back.
     pub fn into_changes(self) -> Changes {
         let kept = |key: &[u8]| !self.drops.iter().any(|(from, to)| from.as_slice() <= key && key < to.as_slice());
-        let mut writes: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::with_capacity(self.written.len() + self.ordered.len());
-        writes.extend(self.points.writes().filter(|(k, _)| kept(k)).map(|(k, v)| (k.to_vec(), v.map(<[u8]>::to_vec))));
+        let (count, bytes) = self.points.pending();
+        let mut writes = Writes::with_capacity(
+            count + self.written.len() + self.ordered.len(),
+            bytes + self.written.bytes() + self.ordered.len() * 64,
+        );
+        self.points.writes().filter(|(k, _)| kept(k)).for_each(|(k, v)| writes.push(k, v));
         // Dropped ranges were taken out of the ordered ones when they were dropped.
-        writes.extend(self.ordered.into_iter().map(|(k, v)| (k, v.map(|v| v.to_vec()))));
-        let drops = self.drops;
-        let kept = |key: &[u8]| !drops.iter().any(|(from, to)| from.as_slice() <= key && key < to.as_slice());
-        writes.extend(self.written.into_iter().filter(|(k, _)| kept(k)));
-        let bytes = writes.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum();
-        Changes { writes, drops, bytes }
+        self.ordered.iter().for_each(|(k, v)| writes.push(k, v.as_deref()));
+        if self.drops.is_empty() {
+            writes.append(&self.written);
+        } else {
+            self.written.iter().filter(|(k, _)| kept(k)).for_each(|(k, v)| writes.push(k, v));
+        }
+        let bytes = writes.bytes();
+        Changes { writes, drops: self.drops, bytes }
     }
 
     /// Entries for the keys, in their order, loaded with one read.
@@ -86,8 +92,8 @@ impl<'a> View<'a> {
     }
 
     /// Writes a key that no operator reads.
-    pub fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.written.push((key, value));
+    pub fn write(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.written.push(key, value);
     }
 
     fn dropped(&self, key: &[u8]) -> bool {
@@ -183,8 +189,8 @@ mod tests {
     fn a_step_sees_its_own_writes_and_nothing_of_a_failed_one() {
         let storage = MemoryStorage::new();
         let put = |k: &str| (k.as_bytes().to_vec(), Some(b"old".to_vec()));
-        storage.commit(Step { state: ["a", "b", "c", "d", "p"].map(put).to_vec(), ..Step::default() }).wait();
-        let mut points = Points::new(1 << 20);
+        storage.commit(Step { state: ["a", "b", "c", "d", "p"].map(put).to_vec().into(), ..Step::default() }).wait();
+        let mut points = Points::new(1 << 20, &millpond_types::Pool::unlimited("caches"));
         let mut view = View::new(&storage, &mut points);
         view.put(b"b", b"new".to_vec());
         view.delete(b"c");

@@ -200,7 +200,14 @@ impl Aggregate {
             }
             program.events.push(Event::OutNull);
             let window = (old.start, old.end);
-            program.outs.push(Out { time: old.end, old_time: old.end, window, null: true, old: OldState::Known, ..out });
+            program.outs.push(Out {
+                time: old.end,
+                old_time: old.end,
+                window,
+                null: true,
+                old: OldState::Known,
+                ..out
+            });
         }
         if self.old {
             program.events.push(replaced.map_or(Event::OldNull, |slot| Event::Old { slot }));
