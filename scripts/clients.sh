@@ -30,6 +30,7 @@ cat >"$work/config.toml" <<'TOML'
 [broker]
 group_initial_rebalance_delay_ms = 0
 group_min_session_timeout_ms = 100
+group_consumer_heartbeat_interval_ms = 300
 TOML
 if [ -n "${CAPTURE:-}" ]; then
   mkdir -p "$CAPTURE"
@@ -79,6 +80,8 @@ client() {
 client kcat tests/clients/kcat.sh "$kafka"
 client confluent "$python" tests/clients/confluent.py "$kafka"
 client churn "$python" tests/clients/churn.py "$kafka"
+client churn-consumer "$python" tests/clients/churn.py "$kafka" consumer
+client eos-copy "$python" tests/clients/eos_copy.py "$millpond" 20
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"
 client franz-go "$MILLPOND_CACHE/go/franz" "$kafka"

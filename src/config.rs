@@ -82,6 +82,9 @@ pub struct Broker {
     pub partitions_default: Option<i32>,
     pub group_initial_rebalance_delay_ms: Option<i64>,
     pub group_min_session_timeout_ms: Option<i32>,
+    pub group_lag_rows_max: Option<usize>,
+    pub group_consumer_session_timeout_ms: Option<i32>,
+    pub group_consumer_heartbeat_interval_ms: Option<i32>,
 }
 
 /// `[[listener]]`

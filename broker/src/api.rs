@@ -54,6 +54,8 @@ mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k65_describe_transactions;
 mod k66_list_transactions;
+mod k68_consumer_group_heartbeat;
+mod k69_consumer_group_describe;
 mod topics;
 
 use std::future::Future;
@@ -140,6 +142,8 @@ pub(crate) static APIS: &[Api] = &[
     api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
     // Version 2 filters by a pattern in the dialect of another runtime.
     api(66, "list_transactions", 0, 1, &shape_of::LIST_TRANSACTIONS),
+    api(68, "consumer_group_heartbeat", 0, 1, &shape_of::CONSUMER_GROUP_HEARTBEAT),
+    api(69, "consumer_group_describe", 0, 1, &shape_of::CONSUMER_GROUP_DESCRIBE),
 ];
 
 pub(crate) const PRODUCE: i16 = 0;
@@ -294,7 +298,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         15 => k15_describe_groups::handle(&shared, &request),
         16 => k16_list_groups::handle(&shared, &request),
         17 => k17_sasl_handshake::handle(&request),
-        18 => k18_api_versions::handle(&request),
+        18 => k18_api_versions::handle(&shared, &request),
         19 => k19_create_topics::handle(&shared, &request).await,
         20 => k20_delete_topics::handle(&shared, &request).await,
         21 => k21_delete_records::handle(&shared, &request).await,
@@ -325,6 +329,8 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         61 => k61_describe_producers::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),
         66 => k66_list_transactions::handle(&shared, &request),
+        68 => k68_consumer_group_heartbeat::handle(&shared, &request).await,
+        69 => k69_consumer_group_describe::handle(&shared, &request),
         key => Err(Error::malformed(format!("api {key} is not known here"))),
     };
     Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))
@@ -419,6 +425,13 @@ pub(crate) fn code_of_group(error: GroupError) -> ResponseError {
         GroupError::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
         GroupError::NotPersisted => ResponseError::CoordinatorNotAvailable,
+        GroupError::InvalidRequest => ResponseError::InvalidRequest,
+        GroupError::UnsupportedAssignor => ResponseError::UnsupportedAssignor,
+        GroupError::InvalidPattern => ResponseError::InvalidRegularExpression,
+        GroupError::FencedEpoch => ResponseError::FencedMemberEpoch,
+        GroupError::StaleEpoch => ResponseError::StaleMemberEpoch,
+        GroupError::UnreleasedInstance => ResponseError::UnreleasedInstanceId,
+        GroupError::UnsupportedVersion => ResponseError::UnsupportedVersion,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Consumer groups by Kafka's classic protocol: who is in, which generation it is, who reads what, and how far.
+//! Consumer groups by Kafka's classic protocol and by the consumer protocol (KIP-848, `consumer`): who is in, which
+//! generation it is, who reads what, and how far.
 //!
 //! [`machine`] is a plain state machine: a request and the time go in, answers and things to persist come out. It knows
 //! no clock, no socket and no storage; answers that must wait are parked under the caller's ticket. [`Coordinator`] is
@@ -8,8 +9,12 @@
 //! leader gave it; an assignment is handed out only after it was persisted; a session does not end while its member
 //! is parked.
 
+pub(crate) mod consumer;
 mod coordinator;
 mod group;
+#[cfg(test)]
+mod histories;
+mod lag;
 mod machine;
 mod member;
 mod offsets;
@@ -19,8 +24,11 @@ mod script;
 mod state;
 mod subscription;
 
+pub(crate) use consumer::member::Member as ConsumerMember;
 pub use coordinator::{Coordinator, GroupOffset, QueryGroups};
-pub use machine::{Described, DescribedMember, Effect, Listed, Machine, Ticket};
+pub use group::Commit;
+pub use lag::{GroupLag, GroupLags};
+pub use machine::{Described, DescribedConsumer, DescribedMember, Effect, Listed, Machine, Ticket};
 pub use member::{JoinAnswer, JoinRequest, JoinedMember, LeaveRequest, SyncAnswer, SyncRequest};
 pub use offsets::{Committed, OffsetKey};
 pub(crate) use record::offset_entries;
@@ -43,6 +51,12 @@ pub struct GroupSettings {
     pub offsets_bytes_max: usize,
     /// How long offsets of a group without members are kept.
     pub offsets_retention_ms: i64,
+    /// Of members under the consumer protocol: how long they may be silent, and how often they should speak; where the
+    /// group has no settings of its own.
+    pub consumer_session_timeout_ms: i32,
+    pub consumer_heartbeat_interval_ms: i32,
+    /// Committed offsets whose lag is shown in the metrics.
+    pub lag_rows_max: usize,
 }
 
 impl Default for GroupSettings {
@@ -57,6 +71,9 @@ impl Default for GroupSettings {
             members_bytes_max: 256 * 1024 * 1024,
             offsets_bytes_max: 256 * 1024 * 1024,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            lag_rows_max: 10_000,
         }
     }
 }
@@ -83,6 +100,15 @@ pub enum GroupError {
     TooMany,
     /// What had to be persisted was not; asking again may help.
     NotPersisted,
+    /// Of the consumer protocol, as the next ones: a request that contradicts itself.
+    InvalidRequest,
+    UnsupportedAssignor,
+    InvalidPattern,
+    FencedEpoch,
+    StaleEpoch,
+    UnreleasedInstance,
+    /// The request is of a version that knows nothing of the group's protocol.
+    UnsupportedVersion,
 }
 
 impl std::fmt::Display for GroupError {
@@ -104,6 +130,13 @@ impl std::fmt::Display for GroupError {
             Self::OffsetMetadataTooLarge => "the text beside the offset is too long",
             Self::TooMany => "there are as many groups or offsets as there may be",
             Self::NotPersisted => "the change could not be written",
+            Self::InvalidRequest => "the request contradicts itself",
+            Self::UnsupportedAssignor => "there is no such assignor",
+            Self::InvalidPattern => "the regular expression cannot be used",
+            Self::FencedEpoch => "the member has another epoch; it must give up all and join again",
+            Self::StaleEpoch => "the member has another epoch by now",
+            Self::UnreleasedInstance => "another member has this instance id and has not left",
+            Self::UnsupportedVersion => "the group's protocol needs a later version of this request",
         })
     }
 }

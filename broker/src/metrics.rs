@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// API keys that are counted one by one; requests of others end their connection and count as errors.
-const KEYS: usize = 64;
+const KEYS: usize = 96;
 
 #[derive(Debug)]
 pub struct Metrics {

@@ -315,6 +315,11 @@ impl Storage {
         self.shared.topics.read().by_name.values().cloned().collect()
     }
 
+    /// Another number whenever a topic was created, changed or deleted.
+    pub fn topics_version(&self) -> u64 {
+        self.shared.topics.read().version
+    }
+
     /// Everything that creating the topic would check now.
     pub fn check_topic(&self, spec: &TopicSpec) -> Result<()> {
         let new = self.shared.check_new_topic(spec.clone())?;

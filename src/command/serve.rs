@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use millpond::config::Config;
 use millpond::memory::{self, FixedParts, Gauge};
 use millpond::{Database, DatabaseOptions};
-use millpond_broker::groups::{GroupOffset, QueryGroups};
+use millpond_broker::groups::{GroupLag, GroupOffset, QueryGroups};
 use millpond_broker::security::Authenticator;
 use millpond_broker::security::tls::{self, Tls};
 use millpond_broker::server::{Hooks, ServerHandle, ServerSettings, TopicGuard};
@@ -160,6 +160,7 @@ impl Server {
             millpond_broker::server::serve(kafka_listeners, database.storage().clone(), settings, hooks, until).await?;
         let metrics: Vec<Arc<dyn MetricsSource>> = vec![
             Arc::new(BrokerMetrics(kafka.metrics(), authenticator)),
+            Arc::new(GroupMetrics(kafka.groups().clone())),
             Arc::new(ProcessMetrics),
             Arc::new(MemoryMetrics {
                 database: database.clone(),
@@ -337,6 +338,15 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     if let Some(ms) = config.broker.group_min_session_timeout_ms {
         settings.groups.session_timeout_min_ms = ms;
     }
+    if let Some(ms) = config.broker.group_consumer_session_timeout_ms {
+        settings.groups.consumer_session_timeout_ms = ms;
+    }
+    if let Some(ms) = config.broker.group_consumer_heartbeat_interval_ms {
+        settings.groups.consumer_heartbeat_interval_ms = ms;
+    }
+    if let Some(rows) = config.broker.group_lag_rows_max {
+        settings.groups.lag_rows_max = rows;
+    }
     Ok(settings)
 }
 
@@ -475,6 +485,28 @@ impl MetricsSource for MemoryMetrics {
         samples.extend(each("memory_used_bytes", "What is used of it.", false, |p| p.used as f64));
         samples.extend(each("memory_refused_total", "How often it was too full.", true, |p| p.refused as f64));
         samples
+    }
+}
+
+/// How far groups and queries have read, under the names that Kafka's exporters made known.
+struct GroupMetrics(millpond_broker::groups::Coordinator);
+
+impl MetricsSource for GroupMetrics {
+    fn samples(&self) -> Vec<Sample> {
+        let lags = self.0.lags();
+        let sample = |name, help, labels, value: f64| Sample { name, help, counter: false, labels, value };
+        let each = |name, help, pick: fn(&GroupLag) -> i64| {
+            lags.rows.iter().map(move |row| {
+                let partition = row.partition.to_string();
+                let labels = vec![("group", row.group.clone()), ("topic", row.topic.clone()), ("partition", partition)];
+                sample(name, help, labels, pick(row) as f64)
+            })
+        };
+        let offset = each("consumergroup_current_offset", "Offset that a group has committed.", |row| row.committed);
+        let lag = each("consumergroup_lag", "Offsets from a group's to the end of the log.", |row| row.lag);
+        let help = "Committed offsets beyond \"group_lag_rows_max\", which are not shown.";
+        let left_out = sample("consumergroup_offsets_left_out", help, Vec::new(), lags.left_out as f64);
+        offset.chain(lag).chain([left_out]).collect()
     }
 }
 

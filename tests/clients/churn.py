@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A group whose members come and go while records flow: churn.py BOOTSTRAP. Nothing may be lost, no partition may be
-read by two members at once, and committed offsets never go back. Takes about half a minute."""
+"""A group whose members come and go while records flow: churn.py BOOTSTRAP [classic|consumer]. Nothing may be lost, no
+partition may be read by two members at once, and committed offsets never go back. Takes about half a minute."""
 import random
 import signal
 import sys
@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 signal.alarm(150)
 BOOTSTRAP, SECONDS, PARTITIONS, MEMBERS = sys.argv[1], 20, 8, 5
+PROTOCOL = sys.argv[2] if len(sys.argv) > 2 else "classic"
 RUN = "churn-" + uuid.uuid4().hex[:8]
 random.seed(1)
 admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
@@ -46,10 +47,13 @@ def member(name, lifetime):
                 owner[p.partition] = None
 
     # Eager assignment gives up everything before the next generation begins.
+    classic = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300,
+               "partition.assignment.strategy": random.choice(["range,roundrobin", "roundrobin,range"])}
+    by_server = {"group.protocol": "consumer", "group.remote.assignor": random.choice(["uniform", "range"])}
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": RUN, "auto.offset.reset": "earliest",
-                         "session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "auto.commit.interval.ms": 200,
-                         "partition.assignment.strategy": random.choice(["range,roundrobin", "roundrobin,range"])})
-    consumer.subscribe([RUN], on_assign=take, on_revoke=give, on_lost=give)
+                         "auto.commit.interval.ms": 200, **(by_server if PROTOCOL == "consumer" else classic)})
+    topic = random.choice([RUN, "^" + RUN]) if PROTOCOL == "consumer" else RUN
+    consumer.subscribe([topic], on_assign=take, on_revoke=give, on_lost=give)
     until = time.time() + lifetime
     while time.time() < until and not over.is_set():
         message = consumer.poll(0.1)
@@ -89,4 +93,4 @@ over.set()
 [t.join(30) for t in threads[1:]]
 assert not problems, "\n".join(problems[:10])
 assert seen == set(range(produced[0])), f"{produced[0] - len(seen)} of {produced[0]} records were never read"
-print(f"churn: ok, {produced[0]} records")
+print(f"churn: ok, {produced[0]} records, {PROTOCOL} protocol")

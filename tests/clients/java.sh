@@ -194,6 +194,30 @@ groups --delete-offsets --group "$G" --topic "$X" >"$OUT" 2>&1; has "Successful"
 groups --delete --group "$G" >"$OUT" 2>&1; has "success" "$OUT"
 say "consumer-groups: list, reset-offsets, delete-offsets, delete"
 
+# The same by the consumer protocol: one of it joins a group of the classic protocol that is at work, then another.
+case $VERSION in
+3.*) ;;
+*)
+    member() { alone $CONSUMER --bootstrap-server "$B" --group "$G" --from-beginning --timeout-ms 60000 --topic "$X" "$@"; }
+    member >"$WORK/got1" 2>"$WORK/out1" & first=$!
+    until_ 30 eval '[ "$(wc -l <"$WORK/got1")" = 300 ]'
+    member --consumer-property group.protocol=consumer >"$WORK/got2" 2>"$WORK/out2" & second=$!
+    next() { groups --describe --group "$G" --state >"$OUT" 2>&1; grep -Eq "$1 +Stable +2" "$OUT"; }
+    until_ 40 next uniform
+    pkill -TERM -P $first; wait $first 2>/dev/null || true
+    member --consumer-property group.protocol=consumer --consumer-property group.remote.assignor=range >"$WORK/got1" 2>"$WORK/out1" & first=$!
+    until_ 40 next range
+    groups --describe --group "$G" --members --verbose >"$OUT" 2>&1
+    [ "$(grep -c "^$G .*console-consumer" "$OUT")" = 2 ] || die "describe --members"
+    groups --list --type consumer >"$OUT"; has "^$G" "$OUT"
+    until_ 20 committed
+    pkill -TERM -P $first; pkill -TERM -P $second; wait $first $second 2>/dev/null || true
+    until_ 60 empty
+    groups --delete --group "$G" >"$OUT" 2>&1; has "success" "$OUT"
+    say "consumer-groups: the consumer protocol, changing over to it"
+    ;;
+esac
+
 V="$RUN-verifiable"
 topics --create --topic "$V" --partitions 3 >/dev/null
 own $T.VerifiableProducer --bootstrap-server "$B" --topic "$V" --max-messages 500 --throughput 5000 >"$OUT" 2>&1

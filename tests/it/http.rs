@@ -223,6 +223,12 @@ async fn small_endpoints() {
     }
     assert!(types.contains("millpond_process_resident_memory_bytes"), "{types:?}");
     assert!(metrics.text.lines().any(|l| l.contains("query=\"CTAS_T_") && !l.ends_with(" 0")), "{}", metrics.text);
+    // The query has read its source to the end, as a group that is named after it.
+    let lag = metrics.text.lines().find(|l| l.starts_with("millpond_consumergroup_lag{")).unwrap_or_default();
+    assert!(
+        lag.contains("query_CTAS_T_") && lag.contains("topic=\"S\",partition=\"0\"") && lag.ends_with(" 0"),
+        "{lag}"
+    );
     f.server.stop();
 }
 

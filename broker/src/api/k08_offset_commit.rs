@@ -1,14 +1,15 @@
 //! OffsetCommit (8), versions 2 to 9.
 //!
 //! All offsets of a request are written at once. Partitions that do not exist and texts that are too long fail by
-//! themselves. Groups of queries are read-only. retention_time_ms (v2 to v4) is honoured.
+//! themselves. Groups of queries are read-only. retention_time_ms (v2 to v4) is honoured. Members of the consumer protocol
+//! commit by v9 and their epoch.
 
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::topics::partition;
 use super::{Request, Shared, code_of_group};
-use crate::groups::{Committed, GroupError, OffsetKey};
+use crate::groups::{Commit, Committed, GroupError, OffsetKey};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
@@ -53,8 +54,9 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         code_of_group(GroupError::InvalidGroupId).code()
     } else {
         let (member, instance) = (&asked.member_id, asked.group_instance_id.as_deref());
+        let way = if request.head.version >= 9 { Commit::ByEpoch } else { Commit::Classic };
         let generation = asked.generation_id_or_member_epoch;
-        super::group_code(shared.groups.commit(&asked.group_id, member, instance, generation, offsets).await)
+        super::group_code(shared.groups.commit(&asked.group_id, member, instance, generation, way, offsets).await)
     };
     let mut codes = codes.into_iter();
     let topics = asked.topics.into_iter().map(|topic| {

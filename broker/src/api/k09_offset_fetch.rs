@@ -2,7 +2,7 @@
 //!
 //! An unknown group, and a partition without an offset, is no error: offset -1 and an empty text. Groups of queries
 //! answer with their queries' cursors. With require_stable, an offset that an open transaction may yet change is
-//! UNSTABLE_OFFSET_COMMIT. Ignored: the member fields of v9 (they belong to another group protocol).
+//! UNSTABLE_OFFSET_COMMIT. Who names a member of the consumer protocol (v9) is held against its epoch.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,7 +13,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
-use super::{Refusal, Request, Shared};
+use super::{Refusal, Request, Shared, code_of_group};
 use crate::groups::{Committed, OffsetKey};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
@@ -60,8 +60,13 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         return request.respond(&OffsetFetchResponse::default().with_topics(topics.collect()));
     }
     let groups = asked.groups.into_iter().map(|group| {
-        if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &group.group_id) {
-            return OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(refusal.code());
+        let allowed = shared.check_group(&request.caller, Operation::Describe, &group.group_id).map_err(|r| r.code());
+        let allowed = allowed.and_then(|()| {
+            let (member, epoch) = (group.member_id.as_deref(), group.member_epoch);
+            shared.groups.may_fetch(&group.group_id, member, epoch).map_err(|error| code_of_group(error).code())
+        });
+        if let Err(code) = allowed {
+            return OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code);
         }
         let named = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let topics = find(shared, request, &group.group_id, named, stable).into_iter().map(|(name, partitions)| {

@@ -37,7 +37,8 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &join.group) {
         return request.respond(&failure(refusal.code(), &join.member_id, version));
     }
-    let response = match shared.groups.join(join).await {
+    let visible = |topic: &str| shared.may_topic(&request.caller, Operation::Describe, topic);
+    let response = match shared.groups.join(join, &visible).await {
         Ok(answer) => {
             let members = answer.members.into_iter().map(|m| {
                 JoinGroupResponseMember::default()

@@ -12,6 +12,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         return request.respond(&HeartbeatResponse::default().with_error_code(refusal.code()));
     }
     let instance = asked.group_instance_id.as_deref();
-    let result = shared.groups.heartbeat(&asked.group_id, &asked.member_id, instance, asked.generation_id);
+    let visible = |topic: &str| shared.may_topic(&request.caller, Operation::Describe, topic);
+    let result = shared.groups.heartbeat(&asked.group_id, &asked.member_id, instance, asked.generation_id, &visible);
     request.respond(&HeartbeatResponse::default().with_error_code(group_code(result)))
 }

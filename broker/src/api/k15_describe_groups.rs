@@ -1,4 +1,5 @@
-//! DescribeGroups (15), versions 0 to 6. A group that is not there is "Dead"; from v6 on with an error.
+//! DescribeGroups (15), versions 0 to 6. A group that is not there is "Dead"; from v6 on with an error. So is a group of
+//! the consumer protocol, which ConsumerGroupDescribe describes.
 
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};

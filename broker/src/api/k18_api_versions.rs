@@ -1,14 +1,43 @@
 //! ApiVersions (18), versions 0 to 4: what is answered here.
 //!
 //! A version that is not known is answered in version 0 with UNSUPPORTED_VERSION and the list, so that the client can
-//! ask again. No features are listed. The response's header is always the old one.
+//! ask again. The response's header is always the old one.
+//!
+//! Features (v3 on) say what a cluster has agreed on beyond the versions of single requests: `group.version` 1 is the
+//! consumer group protocol. Before version 4 none is told that supports 0, which older clients cannot read.
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
-use super::{APIS, Request};
-use crate::wire::{Error, Reply, RequestHead, Response};
+use super::{APIS, Request, Shared};
+use crate::wire::{Error, Reply, RequestHead, Response, text};
+
+/// What a cluster can agree on.
+struct Feature {
+    name: &'static str,
+    min: i16,
+    max: i16,
+    /// What this one has agreed on.
+    level: i16,
+}
+
+/// By name; levels as in Kafka 4.1.
+static FEATURES: &[Feature] = &[Feature { name: "group.version", min: 0, max: 1, level: 1 }];
+
+fn with_features(response: ApiVersionsResponse, version: i16, epoch: i32) -> ApiVersionsResponse {
+    let supported = FEATURES.iter().filter(|f| version >= 4 || f.min > 0).map(|f| {
+        SupportedFeatureKey::default().with_name(text(f.name)).with_min_version(f.min).with_max_version(f.max)
+    });
+    let finalized = FEATURES.iter().map(|f| {
+        let key = FinalizedFeatureKey::default().with_name(text(f.name));
+        key.with_min_version_level(f.level).with_max_version_level(f.level)
+    });
+    response
+        .with_supported_features(supported.collect())
+        .with_finalized_features(finalized.collect())
+        .with_finalized_features_epoch(i64::from(epoch))
+}
 
 fn list() -> Vec<ApiVersion> {
     let entry = |api: &super::Api| {
@@ -17,14 +46,20 @@ fn list() -> Vec<ApiVersion> {
     APIS.iter().map(entry).collect()
 }
 
-pub(super) fn handle(request: &Request) -> Result<Reply, Error> {
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ApiVersionsRequest = request.decode()?;
     let named = |s: &str| is_software_name(s);
     if request.head.version >= 3 && !(named(&asked.client_software_name) && named(&asked.client_software_version)) {
         let refused = ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code());
         return request.respond(&refused);
     }
-    request.respond(&ApiVersionsResponse::default().with_api_keys(list()))
+    let response = ApiVersionsResponse::default().with_api_keys(list());
+    let version = request.head.version;
+    if version < 3 {
+        return request.respond(&response);
+    }
+    // The leader epoch grows at each start, and with it whatever a later build has agreed on.
+    request.respond(&with_features(response, version, shared.storage.leader_epoch()))
 }
 
 /// The answer to a version that is not known; `head` is of version 0.

@@ -1,20 +1,25 @@
 //! The async edge of groups: parks answers, runs timers, writes what the machine says is to be written.
 //!
-//! A change of a group is written by one task that takes all groups that changed since its last write in one atomic
-//! write; of several changes of one group only the last is written. Offsets are written by who commits them.
+//! A change of a group is written by one task that takes all that changed since its last write in one atomic write; of
+//! several changes of one entry only the last is written. Under the classic protocol the machine is told of the write
+//! and goes on; under the consumer protocol it has gone on, and answers wait for all writes that were open before them.
+//! Offsets are written by who commits them.
 //! Lock order: only `held`, and never across an await.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_types::Clock;
+use millpond_types::{Clock, TopicId, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::machine::{Described, Effect, JoinError, Listed, Machine, Ticket};
+use super::consumer::member::Member as ConsumerMember;
+use super::consumer::{self, HeartbeatAnswer, HeartbeatRequest, Refused, Times, Topics};
+use super::group::Commit;
+use super::machine::{Described, DescribedConsumer, Effect, JoinError, Listed, Machine, Ticket};
 use super::member::{JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest};
 use super::offsets::{Committed, OffsetKey};
 use super::record::{self, GroupRecord};
@@ -25,6 +30,11 @@ use crate::storage::{Storage, StorageError};
 const OFFSETS_CHECK: Duration = Duration::from_secs(10 * 60);
 /// How long a write that failed waits before it is tried again.
 const WRITE_RETRY: Duration = Duration::from_millis(500);
+/// How long an answer waits for what it says to be written.
+const WRITE_WAIT: Duration = Duration::from_secs(5);
+
+/// An entry of storage, to be put or deleted.
+type Entry = (Vec<u8>, Option<Vec<u8>>);
 
 /// How far a query has read, shown as an offset of a group that nobody can join or change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +70,8 @@ struct Inner {
     started: Instant,
     timer: Notify,
     writer: Notify,
+    /// The number of the last of `Held::changes` that was written with all before it.
+    written: watch::Sender<u64>,
 }
 
 struct Held {
@@ -68,6 +80,11 @@ struct Held {
     next_ticket: Ticket,
     /// Groups to be written, the last change of each.
     dirty: HashMap<String, GroupRecord>,
+    /// Other entries to be written, the last change of each, and how many changes there ever were.
+    entries: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: u64,
+    /// Joins that are answered once so many changes were written.
+    unwritten: Vec<(u64, Ticket, JoinAnswer)>,
     /// When the timer task will look next.
     timer_at: i64,
 }
@@ -92,13 +109,25 @@ impl Coordinator {
             machine
                 .load_group(group.ok_or_else(|| StorageError::Corrupt("a consumer group cannot be read".into()))?, now);
         }
+        for (id, (head, members)) in scan_consumers(&storage)? {
+            machine.load_consumer(id, head, members, now);
+        }
         for (key, value) in storage.group_scan(record::OFFSET_PREFIX)? {
             let offset = record::offset_of_key(&key).zip(Committed::decode(&value));
             let ((group, key), committed) =
                 offset.ok_or_else(|| StorageError::Corrupt("a committed offset cannot be read".into()))?;
             machine.set_offset(&group, key, committed, now);
         }
-        let held = Held { machine, parked: HashMap::new(), next_ticket: 0, dirty: HashMap::new(), timer_at: i64::MAX };
+        let held = Held {
+            machine,
+            parked: HashMap::new(),
+            next_ticket: 0,
+            dirty: HashMap::new(),
+            entries: BTreeMap::new(),
+            changes: 0,
+            unwritten: Vec::new(),
+            timer_at: i64::MAX,
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 held: Mutex::new(held),
@@ -108,6 +137,7 @@ impl Coordinator {
                 started: Instant::now(),
                 timer: Notify::new(),
                 writer: Notify::new(),
+                written: watch::Sender::new(0),
             }),
         })
     }
@@ -137,7 +167,8 @@ impl Coordinator {
 
     // --- members ---
 
-    pub async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinError> {
+    /// `visible` says which topics the caller may know of.
+    pub async fn join(&self, request: JoinRequest, visible: Visible<'_>) -> Result<JoinAnswer, JoinError> {
         if self.is_query(&request.group) {
             return Err(JoinError { error: GroupError::QueryGroup, member_id: request.member_id });
         }
@@ -145,7 +176,12 @@ impl Coordinator {
         {
             let mut held = self.inner.held.lock();
             let ticket = held.park(Parked::Join(sender));
-            let fx = held.machine.join(&request, ticket, self.now());
+            let fx = if held.machine.is_mixed(&request.group) {
+                let topics = StoredTopics(&self.inner.storage, visible);
+                held.machine.join_mixed(&request, &topics, ticket, self.now())
+            } else {
+                held.machine.join(&request, ticket, self.now())
+            };
             self.apply(&mut held, fx);
         }
         let gone = || JoinError { error: GroupError::NotPersisted, member_id: request.member_id };
@@ -169,8 +205,11 @@ impl Coordinator {
         member_id: &str,
         instance_id: Option<&str>,
         generation: i32,
+        visible: Visible<'_>,
     ) -> Result<(), GroupError> {
         let mut held = self.inner.held.lock();
+        let fx = held.machine.refresh(group, &StoredTopics(&self.inner.storage, visible));
+        self.apply(&mut held, fx);
         let result = held.machine.heartbeat(group, member_id, instance_id, generation, self.now());
         self.wind(&mut held);
         result
@@ -183,6 +222,30 @@ impl Coordinator {
         results
     }
 
+    /// A member of the consumer protocol joins, stays or leaves. Waits until what the answer says is durable.
+    pub async fn consumer_heartbeat(
+        &self,
+        request: HeartbeatRequest,
+        visible: Visible<'_>,
+    ) -> Result<(HeartbeatAnswer, Times), Refused> {
+        if self.is_query(&request.group) {
+            return Err(GroupError::QueryGroup.into());
+        }
+        let (result, times, changes) = {
+            let mut held = self.inner.held.lock();
+            let topics = StoredTopics(&self.inner.storage, visible);
+            let (result, fx) = held.machine.consumer_heartbeat(&request, &topics, self.now());
+            self.apply(&mut held, fx);
+            (result, held.machine.times(&request.group), held.changes)
+        };
+        let answer = result?;
+        let mut written = self.inner.written.subscribe();
+        match tokio::time::timeout(WRITE_WAIT, written.wait_for(|written| *written >= changes)).await {
+            Ok(Ok(_)) => Ok((answer, times)),
+            Ok(Err(_)) | Err(_) => Err(GroupError::NotPersisted.into()),
+        }
+    }
+
     // --- looking ---
 
     pub fn list(&self) -> Vec<Listed> {
@@ -191,7 +254,8 @@ impl Coordinator {
         queries.sort();
         queries.dedup();
         queries.retain(|group| self.is_query(group));
-        let listed = |group| Listed { group, protocol_type: "consumer".into(), state: State::Stable };
+        let state = State::Stable.name();
+        let listed = |group| Listed { group, protocol_type: "consumer".into(), state, is_classic: true };
         all.extend(queries.into_iter().map(listed));
         all
     }
@@ -208,6 +272,10 @@ impl Coordinator {
         self.inner.held.lock().machine.describe(group)
     }
 
+    pub fn describe_consumer(&self, group: &str) -> Option<DescribedConsumer> {
+        self.inner.held.lock().machine.describe_consumer(group)
+    }
+
     // --- offsets ---
 
     pub fn settings(&self) -> GroupSettings {
@@ -221,6 +289,7 @@ impl Coordinator {
         member_id: &str,
         instance_id: Option<&str>,
         generation: i32,
+        way: Commit,
         offsets: Vec<(OffsetKey, Committed)>,
     ) -> Result<(), GroupError> {
         if self.is_query(group) {
@@ -228,7 +297,8 @@ impl Coordinator {
         }
         {
             let mut held = self.inner.held.lock();
-            held.machine.may_commit(group, member_id, instance_id, generation, &offsets, self.now())?;
+            let now = self.now();
+            held.machine.may_commit(group, member_id, instance_id, generation, way, &offsets, now)?;
             self.wind(&mut held);
         }
         if offsets.is_empty() {
@@ -246,6 +316,11 @@ impl Coordinator {
             held.machine.set_offset(group, key, committed, now);
         }
         Ok(())
+    }
+
+    /// Whether somebody who names a member of the consumer protocol may see its group's offsets.
+    pub fn may_fetch(&self, group: &str, member_id: Option<&str>, epoch: i32) -> Result<(), GroupError> {
+        if self.is_query(group) { Ok(()) } else { self.inner.held.lock().machine.may_fetch(group, member_id, epoch) }
     }
 
     /// Whether offsets may become part of a transaction.
@@ -304,6 +379,34 @@ impl Coordinator {
         all
     }
 
+    /// Groups with offsets, by name, as many as may be shown; that many; and how many offsets all of them have.
+    pub(super) fn names_with_offsets(&self) -> (Vec<String>, usize, usize) {
+        let held = self.inner.held.lock();
+        let rows_max = held.machine.settings().lag_rows_max;
+        let mut groups: Vec<(&str, usize)> = held.machine.offset_counts().filter(|(_, count)| *count > 0).collect();
+        let total = groups.iter().map(|(_, count)| count).sum();
+        if groups.len() > rows_max {
+            groups.select_nth_unstable(rows_max);
+            groups.truncate(rows_max);
+        }
+        let mut names: Vec<String> = groups.into_iter().map(|(group, _)| group.to_owned()).collect();
+        drop(held);
+        names.sort_unstable();
+        (names, rows_max, total)
+    }
+
+    pub(super) fn some_offsets(&self, group: &str, count_max: usize) -> Vec<(OffsetKey, Committed)> {
+        let held = self.inner.held.lock();
+        held.machine.offsets(group).take(count_max).map(|(k, c)| (k.clone(), c.clone())).collect()
+    }
+
+    /// The end of the log that an offset was committed for, where that is still there.
+    pub(super) fn log_end(&self, key: &OffsetKey, committed: &Committed) -> Option<i64> {
+        let topic = self.inner.storage.find_topic(&key.topic).filter(|topic| topic.id == committed.topic_id)?;
+        let place = TopicPartition { topic: topic.id, partition: key.partition };
+        self.inner.storage.partition_offsets(place).ok().map(|offsets| offsets.end)
+    }
+
     fn is_current(&self, key: &OffsetKey, committed: &Committed) -> bool {
         self.inner.storage.find_topic(&key.topic).is_some_and(|topic| topic.id == committed.topic_id)
     }
@@ -353,10 +456,11 @@ impl Coordinator {
             let mut held = self.inner.held.lock();
             let offsets = held.machine.may_delete(group)?;
             held.dirty.remove(group);
+            held.entries.remove(&consumer::record::group_key(group));
             offsets
         };
         let mut entries: Vec<_> = offsets.iter().map(|key| (record::offset_key(group, key), None)).collect();
-        entries.push((record::group_key(group), None));
+        entries.extend([(record::group_key(group), None), (consumer::record::group_key(group), None)]);
         if let Err(error) = self.inner.storage.group_write(entries).await {
             warn!(group, %error, "group not deleted");
             return Err(GroupError::NotPersisted);
@@ -388,20 +492,29 @@ impl Coordinator {
             return Vec::new();
         }
         let of_group = self.query_offsets().into_iter().filter(|o| o.group == group);
-        of_group
-            .filter_map(|o| {
-                let topic_id = self.inner.storage.find_topic(&o.topic)?.id;
-                let committed = Committed {
-                    topic_id,
-                    offset: o.offset,
-                    leader_epoch: -1,
-                    metadata: String::new(),
-                    committed_at: 0,
-                    expires_at: -1,
-                };
-                Some((OffsetKey { topic: o.topic, partition: o.partition }, committed))
-            })
-            .collect()
+        of_group.filter_map(|o| self.as_committed(o)).collect()
+    }
+
+    /// The cursors of all queries, each with its group.
+    pub(super) fn all_query_offsets(&self) -> Vec<(String, OffsetKey, Committed)> {
+        let offsets = self.query_offsets().into_iter().filter_map(|o| {
+            let group = o.group.clone();
+            self.as_committed(o).map(|(key, committed)| (group, key, committed))
+        });
+        let mut offsets: Vec<_> = offsets.collect();
+        let mut owned: HashMap<String, bool> = HashMap::new();
+        offsets.retain(|(group, ..)| match owned.get(group) {
+            Some(is) => *is,
+            None => *owned.entry(group.clone()).or_insert_with(|| self.is_query(group)),
+        });
+        offsets
+    }
+
+    fn as_committed(&self, o: GroupOffset) -> Option<(OffsetKey, Committed)> {
+        let topic_id = self.inner.storage.find_topic(&o.topic)?.id;
+        let (offset, metadata) = (o.offset, String::new());
+        let committed = Committed { topic_id, offset, leader_epoch: -1, metadata, committed_at: 0, expires_at: -1 };
+        Some((OffsetKey { topic: o.topic, partition: o.partition }, committed))
     }
 
     // --- effects, timers, writes ---
@@ -409,9 +522,12 @@ impl Coordinator {
     fn apply(&self, held: &mut Held, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Joined(ticket, result) => {
-                    if let Some(Parked::Join(sender)) = held.parked.remove(&ticket) {
-                        let _gone = sender.send(result);
+                Effect::Joined(ticket, result) => held.joined(ticket, result),
+                Effect::JoinedOnceWritten(ticket, answer) => {
+                    if *self.inner.written.borrow() >= held.changes {
+                        held.joined(ticket, Ok(answer));
+                    } else {
+                        held.unwritten.push((held.changes, ticket, answer));
                     }
                 }
                 Effect::Synced(ticket, result) => {
@@ -419,7 +535,18 @@ impl Coordinator {
                         let _gone = sender.send(result);
                     }
                 }
+                Effect::Write(entries) => {
+                    for (key, value) in entries {
+                        if let Some(group) = record::group_of_key(&key) {
+                            held.dirty.remove(&group);
+                        }
+                        held.entries.insert(key, value);
+                    }
+                    held.changes += 1;
+                    self.inner.writer.notify_one();
+                }
                 Effect::Persist(record) => {
+                    held.entries.remove(&record::group_key(&record.group));
                     held.dirty.insert(record.group.clone(), record);
                     self.inner.writer.notify_one();
                 }
@@ -487,31 +614,106 @@ impl Coordinator {
         }
     }
 
-    /// Writes all groups that changed. False: it failed, and those that still want it are to be written again.
+    /// Writes all that changed. False: it failed, and what is still wanted is to be written again.
     async fn write_dirty(&self) -> bool {
-        let records: Vec<GroupRecord> = self.inner.held.lock().dirty.drain().map(|(_, record)| record).collect();
-        if records.is_empty() {
-            return true;
-        }
-        let entries = records.iter().map(|r| (record::group_key(&r.group), Some(r.encode()))).collect();
+        let (records, others, changes) = {
+            let mut held = self.inner.held.lock();
+            let records: Vec<GroupRecord> = held.dirty.drain().map(|(_, record)| record).collect();
+            let (others, changes) = (std::mem::take(&mut held.entries), held.changes);
+            if records.is_empty() && others.is_empty() {
+                self.inner.written.send_replace(changes);
+                held.written(changes);
+                return true;
+            }
+            (records, others, changes)
+        };
+        let mut entries: Vec<Entry> = records.iter().map(|r| (record::group_key(&r.group), Some(r.encode()))).collect();
+        entries.extend(others.iter().map(|(key, value)| (key.clone(), value.clone())));
         let written = self.inner.storage.group_write(entries).await;
         if let Err(error) = &written {
-            warn!(groups = records.len(), %error, "groups not written");
+            warn!(groups = records.len(), entries = others.len(), %error, "groups not written");
         }
         let now = self.now();
         let mut held = self.inner.held.lock();
         for record in records {
-            let fx = held.machine.persisted(&record.group, record.generation, written.is_ok(), now);
+            let fx = held.machine.persisted(&record, written.is_ok(), now);
             self.apply(&mut held, fx);
             if written.is_err() && record.members.is_empty() {
                 held.dirty.entry(record.group.clone()).or_insert(record);
+            }
+        }
+        match &written {
+            Ok(()) => {
+                self.inner.written.send_replace(changes);
+                held.written(changes);
+            }
+            Err(_) => {
+                for (key, value) in others {
+                    held.entries.entry(key).or_insert(value);
+                }
             }
         }
         written.is_ok()
     }
 }
 
+/// Groups of the consumer protocol with their members, by id.
+type Consumers = BTreeMap<String, (consumer::record::Head, Vec<ConsumerMember>)>;
+
+fn scan_consumers(storage: &Storage) -> Result<Consumers, StorageError> {
+    let damaged = || StorageError::Corrupt("a consumer group or a member of it cannot be read".into());
+    let mut groups = Consumers::new();
+    for (key, value) in storage.group_scan(consumer::record::GROUP_PREFIX)? {
+        let id = consumer::record::group_of_key(&key).ok_or_else(damaged)?;
+        groups.insert(id, (consumer::record::Head::decode(&value).ok_or_else(damaged)?, Vec::new()));
+    }
+    for (key, value) in storage.group_scan(consumer::record::MEMBER_PREFIX)? {
+        let (group, id) = consumer::record::member_of_key(&key).ok_or_else(damaged)?;
+        let (_, members) = groups.get_mut(&group).ok_or_else(damaged)?;
+        members.push(ConsumerMember::decode(id, &value).ok_or_else(damaged)?);
+    }
+    Ok(groups)
+}
+
+/// Which topics somebody may know of.
+pub type Visible<'a> = &'a (dyn Fn(&str) -> bool + Sync);
+
+/// The topics of storage as groups look at them.
+struct StoredTopics<'a>(&'a Storage, Visible<'a>);
+
+impl Topics for StoredTopics<'_> {
+    fn version(&self) -> u64 {
+        self.0.topics_version()
+    }
+
+    fn find(&self, name: &str) -> Option<(TopicId, i32)> {
+        self.0.find_topic(name).map(|topic| (topic.id, topic.partition_count()))
+    }
+
+    fn each(&self, look: &mut dyn FnMut(&str)) {
+        for topic in self.0.all_topics().iter().filter(|topic| (self.1)(&topic.name)) {
+            look(&topic.name);
+        }
+    }
+}
+
 impl Held {
+    fn joined(&mut self, ticket: Ticket, result: Result<JoinAnswer, JoinError>) {
+        if let Some(Parked::Join(sender)) = self.parked.remove(&ticket) {
+            let _gone = sender.send(result);
+        }
+    }
+
+    /// So many changes are written: answers that waited for them.
+    fn written(&mut self, changes: u64) {
+        let (ready, waiting) = std::mem::take(&mut self.unwritten).into_iter().partition(|(n, ..)| *n <= changes);
+        self.unwritten = waiting;
+        let ready: Vec<_> = ready;
+        for (_, ticket, answer) in ready {
+            self.joined(ticket, Ok(answer));
+        }
+    }
+
     fn park(&mut self, parked: Parked) -> Ticket {
         self.next_ticket += 1;
         self.parked.insert(self.next_ticket, parked);

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::consumer::{Consumer, Topics};
 use super::machine::{Effect, JoinError, Ticket};
 use super::member::{JoinAnswer, JoinRequest, JoinedMember, Member, SyncAnswer, SyncRequest, bytes_of};
 use super::offsets::{Committed, OffsetKey};
 use super::record::GroupRecord;
-use super::{GroupError, GroupSettings, State, subscription};
+use super::{GroupError, GroupSettings, State, consumer, record, subscription};
 
 /// A member that joined without having been told its id, and is parked, is given up after this long.
 const UNCONFIRMED_MS: i64 = 5 * 60 * 1000;
@@ -32,6 +33,8 @@ pub(super) struct Group {
     pub leader: Option<String>,
     pub members: BTreeMap<String, Member>,
     pub offsets: BTreeMap<OffsetKey, Committed>,
+    /// The group is one of the consumer protocol; the other fields about members are then as in an empty group.
+    pub consumer: Option<Box<Consumer>>,
     /// Member id of each static member.
     statics: BTreeMap<String, String>,
     /// Ids handed out with MEMBER_ID_REQUIRED, until when they are good.
@@ -43,10 +46,22 @@ pub(super) struct Group {
     sync_ends: Option<i64>,
     /// The leader's assignment on its way to storage.
     persisting: Option<Vec<(String, Bytes)>>,
+    /// How many records were asked to be written.
+    records: u64,
     /// Key of this group among the machine's timers.
     pub scheduled: Option<i64>,
     /// Bytes of this group within the machine's sum.
     pub counted: usize,
+}
+
+/// How somebody wants to commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// In a version that knows nothing of the consumer protocol.
+    Classic,
+    /// The generation may be a member's epoch.
+    ByEpoch,
+    InTransaction,
 }
 
 #[derive(Debug)]
@@ -67,6 +82,7 @@ impl Group {
             leader: None,
             members: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            consumer: None,
             statics: BTreeMap::new(),
             pending: BTreeMap::new(),
             next_order: 0,
@@ -74,6 +90,7 @@ impl Group {
             initial: None,
             sync_ends: None,
             persisting: None,
+            records: 0,
             scheduled: None,
             counted: 0,
         }
@@ -101,8 +118,10 @@ impl Group {
         group
     }
 
-    pub fn record(&self) -> GroupRecord {
+    pub fn record(&mut self) -> GroupRecord {
+        self.records += 1;
         GroupRecord {
+            number: self.records,
             group: self.id.clone(),
             generation: self.generation,
             since: self.since,
@@ -116,12 +135,84 @@ impl Group {
     /// About what its members take in memory.
     pub fn bytes(&self) -> usize {
         let persisting = self.persisting.as_deref().map_or(0, bytes_of);
-        self.members.values().map(Member::bytes).sum::<usize>() + persisting
+        let consumer = self.consumer.as_ref().map_or(0, |consumer| consumer.bytes);
+        self.members.values().map(Member::bytes).sum::<usize>() + persisting + consumer
     }
 
     /// Nothing would be lost by forgetting it.
     pub fn is_void(&self) -> bool {
-        self.state == State::Empty && self.generation == 0 && self.pending.is_empty() && self.offsets.is_empty()
+        self.is_empty()
+            && self.consumer.is_none()
+            && self.generation == 0
+            && self.pending.is_empty()
+            && self.offsets.is_empty()
+    }
+
+    /// Nobody is a member.
+    pub fn is_empty(&self) -> bool {
+        self.state == State::Empty && self.consumer.as_ref().is_none_or(|consumer| consumer.is_empty())
+    }
+
+    /// Nobody is a member or about to be one.
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.pending.is_empty()
+    }
+
+    pub fn state_name(&self) -> &'static str {
+        self.consumer.as_ref().map_or(self.state.name(), |consumer| consumer.state())
+    }
+
+    /// When it came into its state, as far as that matters to what it leaves behind.
+    pub fn since(&self) -> i64 {
+        self.consumer.as_ref().map_or(self.since, |consumer| consumer.since)
+    }
+
+    /// A member of the consumer protocol is about to come. Members of the classic one go on as such beside it; where they
+    /// cannot, this is false.
+    pub fn become_consumer(&mut self, topics: &dyn Topics, now: i64, fx: &mut Vec<Effect>) -> bool {
+        if self.consumer.is_some() {
+            return true;
+        }
+        let consumer = if self.state == State::Empty {
+            Consumer::new(self.generation, now)
+        } else if self.protocol_type == consumer::classic::PROTOCOL_TYPE {
+            match Consumer::from_classic(self.generation, self.members.values(), topics, now) {
+                Some(consumer) => consumer,
+                None => return false,
+            }
+        } else {
+            return false;
+        };
+        // Whoever is parked shall join again, which the group now answers at once.
+        self.refuse_syncs(GroupError::RebalanceInProgress, now, fx);
+        for member in std::mem::take(&mut self.members).into_values() {
+            for ticket in member.join.into_iter().chain(member.replaced.map(|(ticket, _)| ticket)) {
+                let error = GroupError::RebalanceInProgress;
+                fx.push(Effect::Joined(ticket, Err(JoinError { error, member_id: member.id.clone() })));
+            }
+        }
+        self.statics.clear();
+        self.pending.clear();
+        (self.leader, self.initial, self.persisting) = (None, None, None);
+        (self.join_ends, self.sync_ends) = (None, None);
+        self.enter(State::Empty, now);
+        self.consumer = Some(Box::new(consumer));
+        fx.push(Effect::Write(vec![(record::group_key(&self.id), None)]));
+        true
+    }
+
+    /// Members of the classic protocol shall come. False: there are members of the consumer protocol.
+    fn become_classic(&mut self, now: i64, fx: &mut Vec<Effect>) -> bool {
+        match &self.consumer {
+            None => return true,
+            Some(consumer) if !consumer.is_empty() => return false,
+            // Epochs and generations go on from each other, so that none is ever given twice.
+            Some(consumer) => self.generation = consumer.epoch,
+        }
+        self.consumer = None;
+        self.enter(State::Empty, now);
+        fx.push(Effect::Write(vec![(consumer::record::group_key(&self.id), None)]));
+        true
     }
 
     // --- joining ---
@@ -148,7 +239,7 @@ impl Group {
         fx: &mut Vec<Effect>,
     ) -> Result<(), JoinError> {
         let refuse = |error| Err(JoinError { error, member_id: request.member_id.clone() });
-        if !self.accepts_protocols(request) {
+        if !self.accepts_protocols(request) || !self.become_classic(now, fx) {
             return refuse(GroupError::InconsistentProtocol);
         }
         if !request.member_id.is_empty() {
@@ -266,6 +357,10 @@ impl Group {
             let error = GroupError::FencedInstance;
             fx.push(Effect::Joined(parked, Err(JoinError { error, member_id: old.to_owned() })));
         }
+        if let Some((parked, _)) = member.replaced.take() {
+            let error = GroupError::FencedInstance;
+            fx.push(Effect::Joined(parked, Err(JoinError { error, member_id: old.to_owned() })));
+        }
         if let Some(parked) = member.sync.take() {
             fx.push(Effect::Synced(parked, Err(GroupError::FencedInstance)));
         }
@@ -289,8 +384,11 @@ impl Group {
                 // An older client that finds itself the leader would assign anew: it is told of the leader that was.
                 answer.leader = old.to_owned();
             }
+            if let Some(member) = self.members.get_mut(&id) {
+                // Told only once it is written: after a crash the id would be that of a stranger, fenced by the old one.
+                member.replaced = Some((ticket, Box::new(answer)));
+            }
             fx.push(Effect::Persist(self.record()));
-            fx.push(Effect::Joined(ticket, Ok(answer)));
             return;
         }
         if let Some(member) = self.members.get_mut(&id) {
@@ -372,6 +470,11 @@ impl Group {
             }
             self.sync_ends = None;
             self.persisting = None;
+            for member in self.members.values_mut() {
+                if let Some((ticket, _)) = member.replaced.take() {
+                    member.join = Some(ticket);
+                }
+            }
             self.enter(State::PreparingRebalance, now);
         }
         self.try_begin_generation(now, fx);
@@ -446,6 +549,10 @@ impl Group {
     // --- assignment ---
 
     pub fn sync(&mut self, request: &SyncRequest, ticket: Ticket, now: i64, fx: &mut Vec<Effect>) {
+        if let Some(consumer) = &mut self.consumer {
+            fx.push(Effect::Synced(ticket, consumer.sync_classic(request, now)));
+            return;
+        }
         if let Err(error) = self.try_sync(request, ticket, now, fx) {
             fx.push(Effect::Synced(ticket, Err(error)));
         }
@@ -498,7 +605,22 @@ impl Group {
     }
 
     /// What [`Effect::Persist`] asked for has been written, or could not be.
-    pub fn persisted(&mut self, generation: i32, ok: bool, settings: &GroupSettings, now: i64, fx: &mut Vec<Effect>) {
+    pub fn persisted(
+        &mut self,
+        written: &GroupRecord,
+        ok: bool,
+        settings: &GroupSettings,
+        now: i64,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (generation, is_newest) = (written.generation, written.number == self.records);
+        for member in self.members.values_mut().filter(|_| is_newest) {
+            if let Some((ticket, answer)) = member.replaced.take() {
+                member.heard(now);
+                let refused = JoinError { error: GroupError::NotPersisted, member_id: String::new() };
+                fx.push(Effect::Joined(ticket, if ok { Ok(*answer) } else { Err(refused) }));
+            }
+        }
         if self.state != State::CompletingRebalance || generation != self.generation {
             return;
         }
@@ -553,6 +675,9 @@ impl Group {
         generation: i32,
         now: i64,
     ) -> Result<(), GroupError> {
+        if let Some(consumer) = &mut self.consumer {
+            return consumer.heartbeat_classic(member_id, instance_id, generation, now);
+        }
         self.check_member(member_id, instance_id)?;
         if generation != self.generation {
             return Err(GroupError::IllegalGeneration);
@@ -583,8 +708,12 @@ impl Group {
         &mut self,
         member_id: &str,
         instance_id: Option<&str>,
+        now: i64,
         fx: &mut Vec<Effect>,
     ) -> Result<String, GroupError> {
+        if let Some(consumer) = &mut self.consumer {
+            return consumer.expel(member_id, instance_id, now);
+        }
         let id = match instance_id {
             Some(instance) => match self.statics.get(instance) {
                 None => return Err(GroupError::UnknownMember),
@@ -614,6 +743,10 @@ impl Group {
             let error = GroupError::UnknownMember;
             fx.push(Effect::Joined(ticket, Err(JoinError { error, member_id: id.to_owned() })));
         }
+        if let Some((ticket, _)) = member.replaced {
+            let error = GroupError::UnknownMember;
+            fx.push(Effect::Joined(ticket, Err(JoinError { error, member_id: id.to_owned() })));
+        }
         if let Some(ticket) = member.sync {
             fx.push(Effect::Synced(ticket, Err(GroupError::UnknownMember)));
         }
@@ -629,11 +762,18 @@ impl Group {
 
     /// When something will be due.
     pub fn deadline(&self) -> Option<i64> {
+        if let Some(consumer) = &self.consumer {
+            return consumer.deadline();
+        }
         let sessions = self.members.values().map(Member::session_deadline).filter(|at| *at != i64::MAX);
         self.pending.values().copied().chain(sessions).chain(self.join_ends).chain(self.sync_ends).min()
     }
 
     pub fn expire(&mut self, settings: &GroupSettings, now: i64, fx: &mut Vec<Effect>) {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.expire(now);
+            return;
+        }
         self.pending.retain(|_, until| *until > now);
         let sync_over = self.sync_ends.is_some_and(|at| at <= now);
         let gone: Vec<String> = self
@@ -670,8 +810,12 @@ impl Group {
         member_id: &str,
         instance_id: Option<&str>,
         generation: i32,
+        way: Commit,
         now: i64,
     ) -> Result<(), GroupError> {
+        if let Some(consumer) = &self.consumer {
+            return consumer.may_commit(member_id, generation, way != Commit::Classic);
+        }
         if generation < 0 && self.state == State::Empty {
             return Ok(());
         }
@@ -682,7 +826,8 @@ impl Group {
         if generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
-        if self.state == State::CompletingRebalance {
+        // What a transaction has read it must be able to finish, or its producer is stuck with it.
+        if self.state == State::CompletingRebalance && way != Commit::InTransaction {
             return Err(GroupError::RebalanceInProgress);
         }
         if let Some(member) = self.members.get_mut(member_id) {
@@ -693,6 +838,9 @@ impl Group {
 
     /// Whether a member reads this topic now, as far as its metadata can be read.
     pub fn reads(&self, topic: &str) -> bool {
+        if let Some(consumer) = &self.consumer {
+            return consumer.reads(topic);
+        }
         if self.members.is_empty() {
             return false;
         }

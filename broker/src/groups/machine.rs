@@ -4,11 +4,17 @@ use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 
-use super::group::Group;
+use super::consumer::member::Member as ConsumerMember;
+use super::consumer::record::Head;
+use super::consumer::{self, Consumer, HeartbeatAnswer, HeartbeatRequest, Refused, Times, Topics};
+use super::group::{Commit, Group};
 use super::member::{self, JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest};
 use super::offsets::{self, Committed, OffsetKey};
 use super::record::GroupRecord;
 use super::{GroupError, GroupSettings, State};
+
+/// A group without members and offsets is kept for so long, as it may be about to begin anew.
+const EMPTY_KEPT_MS: i64 = 10 * 60 * 1000;
 
 /// The caller's name for an answer that it waits for.
 pub type Ticket = u64;
@@ -18,8 +24,12 @@ pub type Ticket = u64;
 pub enum Effect {
     Joined(Ticket, Result<JoinAnswer, JoinError>),
     Synced(Ticket, Result<SyncAnswer, GroupError>),
-    /// To be written; then [`Machine::persisted`] is called with the record's group and generation.
+    /// To be written; then [`Machine::persisted`] is called with the record.
     Persist(GroupRecord),
+    /// As [`Effect::Joined`], once all was written that was to be.
+    JoinedOnceWritten(Ticket, JoinAnswer),
+    /// Entries to be written in their order, before any later answer about the group goes out.
+    Write(Vec<(Vec<u8>, Option<Vec<u8>>)>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +43,19 @@ pub struct JoinError {
 pub struct Listed {
     pub group: String,
     pub protocol_type: String,
-    pub state: State,
+    /// As it is named on the wire.
+    pub state: &'static str,
+    pub is_classic: bool,
+}
+
+/// A group of the consumer protocol and its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribedConsumer {
+    pub state: &'static str,
+    pub epoch: i32,
+    pub assignment_epoch: i32,
+    pub assignor: &'static str,
+    pub members: Vec<ConsumerMember>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +106,84 @@ impl Machine {
         self.reschedule(&id);
     }
 
+    /// The same of a group of the consumer protocol.
+    pub fn load_consumer(&mut self, id: String, head: Head, members: Vec<ConsumerMember>, now: i64) {
+        let times = self.times(&id);
+        let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(id.clone(), now));
+        group.consumer = Some(Box::new(Consumer::load(head, members, times, now)));
+        self.reschedule(&id);
+    }
+
+    /// How long members of a group may be silent and how often they should speak.
+    pub fn times(&self, _group: &str) -> Times {
+        Times {
+            session_timeout_ms: self.settings.consumer_session_timeout_ms,
+            heartbeat_interval_ms: self.settings.consumer_heartbeat_interval_ms,
+        }
+    }
+
+    /// A member of the consumer protocol joins, stays or leaves. The answer counts once all that was to be written before
+    /// it was written.
+    pub fn consumer_heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        topics: &dyn Topics,
+        now: i64,
+    ) -> (Result<HeartbeatAnswer, Refused>, Vec<Effect>) {
+        let mut fx = Vec::new();
+        let result = self.try_consumer_heartbeat(request, topics, now, &mut fx);
+        self.after_change(&request.group, &mut fx);
+        (result, fx)
+    }
+
+    fn try_consumer_heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        topics: &dyn Topics,
+        now: i64,
+        fx: &mut Vec<Effect>,
+    ) -> Result<HeartbeatAnswer, Refused> {
+        let (id, joins) = (&request.group, request.epoch == 0);
+        if id.is_empty() {
+            return Err(Refused { error: GroupError::InvalidRequest, message: "the group id is empty".into() });
+        }
+        consumer::check(request)?;
+        if request.bytes() + self.members_bytes > self.settings.members_bytes_max {
+            return Err(GroupError::TooMany.into());
+        }
+        let times = self.times(id);
+        if !self.groups.contains_key(id) {
+            if !joins {
+                return Err(GroupError::GroupNotFound.into());
+            }
+            if self.groups.len() >= self.settings.groups_max {
+                return Err(GroupError::TooMany.into());
+            }
+        }
+        let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(id.clone(), now));
+        if !joins && group.consumer.is_none() || joins && !group.become_consumer(topics, now, fx) {
+            let message = format!("group \"{id}\" is not one of the consumer protocol");
+            return Err(Refused { error: GroupError::GroupNotFound, message });
+        }
+        let Some(consumer) = &mut group.consumer else { return Err(GroupError::GroupNotFound.into()) };
+        if request.epoch < 0 {
+            consumer.leave(request, now)
+        } else {
+            consumer.heartbeat(request, topics, &self.settings, times, now)
+        }
+    }
+
+    /// Hands out what a group of the consumer protocol wants written.
+    fn after_change(&mut self, id: &str, fx: &mut Vec<Effect>) {
+        if let Some(consumer) = self.groups.get_mut(id).and_then(|group| group.consumer.as_mut()) {
+            let entries = consumer.take_changes(id);
+            if !entries.is_empty() {
+                fx.push(Effect::Write(entries));
+            }
+        }
+        self.reschedule(id);
+    }
+
     /// Takes in what storage knows of an offset, at start or after it was written.
     pub fn set_offset(&mut self, group: &str, key: OffsetKey, committed: Committed, now: i64) {
         let group = self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(group.to_owned(), now));
@@ -119,6 +219,50 @@ impl Machine {
         let mut fx = Vec::new();
         group.join(request, ticket, &self.settings, now, &mut fx);
         self.reschedule(id);
+        fx
+    }
+
+    /// Whether a join to this group is one for [`Machine::join_mixed`]: it has members of the consumer protocol.
+    pub fn is_mixed(&self, group: &str) -> bool {
+        self.consumer(group).is_some_and(|consumer| !consumer.is_empty())
+    }
+
+    fn consumer(&self, group: &str) -> Option<&Consumer> {
+        self.groups.get(group)?.consumer.as_deref()
+    }
+
+    /// A member of the classic protocol joins a group of the consumer protocol.
+    pub fn join_mixed(&mut self, request: &JoinRequest, topics: &dyn Topics, ticket: Ticket, now: i64) -> Vec<Effect> {
+        let session = self.settings.session_timeout_min_ms..=self.settings.session_timeout_max_ms;
+        let refused = if !session.contains(&request.session_timeout_ms) || request.rebalance_timeout_ms < 0 {
+            Some(GroupError::InvalidSessionTimeout)
+        } else if self.members_bytes + member::bytes_of(&request.protocols) > self.settings.members_bytes_max {
+            Some(GroupError::TooMany)
+        } else {
+            None
+        };
+        let found = self.groups.get_mut(&request.group).and_then(|group| group.consumer.as_mut());
+        let result = match (refused, found) {
+            (Some(error), _) => Err(JoinError { error, member_id: request.member_id.clone() }),
+            (None, None) => Err(JoinError { error: GroupError::UnknownMember, member_id: request.member_id.clone() }),
+            (None, Some(consumer)) => consumer.join_classic(request, topics, &self.settings, now),
+        };
+        let mut fx = Vec::new();
+        self.after_change(&request.group, &mut fx);
+        fx.push(match result {
+            Ok(answer) => Effect::JoinedOnceWritten(ticket, answer),
+            Err(error) => Effect::Joined(ticket, Err(error)),
+        });
+        fx
+    }
+
+    /// Lets a group look at topics that have changed, which members of the classic protocol do not ask for.
+    pub fn refresh(&mut self, group: &str, topics: &dyn Topics) -> Vec<Effect> {
+        let mut fx = Vec::new();
+        if let Some(consumer) = self.groups.get_mut(group).and_then(|group| group.consumer.as_mut()) {
+            consumer.refresh(topics);
+            self.after_change(group, &mut fx);
+        }
         fx
     }
 
@@ -161,28 +305,30 @@ impl Machine {
         };
         let before = found.members.len();
         let results: Vec<_> =
-            members.iter().map(|m| found.leave(&m.member_id, m.instance_id.as_deref(), &mut fx)).collect();
+            members.iter().map(|m| found.leave(&m.member_id, m.instance_id.as_deref(), now, &mut fx)).collect();
         found.after_leaving(found.members.len() != before, &self.settings, now, &mut fx);
-        self.reschedule(group);
+        self.after_change(group, &mut fx);
         (results, fx)
     }
 
-    pub fn persisted(&mut self, group: &str, generation: i32, ok: bool, now: i64) -> Vec<Effect> {
+    pub fn persisted(&mut self, record: &GroupRecord, ok: bool, now: i64) -> Vec<Effect> {
         let mut fx = Vec::new();
-        if let Some(found) = self.groups.get_mut(group) {
-            found.persisted(generation, ok, &self.settings, now, &mut fx);
+        if let Some(found) = self.groups.get_mut(&record.group) {
+            found.persisted(record, ok, &self.settings, now, &mut fx);
         }
-        self.reschedule(group);
+        self.reschedule(&record.group);
         fx
     }
 
-    /// Whether offsets may be committed; what was allowed is written and then told by [`Machine::set_offset`].
+    /// Whether offsets may be committed; what was allowed is written and then told by [`Machine::set_offset`]. For a member
+    /// of the consumer protocol the generation is its epoch.
     pub fn may_commit(
         &mut self,
         group: &str,
         member_id: &str,
         instance_id: Option<&str>,
         generation: i32,
+        way: Commit,
         offsets: &[(OffsetKey, Committed)],
         now: i64,
     ) -> Result<(), GroupError> {
@@ -193,14 +339,29 @@ impl Machine {
         let count = self.groups.len();
         let Some(found) = self.groups.get_mut(group) else {
             return match generation {
+                g if g >= 0 && way == Commit::ByEpoch => Err(GroupError::GroupNotFound),
                 g if g >= 0 => Err(GroupError::IllegalGeneration),
                 _ if count >= self.settings.groups_max => Err(GroupError::TooMany),
                 _ => Ok(()),
             };
         };
-        found.may_commit(member_id, instance_id, generation, now)?;
+        found.may_commit(member_id, instance_id, generation, way, now)?;
         self.reschedule(group);
         Ok(())
+    }
+
+    /// Whether somebody who names a member of the consumer protocol may see its group's offsets.
+    pub fn may_fetch(&self, group: &str, member_id: Option<&str>, epoch: i32) -> Result<(), GroupError> {
+        if epoch < 0 && member_id.is_none_or(str::is_empty) {
+            return Ok(());
+        }
+        match self.groups.get(group) {
+            None => Err(GroupError::GroupNotFound),
+            Some(found) => match &found.consumer {
+                None => Ok(()),
+                Some(consumer) => consumer.may_fetch(member_id.unwrap_or_default(), epoch),
+            },
+        }
     }
 
     /// Whether offsets may become part of a transaction. Who names no member is not held against the group's state.
@@ -215,7 +376,13 @@ impl Machine {
     ) -> Result<(), GroupError> {
         let nobody = generation < 0 && member_id.is_empty() && instance_id.is_none();
         if !nobody || !self.groups.contains_key(group) {
-            return self.may_commit(group, member_id, instance_id, generation, offsets, now);
+            // Of transactions the client is told in the words of the classic protocol.
+            let allowed =
+                self.may_commit(group, member_id, instance_id, generation, Commit::InTransaction, offsets, now);
+            return allowed.map_err(|error| match error {
+                GroupError::StaleEpoch => GroupError::IllegalGeneration,
+                other => other,
+            });
         }
         let bytes: usize = offsets.iter().map(|(key, committed)| offsets::bytes_of(key, committed)).sum();
         if self.offsets_bytes + bytes > self.settings.offsets_bytes_max {
@@ -231,6 +398,11 @@ impl Machine {
     /// All offsets of a group; empty where there is none.
     pub fn offsets(&self, group: &str) -> impl Iterator<Item = (&OffsetKey, &Committed)> {
         self.groups.get(group).into_iter().flat_map(|g| &g.offsets)
+    }
+
+    /// How many offsets each group has.
+    pub fn offset_counts(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.groups.iter().map(|(id, group)| (id.as_str(), group.offsets.len()))
     }
 
     /// Whether the offset of a topic may be deleted by hand.
@@ -258,14 +430,14 @@ impl Machine {
     pub fn may_delete(&self, group: &str) -> Result<Vec<OffsetKey>, GroupError> {
         match self.groups.get(group) {
             None => Err(GroupError::GroupNotFound),
-            Some(found) if found.state != State::Empty => Err(GroupError::NonEmptyGroup),
+            Some(found) if !found.is_empty() => Err(GroupError::NonEmptyGroup),
             Some(found) => Ok(found.offsets.keys().cloned().collect()),
         }
     }
 
     /// Forgets a group, unless somebody has joined since.
     pub fn delete(&mut self, group: &str) {
-        if self.groups.get(group).is_some_and(|g| g.state == State::Empty) {
+        if self.groups.get(group).is_some_and(Group::is_empty) {
             self.forget(group);
         }
     }
@@ -284,14 +456,19 @@ impl Machine {
             .groups
             .values()
             .filter(|g| !g.is_void())
-            .map(|g| Listed { group: g.id.clone(), protocol_type: g.protocol_type.clone(), state: g.state })
+            .map(|g| Listed {
+                group: g.id.clone(),
+                protocol_type: if g.consumer.is_some() { "consumer".into() } else { g.protocol_type.clone() },
+                state: g.state_name(),
+                is_classic: g.consumer.is_none(),
+            })
             .collect();
         all.sort_by(|a, b| a.group.cmp(&b.group));
         all
     }
 
     pub fn describe(&self, group: &str) -> Option<Described> {
-        let found = self.groups.get(group).filter(|g| !g.is_void())?;
+        let found = self.groups.get(group).filter(|g| !g.is_void() && g.consumer.is_none())?;
         let stable = found.state == State::Stable;
         let mut members: Vec<_> = found.members.values().collect();
         members.sort_by_key(|m| m.order);
@@ -313,6 +490,17 @@ impl Machine {
         })
     }
 
+    pub fn describe_consumer(&self, group: &str) -> Option<DescribedConsumer> {
+        let consumer = self.consumer(group)?;
+        Some(DescribedConsumer {
+            state: consumer.state(),
+            epoch: consumer.epoch,
+            assignment_epoch: consumer.assignment_epoch,
+            assignor: consumer.assignor.name(),
+            members: consumer.members.values().cloned().collect(),
+        })
+    }
+
     /// Offsets whose time is over, by group; and groups with nothing left.
     pub fn expired(&self, now: i64) -> (Vec<(String, OffsetKey)>, Vec<String>) {
         let mut offsets = Vec::new();
@@ -321,8 +509,7 @@ impl Machine {
             let over = group.expired_offsets(&self.settings, now);
             let nothing_left = over.len() == group.offsets.len();
             offsets.extend(over.into_iter().map(|key| (group.id.clone(), key)));
-            let idle = group.state == State::Empty && group.deadline().is_none();
-            if idle && nothing_left && group.since.saturating_add(self.settings.offsets_retention_ms) <= now {
+            if group.is_idle() && nothing_left && group.since().saturating_add(EMPTY_KEPT_MS) <= now {
                 groups.push(group.id.clone());
             }
         }
@@ -343,7 +530,7 @@ impl Machine {
                 group.scheduled = None;
                 group.expire(&self.settings, now, &mut fx);
             }
-            self.reschedule(&id);
+            self.after_change(&id, &mut fx);
             if self.groups.get(&id).is_some_and(Group::is_void) {
                 self.forget(&id);
             }

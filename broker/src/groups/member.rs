@@ -84,6 +84,8 @@ pub(super) struct Member {
     pub order: u64,
     /// Parked join, answered when the generation begins.
     pub join: Option<Ticket>,
+    /// Parked join of a static member that took its old place, answered once that is persisted.
+    pub replaced: Option<(Ticket, Box<JoinAnswer>)>,
     /// Parked sync, answered when the assignment is persisted.
     pub sync: Option<Ticket>,
     /// Has yet to ask for its assignment of this generation.
@@ -106,6 +108,7 @@ impl Member {
             assignment: Bytes::new(),
             order,
             join: None,
+            replaced: None,
             sync: None,
             must_sync: false,
             unconfirmed: false,
@@ -132,7 +135,11 @@ impl Member {
 
     /// When silence ends the membership; never while the member is parked and known to be there.
     pub fn session_deadline(&self) -> i64 {
-        if (self.join.is_some() && !self.unconfirmed) || self.sync.is_some() { i64::MAX } else { self.session_ends }
+        if (self.join.is_some() && !self.unconfirmed) || self.replaced.is_some() || self.sync.is_some() {
+            i64::MAX
+        } else {
+            self.session_ends
+        }
     }
 
     /// About what it takes in memory.

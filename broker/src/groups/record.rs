@@ -9,7 +9,8 @@
 //! offset = version 1 │ 16 topic id │ i64 offset │ i32 epoch │ i64 committed at │ i64 expires at │ str metadata
 //! str, bytes = u32 length (0xffffffff: null) │ bytes
 //! ```
-//! Numbers are big-endian. Kinds 1 and 2 are taken, and 3 by transactions; a retired kind is never used again.
+//! Numbers are big-endian. Kinds 1 and 2 are taken, 3 by transactions, 4 and 5 by groups of the consumer protocol
+//! (`consumer/record.rs`), 6 by settings of groups; a retired kind is never used again.
 
 use bytes::Bytes;
 use millpond_types::TopicId;
@@ -25,6 +26,8 @@ const NULL: u32 = u32::MAX;
 /// A group between two changes of its membership.
 #[derive(Debug, Clone)]
 pub struct GroupRecord {
+    /// Counts the group's records in this process; not written.
+    pub number: u64,
     pub group: String,
     pub generation: i32,
     /// When the group came into this state.
@@ -127,13 +130,14 @@ impl GroupRecord {
                 assignment,
                 order: order.into(),
                 join: None,
+                replaced: None,
                 sync: None,
                 must_sync: false,
                 unconfirmed: false,
                 session_ends: i64::MAX,
             });
         }
-        Some(Self { group, generation, since, protocol_type, protocol, leader, members })
+        Some(Self { number: 0, group, generation, since, protocol_type, protocol, leader, members })
     }
 }
 
@@ -165,35 +169,35 @@ impl Committed {
     }
 }
 
-fn put(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+pub(super) fn put(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     out.extend(bytes.map_or(NULL, |b| b.len() as u32).to_be_bytes());
     out.extend(bytes.unwrap_or_default());
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
     /// Outer `None`: damaged; inner: null.
-    fn bytes(&mut self) -> Option<Option<&'a [u8]>> {
+    pub fn bytes(&mut self) -> Option<Option<&'a [u8]>> {
         match u32::from_be_bytes(self.array()?) {
             NULL => Some(None),
             length => self.take(length as usize).map(Some),
         }
     }
 
-    fn string(&mut self) -> Option<Option<String>> {
+    pub fn string(&mut self) -> Option<Option<String>> {
         match self.bytes()? {
             None => Some(None),
             Some(bytes) => String::from_utf8(bytes.to_vec()).ok().map(Some),

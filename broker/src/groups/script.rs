@@ -6,7 +6,8 @@ use millpond_types::TopicId;
 use super::machine::{Effect, Machine};
 use super::member::{JoinRequest, LeaveRequest, SyncRequest};
 use super::offsets::{Committed, OffsetKey};
-use super::{GroupError, GroupSettings, State};
+use super::record::GroupRecord;
+use super::{Commit, GroupError, GroupSettings, State};
 
 /// A group "g" under a clock that the test moves. Everything that comes out is written down as a line.
 struct Script {
@@ -16,6 +17,8 @@ struct Script {
     log: Vec<String>,
     /// Writes are confirmed at once unless the test wants otherwise.
     confirm: bool,
+    /// What is to be written where it does.
+    records: Vec<GroupRecord>,
 }
 
 struct Join<'a> {
@@ -38,7 +41,14 @@ fn fixed<'a>(instance: &'a str, id: &'a str) -> Join<'a> {
 
 impl Script {
     fn new(settings: GroupSettings) -> Self {
-        Self { machine: Machine::new(settings), now: 1_000_000, ids: 0, log: Vec::new(), confirm: true }
+        Self {
+            machine: Machine::new(settings),
+            now: 1_000_000,
+            ids: 0,
+            log: Vec::new(),
+            confirm: true,
+            records: Vec::new(),
+        }
     }
 
     /// Joins under `ticket`; a member without an id gets `m<number>`.
@@ -127,10 +137,14 @@ impl Script {
                 }
                 Effect::Synced(ticket, Err(e)) => lines.push(format!("{ticket}: {e:?}")),
                 Effect::Persist(record) if self.confirm => {
-                    let fx = self.machine.persisted("g", record.generation, true, self.now);
+                    let fx = self.machine.persisted(&record, true, self.now);
                     lines.extend(self.take(fx));
                 }
-                Effect::Persist(record) => lines.push(format!("write {}", record.generation)),
+                Effect::Persist(record) => {
+                    lines.push(format!("write {}", record.generation));
+                    self.records.push(record);
+                }
+                Effect::Write(_) | Effect::JoinedOnceWritten(..) => {}
             }
         }
         self.log.extend(lines.clone());
@@ -291,13 +305,15 @@ fn an_assignment_is_handed_out_once_it_is_written() {
     assert_eq!(s.sync(2, "m1", 1, &[("m1", "x")]), ["write 1"]);
     assert_eq!(s.state(), State::CompletingRebalance);
     assert_eq!(s.beat("m1", 1), Ok(()));
-    let fx = s.machine.persisted("g", 1, false, s.now);
+    let first = s.records.remove(0);
+    let fx = s.machine.persisted(&first, false, s.now);
     assert_eq!(s.take(fx), ["2: NotPersisted"]);
     assert_eq!(s.join(3, member("m1")), ["3: m1 in 2 by range led by m1 [m1]"]);
     assert_eq!(s.sync(4, "m1", 2, &[("m1", "x")]), ["write 2"]);
-    let late = s.machine.persisted("g", 1, true, s.now);
+    let late = s.machine.persisted(&first, true, s.now);
     assert!(s.take(late).is_empty(), "an earlier generation's write says nothing about this one");
-    let fx = s.machine.persisted("g", 2, true, s.now);
+    let second = s.records.remove(0);
+    let fx = s.machine.persisted(&second, true, s.now);
     assert_eq!(s.take(fx), ["4: reads x"]);
 }
 
@@ -315,6 +331,24 @@ fn a_static_member_comes_back_in_its_place() {
     assert_eq!(s.leave("", Some("nobody")), ["UnknownMember"]);
     assert!(s.leave("", Some("i")).is_empty());
     assert_eq!(s.state(), State::Empty);
+}
+
+#[test]
+fn a_static_member_is_told_its_new_id_once_it_is_written() {
+    let mut s = Script::new(GroupSettings::default());
+    s.join(1, fixed("i", ""));
+    s.sync(2, "m1", 1, &[("m1", "x")]);
+    s.confirm = false;
+    assert_eq!(s.join(3, fixed("i", "")), ["write 1"]);
+    assert_eq!(s.join(4, fixed("i", "")), ["3: FencedInstance m2", "write 1"]);
+    let records = std::mem::take(&mut s.records);
+    let fx = s.machine.persisted(&records[0], true, s.now);
+    assert!(s.take(fx).is_empty(), "that was the id before");
+    let fx = s.machine.persisted(&records[1], true, s.now);
+    assert_eq!(s.take(fx), ["4: m3 in 1 by range led by m2 []"]);
+    // A rebalance in between: it takes part in the next generation.
+    assert_eq!(s.join(5, fixed("i", "")), ["write 1"]);
+    assert_eq!(s.join(6, member("")).len(), 2);
 }
 
 #[test]
@@ -364,8 +398,9 @@ fn a_group_is_as_it_was_after_a_restart() {
 #[test]
 fn who_may_commit() {
     let mut s = Script::new(GroupSettings::default());
-    let commit =
-        |s: &mut Script, member: &str, generation| s.machine.may_commit("g", member, None, generation, &[], s.now);
+    let commit = |s: &mut Script, member: &str, generation| {
+        s.machine.may_commit("g", member, None, generation, Commit::Classic, &[], s.now)
+    };
     assert_eq!(commit(&mut s, "", -1), Ok(()), "without a group nobody is in the way");
     assert_eq!(commit(&mut s, "m1", 3), Err(GroupError::IllegalGeneration));
     let mut s = Script::two();
@@ -377,6 +412,23 @@ fn who_may_commit() {
     assert_eq!(commit(&mut s, "m2", 2), Ok(()), "while the next generation gathers");
     s.join(8, member("m2"));
     assert_eq!(commit(&mut s, "m2", 3), Err(GroupError::RebalanceInProgress));
+    let in_transaction =
+        |s: &mut Script, generation| s.machine.may_commit_in_transaction("g", "m2", None, generation, &[], s.now);
+    assert_eq!(in_transaction(&mut s, 3), Ok(()), "a transaction can be finished");
+    assert_eq!(in_transaction(&mut s, 2), Err(GroupError::IllegalGeneration));
+}
+
+#[test]
+fn a_group_without_anything_does_not_stay() {
+    let mut s = Script::two();
+    let nothing = (vec![], Vec::<String>::new());
+    s.leave("m1", None);
+    s.leave("m2", None);
+    assert_eq!(s.machine.expired(s.now), nothing);
+    s.wait(5 * 60_000);
+    assert_eq!(s.machine.expired(s.now), nothing);
+    s.wait(6 * 60_000);
+    assert_eq!(s.machine.expired(s.now), (vec![], vec!["g".to_owned()]));
 }
 
 #[test]
@@ -434,7 +486,7 @@ fn limits_hold() {
     };
     let commit = |s: &mut Script, metadata| {
         let offsets = [offset(metadata)];
-        s.machine.may_commit("k", "", None, -1, &offsets, s.now)?;
+        s.machine.may_commit("k", "", None, -1, Commit::Classic, &offsets, s.now)?;
         let [(key, committed)] = offsets;
         s.machine.set_offset("k", key, committed, s.now);
         Ok(())

@@ -59,16 +59,20 @@ impl Topic {
 pub struct TopicTable {
     pub by_name: BTreeMap<String, Arc<Topic>>,
     pub by_id: HashMap<TopicId, Arc<Topic>>,
+    /// Counts changes since the start.
+    pub version: u64,
 }
 
 impl TopicTable {
     pub fn insert(&mut self, topic: Arc<Topic>) {
+        self.version += 1;
         self.by_id.insert(topic.id, topic.clone());
         self.by_name.insert(topic.name.clone(), topic);
     }
 
     pub fn remove(&mut self, id: TopicId) -> Option<Arc<Topic>> {
         let topic = self.by_id.remove(&id)?;
+        self.version += 1;
         self.by_name.remove(&topic.name);
         Some(topic)
     }

@@ -498,3 +498,22 @@ pub const DESCRIBE_CLUSTER: Shape = shape(
         field("include_fenced_brokers", BOOL).since(2),
     ],
 );
+
+pub const CONSUMER_GROUP_HEARTBEAT: Shape = shape(
+    0,
+    &[
+        field("group_id", TEXT),
+        field("member_id", TEXT),
+        field("member_epoch", I32),
+        field("instance_id", TEXT),
+        field("rack_id", TEXT),
+        field("rebalance_timeout_ms", I32),
+        list_of("subscribed_topic_names", &TEXT),
+        field("subscribed_topic_regex", TEXT).since(1),
+        field("server_assignor", TEXT),
+        list("topic_partitions", &[field("topic_id", UUID), list_of("partitions", &I32)]),
+    ],
+);
+
+pub const CONSUMER_GROUP_DESCRIBE: Shape =
+    shape(0, &[list_of("group_ids", &TEXT), field("include_authorized_operations", BOOL)]);

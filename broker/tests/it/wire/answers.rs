@@ -140,6 +140,14 @@ fn every_advertised_version_is_answered() {
         DescribeProducersRequest |_| DescribeProducersRequest::default(),
         DescribeTransactionsRequest |_| DescribeTransactionsRequest::default(),
         ListTransactionsRequest |_| ListTransactionsRequest::default(),
+        ConsumerGroupHeartbeatRequest |v| ConsumerGroupHeartbeatRequest::default()
+            .with_group_id("new".to_owned().into_group())
+            .with_member_id(format!("member-{v}").into())
+            .with_rebalance_timeout_ms(1000)
+            .with_subscribed_topic_names(Some(vec![name("t")]))
+            .with_topic_partitions(Some(vec![])),
+        ConsumerGroupDescribeRequest |_| ConsumerGroupDescribeRequest::default()
+            .with_group_ids(vec!["new".to_owned().into_group(), "g".to_owned().into_group()]),
     }
     let advertised: Vec<i16> = ranges(&server).iter().map(|(key, ..)| *key).collect();
     assert_eq!(seen, advertised, "an advertised api is not tried here");

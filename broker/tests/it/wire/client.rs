@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use millpond_broker::groups::Coordinator;
 use millpond_broker::metrics::Metrics;
 use millpond_broker::security::{Authenticator, Authorizer};
 use millpond_broker::server::{self, Hooks, Listener, ServerHandle, ServerSettings};
@@ -76,6 +77,10 @@ impl Server {
 
     pub fn client(&self) -> Client {
         Client::new(self.address)
+    }
+
+    pub fn groups(&self) -> &Coordinator {
+        self.running.as_ref().unwrap().0.groups()
     }
 
     /// Shuts down, which must not take long, and gives back the storage.

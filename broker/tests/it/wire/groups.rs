@@ -123,3 +123,145 @@ fn groups_of_queries_can_be_seen_and_not_changed() {
     assert_eq!(client.call(2, &delete).results[0].error_code, 30);
     assert_eq!(offsets(&mut client, "query-1"), [("t".into(), 0, 5, String::new())]);
 }
+
+#[test]
+fn lag_is_what_lies_after_the_committed_offset() {
+    let server = Server::with(Fixture::new(), |settings, hooks| {
+        hooks.query_groups = Some(Arc::new(Cursors));
+        settings.groups.lag_rows_max = 2;
+    });
+    let place = create(server.storage(), "t", &[]);
+    crate::fixture::send(server.storage(), place, &["a", "b", "c", "d", "e", "f", "g"]);
+    let mut client = server.client();
+    assert_eq!(commit(&mut client, "a", "", -1, 3), 0);
+    let shown = |server: &Server| {
+        let lags = server.groups().lags();
+        let rows = lags.rows.into_iter().map(|r| (r.group, r.topic, r.partition, r.committed, r.lag));
+        (rows.collect::<Vec<_>>(), lags.left_out)
+    };
+    let row = |group: &str, committed, lag| (group.to_owned(), "t".to_owned(), 0, committed, lag);
+    assert_eq!(shown(&server), (vec![row("a", 3, 4), row("query-1", 5, 2)], 0));
+    assert_eq!(commit(&mut client, "c", "", -1, 9), 0);
+    assert_eq!(commit(&mut client, "b", "", -1, 0), 0);
+    assert_eq!(shown(&server), (vec![row("a", 3, 4), row("b", 0, 7)], 2), "the first by name, within the limit");
+    assert_eq!(commit(&mut client, "b", "", -1, 9), 0);
+    assert_eq!(shown(&server).0[1], row("b", 9, 0), "past the end is no lag");
+    let id = server.storage().find_topic("t").unwrap().id;
+    crate::fixture::block_on(server.storage().delete_topic(id)).unwrap();
+    assert_eq!(shown(&server).0, []);
+}
+
+fn heartbeat(client: &mut Client, member: &str, epoch: i32, owned: Option<Vec<i32>>) -> ConsumerGroupHeartbeatResponse {
+    use consumer_group_heartbeat_request::TopicPartitions;
+    let joins = epoch == 0;
+    let topic = TOPIC.with(std::cell::Cell::get);
+    let owned = owned.map(|p| vec![TopicPartitions::default().with_topic_id(topic).with_partitions(p)]);
+    let request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group("new"))
+        .with_member_id(member.to_owned().into())
+        .with_member_epoch(epoch)
+        .with_rebalance_timeout_ms(if joins { 60_000 } else { -1 })
+        .with_subscribed_topic_names(joins.then(|| vec![name("t")]))
+        .with_topic_partitions(if joins { Some(vec![]) } else { owned });
+    client.call(1, &request)
+}
+
+std::thread_local! {
+    /// The id of the topic that the members of the test below read.
+    static TOPIC: std::cell::Cell<uuid::Uuid> = const { std::cell::Cell::new(uuid::Uuid::nil()) };
+}
+
+fn given(response: &ConsumerGroupHeartbeatResponse) -> Option<Vec<i32>> {
+    let assignment = response.assignment.as_ref()?;
+    Some(assignment.topic_partitions.iter().flat_map(|t| t.partitions.clone()).collect())
+}
+
+#[test]
+fn a_group_of_the_consumer_protocol_is_as_it_was_after_a_restart() {
+    let server = Server::new();
+    let id = create(server.storage(), "t", &[]).topic;
+    crate::fixture::block_on(server.storage().add_partitions(id, 4)).unwrap();
+    TOPIC.with(|topic| topic.set(uuid::Uuid::from_bytes(id.0)));
+    let mut client = server.client();
+    let joined = heartbeat(&mut client, "a", 0, None);
+    assert_eq!((joined.error_code, joined.member_epoch, joined.heartbeat_interval_ms), (0, 1, 5_000));
+    assert_eq!(given(&joined), Some(vec![0, 1, 2, 3]));
+    let second = heartbeat(&mut client, "b", 0, None);
+    assert_eq!((second.member_epoch, given(&second)), (2, Some(vec![])));
+    let told = heartbeat(&mut client, "a", 1, Some(vec![0, 1, 2, 3]));
+    assert_eq!((told.member_epoch, given(&told)), (1, Some(vec![0, 1])));
+
+    let server = Server::with(server.stop().reopen(false), |_, _| {});
+    let mut client = server.client();
+    assert_eq!(heartbeat(&mut client, "b", 2, None).member_epoch, 2);
+    let done = heartbeat(&mut client, "a", 1, Some(vec![0, 1]));
+    assert_eq!((done.member_epoch, given(&done)), (2, Some(vec![0, 1])));
+    assert_eq!(given(&heartbeat(&mut client, "b", 2, None)), Some(vec![2, 3]));
+    let fenced = heartbeat(&mut client, "a", 7, None);
+    assert_eq!((fenced.error_code, fenced.assignment), (110, None));
+    assert!(fenced.error_message.is_some_and(|why| why.contains("epoch is 2, not 7")));
+
+    // Offsets are the members', by their epochs.
+    let mut commit = |version, member: &str, epoch| {
+        let partition = offset_commit_request::OffsetCommitRequestPartition::default().with_committed_offset(5);
+        let topic = OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(group("new"))
+            .with_member_id(member.to_owned().into())
+            .with_generation_id_or_member_epoch(epoch)
+            .with_topics(vec![topic]);
+        client.call(version, &request).topics[0].partitions[0].error_code
+    };
+    assert_eq!([commit(9, "a", 2), commit(9, "a", 1), commit(9, "z", 2), commit(8, "a", 2)], [0, 113, 25, 35]);
+    let mut fetch = |member: Option<&str>, epoch| {
+        let asked = offset_fetch_request::OffsetFetchRequestGroup::default()
+            .with_group_id(group("new"))
+            .with_member_id(member.map(|m| m.to_owned().into()))
+            .with_member_epoch(epoch)
+            .with_topics(None);
+        let answer = client.call(9, &OffsetFetchRequest::default().with_groups(vec![asked])).groups.remove(0);
+        (answer.error_code, answer.topics.first().map(|t| t.partitions[0].committed_offset))
+    };
+    assert_eq!(fetch(Some("a"), 2), (0, Some(5)));
+    assert_eq!(fetch(None, -1), (0, Some(5)));
+    assert_eq!(fetch(Some("a"), 1), (113, None));
+
+    let describe = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group("new"), group("nobody")]);
+    let described = client.call(1, &describe).groups;
+    assert_eq!((described[0].group_state.as_str(), described[0].group_epoch), ("Stable", 2));
+    let member = &described[0].members[1];
+    let names: Vec<_> =
+        member.assignment.topic_partitions.iter().map(|t| (t.topic_name.to_string(), &t.partitions)).collect();
+    assert_eq!((member.member_id.as_str(), names), ("b", vec![("t".to_owned(), &vec![2, 3])]));
+    assert_eq!(described[1].error_code, 69);
+    let listed = client.call(5, &ListGroupsRequest::default().with_types_filter(vec!["Consumer".into()])).groups;
+    assert_eq!((listed[0].group_id.as_str(), listed[0].group_type.as_str(), listed.len()), ("new", "consumer", 1));
+    let classic = client.call(6, &DescribeGroupsRequest::default().with_groups(vec![group("new")])).groups;
+    assert_eq!((classic[0].error_code, classic[0].group_state.as_str()), (69, "Dead"));
+
+    let delete = DeleteGroupsRequest::default().with_groups_names(vec![group("new")]);
+    assert_eq!(client.call(2, &delete).results[0].error_code, 68);
+    assert_eq!(heartbeat(&mut client, "a", -1, None).member_epoch, -1);
+    assert_eq!(heartbeat(&mut client, "b", -1, None).error_code, 0);
+    assert_eq!(client.call(2, &delete).results[0].error_code, 0);
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    assert_eq!(server.client().call(4, &ListGroupsRequest::default()).groups.len(), 0);
+}
+
+#[test]
+fn features_are_told_to_those_who_can_read_of_them() {
+    let server = Server::new();
+    let ask = |version| {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name("test".into())
+            .with_client_software_version("1".into());
+        let told = server.client().call(version, &request);
+        let supported: Vec<String> = told.supported_features.iter().map(|f| f.name.to_string()).collect();
+        let finalized: Vec<_> =
+            told.finalized_features.iter().map(|f| (f.name.to_string(), f.max_version_level)).collect();
+        (supported.contains(&"group.version".to_owned()), finalized.contains(&("group.version".to_owned(), 1)))
+    };
+    assert_eq!(ask(4), (true, true));
+    assert_eq!(ask(3), (false, true), "old clients cannot read of a feature whose lowest level is 0");
+    assert_eq!(ask(2), (false, false));
+}

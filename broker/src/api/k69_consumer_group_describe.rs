@@ -1,0 +1,94 @@
+//! ConsumerGroupDescribe (69), versions 0 and 1: groups of the consumer protocol and their members. Other groups, and
+//! those that are not there, are GROUP_ID_NOT_FOUND; clients then ask DescribeGroups. A group that has to do with topics
+//! that the caller may not describe is not described.
+
+use std::collections::BTreeSet;
+
+use kafka_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
+use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
+use uuid::Uuid;
+
+use super::access::NOT_ASKED;
+use super::{Refusal, Request, Shared, code_of_group};
+use crate::groups::consumer::assign::Partitions;
+use crate::groups::{self, GroupError};
+use crate::security::acl::Operation;
+use crate::wire::{Error, Reply, text};
+
+/// How the protocol that a member speaks is told in version 1.
+const MEMBER_CLASSIC: i8 = 0;
+const MEMBER_CONSUMER: i8 = 1;
+
+pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+    let asked: ConsumerGroupDescribeRequest = request.decode()?;
+    let version = request.head.version;
+    let groups = asked.group_ids.into_iter().map(|id| {
+        let refused = |refusal: Refusal| {
+            let group = DescribedGroup::default().with_group_id(id.clone()).with_error_code(refusal.code());
+            group.with_error_message(Some(text(&refusal.message))).with_authorized_operations(NOT_ASKED)
+        };
+        if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &id) {
+            return refused(refusal);
+        }
+        let operations = match asked.include_authorized_operations {
+            true => shared.group_operations(&request.caller, &id),
+            false => NOT_ASKED,
+        };
+        let found = shared.groups.describe_consumer(&id);
+        let topics = found.iter().flat_map(|found| &found.members).flat_map(|m| names(shared, m));
+        let hidden = topics.map(|topic| shared.check_topic(&request.caller, Operation::Describe, &topic));
+        if let Some(refusal) = hidden.filter_map(Result::err).next() {
+            return refused(refusal);
+        }
+        let name = id.to_string();
+        let group = DescribedGroup::default().with_group_id(id).with_authorized_operations(operations);
+        let Some(found) = found else {
+            return group
+                .with_error_code(code_of_group(GroupError::GroupNotFound).code())
+                .with_error_message(Some(text(&format!("group \"{name}\" is not one of the consumer protocol"))));
+        };
+        let members = found.members.into_iter().map(|m| {
+            let topics = m.topics.iter().map(|topic| text(topic)).collect();
+            let member = Member::default()
+                .with_member_id(text(&m.id))
+                .with_instance_id(m.instance_id.as_ref().map(|id| text(id)))
+                .with_rack_id(m.rack_id.as_ref().map(|id| text(id)))
+                .with_member_epoch(m.epoch)
+                .with_client_id(text(&m.client_id))
+                .with_client_host(text(&m.client_host))
+                .with_subscribed_topic_names(topics)
+                .with_subscribed_topic_regex(m.pattern.as_ref().map(|pattern| text(pattern)))
+                .with_assignment(assignment(shared, &m.assigned))
+                .with_target_assignment(assignment(shared, &m.target));
+            let speaks = if m.classic.is_some() { MEMBER_CLASSIC } else { MEMBER_CONSUMER };
+            if version >= 1 { member.with_member_type(speaks) } else { member }
+        });
+        group
+            .with_group_state(text(found.state))
+            .with_group_epoch(found.epoch)
+            .with_assignment_epoch(found.assignment_epoch)
+            .with_assignor_name(text(found.assignor))
+            .with_members(members.collect())
+    });
+    request.respond(&ConsumerGroupDescribeResponse::default().with_groups(groups.collect()))
+}
+
+/// The topics that a member subscribes to, has, or is meant to have.
+fn names(shared: &Shared, member: &groups::ConsumerMember) -> BTreeSet<String> {
+    let ids = member.assigned.keys().chain(member.target.keys());
+    let assigned = ids.filter_map(|id| shared.storage.find_topic_by_id(*id).map(|topic| topic.name.clone()));
+    assigned.chain(member.topics.iter().cloned()).collect()
+}
+
+/// Partitions with the names of their topics; those that were deleted are left out.
+fn assignment(shared: &Shared, partitions: &Partitions) -> Assignment {
+    let topics = partitions.iter().filter_map(|(id, indexes)| {
+        let topic = shared.storage.find_topic_by_id(*id)?;
+        let entry = TopicPartitions::default()
+            .with_topic_id(Uuid::from_bytes(id.0))
+            .with_topic_name(text(&topic.name))
+            .with_partitions(indexes.iter().copied().collect());
+        Some(entry)
+    });
+    Assignment::default().with_topic_partitions(topics.collect())
+}
