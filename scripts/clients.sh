@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Real clients against one server: clients.sh [NAME...]    (default: all)
 #
-# Kafka: kcat, confluent-kafka, kafka-python, kafkajs, franz-go, sarama, the Java tools of two releases, Streams;
-# Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's ksql, npm's ksqldb-client.
+# Kafka: kcat, confluent-kafka, kafka-python, kafkajs, franz-go, sarama, the Java tools of two releases, Streams, Flink's
+# connector; Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
+# ksql, npm's ksqldb-client.
 # Prints ok or FAILED with the seconds of each; the output of those that failed follows.
 #
 # CAPTURE=FOLDER keeps a request of each API and version that each client sends, for broker/tests/data/captured.
@@ -81,7 +82,7 @@ client kcat tests/clients/kcat.sh "$kafka"
 client confluent "$python" tests/clients/confluent.py "$kafka"
 client churn "$python" tests/clients/churn.py "$kafka"
 client churn-consumer "$python" tests/clients/churn.py "$kafka" consumer
-client eos-copy "$python" tests/clients/eos_copy.py "$millpond" 20
+client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 20
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"
 client franz-go "$MILLPOND_CACHE/go/franz" "$kafka"
@@ -91,9 +92,11 @@ client java-4.1 tests/clients/java.sh 4.1.2 "$kafka"
 jvm=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error)
 client command tests/clients/command.sh "$MILLPOND"
 client streams "${jvm[@]}" -cp "$MILLPOND_CACHE/java/4.1.2:$MILLPOND_CACHE/kafka/4.1.2/lib/*" Streams "$kafka"
+client flink "${jvm[@]}" --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.lang=ALL-UNNAMED \
+  -cp "$MILLPOND_CACHE/java/flink-2.2.1:$MILLPOND_CACHE/flink/2.2.1/lib/*" Flink "$kafka"
 client connect "$python" tests/clients/connect.py
 client mirror "$python" tests/clients/mirror.py
-client security "$python" tests/clients/security.py "$millpond"
+client security "$python" tests/clients/security.py "$MILLPOND"
 client ksql "$MILLPOND_CACHE/ksql/venv/bin/python" tests/http/ksql_python.py "$http"
 address=${http#http://}
 client ksqldb-client node tests/http/ksqldb_client.js "${address%:*}" "${address##*:}"

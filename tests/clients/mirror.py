@@ -27,7 +27,7 @@ class Side:
     def __init__(self, name, kind, folder):
         self.name, self.server = name, Server(kind, folder, name).start()
         self.admin = AdminClient({"bootstrap.servers": self.server.bootstrap, "log_level": 0})
-        self.topic = "from-" + name
+        self.topic, self.start = "from-" + name, int(time.time() * 1000) - 3_600_000
 
     def create(self):
         self.admin.create_topics([NewTopic(self.topic, 3, 1, config={"retention.ms": "86400000", "cleanup.policy": "compact"})])[self.topic].result(20)
@@ -36,7 +36,7 @@ class Side:
         producer = Producer({"bootstrap.servers": self.server.bootstrap, "compression.type": "zstd", "log_level": 0})
         for i in range(first, first + count):
             producer.produce(self.topic, key=f"k{i}", value=f"{self.name} {i}", headers=[("n", str(i).encode()), ("n", b"2")],
-                             timestamp=1_700_000_000_000 + i)
+                             timestamp=self.start + i)
         assert producer.flush(30) == 0
 
     def partitions(self, topic):

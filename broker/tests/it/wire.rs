@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod answers;
+mod captured;
 mod client;
 mod groups;
 mod quotas;

@@ -42,7 +42,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 public final class Flink {
     private static final int COUNT = 3000;
     private static final int PARTITIONS = 3;
-    private static final long START = 1_700_000_000_000L;
+    private static final long START = System.currentTimeMillis() - 3_600_000;
 
     private static void say(String text) {
         System.out.println("flink: " + text);
