@@ -87,7 +87,7 @@ pub struct TestArgs {
 
 /// Commands by what they are for, as `--help` shows them.
 const HELP: [(&str, &[&str]); 3] = [
-    ("Millpond", &["serve", "sql", "demo"]),
+    ("Millpond", &["serve", "sql", "user", "demo"]),
     (
         "Any Kafka broker, Millpond too (--bootstrap HOST:PORT)",
         &["topic", "produce", "consume", "group", "acl", "config"],
@@ -112,8 +112,6 @@ fn cli() -> clap::Command {
 }
 
 fn main() -> ExitCode {
-    // What speaks TLS here does it with ring; a second call changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = match Cli::from_arg_matches(&cli().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

@@ -3,27 +3,19 @@
 //! A password never stands in the arguments, where other users of the machine can read it: it comes from the
 //! environment, a file, or whoever sits at the terminal.
 
-use std::borrow::Cow;
-use std::io::{IsTerminal, stdin};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use rustyline::completion::Completer;
-use rustyline::highlight::{CmdKind, Highlighter};
-use rustyline::hint::Hinter;
-use rustyline::history::MemHistory;
-use rustyline::validate::Validator;
-use rustyline::{Editor, Helper};
 
+use super::secret;
 use crate::kafka::properties::Properties;
 use crate::kafka::settings::{Address, Login, Mechanism, Pem, Secret, TIMEOUT_DEFAULT, Tls};
 use crate::kafka::{Client, Settings};
 
 const BOOTSTRAP: &str = "MILLPOND_BOOTSTRAP";
-const PASSWORD: &str = "MILLPOND_PASSWORD";
 const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
 const SECRET_BYTES_MAX: u64 = 1 << 16;
 
@@ -120,13 +112,12 @@ impl Connect {
             (None, Mechanism::OauthBearer) => String::new(),
             (None, _) => bail!("{} needs a user: --user NAME", mechanism.name()),
         };
-        let what = if mechanism == Mechanism::OauthBearer { "token" } else { "password" };
-        let secret = match &self.password_file {
-            Some(path) => read_secret(path)?,
-            None => match std::env::var(PASSWORD) {
-                Ok(secret) => secret,
-                Err(_) => ask(what, &user)?,
-            },
+        let secret = match (&self.password_file, mechanism) {
+            (Some(path), _) => read_secret(path)?,
+            (None, Mechanism::OauthBearer) => secret::from_environment(secret::TOKEN_VARIABLE)?.with_context(|| {
+                format!("no token is given; put it into {} or a file for --password-file", secret::TOKEN_VARIABLE)
+            })?,
+            (None, _) => secret::password_of(&user)?,
         };
         Ok(Login { mechanism, user, secret: Secret(secret) })
     }
@@ -139,39 +130,4 @@ fn read_secret(path: &Path) -> Result<String> {
     }
     let text = std::fs::read_to_string(path).with_context(cannot)?;
     Ok(text.trim_end_matches(['\n', '\r']).to_string())
-}
-
-/// Reads a line that is not shown as it is typed.
-fn ask(what: &str, user: &str) -> Result<String> {
-    if !stdin().is_terminal() {
-        bail!("no {what} is given; put it into the variable {PASSWORD} or name a file with --password-file");
-    }
-    let mut editor = Editor::<Hidden, MemHistory>::with_history(rustyline::Config::default(), MemHistory::new())?;
-    editor.set_helper(Some(Hidden));
-    let whose = if user.is_empty() { String::new() } else { format!(" of \"{user}\"") };
-    Ok(editor.readline(&format!("{what}{whose}: "))?)
-}
-
-/// Shows a star for each character.
-struct Hidden;
-
-impl Helper for Hidden {}
-impl Validator for Hidden {}
-
-impl Completer for Hidden {
-    type Candidate = String;
-}
-
-impl Hinter for Hidden {
-    type Hint = String;
-}
-
-impl Highlighter for Hidden {
-    fn highlight<'l>(&self, line: &'l str, _pos: usize) -> Cow<'l, str> {
-        Cow::Owned("*".repeat(line.chars().count()))
-    }
-
-    fn highlight_char(&self, _line: &str, _pos: usize, _kind: CmdKind) -> bool {
-        true
-    }
 }

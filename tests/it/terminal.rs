@@ -128,7 +128,7 @@ fn a_password_is_not_shown() {
     let address = server.kafka.to_string();
     let args = ["topic", "list", "--bootstrap", &address, "--user", "anna", "--sasl-mechanism", "plain"];
     let mut terminal = Terminal::open(&args, directory.path());
-    terminal.shows("password of \"anna\": ");
+    terminal.shows("password for anna: ");
     terminal.types("hush-hush\r");
     let shown = terminal.shows("refuses the login by PLAIN");
     assert!(!shown.contains("hush"), "{shown:?}");
