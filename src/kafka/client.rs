@@ -72,6 +72,8 @@ pub struct Client {
     coordinators: Mutex<HashMap<String, Address>>,
     /// Whether there was ever a connection.
     reached: AtomicBool,
+    /// Whether there was ever an answer to a request.
+    answered: AtomicBool,
 }
 
 /// What is worth another attempt after all.
@@ -93,6 +95,7 @@ impl Client {
             metadata: Mutex::default(),
             coordinators: Mutex::default(),
             reached: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         })
     }
 
@@ -131,6 +134,10 @@ impl Client {
             Ok(answer)
         })
         .await
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     fn forget(&self, to: &To) {
@@ -243,7 +250,18 @@ impl Client {
         if matches!(answered, Ok(_) | Err(Error::Unsupported { .. })) {
             *place = Some(connection);
         }
-        answered
+        match answered {
+            // Versions are told to everybody, the rest perhaps not.
+            Err(Error::Lost { address, why }) if self.greeting.login.is_none() && !self.is_answered() => {
+                let why = format!("{why} at the first request; if it wants a login, give --user");
+                Err(Error::Unreachable { address, why })
+            }
+            Err(error) => Err(error),
+            Ok(answer) => {
+                self.answered.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+        }
     }
 
     /// A broker that the cluster named, which may be about to come back.

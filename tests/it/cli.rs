@@ -686,6 +686,64 @@ fn tls_and_a_clients_own_properties() {
     proxy.runtime.shutdown_background();
 }
 
+#[test]
+fn users_log_in_to_a_server_that_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let secret = "it's \\ a=\"secret\"";
+    let added = feed(command("", &["user", "add", "anna", "--data", data.to_str().unwrap()]), secret.as_bytes());
+    added.ok();
+    let (cert, key) = certificate(&["127.0.0.1"]);
+    let (cert, key) = (file("server.pem", &cert), file("server.key", &key));
+    let settings = format!(
+        "[[listener]]\naddress = '127.0.0.1:0'\nprotocol = 'SASL_SSL'\ncertificate = '{cert}'\nkey = '{key}'\n\
+         [http_security]\nauthentication = false\n[security]\nfailed_authentication_delay_ms = 50\n"
+    );
+    let mut serve = crate::process::serve(&data);
+    serve.args(["--config", &file("server.toml", &settings)]);
+    let mut server = Process::spawn(serve);
+    let lines = server.lines().to_vec();
+    let address = lines.iter().find_map(|l| l.strip_prefix("kafka SASL_SSL listening on ")).unwrap().to_string();
+    let run = |mechanism: &str, password: &str, args: &[&str]| {
+        let mut command = command(&address, args);
+        command.args(["--cacert", &cert, "--user", "anna", "--sasl-mechanism", mechanism]);
+        command.env("MILLPOND_PASSWORD", password);
+        feed(command, b"x\n")
+    };
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512", "plain"] {
+        run(mechanism, secret, &["produce", "t"]).ok();
+        run(mechanism, "wrong", &["topic", "list"]).fails(&["refuses the login", &mechanism.to_uppercase()]);
+    }
+    assert_eq!(run("SCRAM-SHA-512", secret, &["consume", "t", "-e"]).ok(), "x\nx\nx\n");
+    run("OAUTHBEARER", secret, &["topic", "list"]).fails(&["MILLPOND_TOKEN"]);
+    run("GSSAPI", secret, &["topic", "list"]).fails(&["GSSAPI", "SCRAM-SHA-512"]);
+    let password = file("password", &format!("{secret}\n"));
+    let args = ["topic", "list", "--cacert", &cert, "--user", "anna", "--password-file", &password];
+    feed(command(&address, &args), b"").ok();
+    let escaped = secret.replace('\\', "\\\\").replace('"', "\\\"");
+    let jaas = format!(
+        "org.apache.kafka.common.security.scram.ScramLoginModule required username=\"anna\" password=\"{escaped}\";"
+    );
+    let properties = format!(
+        "bootstrap.servers={address}\nsecurity.protocol=SASL_SSL\nssl.truststore.type=PEM\nssl.truststore.location={cert}\n\
+         sasl.mechanism=SCRAM-SHA-256\nsasl.jaas.config={}\n",
+        jaas.replace('\\', "\\\\")
+    );
+    let properties = file("client.properties", &properties);
+    feed(command("127.0.0.1:1", &["topic", "describe", "t", "--config", &properties]), b"").ok();
+    // Without a login, or without TLS, it says what is missing.
+    feed(command(&address, &["topic", "list", "--cacert", &cert]), b"").fails(&["--user"]);
+    feed(command(&address, &["topic", "list"]), b"").fails(&["--tls"]);
+    // Failed logins are worth a warning in the server's log, which ends what it is asked to end.
+    server.kill();
+}
+
 /// Ends a client's transaction one way or the other, with one record in it.
 fn transaction(address: std::net::SocketAddr, topic: &str, value: &str, commit: bool) {
     use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;

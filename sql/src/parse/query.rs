@@ -61,7 +61,8 @@ impl Cursor<'_> {
             None => None,
         };
         if self.at_set_operation() || self.is_word_at(0, "UNION") {
-            let error = self.unexpected_instead_of(Some("the end of the query"));
+            let message = "UNION, INTERSECT and EXCEPT are not part of the dialect";
+            let error = Diagnostic::at(Code::Syntax, self.span(), message);
             return Err(error.with_hint("rows of several queries go into one stream with INSERT INTO ... SELECT"));
         }
         Ok(Query { select, from, window, filter, group_by, partition_by, having, order_by, emit, limit })
