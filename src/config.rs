@@ -65,6 +65,9 @@ pub struct Limits {
     pub group_offsets_bytes_max: Option<usize>,
     pub transactions_bytes_max: Option<usize>,
     pub connections_max: Option<usize>,
+    pub fetch_sessions_max: Option<usize>,
+    pub fetch_session_partitions_max: Option<usize>,
+    pub fetch_sessions_partitions_max: Option<usize>,
     pub http_request_bytes_max: Option<usize>,
     pub pull_rows_max: Option<usize>,
     pub push_queries_max: Option<usize>,
@@ -80,6 +83,7 @@ pub struct Limits {
 pub struct Broker {
     pub auto_create_topics: Option<bool>,
     pub partitions_default: Option<i32>,
+    pub any_replication_factor: Option<bool>,
     pub group_initial_rebalance_delay_ms: Option<i64>,
     pub group_min_session_timeout_ms: Option<i32>,
     pub group_lag_rows_max: Option<usize>,

@@ -32,6 +32,7 @@ mod k23_offset_for_leader_epoch;
 mod k24_add_partitions_to_txn;
 mod k25_add_offsets_to_txn;
 mod k26_end_txn;
+mod k27_write_txn_markers;
 mod k28_txn_offset_commit;
 mod k29_describe_acls;
 mod k30_create_acls;
@@ -44,19 +45,25 @@ mod k37_create_partitions;
 mod k42_delete_groups;
 mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
+mod k45_alter_partition_reassignments;
 mod k46_list_partition_reassignments;
 mod k47_offset_delete;
 mod k48_describe_client_quotas;
 mod k49_alter_client_quotas;
 mod k50_describe_user_scram_credentials;
 mod k51_alter_user_scram_credentials;
+mod k55_describe_quorum;
 mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k65_describe_transactions;
 mod k66_list_transactions;
 mod k68_consumer_group_heartbeat;
 mod k69_consumer_group_describe;
+mod k74_list_config_resources;
+mod k75_describe_topic_partitions;
 mod topics;
+
+pub(crate) use self::k01_fetch::{FetchSessions, SessionLimits};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -96,13 +103,13 @@ const fn api(key: i16, name: &'static str, min: i16, max: i16, shape: &'static S
 /// All that is advertised, by key.
 pub(crate) static APIS: &[Api] = &[
     // Old librdkafka believes in gzip, snappy and lz4 only where Produce 0 is offered. None sends it.
-    Api { advertised_min: 0, ..api(0, "produce", 3, 12, &shape_of::PRODUCE) },
-    api(1, "fetch", 4, 12, &shape_of::FETCH),
+    Api { advertised_min: 0, ..api(0, "produce", 3, 13, &shape_of::PRODUCE) },
+    api(1, "fetch", 4, 18, &shape_of::FETCH),
     api(2, "list_offsets", 1, 10, &shape_of::LIST_OFFSETS),
     api(3, "metadata", 0, 13, &shape_of::METADATA),
     api(8, "offset_commit", 2, 9, &shape_of::OFFSET_COMMIT),
     api(9, "offset_fetch", 1, 9, &shape_of::OFFSET_FETCH),
-    api(10, "find_coordinator", 0, 4, &shape_of::FIND_COORDINATOR),
+    api(10, "find_coordinator", 0, 6, &shape_of::FIND_COORDINATOR),
     api(11, "join_group", 0, 9, &shape_of::JOIN_GROUP),
     api(12, "heartbeat", 0, 4, &shape_of::HEARTBEAT),
     api(13, "leave_group", 0, 5, &shape_of::LEAVE_GROUP),
@@ -118,8 +125,9 @@ pub(crate) static APIS: &[Api] = &[
     api(23, "offset_for_leader_epoch", 2, 4, &shape_of::OFFSET_FOR_LEADER_EPOCH),
     api(24, "add_partitions_to_txn", 0, 3, &shape_of::ADD_PARTITIONS_TO_TXN),
     api(25, "add_offsets_to_txn", 0, 4, &shape_of::ADD_OFFSETS_TO_TXN),
-    api(26, "end_txn", 0, 4, &shape_of::END_TXN),
-    api(28, "txn_offset_commit", 0, 4, &shape_of::TXN_OFFSET_COMMIT),
+    api(26, "end_txn", 0, 5, &shape_of::END_TXN),
+    api(27, "write_txn_markers", 1, 1, &shape_of::WRITE_TXN_MARKERS),
+    api(28, "txn_offset_commit", 0, 5, &shape_of::TXN_OFFSET_COMMIT),
     api(29, "describe_acls", 1, 3, &shape_of::DESCRIBE_ACLS),
     api(30, "create_acls", 1, 3, &shape_of::CREATE_ACLS),
     api(31, "delete_acls", 1, 3, &shape_of::DELETE_ACLS),
@@ -131,19 +139,22 @@ pub(crate) static APIS: &[Api] = &[
     api(42, "delete_groups", 0, 2, &shape_of::DELETE_GROUPS),
     api(43, "elect_leaders", 0, 2, &shape_of::ELECT_LEADERS),
     api(44, "incremental_alter_configs", 0, 1, &shape_of::INCREMENTAL_ALTER_CONFIGS),
+    api(45, "alter_partition_reassignments", 0, 1, &shape_of::ALTER_PARTITION_REASSIGNMENTS),
     api(46, "list_partition_reassignments", 0, 0, &shape_of::LIST_PARTITION_REASSIGNMENTS),
     api(47, "offset_delete", 0, 0, &shape_of::OFFSET_DELETE),
     api(48, "describe_client_quotas", 0, 1, &shape_of::DESCRIBE_CLIENT_QUOTAS),
     api(49, "alter_client_quotas", 0, 1, &shape_of::ALTER_CLIENT_QUOTAS),
     api(50, "describe_user_scram_credentials", 0, 0, &shape_of::DESCRIBE_USER_SCRAM_CREDENTIALS),
     api(51, "alter_user_scram_credentials", 0, 0, &shape_of::ALTER_USER_SCRAM_CREDENTIALS),
+    api(55, "describe_quorum", 0, 2, &shape_of::DESCRIBE_QUORUM),
     api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
     api(61, "describe_producers", 0, 0, &shape_of::DESCRIBE_PRODUCERS),
     api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
-    // Version 2 filters by a pattern in the dialect of another runtime.
-    api(66, "list_transactions", 0, 1, &shape_of::LIST_TRANSACTIONS),
+    api(66, "list_transactions", 0, 2, &shape_of::LIST_TRANSACTIONS),
     api(68, "consumer_group_heartbeat", 0, 1, &shape_of::CONSUMER_GROUP_HEARTBEAT),
     api(69, "consumer_group_describe", 0, 1, &shape_of::CONSUMER_GROUP_DESCRIBE),
+    api(74, "list_config_resources", 0, 1, &shape_of::LIST_CONFIG_RESOURCES),
+    api(75, "describe_topic_partitions", 0, 0, &shape_of::DESCRIBE_TOPIC_PARTITIONS),
 ];
 
 pub(crate) const PRODUCE: i16 = 0;
@@ -196,6 +207,7 @@ pub(crate) fn throttle_place(key: i16, version: i16, flexible_head: bool, size: 
 /// What every API may use.
 pub(crate) struct Shared {
     pub storage: Storage,
+    pub fetch_sessions: FetchSessions,
     pub groups: Coordinator,
     pub transactions: transactions::Coordinator,
     pub settings: ServerSettings,
@@ -307,6 +319,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         24 => k24_add_partitions_to_txn::handle(&shared, &request).await,
         25 => k25_add_offsets_to_txn::handle(&shared, &request).await,
         26 => k26_end_txn::handle(&shared, &request).await,
+        27 => k27_write_txn_markers::handle(&shared, &request).await,
         28 => k28_txn_offset_commit::handle(&shared, &request).await,
         29 => k29_describe_acls::handle(&shared, &request),
         30 => k30_create_acls::handle(&shared, &request).await,
@@ -319,18 +332,22 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         42 => k42_delete_groups::handle(&shared, &request).await,
         43 => k43_elect_leaders::handle(&shared, &request),
         44 => k44_incremental_alter_configs::handle(&shared, &request).await,
+        45 => k45_alter_partition_reassignments::handle(&shared, &request),
         46 => k46_list_partition_reassignments::handle(&shared, &request),
         47 => k47_offset_delete::handle(&shared, &request).await,
         48 => k48_describe_client_quotas::handle(&shared, &request),
         49 => k49_alter_client_quotas::handle(&shared, &request).await,
         50 => k50_describe_user_scram_credentials::handle(&shared, &request),
         51 => k51_alter_user_scram_credentials::handle(&shared, &request).await,
+        55 => k55_describe_quorum::handle(&shared, &request),
         60 => k60_describe_cluster::handle(&shared, &request),
         61 => k61_describe_producers::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),
         66 => k66_list_transactions::handle(&shared, &request),
         68 => k68_consumer_group_heartbeat::handle(&shared, &request).await,
         69 => k69_consumer_group_describe::handle(&shared, &request),
+        74 => k74_list_config_resources::handle(&shared, &request),
+        75 => k75_describe_topic_partitions::handle(&shared, &request),
         key => Err(Error::malformed(format!("api {key} is not known here"))),
     };
     Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))

@@ -1,10 +1,13 @@
 //! Topic settings by Kafka's names: the table that answers DescribeConfigs, the checks, and their typed form.
 //!
-//! Not here: where they are kept (`storage`), settings of the broker itself. Every setting that Kafka knows is accepted
+//! Not here: where they are kept (`storage`), settings of the broker that are as they were at start. Every setting that Kafka knows is accepted
 //! and reported; those that have no meaning for this log say so in their text.
+
+mod changed;
 
 use std::collections::BTreeMap;
 
+pub use self::changed::{ChangedConfigs, ChangedFor, NUM_PARTITIONS, changeable};
 use crate::batch::{Codec, TimestampType};
 
 /// Types as DescribeConfigs numbers them.
@@ -325,14 +328,19 @@ pub struct TopicSettings {
     pub retention_bytes: Option<u64>,
 }
 
-/// Checks settings by name and value, and reads those that the log acts on.
+/// As [`topic_settings`] where nothing was changed.
 pub fn check_topic_configs(configs: &BTreeMap<String, String>) -> Result<TopicSettings, String> {
+    topic_settings(configs, &ChangedConfigs::default())
+}
+
+/// Checks settings by name and value, and reads those that the log acts on.
+pub fn topic_settings(configs: &BTreeMap<String, String>, changed: &ChangedConfigs) -> Result<TopicSettings, String> {
     for (name, value) in configs {
         topic_config(name).ok_or_else(|| format!("there is no topic setting \"{name}\""))?.check(value)?;
     }
     let text = |name: &str| match configs.get(name) {
         Some(value) => value.as_str(),
-        None => topic_config(name).map_or("", |c| c.default),
+        None => topic_config(name).map_or("", |c| changed.default_of(c)),
     };
     let number = |name: &str| text(name).trim().parse::<i64>().unwrap_or_default();
     let timestamp_max = |name: &str| match configs.get("message.timestamp.difference.max.ms") {

@@ -10,6 +10,7 @@
 //! 0x06  default        bytes of `security`                       a user's credential, its own
 //! 0x07  default        bytes of `security::acl`                  an access control entry, its own
 //! 0x08  default        bytes of `security::quota`                a quota, its own
+//! 0x09  default        -                                             settings of the broker that were changed, its own
 //! 0x10  log            partition uid u64, last offset u64            version, flags, commit sequence u64, batch
 //! 0x11  index          partition uid u64, last offset u64            segment
 //! 0x12  index          partition uid u64, marker's offset u64          aborted transaction
@@ -50,6 +51,7 @@ pub enum Kind {
     Credential = 0x06,
     Acl = 0x07,
     Quota = 0x08,
+    BrokerConfigs = 0x09,
     Batch = 0x10,
     Segment = 0x11,
     Aborted = 0x12,
@@ -75,6 +77,10 @@ const BATCH_VERSION: u8 = 1;
 
 pub fn identity() -> [u8; 1] {
     [Kind::Identity as u8]
+}
+
+pub fn broker_configs() -> [u8; 1] {
+    [Kind::BrokerConfigs as u8]
 }
 
 pub fn counter(counter: Counter) -> [u8; 2] {

@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, warn};
 
 use self::admission::Addresses;
-use crate::api::Shared;
+use crate::api::{FetchSessions, SessionLimits, Shared};
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::metrics::Metrics;
 use crate::security::quotas::Quotas;
@@ -44,8 +44,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub struct ServerSettings {
     /// Metadata requests create topics that they name, where they allow it.
     pub auto_create_topics: bool,
-    /// Topics may be created with more replicas than there are brokers, for clients that insist. There is still one.
-    pub any_replication_factor: bool,
     pub connections_max: usize,
     /// Of one address.
     pub connections_per_address_max: usize,
@@ -65,6 +63,14 @@ pub struct ServerSettings {
     pub fetch_memory: Pool,
     /// Longest wait of a fetch, whatever is asked.
     pub fetch_wait_max: Duration,
+    /// Fetch sessions that are kept.
+    pub fetch_sessions_max: usize,
+    /// Partitions of one fetch session; with more, every answer is a full one.
+    pub fetch_session_partitions_max: usize,
+    /// Partitions of all fetch sessions.
+    pub fetch_sessions_partitions_max: usize,
+    /// A fetch session that was used more recently keeps its place.
+    pub fetch_session_eviction: Duration,
     /// Reads from disk at a time.
     pub disk_reads_max: usize,
     /// A connection without any request is closed after this.
@@ -98,7 +104,6 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             auto_create_topics: true,
-            any_replication_factor: false,
             connections_max: 10_000,
             connections_per_address_max: usize::MAX,
             request_bytes_max: 100 * 1024 * 1024,
@@ -109,6 +114,10 @@ impl Default for ServerSettings {
             fetch_bytes_max: 64 * 1024 * 1024,
             fetch_memory: Pool::root("fetch_answers", 512 * 1024 * 1024),
             fetch_wait_max: Duration::from_secs(60),
+            fetch_sessions_max: 1_000,
+            fetch_session_partitions_max: 20_000,
+            fetch_sessions_partitions_max: 500_000,
+            fetch_session_eviction: Duration::from_secs(120),
             disk_reads_max: 16,
             idle_timeout: Duration::from_secs(600),
             receive_timeout: Duration::from_secs(60),
@@ -257,8 +266,15 @@ pub async fn serve(
     let metrics = Arc::new(Metrics::default());
     // One request must always fit.
     let requests_bytes = settings.requests_bytes_max.max(settings.request_bytes_max).min(Semaphore::MAX_PERMITS);
+    let fetch_sessions = FetchSessions::new(SessionLimits {
+        sessions_max: settings.fetch_sessions_max,
+        session_partitions_max: settings.fetch_session_partitions_max,
+        partitions_max: settings.fetch_sessions_partitions_max,
+        eviction_ms: settings.fetch_session_eviction.as_millis() as u64,
+    });
     let shared = Arc::new(Shared {
         storage,
+        fetch_sessions,
         groups: groups.clone(),
         transactions,
         disk_reads: Semaphore::new(settings.disk_reads_max),

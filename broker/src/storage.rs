@@ -37,17 +37,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use millpond_types::ports::{Cursor, PartitionOffsets, TopicSpec};
 use millpond_types::{Clock, Offset, Sequence, SystemClock, TopicId, TopicPartition};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub use self::error::{OpenError, StorageError};
 use self::housekeeping::Threads;
 pub use self::lookup::{ListedOffset, OffsetQuery};
+pub use self::partition::{Waiter, Wakeups};
 pub use self::read::{AbortedTransaction, FetchLimits, Fetched};
 use self::shared::Shared;
 use self::topics::NewTopic;
 pub use self::topics::Topic;
 use self::writer::{Change, ProduceJob};
 use crate::batch::{BatchRules, Codec, ValidBatch, validate};
+use crate::configs::ChangedConfigs;
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
 type Result<T, E = StorageError> = std::result::Result<T, E>;
@@ -76,6 +78,8 @@ pub struct StorageOptions {
     pub topic_partitions_max: i32,
     /// Partitions of all topics.
     pub partitions_max: usize,
+    /// Topics may be created with more replicas than there are brokers, for clients that insist. There is still one.
+    pub any_replication_factor: bool,
     /// RocksDB's memtables together.
     pub write_buffer_bytes: usize,
     /// RocksDB's block cache.
@@ -115,6 +119,7 @@ impl StorageOptions {
             partitions_default: 1,
             topic_partitions_max: 10_000,
             partitions_max: 100_000,
+            any_replication_factor: false,
             write_buffer_bytes: 96 << 20,
             block_cache_bytes: 64 << 20,
             background_jobs: 2,
@@ -255,12 +260,12 @@ impl SecurityKind {
 /// Wakes when one of some partitions changes: an append, a new log start, the topic's end. Made before the first look,
 /// it misses nothing.
 #[derive(Debug)]
-pub struct Watch(Arc<Notify>);
+pub struct Watch(Arc<Waiter>);
 
 impl Watch {
     /// Ready when something changed since the last call, or since the watch was made.
     pub async fn changed(&self) {
-        self.0.notified().await;
+        self.0.changed().await;
     }
 }
 
@@ -299,7 +304,17 @@ impl Storage {
 
     /// Partitions of a topic that is created without saying how many.
     pub fn default_partitions(&self) -> i32 {
+        self.shared.partitions_default()
+    }
+
+    /// As at start, whatever was changed since.
+    pub fn started_partitions(&self) -> i32 {
         self.shared.options.partitions_default
+    }
+
+    /// Whether topics may ask for more replicas than there are brokers.
+    pub fn any_replication_factor(&self) -> bool {
+        self.shared.options.any_replication_factor
     }
 
     pub fn find_topic(&self, name: &str) -> Option<Arc<Topic>> {
@@ -340,8 +355,19 @@ impl Storage {
 
     /// Replaces all settings of a topic.
     pub async fn set_topic_configs(&self, id: TopicId, configs: BTreeMap<String, String>) -> Result<()> {
-        let settings = crate::configs::check_topic_configs(&configs).map_err(StorageError::InvalidConfig)?;
-        self.shared.change(Change::SetConfigs { id, configs, settings: Box::new(settings) }).await.map(drop)
+        crate::configs::check_topic_configs(&configs).map_err(StorageError::InvalidConfig)?;
+        self.shared.change(Change::SetConfigs { id, configs }).await.map(drop)
+    }
+
+    /// Settings of the broker that were changed while it ran.
+    pub fn broker_configs(&self) -> Arc<ChangedConfigs> {
+        self.shared.configs()
+    }
+
+    /// Replaces them; topics that fall back on them follow at once.
+    pub async fn set_broker_configs(&self, configs: ChangedConfigs) -> Result<()> {
+        configs.check().map_err(StorageError::InvalidConfig)?;
+        self.shared.change(Change::SetBrokerConfigs(configs)).await.map(drop)
     }
 
     /// Gives a topic more partitions.
@@ -399,6 +425,13 @@ impl Storage {
         Ok(PartitionOffsets { start: log.start, stable_end: log.stable_end(), end: log.end })
     }
 
+    /// Whether the partition is part of an open transaction of the producer.
+    pub fn in_transaction(&self, place: TopicPartition, (producer_id, epoch): (i64, i16)) -> Result<bool> {
+        let partition = self.shared.partition(place)?;
+        let producers = partition.producers.lock();
+        Ok(producers.get(&producer_id).is_some_and(|p| p.epoch == epoch && p.open.is_some()))
+    }
+
     /// Producers with an id that a partition remembers, by id.
     pub fn active_producers(&self, place: TopicPartition) -> Result<Vec<ActiveProducer>> {
         let partition = self.shared.partition(place)?;
@@ -436,13 +469,22 @@ impl Storage {
 
     /// Unknown partitions are left out; a look at them fails at once.
     pub fn watch(&self, places: &[TopicPartition]) -> Watch {
-        let notify = Arc::new(Notify::new());
+        let waiter = Waiter::new(&Arc::default(), 0);
         for place in places {
             if let Ok(partition) = self.shared.partition(*place) {
-                partition.add_waiter(&notify);
+                partition.add_waiter(&waiter);
             }
         }
-        Watch(notify)
+        Watch(waiter)
+    }
+
+    /// Wakes by a partition's changes, under a token, for as long as the waiter is kept. `None`: there is no such
+    /// partition.
+    pub fn watch_one(&self, place: TopicPartition, wakeups: &Arc<Wakeups>, token: u32) -> Option<Arc<Waiter>> {
+        let partition = self.shared.partition(place).ok()?;
+        let waiter = Waiter::new(wakeups, token);
+        partition.add_waiter(&waiter);
+        Some(waiter)
     }
 
     /// The sequence up to which everything is visible, as it grows.

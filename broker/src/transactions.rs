@@ -14,6 +14,10 @@
 //! offsets of groups, what became stable and what was aborted. Kafka's states of being about to end never show, and a
 //! transaction is over whole or not at all, whenever the process dies.
 //!
+//! There are two ways to take part. In the older one a producer says first which partitions and groups belong to its
+//! transaction, and keeps its epoch over many. In the newer one (KIP-890) what it writes joins by itself, and each end
+//! raises the epoch. Both go on side by side; each request says by its version which way it takes.
+//!
 //! Who a producer is depends on (transactional id, producer id, epoch) alone, never on its connection. Partitions keep
 //! their own account of open transactions (`storage`), so that what an older epoch sends late is refused there.
 
@@ -24,7 +28,7 @@ mod record;
 mod script;
 
 pub use coordinator::Coordinator;
-pub use machine::{Change, Init, InitRequest, Machine, State, Transaction};
+pub use machine::{Change, End, Init, InitRequest, Machine, State, Transaction};
 
 /// Limits and times of transactions.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -280,6 +280,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
         ("transactions_bytes_max", parts.transactions),
     ];
     set(&mut options.storage.partitions_default, config.broker.partitions_default);
+    set(&mut options.storage.any_replication_factor, config.broker.any_replication_factor);
     set(&mut options.engine.pull_rows_max, limits.pull_rows_max);
     set(&mut options.engine.push_queries_max, limits.push_queries_max);
     set(&mut options.engine.queries_max, limits.queries_max);
@@ -331,6 +332,15 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     }
     if let Some(connections) = config.limits.connections_max {
         settings.connections_max = connections;
+    }
+    if let Some(sessions) = config.limits.fetch_sessions_max {
+        settings.fetch_sessions_max = sessions;
+    }
+    if let Some(partitions) = config.limits.fetch_session_partitions_max {
+        settings.fetch_session_partitions_max = partitions;
+    }
+    if let Some(partitions) = config.limits.fetch_sessions_partitions_max {
+        settings.fetch_sessions_partitions_max = partitions;
     }
     if let Some(ms) = config.broker.group_initial_rebalance_delay_ms {
         settings.groups.initial_rebalance_delay_ms = ms;

@@ -3,7 +3,8 @@
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsSynonym};
 
 use super::Shared;
-use crate::configs::{ConfigKind, TOPIC_CONFIGS, TopicConfig};
+use super::k35_describe_log_dirs::DIRECTORY;
+use crate::configs::{ChangedConfigs, ChangedFor, ConfigKind, NUM_PARTITIONS, TOPIC_CONFIGS, TopicConfig, changeable};
 use crate::storage::Topic;
 use crate::wire::text;
 
@@ -12,33 +13,49 @@ pub(super) const RESOURCE_BROKER: i8 = 4;
 
 /// Where a value comes from, as the protocol numbers it.
 pub(super) const SOURCE_TOPIC: i8 = 1;
+const SOURCE_NODE: i8 = 2;
+const SOURCE_CLUSTER: i8 = 3;
 const SOURCE_STATIC: i8 = 4;
-pub(super) const SOURCE_DEFAULT: i8 = 5;
+const SOURCE_DEFAULT: i8 = 5;
 
-/// A topic's value of a setting and where it comes from.
-pub(super) fn value_of<'a>(topic: &'a Topic, config: &'a TopicConfig) -> (&'a str, i8) {
-    match topic.configs.get(config.name) {
-        Some(value) => (value, SOURCE_TOPIC),
-        None => (config.default, SOURCE_DEFAULT),
+fn source_of(changed: ChangedFor) -> i8 {
+    match changed {
+        ChangedFor::Node => SOURCE_NODE,
+        ChangedFor::Cluster => SOURCE_CLUSTER,
     }
+}
+
+/// A topic's value of a setting and where it comes from, given what the topic itself says.
+pub(super) fn value_of<'a>(
+    own: Option<&'a String>,
+    config: &'a TopicConfig,
+    changed: &'a ChangedConfigs,
+) -> (&'a str, i8) {
+    if let Some(value) = own {
+        return (value, SOURCE_TOPIC);
+    }
+    let fallback = config.synonym.and_then(|name| changed.values(name).next());
+    fallback.map_or((config.default, SOURCE_DEFAULT), |(value, by)| (value, source_of(by)))
 }
 
 /// All settings of a topic, or those of the given names.
 pub(super) fn of_topic(
     topic: &Topic,
+    changed: &ChangedConfigs,
     only: Option<&[&str]>,
     synonyms: bool,
     docs: bool,
 ) -> Vec<DescribeConfigsResourceResult> {
     let wanted = |config: &&TopicConfig| only.is_none_or(|only| only.contains(&config.name));
     let entry = |config: &TopicConfig| {
-        let (value, source) = value_of(topic, config);
+        let own = topic.configs.get(config.name);
+        let (value, source) = value_of(own, config, changed);
         let mut others = Vec::new();
-        if synonyms && source == SOURCE_TOPIC {
-            others.push(synonym(config.name, value, SOURCE_TOPIC));
-        }
         if synonyms {
-            others.push(synonym(config.synonym.unwrap_or(config.name), config.default, SOURCE_DEFAULT));
+            others.extend(own.map(|value| synonym(config.name, value, SOURCE_TOPIC)));
+            let name = config.synonym.unwrap_or(config.name);
+            others.extend(changed.values(name).map(|(value, by)| synonym(name, value, source_of(by))));
+            others.push(synonym(name, config.default, SOURCE_DEFAULT));
         }
         DescribeConfigsResourceResult::default()
             .with_name(text(config.name))
@@ -55,56 +72,149 @@ fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
     DescribeConfigsSynonym::default().with_name(text(name)).with_value(Some(text(value))).with_source(source)
 }
 
-/// The broker's settings that tools look at. None can be changed while it runs.
-pub(super) fn of_broker(shared: &Shared, listener: &str, only: Option<&[&str]>) -> Vec<DescribeConfigsResourceResult> {
+/// A setting of the broker as it was at start.
+struct Fixed {
+    name: &'static str,
+    value: String,
+    kind: ConfigKind,
+    source: i8,
+    documentation: &'static str,
+}
+
+/// What the broker was started with, as far as tools and clients look at it.
+fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
     let settings = &shared.settings;
-    let groups = &settings.groups;
-    let fixed: Vec<(&str, String, ConfigKind, i8)> = vec![
-        ("advertised.listeners", listener.to_owned(), ConfigKind::List, SOURCE_STATIC),
-        ("auto.create.topics.enable", settings.auto_create_topics.to_string(), ConfigKind::Boolean, SOURCE_STATIC),
-        ("broker.id", shared.storage.node_id().to_string(), ConfigKind::Int, SOURCE_STATIC),
-        ("connections.max.idle.ms", settings.idle_timeout.as_millis().to_string(), ConfigKind::Long, SOURCE_STATIC),
-        ("default.replication.factor", "1".into(), ConfigKind::Int, SOURCE_DEFAULT),
-        ("delete.topic.enable", "true".into(), ConfigKind::Boolean, SOURCE_DEFAULT),
-        ("fetch.max.bytes", settings.fetch_bytes_max.to_string(), ConfigKind::Int, SOURCE_STATIC),
-        (
+    let (groups, transactions) = (&settings.groups, &settings.transactions);
+    let of = |source, name, value: &dyn ToString, kind, documentation| Fixed {
+        name,
+        value: value.to_string(),
+        kind,
+        source,
+        documentation,
+    };
+    let set = |name, value: &dyn ToString, kind, documentation| of(SOURCE_STATIC, name, value, kind, documentation);
+    let always = |name, value: &dyn ToString, kind, documentation| of(SOURCE_DEFAULT, name, value, kind, documentation);
+    use ConfigKind::{Boolean, Int, List, Long, Short, Str};
+    vec![
+        set("advertised.listeners", &listener, List, "where clients are told to connect"),
+        set("auto.create.topics.enable", &settings.auto_create_topics, Boolean, "metadata requests create topics"),
+        set("broker.id", &shared.storage.node_id(), Int, "the id of this broker"),
+        set(
+            "connections.max.idle.ms",
+            &settings.idle_timeout.as_millis(),
+            Long,
+            "idle connections are closed after this",
+        ),
+        always("controlled.shutdown.enable", &true, Boolean, "the server ends what it is at before it stops"),
+        always("default.replication.factor", &1, Int, "replicas of a topic; there is one broker"),
+        always("delete.topic.enable", &true, Boolean, "topics can be deleted"),
+        set("fetch.max.bytes", &settings.fetch_bytes_max, Int, "the largest answer to a fetch"),
+        set(
             "group.initial.rebalance.delay.ms",
-            groups.initial_rebalance_delay_ms.to_string(),
-            ConfigKind::Int,
-            SOURCE_STATIC,
+            &groups.initial_rebalance_delay_ms,
+            Int,
+            "how long the first member of a group waits for others",
         ),
-        ("group.max.session.timeout.ms", groups.session_timeout_max_ms.to_string(), ConfigKind::Int, SOURCE_STATIC),
-        ("group.max.size", groups.members_max.to_string(), ConfigKind::Int, SOURCE_STATIC),
-        ("group.min.session.timeout.ms", groups.session_timeout_min_ms.to_string(), ConfigKind::Int, SOURCE_STATIC),
-        ("listeners", listener.to_owned(), ConfigKind::List, SOURCE_STATIC),
-        ("max.connections", settings.connections_max.to_string(), ConfigKind::Int, SOURCE_STATIC),
-        ("node.id", shared.storage.node_id().to_string(), ConfigKind::Int, SOURCE_STATIC),
-        ("num.partitions", shared.storage.default_partitions().to_string(), ConfigKind::Int, SOURCE_STATIC),
-        ("offset.metadata.max.bytes", groups.offset_metadata_bytes_max.to_string(), ConfigKind::Int, SOURCE_STATIC),
-        (
+        set("group.max.session.timeout.ms", &groups.session_timeout_max_ms, Int, "the longest session of a member"),
+        set("group.max.size", &groups.members_max, Int, "the most members of a group"),
+        set("group.min.session.timeout.ms", &groups.session_timeout_min_ms, Int, "the shortest session of a member"),
+        set("listeners", &listener, List, "where the server listens"),
+        always("log.dirs", &DIRECTORY, Str, "the one directory of all data, whatever its path is"),
+        always("log.retention.hours", &168, Int, "see log.retention.ms, which holds"),
+        set("max.connections", &settings.connections_max, Int, "the most connections"),
+        set(
+            "max.incremental.fetch.session.cache.slots",
+            &settings.fetch_sessions_max,
+            Int,
+            "the most fetch sessions that are kept",
+        ),
+        set("node.id", &shared.storage.node_id(), Int, "the id of this broker"),
+        set("offset.metadata.max.bytes", &groups.offset_metadata_bytes_max, Int, "the longest text with an offset"),
+        set(
             "offsets.retention.minutes",
-            (groups.offsets_retention_ms / 60_000).to_string(),
-            ConfigKind::Int,
-            SOURCE_STATIC,
+            &(groups.offsets_retention_ms / 60_000),
+            Int,
+            "how long offsets of a group without members are kept",
         ),
-        ("offsets.topic.num.partitions", "1".into(), ConfigKind::Int, SOURCE_DEFAULT),
-        ("offsets.topic.replication.factor", "1".into(), ConfigKind::Short, SOURCE_DEFAULT),
-        ("socket.request.max.bytes", settings.request_bytes_max.to_string(), ConfigKind::Int, SOURCE_STATIC),
-    ];
-    // Every topic setting has its default under the broker's name for it; min.insync.replicas and the like.
-    let defaults =
-        TOPIC_CONFIGS.iter().filter_map(|c| c.synonym.map(|name| (name, c.default.to_owned(), c.kind, SOURCE_DEFAULT)));
-    let mut all: Vec<_> = fixed.into_iter().chain(defaults).collect();
-    all.retain(|(name, ..)| only.is_none_or(|only| only.contains(name)));
-    all.sort_by_key(|(name, ..)| *name);
-    all.dedup_by_key(|(name, ..)| *name);
-    let entry = |(name, value, kind, source): (&str, String, ConfigKind, i8)| {
+        always("offsets.topic.num.partitions", &1, Int, "no effect here; offsets are not in a topic"),
+        always("offsets.topic.replication.factor", &1, Short, "no effect here; offsets are not in a topic"),
+        always("process.roles", &"broker,controller", List, "what this server is"),
+        set("socket.request.max.bytes", &settings.request_bytes_max, Int, "the largest request"),
+        set("transaction.max.timeout.ms", &transactions.timeout_max_ms, Int, "the longest timeout of a transaction"),
+        always("transaction.state.log.num.partitions", &1, Int, "no effect here; transactions are not in a topic"),
+        always(
+            "transaction.state.log.replication.factor",
+            &1,
+            Short,
+            "no effect here; transactions are not in a topic",
+        ),
+        set(
+            "transactional.id.expiration.ms",
+            &transactions.expiration_ms,
+            Int,
+            "a transactional id that nobody used for so long is forgotten",
+        ),
+    ]
+}
+
+/// The broker's settings: those that can be changed while it runs, which are what topics fall back on, and others that
+/// tools and clients look at.
+pub(super) fn of_broker(
+    shared: &Shared,
+    listener: &str,
+    only: Option<&[&str]>,
+    synonyms: bool,
+    docs: bool,
+) -> Vec<DescribeConfigsResourceResult> {
+    let changed = shared.storage.broker_configs();
+    let started = shared.storage.started_partitions().to_string();
+    let fixed = fixed(shared, listener).into_iter().map(|fixed| {
+        DescribeConfigsResourceResult::default()
+            .with_name(text(fixed.name))
+            .with_value(Some(text(&fixed.value)))
+            .with_read_only(true)
+            .with_config_source(fixed.source)
+            .with_synonyms(if synonyms { vec![synonym(fixed.name, &fixed.value, fixed.source)] } else { Vec::new() })
+            .with_config_type(fixed.kind as i8)
+            .with_documentation(docs.then(|| text(fixed.documentation)))
+    });
+    let names = TOPIC_CONFIGS.iter().filter_map(|config| config.synonym).chain([NUM_PARTITIONS]);
+    let changeable = names.filter_map(|name| Some((name, changeable(name)?))).map(|(name, config)| {
+        let at_start = match name {
+            NUM_PARTITIONS => (started.as_str(), SOURCE_STATIC),
+            _ => (config.default, SOURCE_DEFAULT),
+        };
+        let values = changed.values(name).map(|(value, by)| (value, source_of(by))).chain([at_start]);
+        let values: Vec<(&str, i8)> = values.collect();
+        let (value, source) = values.first().copied().unwrap_or(at_start);
+        let others = values.iter().map(|(value, source)| synonym(name, value, *source));
         DescribeConfigsResourceResult::default()
             .with_name(text(name))
-            .with_value(Some(text(&value)))
-            .with_read_only(true)
+            .with_value(Some(text(value)))
             .with_config_source(source)
-            .with_config_type(kind as i8)
-    };
-    all.into_iter().map(entry).collect()
+            .with_synonyms(if synonyms { others.collect() } else { Vec::new() })
+            .with_config_type(config.kind as i8)
+            .with_documentation(docs.then(|| text(config.documentation)))
+    });
+    let mut all: Vec<_> = fixed.chain(changeable).collect();
+    all.retain(|entry| only.is_none_or(|only| only.contains(&entry.name.as_str())));
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all.dedup_by(|a, b| a.name == b.name);
+    all
+}
+
+/// What was changed for all brokers.
+pub(super) fn of_cluster(shared: &Shared, only: Option<&[&str]>, docs: bool) -> Vec<DescribeConfigsResourceResult> {
+    let changed = shared.storage.broker_configs();
+    let wanted = changed.cluster.iter().filter(|(name, _)| only.is_none_or(|only| only.contains(&name.as_str())));
+    let entries = wanted.filter_map(|(name, value)| Some((name, value, changeable(name)?)));
+    let entries = entries.map(|(name, value, config)| {
+        DescribeConfigsResourceResult::default()
+            .with_name(text(name))
+            .with_value(Some(text(value)))
+            .with_config_source(SOURCE_CLUSTER)
+            .with_config_type(config.kind as i8)
+            .with_documentation(docs.then(|| text(config.documentation)))
+    });
+    entries.collect()
 }

@@ -1,28 +1,48 @@
-//! Produce (0), versions 3 to 12 (advertised from 0, see the table).
+//! Produce (0), versions 3 to 13 (advertised from 0, see the table).
 //!
 //! Each partition's batch is checked, queued and answered by itself. acks=0 gets no response, and an error then ends the
 //! connection; acks=1 and acks=all are answered after the commit, as durable as storage is set. Topics that a table
-//! writes refuse other writers. Ignored: timeout_ms (a commit is not given up half way), transactional_id (the batches say
-//! whose transaction they are of, and the partition knows whether it is open).
+//! writes refuse other writers. From version 12 on partitions join the transaction that is written to them by
+//! themselves; from version 13 on topics are named by their ids alone. Ignored: timeout_ms (a commit is not given up half
+//! way), before version 12 transactional_id (the batches say whose transaction they are of, and the partition knows
+//! whether it is open).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName, TransactionalId};
+use millpond_types::{TopicId, TopicPartition};
+use uuid::Uuid;
 
-use super::topics::partition;
-use super::{Refusal, Request, Shared, Stage};
+use super::{Refusal, Request, Shared, Stage, code_of_transaction};
 use crate::batch::{BatchHeader, Codec};
 use crate::security::acl::Operation;
-use crate::storage::{Appended, PendingAppend, StorageError};
+use crate::storage::{Appended, PendingAppend, StorageError, Topic};
+use crate::transactions::TransactionError;
 use crate::wire::{Reply, text};
+
+/// What acks is where all replicas have to have a batch.
+const ALL: i16 = -1;
+/// First version whose clients know that a transaction can only be aborted.
+const ABORTABLE: i16 = 11;
+/// First version whose partitions join the transaction by themselves.
+const JOINS: i16 = 12;
+/// First version that names topics by their ids.
+const BY_ID: i16 = 13;
 
 /// A partition's batch, queued or refused.
 struct Queued {
     index: i32,
     pending: Result<PendingAppend, Failed>,
 }
+
+/// Partitions that could not join their transaction.
+type Refused = HashMap<TopicPartition, Refusal>;
 
 struct Failed {
     refusal: Refusal,
@@ -52,35 +72,31 @@ pub(super) async fn handle(shared: &Shared, request: Request) -> Stage {
         Ok(asked) => asked,
         Err(error) => return Stage::Done(Reply::Close(error.to_string())),
     };
-    let acks = asked.acks;
+    let (acks, version) = (asked.acks, request.head.version);
     let refusal = refuse_all(shared, &request, &asked);
+    let refused = match (&refusal, &asked.transactional_id) {
+        (None, Some(id)) if version >= JOINS => join(shared, &request, id, &asked.topic_data).await,
+        _ => Refused::new(),
+    };
+    let abortable = version >= ABORTABLE && asked.transactional_id.is_some();
     let mut topics = Vec::with_capacity(asked.topic_data.len());
     for topic in asked.topic_data {
-        let guarded = match shared.check_topic(&request.caller, Operation::Write, &topic.name) {
-            Err(refusal) => Some(refusal),
-            Ok(()) => {
-                let why = shared.guard.refuse_write(&topic.name);
-                why.map(|why| Refusal::new(ResponseError::TopicAuthorizationFailed, why))
-            }
-        };
+        let found = find(shared, &request, &topic);
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
-            let pending = match (&refusal, &guarded) {
-                (Some(refusal), _) => Err(refusal.clone().into()),
-                (None, Some(refusal)) => Err(refusal.clone().into()),
-                (None, None) => {
-                    let records = data.records.unwrap_or_default();
-                    queue(shared, &topic.name, data.index, records, request.head.version).await
-                }
+            let index = data.index;
+            let pending = match (&refusal, &found) {
+                (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone().into()),
+                (None, Ok(found)) => queue(shared, found, data, (version, acks), &refused).await,
             };
             if pending.is_err() {
                 shared.metrics.batch_refused();
             }
-            partitions.push(Queued { index: data.index, pending });
+            partitions.push(Queued { index, pending });
         }
-        topics.push((topic.name, partitions));
+        topics.push((topic.name, topic.topic_id, partitions));
     }
-    Stage::Later(Box::pin(finish(request, acks, topics)))
+    Stage::Later(Box::pin(finish(request, acks, abortable, topics)))
 }
 
 /// What every partition is refused for. Batches of a transaction need the right to its id.
@@ -103,15 +119,87 @@ fn has_transactional(asked: &ProduceRequest) -> bool {
     records.any(|bytes| BatchHeader::parse(bytes).is_some_and(|header| header.is_transactional()))
 }
 
+/// The topic, if it may be written to.
+fn find(shared: &Shared, request: &Request, asked: &TopicProduceData) -> Result<Arc<Topic>, Refusal> {
+    let may = |name: &str| shared.check_topic(&request.caller, Operation::Write, name);
+    let topic = if request.head.version >= BY_ID {
+        let unknown = || Refusal::new(ResponseError::UnknownTopicId, "there is no topic with this id");
+        let topic = shared.storage.find_topic_by_id(TopicId(*asked.topic_id.as_bytes())).ok_or_else(unknown)?;
+        may(&topic.name)?;
+        topic
+    } else {
+        may(&asked.name)?;
+        let unknown = || {
+            let message = format!("there is no topic \"{}\"", asked.name.as_str());
+            Refusal::new(ResponseError::UnknownTopicOrPartition, message)
+        };
+        shared.storage.find_topic(&asked.name).ok_or_else(unknown)?
+    };
+    match shared.guard.refuse_write(&topic.name) {
+        None => Ok(topic),
+        Some(why) => Err(Refusal::new(ResponseError::TopicAuthorizationFailed, why)),
+    }
+}
+
+fn place(topic: &Topic, index: i32) -> Result<TopicPartition, Refusal> {
+    if index < 0 || index >= topic.partition_count() {
+        let message = format!("there is no partition {index} of topic \"{}\"", topic.name);
+        return Err(Refusal::new(ResponseError::UnknownTopicOrPartition, message));
+    }
+    Ok(TopicPartition { topic: topic.id, partition: index })
+}
+
+/// Lets partitions join the transactions that are written to them, with one change for each producer; says which could
+/// not.
+async fn join(shared: &Shared, request: &Request, id: &TransactionalId, topics: &[TopicProduceData]) -> Refused {
+    let mut joining: BTreeMap<(i64, i16), Vec<TopicPartition>> = BTreeMap::new();
+    for asked in topics {
+        // What is not found is refused when its turn comes.
+        let Ok(topic) = find(shared, request, asked) else { continue };
+        for data in &asked.partition_data {
+            let Ok(place) = place(&topic, data.index) else { continue };
+            let header = data.records.as_ref().and_then(|records| BatchHeader::parse(records));
+            let Some(header) = header.filter(BatchHeader::is_transactional) else { continue };
+            let producer = (header.producer_id, header.producer_epoch);
+            if !shared.storage.in_transaction(place, producer).unwrap_or(true) {
+                joining.entry(producer).or_default().push(place);
+            }
+        }
+    }
+    let mut refused = Refused::new();
+    for (producer, places) in joining {
+        if let Err(error) = shared.transactions.add_partitions(id, producer, places.clone()).await {
+            let code = match error {
+                // The only code for it that producers know.
+                TransactionError::Fenced => ResponseError::InvalidProducerEpoch,
+                // One that they try again after.
+                TransactionError::NotPersisted => ResponseError::NotEnoughReplicas,
+                other => code_of_transaction(other, request.head.version, 0),
+            };
+            let refusal = Refusal::new(code, format!("the partition cannot join the transaction: {error}"));
+            refused.extend(places.into_iter().map(|place| (place, refusal.clone())));
+        }
+    }
+    refused
+}
+
 async fn queue(
     shared: &Shared,
-    name: &str,
-    index: i32,
-    records: bytes::Bytes,
-    version: i16,
+    topic: &Topic,
+    data: PartitionProduceData,
+    (version, acks): (i16, i16),
+    refused: &Refused,
 ) -> Result<PendingAppend, Failed> {
-    let (_, id) = partition(&shared.storage, name, index)?;
-    let batch = shared.storage.prepare(id, &records)?;
+    let replicas_min = topic.settings.min_insync_replicas;
+    if acks == ALL && replicas_min > 1 && !shared.storage.any_replication_factor() {
+        let message = format!("\"min.insync.replicas\" is {replicas_min}, and there is one replica");
+        return Err(Refusal::new(ResponseError::NotEnoughReplicas, message).into());
+    }
+    let id = place(topic, data.index)?;
+    if let Some(refusal) = refused.get(&id) {
+        return Err(refusal.clone().into());
+    }
+    let batch = shared.storage.prepare(id, &data.records.unwrap_or_default())?;
     if version < 7 && batch.codec() == Codec::Zstd {
         let message = "zstd needs version 7 of produce requests";
         return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message).into());
@@ -119,22 +207,33 @@ async fn queue(
     Ok(shared.storage.append(id, batch).await?)
 }
 
-async fn finish(request: Request, acks: i16, topics: Vec<(TopicName, Vec<Queued>)>) -> Reply {
+async fn finish(request: Request, acks: i16, abortable: bool, topics: Vec<(TopicName, Uuid, Vec<Queued>)>) -> Reply {
     let mut responses = Vec::with_capacity(topics.len());
     let mut failed = None;
-    for (name, partitions) in topics {
+    for (name, id, partitions) in topics {
         let mut answers = Vec::with_capacity(partitions.len());
         for queued in partitions {
-            let outcome = match queued.pending {
+            let mut outcome = match queued.pending {
                 Ok(pending) => pending.await.map_err(Failed::from),
                 Err(failed) => Err(failed),
             };
+            if let Err(Failed { refusal, .. }) = &mut outcome
+                && abortable
+                && refusal.error == ResponseError::InvalidTxnState
+            {
+                refusal.error = ResponseError::TransactionAbortable;
+            }
             if let (Err(failure), None) = (&outcome, &failed) {
                 failed = Some(failure.refusal.message.clone());
             }
             answers.push(answer(queued.index, outcome));
         }
-        responses.push(TopicProduceResponse::default().with_name(name).with_partition_responses(answers));
+        let response = TopicProduceResponse::default().with_partition_responses(answers);
+        responses.push(if request.head.version >= BY_ID {
+            response.with_topic_id(id)
+        } else {
+            response.with_name(name)
+        });
     }
     match (acks, failed) {
         (0, None) => Reply::Silent,

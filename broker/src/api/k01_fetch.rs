@@ -1,55 +1,60 @@
-//! Fetch (1), versions 4 to 12.
+//! Fetch (1), versions 4 to 18.
 //!
 //! Batches go from storage to the socket as they lie. The first partition that has something gives at least one whole
 //! batch whatever the limits; later ones stay within them. Where less than min_bytes is there the answer waits for
-//! appends, moves of the log's start or the topic's end, and for max_wait_ms at most. Sessions are never made: the
-//! answer always has session 0 and every partition that was asked for; whoever goes on with a session is told that it is
-//! not known.
+//! appends, moves of the log's start or the topic's end, and for max_wait_ms at most. From version 13 on topics are
+//! named by their ids alone.
 //!
-//! Ignored: replica_id, log_start_offset and last_fetched_epoch (followers' fields), forgotten topics (sessions'), rack.
-//! Who asks for committed data gets what lies below the last stable offset, aborted batches and markers included, and
-//! the list of the aborted transactions among it.
+//! A full fetch answers for every partition that it names; where it asks for a session (`sessions`) and there is room, one
+//! is made. An incremental one answers for those of its session whose records, offsets or errors are new.
+//!
+//! Ignored: replica_id and what else is of followers (log_start_offset, last_fetched_epoch, replica_state,
+//! replica_directory_id, high_watermark), rack. Who asks for committed data gets what lies below the last stable offset,
+//! aborted batches and markers included, and the list of the aborted transactions among it.
+
+mod answer;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::{FetchRequest, FetchResponse};
-use millpond_types::TopicPartition;
+use kafka_protocol::messages::fetch_request::FetchTopic;
+use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+use millpond_types::{Reservation, TopicId, TopicPartition};
+use parking_lot::Mutex;
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::topics::{at_once, check_epoch, partition};
-use super::{Refusal, Request, Shared};
+use self::answer::{Answered, respond};
+use self::sessions::{Changes, Kind, Named, Part, Resumed, Seen, Session};
+pub(crate) use self::sessions::{FetchSessions, Limits as SessionLimits};
+use super::topics::{at_once, check_epoch};
+use super::{Request, Shared};
 use crate::batch::Codec;
 use crate::security::acl::Operation;
-use crate::storage::{FetchLimits, Fetched, Storage, StorageError};
-use crate::wire::{Builder, Error, Reply};
+use crate::storage::{FetchLimits, Fetched, Storage, StorageError, Topic};
+use crate::wire::{Error, Reply};
 
 const READ_COMMITTED: i8 = 1;
+/// First version that names topics by their ids.
+const BY_ID: i16 = 13;
+/// The epoch of a request that wants no session.
+const NO_SESSION: i32 = -1;
 
 /// An answer may have so many bytes, however short memory is.
 const ANSWER_BYTES_MIN: usize = 64 << 10;
 
-/// What is read of one partition.
-#[derive(Clone)]
-struct Part {
-    index: i32,
-    from: i64,
-    bytes_max: usize,
-    /// Where to read; or why not.
-    id: Result<TopicPartition, i16>,
-}
-
-#[derive(Clone)]
+/// One pass over some partitions.
 struct Plan {
-    topics: Vec<(Bytes, Vec<Part>)>,
+    parts: Vec<Part>,
     bytes_max: usize,
     /// Codecs that the client would not understand are errors.
     without_zstd: bool,
     /// Only what is decided, with the list of what was aborted.
     committed: bool,
+    /// Partitions that no longer fit need not be looked at.
+    partial: bool,
 }
 
 /// What came of a partition.
@@ -58,110 +63,315 @@ enum Read {
     Failed { code: i16, start: i64, end: i64 },
 }
 
+impl Read {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Data(data) => data.bytes,
+            Self::Failed { .. } => 0,
+        }
+    }
+
+    fn failed(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+
+    /// What the client has seen once it was told of this. After an error it is told again, whatever the offsets.
+    fn seen(&self) -> Seen {
+        match self {
+            Self::Data(data) => Seen {
+                high_watermark: data.high_watermark,
+                last_stable_offset: data.last_stable_offset,
+                log_start_offset: data.log_start_offset,
+            },
+            Self::Failed { .. } => Seen::NOTHING,
+        }
+    }
+}
+
 struct Round {
-    parts: Vec<Read>,
+    /// Of the plan's parts, or of the first of them.
+    reads: Vec<Read>,
     bytes: usize,
     failed: bool,
+    /// It need not be waited for more.
+    enough: bool,
+    /// Counts the bytes until they are sent.
+    room: Option<Reservation>,
+}
+
+/// How much is wanted, and by when.
+#[derive(Clone, Copy)]
+struct Wanted {
+    bytes_min: usize,
+    bytes_max: usize,
+    until: Instant,
+    waits: bool,
 }
 
 pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Reply, Error> {
     let asked: FetchRequest = request.decode()?;
-    if asked.session_epoch > 0 {
-        return refuse_session(request, &asked);
-    }
-    let plan = plan(shared, request, &asked);
-    let watched: Vec<TopicPartition> =
-        plan.topics.iter().flat_map(|(_, parts)| parts).filter_map(|part| part.id.ok()).collect();
-    let min_bytes = usize::try_from(asked.min_bytes).unwrap_or(0).min(plan.bytes_max.max(1));
     let wait = Duration::from_millis(u64::try_from(asked.max_wait_ms).unwrap_or(0)).min(shared.settings.fetch_wait_max);
-    let until = Instant::now() + wait;
-    let mut watch = (!wait.is_zero() && !watched.is_empty()).then(|| shared.storage.watch(&watched));
-    let (round, room) = loop {
-        // Counted while it is read and sent, not while nothing is there: where memory is short the answer is smaller.
-        let asked = plan.bytes_max;
-        let mut room = shared.settings.fetch_memory.reserve_between(asked.min(ANSWER_BYTES_MIN), asked);
-        let round = read(shared, &Plan { bytes_max: room.bytes(), ..plan.clone() }).await;
-        let enough = round.bytes >= min_bytes.min(room.bytes().max(1));
-        room.set(round.bytes);
-        if round.failed || enough || Instant::now() >= until {
-            break (round, room);
-        }
-        let Some(watch) = &mut watch else { break (round, room) };
-        if tokio::time::timeout_at(until, watch.changed()).await.is_err() {
-            break (round, room);
-        }
+    let bytes_max = limit(shared, asked.max_bytes).min(at_once(shared, request));
+    let wanted = Wanted {
+        bytes_min: usize::try_from(asked.min_bytes).unwrap_or(0).min(bytes_max.max(1)),
+        bytes_max,
+        until: Instant::now() + wait,
+        waits: !wait.is_zero(),
     };
-    Ok(match respond(request, &plan, round)? {
-        Reply::Response(response) => Reply::Response(response.holding(room)),
-        other => other,
-    })
+    if asked.session_epoch > 0 {
+        incremental(shared, request, asked, wanted).await
+    } else {
+        full(shared, request, asked, wanted).await
+    }
 }
 
-fn refuse_session(request: &Request, asked: &FetchRequest) -> Result<Reply, Error> {
-    let error = match asked.session_id {
-        0 => ResponseError::InvalidFetchSessionEpoch,
-        _ => ResponseError::FetchSessionIdNotFound,
+fn limit(shared: &Shared, bytes: i32) -> usize {
+    usize::try_from(bytes).unwrap_or(0).min(shared.settings.fetch_bytes_max)
+}
+
+fn plan(request: &Request, asked: &FetchRequest, wanted: Wanted, parts: Vec<Part>, partial: bool) -> Plan {
+    Plan {
+        parts,
+        bytes_max: wanted.bytes_max,
+        without_zstd: request.head.version < 10,
+        committed: asked.isolation_level == READ_COMMITTED,
+        partial,
+    }
+}
+
+async fn full(shared: &Arc<Shared>, request: &Request, asked: FetchRequest, wanted: Wanted) -> Result<Reply, Error> {
+    shared.fetch_sessions.close(asked.session_id);
+    let version = request.head.version;
+    let plan = Arc::new(plan(request, &asked, wanted, parts_of(shared, request, &asked.topics), false));
+    let mut watch = None;
+    if wanted.waits {
+        let places: Vec<TopicPartition> = plan.parts.iter().filter_map(|part| part.id.ok()).collect();
+        watch = (!places.is_empty()).then(|| shared.storage.watch(&places));
+    }
+    let round = loop {
+        let round = read_within(shared, &plan, wanted).await;
+        if round.enough || Instant::now() >= wanted.until {
+            break round;
+        }
+        let Some(watch) = &watch else { break round };
+        if tokio::time::timeout_at(wanted.until, watch.changed()).await.is_err() {
+            break round;
+        }
     };
+    let Round { reads, room, .. } = round;
+    let session = if version >= 7 && asked.session_epoch != NO_SESSION {
+        // Who was served is served last the next time.
+        let (served, others): (Vec<_>, Vec<_>) = plan.parts.iter().zip(&reads).partition(|(_, read)| read.bytes() > 0);
+        let parts = others.into_iter().chain(served).map(|(part, read)| (part.clone(), read.seen()));
+        let parts: Vec<_> = parts.collect();
+        shared.fetch_sessions.open(&shared.storage, kind(request, &asked), parts.into_iter())
+    } else {
+        0
+    };
+    let answers = plan.parts.iter().zip(reads).map(|(part, read)| Answered { part, read });
+    Ok(holding(respond(shared, request, session, plan.committed, answers.collect())?, room))
+}
+
+fn kind(request: &Request, asked: &FetchRequest) -> Kind {
+    Kind {
+        owner: request.caller.principal.clone(),
+        by_id: request.head.version >= BY_ID,
+        committed: asked.isolation_level == READ_COMMITTED,
+    }
+}
+
+async fn incremental(
+    shared: &Arc<Shared>,
+    request: &Request,
+    asked: FetchRequest,
+    wanted: Wanted,
+) -> Result<Reply, Error> {
+    let (id, epoch, version) = (asked.session_id, asked.session_epoch, request.head.version);
+    let changes = Changes {
+        kind: kind(request, &asked),
+        set: parts_of(shared, request, &asked.topics),
+        forget: asked
+            .forgotten_topics_data
+            .iter()
+            .map(|t| (named(&t.topic, t.topic_id, version), t.partitions.clone()))
+            .collect(),
+    };
+    let session = match shared.fetch_sessions.resume(&shared.storage, id, epoch, changes) {
+        Ok(Resumed::Session(session)) => session,
+        Ok(Resumed::Empty) => return respond(shared, request, 0, false, Vec::new()),
+        Err(error) => return refuse(request, error),
+    };
+    let wakeups = session.lock().wakeups();
+    loop {
+        let (tokens, parts) = due(shared, request, &session);
+        let plan = Arc::new(plan(request, &asked, wanted, parts, true));
+        let round = read_within(shared, &plan, wanted).await;
+        let told = {
+            let mut session = session.lock();
+            if !session.follows(epoch) {
+                drop(session);
+                return refuse(request, ResponseError::InvalidFetchSessionEpoch);
+            }
+            tell(&mut session, &tokens, &round, round.enough || !wanted.waits || Instant::now() >= wanted.until)
+        };
+        if let Some(told) = told {
+            let Round { reads, room, .. } = round;
+            let answers = plan.parts.iter().zip(reads).zip(told).filter(|(_, told)| *told);
+            let answers = answers.map(|((part, read), _)| Answered { part, read }).collect();
+            return Ok(holding(respond(shared, request, id, plan.committed, answers)?, room));
+        }
+        drop(round);
+        // When the time is over the next pass ends this.
+        let _over = tokio::time::timeout_at(wanted.until, wakeups.changed()).await;
+    }
+}
+
+/// Parts to look at. Those without a place in storage are looked for again: their topic may have come, or come anew. So
+/// are all where rights may have been taken away.
+fn due(shared: &Shared, request: &Request, session: &Mutex<Session>) -> (Vec<u32>, Vec<Part>) {
+    let mut session = session.lock();
+    let mut due = session.due();
+    for (token, part) in &mut due {
+        let lost = match part.id {
+            Err(_) => true,
+            Ok(id) => shared.storage.partition_offsets(id).is_err(),
+        };
+        if lost || shared.authorizer.is_some() {
+            let topic = find(shared, request, &part.topic);
+            part.id = locate(&shared.storage, topic.as_deref().map_err(|code| *code), part.index, part.epoch);
+            session.locate_again(&shared.storage, *token, part.id);
+        }
+    }
+    due.into_iter().unzip()
+}
+
+/// Sets parts to rest that have nothing new. At the end of a fetch it says which parts the client is told of.
+fn tell(session: &mut Session, tokens: &[u32], round: &Round, ends: bool) -> Option<Vec<bool>> {
+    let news: Vec<(u32, bool)> = tokens
+        .iter()
+        .zip(&round.reads)
+        .map(|(token, read)| (*token, read.bytes() > 0 || read.failed() || session.seen(*token) != read.seen()))
+        .collect();
+    let resting: Vec<u32> = news.iter().filter(|(_, new)| !new).map(|(token, _)| *token).collect();
+    session.rest(&resting);
+    if !ends {
+        return None;
+    }
+    let mut served = Vec::new();
+    for ((token, new), read) in news.iter().zip(&round.reads) {
+        if *new {
+            session.told(*token, read.seen());
+        }
+        if read.bytes() > 0 {
+            served.push(*token);
+        }
+    }
+    session.to_the_back(&served);
+    Some(news.into_iter().map(|(_, new)| new).collect())
+}
+
+fn refuse(request: &Request, error: ResponseError) -> Result<Reply, Error> {
     request.respond(&FetchResponse::default().with_error_code(error.code()))
 }
 
-fn plan(shared: &Shared, request: &Request, asked: &FetchRequest) -> Plan {
-    let limit = |bytes: i32| usize::try_from(bytes).unwrap_or(0).min(shared.settings.fetch_bytes_max);
-    let part = |name: &str, may: &Result<(), Refusal>, p: &FetchPartition| {
-        let id = may
-            .clone()
-            .and_then(|()| partition(&shared.storage, name, p.partition))
-            .and_then(|(_, id)| check_epoch(&shared.storage, p.current_leader_epoch).map(|()| id))
-            .map_err(|refusal: Refusal| refusal.code());
-        Part { index: p.partition, from: p.fetch_offset, bytes_max: limit(p.partition_max_bytes), id }
-    };
-    let topics = asked
-        .topics
-        .iter()
-        .map(|t| {
-            let may = shared.check_topic(&request.caller, Operation::Read, &t.topic);
-            (t.topic.0.clone().into_bytes(), t.partitions.iter().map(|p| part(&t.topic, &may, p)).collect())
-        })
-        .collect();
-    let committed = asked.isolation_level == READ_COMMITTED;
-    Plan {
-        topics,
-        bytes_max: limit(asked.max_bytes).min(at_once(shared, request)),
-        without_zstd: request.head.version < 10,
-        committed,
+fn named(name: &TopicName, id: Uuid, version: i16) -> Arc<Named> {
+    Arc::new(if version >= BY_ID { Named::Id(id) } else { Named::Name(name.as_str().into()) })
+}
+
+fn parts_of(shared: &Shared, request: &Request, topics: &[FetchTopic]) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(topics.iter().map(|topic| topic.partitions.len()).sum());
+    for asked in topics {
+        let topic = named(&asked.topic, asked.topic_id, request.head.version);
+        let found = find(shared, request, &topic);
+        parts.extend(asked.partitions.iter().map(|p| Part {
+            topic: Arc::clone(&topic),
+            index: p.partition,
+            from: p.fetch_offset,
+            bytes_max: limit(shared, p.partition_max_bytes),
+            epoch: p.current_leader_epoch,
+            id: locate(&shared.storage, found.as_deref().map_err(|code| *code), p.partition, p.current_leader_epoch),
+        }));
+    }
+    parts
+}
+
+/// The topic that the client means and may read, or the code for there being none.
+fn find(shared: &Shared, request: &Request, topic: &Named) -> Result<Arc<Topic>, i16> {
+    let may = |name: &str| shared.check_topic(&request.caller, Operation::Read, name).map_err(|refusal| refusal.code());
+    match topic {
+        Named::Id(id) => {
+            let found = shared.storage.find_topic_by_id(TopicId(*id.as_bytes()));
+            let topic = found.ok_or(ResponseError::UnknownTopicId.code())?;
+            may(&topic.name).map(|()| topic)
+        }
+        Named::Name(name) => {
+            may(name)?;
+            shared.storage.find_topic(name).ok_or(ResponseError::UnknownTopicOrPartition.code())
+        }
+    }
+}
+
+fn locate(storage: &Storage, topic: Result<&Topic, i16>, index: i32, epoch: i32) -> Result<TopicPartition, i16> {
+    let topic = topic?;
+    if index < 0 || index >= topic.partition_count() {
+        return Err(ResponseError::UnknownTopicOrPartition.code());
+    }
+    check_epoch(storage, epoch).map_err(|refusal| refusal.code())?;
+    Ok(TopicPartition { topic: topic.id, partition: index })
+}
+
+/// Counted while it is read and sent, not while nothing is there: where memory is short the answer is smaller.
+async fn read_within(shared: &Arc<Shared>, plan: &Arc<Plan>, wanted: Wanted) -> Round {
+    let most = plan.bytes_max;
+    let mut room = shared.settings.fetch_memory.reserve_between(most.min(ANSWER_BYTES_MIN), most);
+    let mut round = read(shared, plan, room.bytes()).await;
+    round.enough = round.failed || round.bytes >= wanted.bytes_min.min(room.bytes().max(1));
+    room.set(round.bytes);
+    round.room = Some(room);
+    round
+}
+
+fn holding(reply: Reply, room: Option<Reservation>) -> Reply {
+    match (reply, room) {
+        (Reply::Response(response), Some(room)) => Reply::Response(response.holding(room)),
+        (other, _) => other,
     }
 }
 
 /// Reads what is there, from memory if all of it is; otherwise on a thread that may block.
-async fn read(shared: &Arc<Shared>, plan: &Plan) -> Round {
+async fn read(shared: &Arc<Shared>, plan: &Arc<Plan>, bytes_max: usize) -> Round {
     let hot = |id, from, limits| shared.storage.fetch_hot(id, from, limits);
-    if let Some(round) = read_with(&shared.storage, plan, hot) {
+    if let Some(round) = read_with(&shared.storage, plan, bytes_max, hot) {
         return round;
     }
     let Ok(_permit) = shared.disk_reads.acquire().await else { return failed(plan) };
-    let (storage, plan) = (shared.storage.clone(), plan.clone());
-    let whole = plan.clone();
+    let (storage, whole) = (shared.storage.clone(), Arc::clone(plan));
     let task = tokio::task::spawn_blocking(move || {
-        read_with(&storage, &plan, |id, from, limits| storage.fetch(id, from, limits).map(Some))
+        read_with(&storage, &whole, bytes_max, |id, from, limits| storage.fetch(id, from, limits).map(Some))
     });
-    task.await.ok().flatten().unwrap_or_else(|| failed(&whole))
+    task.await.ok().flatten().unwrap_or_else(|| failed(plan))
 }
 
 fn failed(plan: &Plan) -> Round {
     let code = ResponseError::KafkaStorageError.code();
-    let parts = plan.topics.iter().flat_map(|(_, parts)| parts).map(|_| Read::Failed { code, start: -1, end: -1 });
-    Round { parts: parts.collect(), bytes: 0, failed: true }
+    let reads = plan.parts.iter().map(|_| Read::Failed { code, start: -1, end: -1 });
+    Round { reads: reads.collect(), bytes: 0, failed: true, enough: true, room: None }
 }
 
 /// One pass over all partitions. `None`: `fetch` could not without blocking.
 fn read_with(
     storage: &Storage,
     plan: &Plan,
+    bytes_max: usize,
     fetch: impl Fn(TopicPartition, i64, FetchLimits) -> Result<Option<Fetched>, StorageError>,
 ) -> Option<Round> {
-    let mut round = Round { parts: Vec::new(), bytes: 0, failed: false };
-    for part in plan.topics.iter().flat_map(|(_, parts)| parts) {
-        let left = plan.bytes_max.saturating_sub(round.bytes);
+    let reads = Vec::with_capacity(plan.parts.len());
+    let mut round = Round { reads, bytes: 0, failed: false, enough: false, room: None };
+    for part in &plan.parts {
+        let left = bytes_max.saturating_sub(round.bytes);
+        if plan.partial && left == 0 && round.bytes > 0 {
+            break;
+        }
         let limits = FetchLimits {
             bytes_max: part.bytes_max.min(left),
             at_least_one: round.bytes == 0,
@@ -175,10 +385,11 @@ fn read_with(
                     Err(ResponseError::UnsupportedCompressionType.code())
                 }
                 Ok(Some(data)) => Ok(data),
+                Err(error) if matches!(*part.topic, Named::Id(_)) => Err(super::code_of(&error).code()),
                 Err(error) => Err(super::code_by_name(&error).code()),
             },
         };
-        round.parts.push(match result {
+        round.reads.push(match result {
             Ok(data) => {
                 round.bytes += data.bytes;
                 Read::Data(data)
@@ -207,158 +418,4 @@ fn has_zstd(data: &Fetched) -> bool {
         }
         false
     })
-}
-
-/// Writes the response by hand, so that the batches are not copied.
-fn respond(request: &Request, plan: &Plan, round: Round) -> Result<Reply, Error> {
-    let version = request.head.version;
-    let flexible = version >= 12;
-    let mut out = Builder::new(&request.head, flexible, 64 + 96 * round.parts.len());
-    out.head().put_i32(0); // throttle_time_ms
-    if version >= 7 {
-        out.head().put_i16(0); // error_code
-        out.head().put_i32(0); // session_id
-    }
-    put_count(out.head(), plan.topics.len(), flexible);
-    let mut reads = round.parts.into_iter();
-    for (name, parts) in &plan.topics {
-        put_text(out.head(), name, flexible);
-        put_count(out.head(), parts.len(), flexible);
-        for (part, read) in parts.iter().zip(&mut reads) {
-            let (code, data) = match read {
-                Read::Data(data) => (0, data),
-                Read::Failed { code, start, end } => {
-                    let data = Fetched {
-                        high_watermark: end,
-                        last_stable_offset: end,
-                        log_start_offset: start,
-                        ..Fetched::default()
-                    };
-                    (code, data)
-                }
-            };
-            put_partition(&mut out, part.index, code, data, version, plan.committed);
-        }
-        if flexible {
-            out.head().put_u8(0);
-        }
-    }
-    if flexible {
-        out.head().put_u8(0);
-    }
-    out.finish().map(Reply::Response)
-}
-
-fn put_partition(out: &mut Builder, index: i32, code: i16, data: Fetched, version: i16, committed: bool) {
-    let flexible = version >= 12;
-    let head = out.head();
-    head.put_i32(index);
-    head.put_i16(code);
-    head.put_i64(data.high_watermark);
-    head.put_i64(data.last_stable_offset);
-    if version >= 5 {
-        head.put_i64(data.log_start_offset);
-    }
-    // Null for those who do not ask for committed data only.
-    match (flexible, committed) {
-        (true, false) => head.put_u8(0),
-        (false, false) => head.put_i32(-1),
-        (_, true) => put_count(head, data.aborted.len(), flexible),
-    }
-    for aborted in data.aborted.iter().filter(|_| committed) {
-        head.put_i64(aborted.producer_id);
-        head.put_i64(aborted.first_offset);
-        if flexible {
-            head.put_u8(0);
-        }
-    }
-    if version >= 11 {
-        head.put_i32(-1); // preferred_read_replica
-    }
-    // Records are empty where there are none, never null.
-    let size: usize = data.batches.iter().map(Bytes::len).sum();
-    if flexible {
-        put_varint(head, size as u32 + 1);
-    } else {
-        head.put_i32(size as i32);
-    }
-    for batch in data.batches {
-        out.piece(batch);
-    }
-    if flexible {
-        out.head().put_u8(0);
-    }
-}
-
-fn put_varint(out: &mut BytesMut, mut value: u32) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-fn put_count(out: &mut BytesMut, count: usize, flexible: bool) {
-    if flexible { put_varint(out, count as u32 + 1) } else { out.put_i32(count as i32) }
-}
-
-fn put_text(out: &mut BytesMut, text: &[u8], flexible: bool) {
-    if flexible {
-        put_varint(out, text.len() as u32 + 1)
-    } else {
-        out.put_i16(text.len() as i16)
-    }
-    out.put_slice(text);
-}
-
-#[cfg(test)]
-mod tests {
-    use kafka_protocol::protocol::Decodable;
-
-    use super::*;
-    use crate::storage::AbortedTransaction;
-    use crate::wire::RequestHead;
-
-    /// What is written by hand is what the codec reads.
-    #[test]
-    fn responses_are_the_codecs() {
-        for version in 4..=12 {
-            let head = RequestHead { key: 1, version, correlation_id: 7, client_id: None };
-            let caller = Arc::new(crate::security::Caller::local());
-            let request = Request { head, body: Bytes::new(), caller, api: super::super::find(1).unwrap() };
-            let part = |index, id| Part { index, from: 0, bytes_max: 0, id };
-            let id = TopicPartition { topic: millpond_types::TopicId([1; 16]), partition: 0 };
-            let plan = Plan {
-                topics: vec![(Bytes::from("t"), vec![part(0, Ok(id)), part(1, Err(3))]), (Bytes::from("u"), vec![])],
-                bytes_max: 0,
-                without_zstd: false,
-                committed: true,
-            };
-            let data = Fetched {
-                batches: vec![Bytes::from(vec![b'x'; 200]), Bytes::from("yz")],
-                bytes: 202,
-                high_watermark: 9,
-                last_stable_offset: 8,
-                log_start_offset: 1,
-                aborted: vec![AbortedTransaction { producer_id: 5, first_offset: 2 }],
-            };
-            let parts = vec![Read::Data(data), Read::Failed { code: 3, start: -1, end: -1 }];
-            let round = Round { parts, bytes: 202, failed: true };
-            let Reply::Response(response) = respond(&request, &plan, round).unwrap() else { panic!() };
-            let frame = response.pieces().concat();
-            assert_eq!(frame.len(), response.size());
-            assert_eq!(frame[..4], (frame.len() as i32 - 4).to_be_bytes());
-            let mut body = Bytes::from(frame).slice(if version >= 12 { 9 } else { 8 }..);
-            let read = FetchResponse::decode(&mut body, version).unwrap();
-            assert!(body.is_empty(), "v{version}");
-            let [first, second] = &read.responses[0].partitions[..] else { panic!() };
-            assert_eq!(first.records.as_ref().map(Bytes::len), Some(202));
-            assert_eq!((first.high_watermark, first.last_stable_offset), (9, 8));
-            let aborted = first.aborted_transactions.as_ref().unwrap();
-            assert_eq!((aborted.len(), aborted[0].producer_id.0, aborted[0].first_offset), (1, 5, 2));
-            assert_eq!(second.aborted_transactions, Some(vec![]));
-            assert_eq!((second.error_code, second.records.as_ref().map(Bytes::len)), (3, Some(0)));
-            assert_eq!(read.responses.len(), 2);
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! FindCoordinator (10), versions 0 to 4: it is always this node, for groups and for transactions that the caller may
+//! FindCoordinator (10), versions 0 to 6: it is always this node, for groups and for transactions that the caller may
 //! describe.
 
 use kafka_protocol::ResponseError;

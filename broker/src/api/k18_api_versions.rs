@@ -4,7 +4,8 @@
 //! ask again. The response's header is always the old one.
 //!
 //! Features (v3 on) say what a cluster has agreed on beyond the versions of single requests: `group.version` 1 is the
-//! consumer group protocol. Before version 4 none is told that supports 0, which older clients cannot read.
+//! consumer group protocol, `transaction.version` 2 makes clients take the newer way of transactions, `metadata.version`
+//! is what tools show. Before version 4 none is told that supports 0, which older clients cannot read.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
@@ -23,7 +24,11 @@ struct Feature {
 }
 
 /// By name; levels as in Kafka 4.1.
-static FEATURES: &[Feature] = &[Feature { name: "group.version", min: 0, max: 1, level: 1 }];
+static FEATURES: &[Feature] = &[
+    Feature { name: "group.version", min: 0, max: 1, level: 1 },
+    Feature { name: "metadata.version", min: 7, max: 27, level: 27 },
+    Feature { name: "transaction.version", min: 0, max: 2, level: 2 },
+];
 
 fn with_features(response: ApiVersionsResponse, version: i16, epoch: i32) -> ApiVersionsResponse {
     let supported = FEATURES.iter().filter(|f| version >= 4 || f.min > 0).map(|f| {

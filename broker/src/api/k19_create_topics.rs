@@ -12,12 +12,11 @@ use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsRespon
 use millpond_types::ports::TopicSpec;
 use uuid::Uuid;
 
-use super::config_entries::{SOURCE_DEFAULT, SOURCE_TOPIC, value_of};
+use super::config_entries::value_of;
 use super::topics::count_changes;
 use super::{Refusal, Request, Shared};
-use crate::configs::TOPIC_CONFIGS;
+use crate::configs::{TOPIC_CONFIGS, TopicConfig};
 use crate::security::acl::Operation;
-use crate::storage::Topic;
 use crate::wire::{Error, Reply, text};
 
 /// First version whose clients know of a quota that is used up.
@@ -97,24 +96,17 @@ async fn create(
     } else {
         assigned(shared, asked)?
     };
-    if replicas > 1 && !shared.settings.any_replication_factor {
-        let message = format!("there is one broker, which is too few for {replicas} replicas");
-        return Err(Refusal::new(ResponseError::InvalidReplicationFactor, message));
-    }
     let spec = TopicSpec { name: asked.name.to_string(), partitions, replicas, configs };
     if validate_only {
         shared.storage.check_topic(&spec)?;
         let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
-        let entries = TOPIC_CONFIGS.iter().map(|config| match spec.configs.get(config.name) {
-            Some(value) => entry(config.name, value, SOURCE_TOPIC),
-            None => entry(config.name, config.default, SOURCE_DEFAULT),
-        });
-        return Ok(result(Uuid::nil(), count, replicas.max(1), entries.collect()));
+        return Ok(result(Uuid::nil(), count, replicas.max(1), entries(shared, &spec.configs)));
     }
     let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
     count_changes(shared, request, count, QUOTA_STRICT_SINCE)?;
     let topic = shared.storage.create_topic(spec).await?;
-    Ok(describe(&topic))
+    let configs = entries(shared, &topic.configs);
+    Ok(result(Uuid::from_bytes(topic.id.0), topic.partition_count(), topic.replicas, configs))
 }
 
 /// Partitions and replicas by explicit assignments.
@@ -134,16 +126,15 @@ fn assigned(shared: &Shared, asked: &CreatableTopic) -> Result<(i32, i16), Refus
     Ok((indexes.len() as i32, 1))
 }
 
-fn describe(topic: &Topic) -> CreatableTopicResult {
-    let entries = TOPIC_CONFIGS.iter().map(|config| {
-        let (value, source) = value_of(topic, config);
-        entry(config.name, value, source)
-    });
-    result(Uuid::from_bytes(topic.id.0), topic.partition_count(), topic.replicas, entries.collect())
-}
-
-fn entry(name: &str, value: &str, source: i8) -> CreatableTopicConfigs {
-    CreatableTopicConfigs::default().with_name(text(name)).with_value(Some(text(value))).with_config_source(source)
+/// All settings of a topic that has these itself.
+fn entries(shared: &Shared, own: &BTreeMap<String, String>) -> Vec<CreatableTopicConfigs> {
+    let changed = shared.storage.broker_configs();
+    let entry = |config: &TopicConfig| {
+        let (value, source) = value_of(own.get(config.name), config, &changed);
+        let entry = CreatableTopicConfigs::default().with_name(text(config.name)).with_value(Some(text(value)));
+        entry.with_config_source(source)
+    };
+    TOPIC_CONFIGS.iter().map(entry).collect()
 }
 
 fn result(id: Uuid, partitions: i32, replicas: i16, configs: Vec<CreatableTopicConfigs>) -> CreatableTopicResult {

@@ -1,5 +1,7 @@
-//! DeleteRecords (21), versions 0 to 2: moves the start of a log forward. Ignored: timeout_ms.
+//! DeleteRecords (21), versions 0 to 2: moves the start of a log forward, where the topic's policy has `delete`. Ignored:
+//! timeout_ms.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
@@ -31,6 +33,10 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
 }
 
 async fn delete(shared: &Shared, name: &str, index: i32, before: i64) -> Result<i64, Refusal> {
-    let (_, id) = partition(&shared.storage, name, index)?;
+    let (topic, id) = partition(&shared.storage, name, index)?;
+    if !topic.settings.deleted {
+        let message = format!("topic \"{name}\" is compacted, and its records are not deleted");
+        return Err(Refusal::new(ResponseError::PolicyViolation, message));
+    }
     Ok(shared.storage.delete_records(id, before).await?)
 }

@@ -1,8 +1,9 @@
-//! TxnOffsetCommit (28), versions 0 to 4: offsets that count when the transaction is committed.
+//! TxnOffsetCommit (28), versions 0 to 5: offsets that count when the transaction is committed.
 //!
 //! Until then they are kept with the transaction, and the group's offsets stay what they were. From version 3 on the
 //! member is held against its group as with any commit. A fenced producer is told that its epoch is invalid, in all
-//! versions.
+//! versions. From version 5 on the group joins the transaction by itself, which may begin with it. Version 4 knows of
+//! transactions that can only be aborted, which one that does not include the group is.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::txn_offset_commit_response::{
@@ -14,7 +15,13 @@ use super::topics::partition;
 use super::{Refusal, Request, Shared, code_of_group, code_of_transaction};
 use crate::groups::{Committed, GroupError, OffsetKey};
 use crate::security::acl::Operation;
+use crate::transactions::TransactionError;
 use crate::wire::{Error, Reply};
+
+/// First version whose group joins the transaction by itself.
+const JOINS: i16 = 5;
+/// First version whose clients know that a transaction can only be aborted.
+const ABORTABLE: i16 = 4;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: TxnOffsetCommitRequest = request.decode()?;
@@ -47,7 +54,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         }
     }
     let for_all = match may(shared, request, &asked) {
-        Ok(()) => add(shared, &asked, offsets).await.err(),
+        Ok(()) => add(shared, &asked, offsets, request.head.version).await.err(),
         Err(refusal) => {
             failures.iter_mut().for_each(|failure| *failure = None);
             Some(refusal.error)
@@ -74,6 +81,7 @@ async fn add(
     shared: &Shared,
     asked: &TxnOffsetCommitRequest,
     offsets: Vec<(OffsetKey, Committed)>,
+    version: i16,
 ) -> Result<(), ResponseError> {
     let (group, member, instance) = (&asked.group_id, &asked.member_id, asked.group_instance_id.as_deref());
     shared
@@ -81,6 +89,10 @@ async fn add(
         .may_commit_in_transaction(group, member, instance, asked.generation_id, &offsets)
         .map_err(code_of_group)?;
     let producer = (asked.producer_id.0, asked.producer_epoch);
-    let added = shared.transactions.add_offsets(&asked.transactional_id, producer, group.to_string(), offsets).await;
-    added.map_err(|e| code_of_transaction(e, 0, i16::MAX))
+    let (id, joins) = (&asked.transactional_id, version >= JOINS);
+    let added = shared.transactions.add_offsets(id, producer, group.to_string(), joins, offsets).await;
+    added.map_err(|e| match e {
+        TransactionError::InvalidState if version >= ABORTABLE => ResponseError::TransactionAbortable,
+        e => code_of_transaction(e, 0, i16::MAX),
+    })
 }

@@ -1,4 +1,5 @@
-//! DescribeConfigs (32), versions 1 to 4: topics and this broker, all settings with their defaults.
+//! DescribeConfigs (32), versions 1 to 4: topics and this broker, all settings with their defaults, and what was changed
+//! for all brokers.
 //!
 //! Other kinds of resources, among them the broker's loggers, are refused.
 
@@ -7,7 +8,7 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_topic};
+use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_cluster, of_topic};
 use super::topics::advertised;
 use super::{Refusal, Request, Shared};
 use crate::security::Caller;
@@ -44,13 +45,14 @@ fn entries(
             let topic = shared.storage.find_topic(name).ok_or_else(|| {
                 Refusal::new(ResponseError::UnknownTopicOrPartition, format!("there is no topic \"{name}\""))
             })?;
-            Ok(of_topic(&topic, only.as_deref(), asked.include_synonyms, asked.include_documentation))
+            let changed = shared.storage.broker_configs();
+            let (synonyms, docs) = (asked.include_synonyms, asked.include_documentation);
+            Ok(of_topic(&topic, &changed, only.as_deref(), synonyms, docs))
         }
         RESOURCE_BROKER => {
             let node = shared.storage.node_id().to_string();
             if name.is_empty() {
-                // Settings for all brokers that were made while running: there are none.
-                return Ok(Vec::new());
+                return Ok(of_cluster(shared, only.as_deref(), asked.include_documentation));
             }
             if name != node {
                 let message = format!("there is no broker \"{name}\", only \"{node}\"");
@@ -58,7 +60,8 @@ fn entries(
             }
             let (host, port) = advertised(caller);
             let listener = format!("{}://{host}:{port}", caller.listener.name);
-            Ok(of_broker(shared, &listener, only.as_deref()))
+            let (synonyms, docs) = (asked.include_synonyms, asked.include_documentation);
+            Ok(of_broker(shared, &listener, only.as_deref(), synonyms, docs))
         }
         other => {
             let message = format!("resources of type {other} have no settings here");

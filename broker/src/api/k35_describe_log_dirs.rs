@@ -14,7 +14,7 @@ use crate::storage::Storage;
 use crate::wire::{Error, Reply, text};
 
 /// Name of the directory, whatever its path is.
-const DIRECTORY: &str = "/millpond-data";
+pub(super) const DIRECTORY: &str = "/millpond-data";
 
 pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeLogDirsRequest = request.decode()?;

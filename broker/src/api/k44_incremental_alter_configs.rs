@@ -7,9 +7,9 @@ use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsRes
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::k33_alter_configs::{replace, topic_of};
+use super::k33_alter_configs::{replace, target_of};
 use super::{Refusal, Request, Shared};
-use crate::configs::{ConfigKind, topic_config};
+use crate::configs::ConfigKind;
 use crate::wire::{Error, Reply, text};
 
 const SET: i8 = 0;
@@ -38,8 +38,8 @@ async fn alter(
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    let topic = topic_of(shared, request, resource.resource_type, &resource.resource_name)?;
-    let mut configs = topic.configs.clone();
+    let target = target_of(shared, request, resource.resource_type, &resource.resource_name)?;
+    let mut configs = target.configs(shared);
     let mut seen = BTreeSet::new();
     for change in &resource.configs {
         let name = change.name.as_str();
@@ -47,26 +47,21 @@ async fn alter(
             let message = format!("the request changes \"{name}\" more than once");
             return Err(Refusal::new(ResponseError::InvalidRequest, message));
         }
-        let config = topic_config(name).ok_or_else(|| {
-            Refusal::new(ResponseError::InvalidConfig, format!("there is no topic setting \"{name}\""))
-        })?;
+        let config = target.config(name)?;
         if change.config_operation == DELETE {
             configs.remove(name);
             continue;
         }
-        let value = change.value.as_ref().ok_or_else(|| {
-            Refusal::new(ResponseError::InvalidConfig, format!("topic setting \"{name}\" has no value"))
-        })?;
+        let value = change.value.as_ref().ok_or_else(|| target.invalid(name, "has no value"))?;
         let is_list = config.kind == ConfigKind::List;
         let value = match change.config_operation {
             SET => value.to_string(),
             APPEND | SUBTRACT if !is_list => {
-                let message = format!("topic setting \"{name}\" is not a list to append to or to take from");
-                return Err(Refusal::new(ResponseError::InvalidConfig, message));
+                return Err(target.invalid(name, "is not a list to append to or to take from"));
             }
             operation @ (APPEND | SUBTRACT) => {
-                let current = configs.get(name).map_or(config.default, String::as_str);
-                let mut items: Vec<&str> = split(current).collect();
+                let current = configs.get(name).cloned().unwrap_or_else(|| target.fallback(shared, name, config));
+                let mut items: Vec<&str> = split(&current).collect();
                 for item in split(value) {
                     match (operation, items.contains(&item)) {
                         (APPEND, false) => items.push(item),
@@ -83,7 +78,7 @@ async fn alter(
         };
         configs.insert(name.to_owned(), value);
     }
-    replace(shared, &topic, configs, validate_only).await
+    replace(shared, &target, configs, validate_only).await
 }
 
 fn split(list: &str) -> impl Iterator<Item = &str> {

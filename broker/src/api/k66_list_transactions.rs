@@ -1,8 +1,11 @@
-//! ListTransactions (66), versions 0 and 1: filtered by state, producer id, how long they have been open, and
-//! the caller's right to describe them.
+//! ListTransactions (66), versions 0 to 2: filtered by state, producer id, how long they have been open, (v2) a regular
+//! expression for the whole transactional id, in RE2's dialect, and the caller's right to describe them.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_transactions_response::TransactionState;
 use kafka_protocol::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId};
+
+use regex::{Regex, RegexBuilder};
 
 use super::k65_describe_transactions::name_of;
 use super::{Request, Shared};
@@ -10,12 +13,25 @@ use crate::security::acl::Operation;
 use crate::transactions::{State, Transaction};
 use crate::wire::{Error, Reply, text};
 
+/// A compiled expression takes no more memory than this.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
 /// All that Kafka knows; a filter may name those that do not occur here.
 const STATES: [&str; 7] =
     ["Empty", "Ongoing", "PrepareCommit", "PrepareAbort", "CompleteCommit", "CompleteAbort", "PrepareEpochFence"];
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ListTransactionsRequest = request.decode()?;
+    let pattern = match asked.transactional_id_pattern.as_deref().filter(|pattern| !pattern.is_empty()) {
+        None => None,
+        Some(pattern) => match whole(pattern) {
+            Some(pattern) => Some(pattern),
+            None => {
+                let code = ResponseError::InvalidRegularExpression.code();
+                return request.respond(&ListTransactionsResponse::default().with_error_code(code));
+            }
+        },
+    };
     let now = shared.groups.time();
     let may = |id: &str| shared.may_transact(&request.caller, Operation::Describe, id);
     let wanted = |found: &Transaction| {
@@ -27,7 +43,8 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
                 || (found.state == State::Ongoing && now.saturating_sub(found.since) > asked.duration_filter))
     };
     let mut states: Vec<TransactionState> = shared.transactions.look(|machine| {
-        let listed = machine.all().filter(|(id, found)| wanted(found) && may(id)).map(|(id, found)| {
+        let named = |id: &str| pattern.as_ref().is_none_or(|pattern| pattern.is_match(id));
+        let listed = machine.all().filter(|(id, found)| wanted(found) && named(id) && may(id)).map(|(id, found)| {
             TransactionState::default()
                 .with_transactional_id(text(id))
                 .with_producer_id(ProducerId(found.producer_id))
@@ -40,4 +57,12 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let response =
         ListTransactionsResponse::default().with_unknown_state_filters(unknown).with_transaction_states(states);
     request.respond(&response)
+}
+
+/// An expression that matches all of a text or nothing.
+fn whole(pattern: &str) -> Option<Regex> {
+    // By itself first, so that it cannot close the group that it is put into.
+    let compiled = |pattern: &str| RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build().ok();
+    compiled(pattern)?;
+    compiled(&format!("^(?:{pattern})$"))
 }

@@ -14,7 +14,7 @@ use super::producers::Producer;
 use super::shared::{Counters, Found, Shared, family};
 use super::topics::{StoredTopic, Topic, TopicTable};
 use crate::batch::BatchHeader;
-use crate::configs::check_topic_configs;
+use crate::configs::{ChangedConfigs, topic_settings};
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Fields, Kind, cf};
 
 const IDENTITY_VERSION: u8 = 1;
@@ -76,16 +76,23 @@ fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
     durable.set_sync(true);
     db.write_opt(batch, &durable)?;
 
+    let configs = match db.get_cf(meta, keys::broker_configs())? {
+        None => ChangedConfigs::default(),
+        Some(value) => {
+            ChangedConfigs::decode(&value).ok_or_else(|| damaged("broker's settings", &keys::broker_configs()))?
+        }
+    };
     Ok(Found {
         cluster_id: identity.cluster_id_text(),
         node_id: identity.node_id,
         epoch: i32::try_from(epoch).unwrap_or(i32::MAX),
-        topics: load_topics(db, options)?,
+        topics: load_topics(db, options, &configs)?,
+        configs,
         counters,
     })
 }
 
-fn load_topics(db: &DB, options: &StorageOptions) -> Result<TopicTable, StorageError> {
+fn load_topics(db: &DB, options: &StorageOptions, configs: &ChangedConfigs) -> Result<TopicTable, StorageError> {
     let mut logs = load_logs(db)?;
     let mut table = TopicTable::default();
     let meta = family(db, cf::META)?;
@@ -97,7 +104,7 @@ fn load_topics(db: &DB, options: &StorageOptions) -> Result<TopicTable, StorageE
         }
         let (id, stored) =
             keys::parse_topic(&key).zip(StoredTopic::decode(&value)).ok_or_else(|| damaged("topic", &key))?;
-        let settings = check_topic_configs(&stored.configs).map_err(StorageError::Corrupt)?;
+        let settings = topic_settings(&stored.configs, configs).map_err(StorageError::Corrupt)?;
         let mut partitions = Vec::with_capacity(stored.uids.len());
         for (partition, uid) in (0..).zip(&stored.uids) {
             let mut log = logs.remove(uid).unwrap_or_default();

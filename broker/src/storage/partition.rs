@@ -4,6 +4,7 @@
 //! `tail_from` to `end` lies in a batch of the tail.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -236,6 +237,56 @@ impl LogState {
     }
 }
 
+/// Tells one who waits that partitions changed, and which.
+#[derive(Debug, Default)]
+pub struct Wakeups {
+    notify: Notify,
+    changed: Mutex<Vec<u32>>,
+}
+
+impl Wakeups {
+    /// Ready when something changed since the last call.
+    pub async fn changed(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Which partitions changed since they were last unmarked, by the tokens that they are watched under.
+    pub fn take(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.changed.lock())
+    }
+}
+
+/// A place in a partition's list of those to wake, held until this is dropped.
+#[derive(Debug)]
+pub struct Waiter {
+    wakeups: Arc<Wakeups>,
+    token: u32,
+    /// The token is among those changed, where it needs no second entry.
+    marked: AtomicBool,
+}
+
+impl Waiter {
+    pub fn new(wakeups: &Arc<Wakeups>, token: u32) -> Arc<Self> {
+        Arc::new(Self { wakeups: Arc::clone(wakeups), token, marked: AtomicBool::new(false) })
+    }
+
+    /// To be called before the partition is looked at: what changes after it is told again.
+    pub fn unmark(&self) {
+        self.marked.store(false, Ordering::Release);
+    }
+
+    pub async fn changed(&self) {
+        self.wakeups.changed().await;
+    }
+
+    fn wake(&self) {
+        if !self.marked.swap(true, Ordering::AcqRel) {
+            self.wakeups.changed.lock().push(self.token);
+        }
+        self.wakeups.notify.notify_one();
+    }
+}
+
 #[derive(Debug)]
 pub struct Partition {
     /// Never used again, so that a topic deleted and created again has other keys.
@@ -244,7 +295,7 @@ pub struct Partition {
     pub log: Mutex<LogState>,
     /// Idempotent producers by id. Only the writer adds, so that check and append are one.
     pub producers: Mutex<HashMap<i64, Producer>>,
-    waiters: Mutex<Vec<Weak<Notify>>>,
+    waiters: Mutex<Vec<Weak<Waiter>>>,
 }
 
 impl Partition {
@@ -258,7 +309,7 @@ impl Partition {
         }
     }
 
-    pub fn add_waiter(&self, waiter: &Arc<Notify>) {
+    pub fn add_waiter(&self, waiter: &Arc<Waiter>) {
         let mut waiters = self.waiters.lock();
         // Those that gave up are forgotten here too, so that a partition nobody writes to does not gather them.
         if waiters.len() == waiters.capacity() {
@@ -271,7 +322,7 @@ impl Partition {
         self.waiters.lock().retain(|waiter| match waiter.upgrade() {
             None => false,
             Some(waiter) => {
-                waiter.notify_one();
+                waiter.wake();
                 true
             }
         });

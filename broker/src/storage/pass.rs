@@ -2,7 +2,7 @@
 //!
 //! A job is checked whole before anything of it is put. Jobs of one write see each other through the pending state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use super::topics::{NewTopic, Topic};
 use super::writer::{Change, StepJob};
 use super::{Appended, Result, TransactionWrite};
 use crate::batch::{ValidBatch, control_batch, patch_place};
+use crate::configs::{ChangedConfigs, TopicSettings, topic_settings};
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
 
 pub struct Families<'a> {
@@ -55,6 +56,8 @@ pub struct Pass<'a> {
     /// New topics, and those that replace one with the same id.
     pub created: Vec<Arc<Topic>>,
     pub deleted: Vec<Arc<Topic>>,
+    /// The broker's settings from now on, where they change.
+    pub configs: Option<Arc<ChangedConfigs>>,
 }
 
 /// What a partition becomes when the write is done.
@@ -300,7 +303,11 @@ impl Pass<'_> {
             }
         }
         for new in step.create_topics.drain(..) {
-            created.push(self.create_topic(new).info());
+            match self.create_topic(new) {
+                Ok(topic) => created.push(topic.info()),
+                // Its settings were checked before.
+                Err(e) => return Outcome::Fatal(e.to_string()),
+            }
         }
         for (partition, batches) in step.appends.drain(..) {
             for batch in batches {
@@ -344,23 +351,25 @@ impl Pass<'_> {
         match change {
             Change::CreateTopic(new) => {
                 self.shared.check_new_topics(std::slice::from_ref(&new))?;
-                self.create_topic(new);
+                self.create_topic(new)?;
             }
             Change::DeleteTopic(id) => {
                 let topic = self.shared.topic(id)?;
                 self.delete_topic(topic);
             }
-            Change::SetConfigs { id, configs, settings } => {
+            Change::SetConfigs { id, configs } => {
                 let topic = self.shared.topic(id)?;
+                let settings = self.settings(&configs)?;
                 self.put_topic(Topic {
                     id,
                     name: topic.name.clone(),
                     replicas: topic.replicas,
                     configs,
-                    settings: *settings,
+                    settings,
                     partitions: topic.partitions.clone(),
                 });
             }
+            Change::SetBrokerConfigs(configs) => self.set_broker_configs(configs)?,
             Change::AddPartitions { id, total } => self.add_partitions(id, total)?,
             Change::MoveStart { partition, before, strict } => return self.move_start(&partition, before, strict),
             Change::ForgetProducers { partition, unused_since_ms } => {
@@ -402,17 +411,43 @@ impl Pass<'_> {
         partitions
     }
 
-    fn create_topic(&mut self, new: NewTopic) -> Arc<Topic> {
+    fn settings(&self, configs: &BTreeMap<String, String>) -> Result<TopicSettings> {
+        topic_settings(configs, &self.shared.configs()).map_err(StorageError::InvalidConfig)
+    }
+
+    /// All topics take their defaults anew.
+    fn set_broker_configs(&mut self, configs: ChangedConfigs) -> Result<()> {
+        let topics: Vec<Arc<Topic>> = self.shared.topics.read().by_id.values().cloned().collect();
+        let mut changed = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let settings = topic_settings(&topic.configs, &configs).map_err(StorageError::InvalidConfig)?;
+            changed.push(Arc::new(Topic {
+                id: topic.id,
+                name: topic.name.clone(),
+                replicas: topic.replicas,
+                configs: topic.configs.clone(),
+                settings,
+                partitions: topic.partitions.clone(),
+            }));
+        }
+        self.batch.put_cf(self.families.meta, keys::broker_configs(), configs.encode());
+        self.created.extend(changed);
+        self.configs = Some(Arc::new(configs));
+        Ok(())
+    }
+
+    fn create_topic(&mut self, new: NewTopic) -> Result<Arc<Topic>> {
+        let settings = self.settings(&new.spec.configs)?;
         let id = TopicId(*uuid::Uuid::new_v4().as_bytes());
         let partitions = self.new_partitions(id, 0, new.spec.partitions);
-        self.put_topic(Topic {
+        Ok(self.put_topic(Topic {
             id,
             name: new.spec.name,
             replicas: new.spec.replicas,
             configs: new.spec.configs,
-            settings: new.settings,
+            settings,
             partitions,
-        })
+        }))
     }
 
     fn put_topic(&mut self, topic: Topic) -> Arc<Topic> {

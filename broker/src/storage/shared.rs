@@ -18,6 +18,7 @@ use super::partition::Partition;
 use super::topics::{NewTopic, Topic, TopicTable};
 use super::writer::{Change, ChangeJob, Job, ProduceJob, StepJob, Work};
 use super::{Result, StorageOptions};
+use crate::configs::ChangedConfigs;
 use crate::keys::{self, Kind, cf};
 
 /// A change without bytes of its own counts as so many in the produce queue.
@@ -29,6 +30,7 @@ pub struct Shared {
     pub node_id: i32,
     pub epoch: i32,
     pub topics: RwLock<TopicTable>,
+    configs: RwLock<Arc<ChangedConfigs>>,
     /// Next partition uid and producer id, and the last sequence, as they were at open; the writer counts on.
     pub counters: Counters,
     pub published: watch::Sender<Sequence>,
@@ -94,6 +96,7 @@ pub struct Found {
     pub node_id: i32,
     pub epoch: i32,
     pub topics: TopicTable,
+    pub configs: ChangedConfigs,
     pub counters: Counters,
 }
 
@@ -112,6 +115,7 @@ impl Shared {
             node_id: found.node_id,
             epoch: found.epoch,
             topics: RwLock::new(found.topics),
+            configs: RwLock::new(Arc::new(found.configs)),
             counters: found.counters,
             published: watch::Sender::new(sequence),
             visible: Mutex::new(sequence),
@@ -194,8 +198,29 @@ impl Shared {
         topic.partition(place.partition).cloned().ok_or_else(|| StorageError::unknown_partition(place))
     }
 
+    /// Settings of the broker that were changed while it ran.
+    pub fn configs(&self) -> Arc<ChangedConfigs> {
+        self.configs.read().clone()
+    }
+
+    /// Called by the writer alone.
+    pub fn set_configs(&self, configs: Arc<ChangedConfigs>) {
+        *self.configs.write() = configs;
+    }
+
+    pub fn partitions_default(&self) -> i32 {
+        self.configs.read().partitions().unwrap_or(self.options.partitions_default)
+    }
+
     pub fn check_new_topic(&self, spec: TopicSpec) -> Result<NewTopic> {
-        NewTopic::check(spec, self.options.partitions_default, self.options.topic_partitions_max)
+        let options = &self.options;
+        if spec.replicas > 1 && !options.any_replication_factor {
+            return Err(StorageError::InvalidReplicationFactor(format!(
+                "topic \"{}\" cannot have {} replicas: there is one broker",
+                spec.name, spec.replicas
+            )));
+        }
+        NewTopic::check(spec, self.partitions_default(), options.topic_partitions_max)
     }
 
     /// Checks new topics against those that are there, against each other, and against the limit.

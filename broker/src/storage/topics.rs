@@ -112,7 +112,6 @@ pub fn check_name(name: &str) -> Result<(), StorageError> {
 #[derive(Clone, Debug)]
 pub struct NewTopic {
     pub spec: TopicSpec,
-    pub settings: TopicSettings,
 }
 
 impl NewTopic {
@@ -137,8 +136,8 @@ impl NewTopic {
                 spec.name, spec.replicas
             )));
         }
-        let settings = check_topic_configs(&spec.configs).map_err(StorageError::InvalidConfig)?;
-        Ok(Self { spec, settings })
+        check_topic_configs(&spec.configs).map_err(StorageError::InvalidConfig)?;
+        Ok(Self { spec })
     }
 }
 

@@ -20,7 +20,7 @@ use super::tails::Tails;
 use super::topics::NewTopic;
 use super::{Appended, Durability, Result, TransactionWrite};
 use crate::batch::ValidBatch;
-use crate::configs::TopicSettings;
+use crate::configs::ChangedConfigs;
 use crate::keys::{self, Counter, cf};
 
 /// RocksDB is asked how far it is behind once in so many writes.
@@ -44,8 +44,8 @@ pub enum Change {
     SetConfigs {
         id: TopicId,
         configs: BTreeMap<String, String>,
-        settings: Box<TopicSettings>,
     },
+    SetBrokerConfigs(ChangedConfigs),
     AddPartitions {
         id: TopicId,
         total: i32,
@@ -118,6 +118,7 @@ impl Job {
                 Change::CreateTopic(_)
                     | Change::DeleteTopic(_)
                     | Change::SetConfigs { .. }
+                    | Change::SetBrokerConfigs(_)
                     | Change::AddPartitions { .. }
             ),
         }
@@ -209,6 +210,7 @@ impl Writer<'_> {
             partitions: HashMap::new(),
             created: Vec::new(),
             deleted: Vec::new(),
+            configs: None,
         };
         for job in work.produces {
             let result = pass.produce(&job.partition, job.batch);
@@ -243,8 +245,11 @@ impl Writer<'_> {
     /// Shows what was written.
     fn publish(&mut self, pass: Pass<'_>) {
         let options = &self.shared.options;
-        let Pass { counters, partitions, created, deleted, .. } = pass;
+        let Pass { counters, partitions, created, deleted, configs, .. } = pass;
         self.counters = counters;
+        if let Some(configs) = configs {
+            self.shared.set_configs(configs);
+        }
         if !created.is_empty() || !deleted.is_empty() {
             let mut topics = self.shared.topics.write();
             for topic in &deleted {

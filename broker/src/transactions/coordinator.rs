@@ -13,7 +13,7 @@ use tokio::sync::{Mutex as Turn, Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::machine::{Change, Init, InitRequest, Machine, Transaction};
+use super::machine::{Change, End, Init, InitRequest, Machine, Transaction};
 use super::{TransactionError, TransactionSettings, record};
 use crate::groups::{self, Committed, OffsetKey};
 use crate::storage::{Storage, StorageError};
@@ -123,14 +123,31 @@ impl Coordinator {
         id: &str,
         producer: (i64, i16),
         group: String,
+        joins: bool,
         offsets: Vec<(OffsetKey, Committed)>,
     ) -> Result<()> {
-        self.change(id, move |id, machine, _| machine.add_offsets(id, producer, &group, offsets)).await
+        self.change(id, move |id, machine, now| machine.add_offsets(id, producer, &group, joins, offsets, now)).await
     }
 
     /// Done when the markers are visible and the offsets count.
     pub async fn end(&self, id: &str, producer: (i64, i16), commit: bool) -> Result<()> {
         self.change(id, move |id, machine, now| machine.end(id, producer, commit, now)).await
+    }
+
+    /// As [`Coordinator::end`]; says who the producer is in its next transaction.
+    pub async fn end_and_raise(&self, id: &str, producer: (i64, i16), commit: bool) -> Result<(i64, i16)> {
+        let (name, this) = (id.to_owned(), self.clone());
+        self.in_turn(id, async move {
+            let mut ready = this.look(|machine| machine.end_and_raise(&name, producer, commit, None, this.now()))?;
+            if ready == End::NeedsProducerId {
+                let fresh = this.inner.storage.allocate_producer_id().await.map_err(|e| not_written(&e))?;
+                ready = this.look(|machine| machine.end_and_raise(&name, producer, commit, Some(fresh), this.now()))?;
+            }
+            let End::Ready { producer, change } = ready else { return Err(TransactionError::NotPersisted) };
+            this.write(change.map(|change| *change)).await?;
+            Ok(producer)
+        })
+        .await
     }
 
     async fn change(

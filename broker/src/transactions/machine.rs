@@ -27,8 +27,10 @@ pub enum State {
 pub struct Transaction {
     pub producer_id: i64,
     pub epoch: i16,
-    /// The epoch that the producer had before it asked for the next one, so that it may ask again; -1: none.
+    /// The epoch that the producer had before it was given this one, so that it may repeat its request; -1: none.
     pub last_epoch: i16,
+    /// The producer id that ran out of epochs when this one was given, so that its last request may be repeated; -1: none.
+    pub last_producer_id: i64,
     pub timeout_ms: i32,
     pub state: State,
     /// When it came into this state.
@@ -46,6 +48,7 @@ impl Transaction {
             producer_id,
             epoch: 0,
             last_epoch: -1,
+            last_producer_id: -1,
             timeout_ms,
             state: State::Empty,
             since: now,
@@ -70,6 +73,7 @@ impl Transaction {
         Self {
             epoch: self.epoch,
             last_epoch: self.last_epoch,
+            last_producer_id: self.last_producer_id,
             state,
             since: now,
             ..Self::new(self.producer_id, self.timeout_ms, now)
@@ -115,6 +119,17 @@ pub enum Init {
     },
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// To be asked again with a producer id that nobody had.
+    NeedsProducerId,
+    Ready {
+        /// Who the producer is in its next transaction.
+        producer: (i64, i16),
+        change: Option<Box<Change>>,
+    },
+}
+
 /// What a transactional id becomes, once `write` was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -134,6 +149,10 @@ impl Change {
             TransactionWrite { producer_id, producer_epoch, entries: vec![entry], ..TransactionWrite::default() };
         Self { id: id.to_owned(), after, write, offsets: Vec::new() }
     }
+}
+
+fn ended_as(commit: bool) -> State {
+    if commit { State::Committed } else { State::Aborted }
 }
 
 #[derive(Debug, Default)]
@@ -312,22 +331,25 @@ impl Machine {
         self.grow(id, found, next).map(Some)
     }
 
-    /// Offsets that count when the transaction is committed.
+    /// Offsets that count when the transaction is committed. `joins`: the group need not be part of it yet.
     pub fn add_offsets(
         &self,
         id: &str,
         producer: (i64, i16),
         group: &str,
+        joins: bool,
         offsets: Vec<(OffsetKey, Committed)>,
+        now: i64,
     ) -> Result<Option<Change>, TransactionError> {
         let found = self.of(id, producer)?;
-        if found.state != State::Ongoing || !found.groups.contains(group) {
+        if !joins && (found.state != State::Ongoing || !found.groups.contains(group)) {
             return Err(TransactionError::InvalidState);
         }
         if offsets.is_empty() {
             return Ok(None);
         }
-        let mut next = found.clone();
+        let mut next = found.begun(now);
+        next.groups.insert(group.to_owned());
         next.offsets.extend(offsets.into_iter().map(|(key, committed)| ((group.to_owned(), key), committed)));
         self.grow(id, found, next).map(Some)
     }
@@ -342,21 +364,69 @@ impl Machine {
     ) -> Result<Option<Change>, TransactionError> {
         let found = self.of(id, producer)?;
         match (found.state, commit) {
-            (State::Ongoing, _) => {
-                let state = if commit { State::Committed } else { State::Aborted };
-                let mut change = Change::new(id, Some(found.over(state, now)));
-                change.write.ending = found.ending(commit);
-                if commit {
-                    let offset = |((group, key), committed): (&(String, OffsetKey), &Committed)| {
-                        (group.clone(), key.clone(), committed.clone())
-                    };
-                    change.offsets = found.offsets.iter().map(offset).collect();
-                }
-                Ok(Some(change))
-            }
+            (State::Ongoing, _) => Ok(Some(self.ended(id, found, found.over(ended_as(commit), now), commit))),
             (State::Committed, true) | (State::Aborted, false) => Ok(None),
             (State::Committed | State::Aborted | State::Empty, _) => Err(TransactionError::InvalidState),
         }
+    }
+
+    fn ended(&self, id: &str, found: &Transaction, next: Transaction, commit: bool) -> Change {
+        let mut change = Change::new(id, Some(next));
+        change.write.ending = found.ending(commit);
+        if commit {
+            let offset = |((group, key), committed): (&(String, OffsetKey), &Committed)| {
+                (group.clone(), key.clone(), committed.clone())
+            };
+            change.offsets = found.offsets.iter().map(offset).collect();
+        }
+        change
+    }
+
+    /// Ends the transaction of a producer that gets another epoch with each (KIP-890), so that what is late of this one
+    /// cannot join the next. Who asks again is known by the epoch before. What never began may be aborted, which only
+    /// raises the epoch.
+    pub fn end_and_raise(
+        &self,
+        id: &str,
+        (producer_id, epoch): (i64, i16),
+        commit: bool,
+        fresh_id: Option<i64>,
+        now: i64,
+    ) -> Result<End, TransactionError> {
+        if id.is_empty() {
+            return Err(TransactionError::EmptyId);
+        }
+        let found = self.ids.get(id).ok_or(TransactionError::InvalidProducerId)?;
+        let over = matches!(found.state, State::Committed | State::Aborted);
+        let raised = producer_id == found.producer_id && epoch.checked_add(1) == Some(found.epoch);
+        let ran_out = producer_id >= 0 && producer_id == found.last_producer_id && found.epoch == 0;
+        if over && epoch == found.last_epoch && (raised || ran_out) {
+            return match (found.state, commit) {
+                (State::Committed, true) | (State::Aborted, false) => {
+                    Ok(End::Ready { producer: (found.producer_id, found.epoch), change: None })
+                }
+                _ => Err(TransactionError::InvalidState),
+            };
+        }
+        let found = self.of(id, (producer_id, epoch))?;
+        if found.state != State::Ongoing && commit {
+            return Err(TransactionError::InvalidState);
+        }
+        let mut next = found.over(ended_as(commit), now);
+        next.last_epoch = found.epoch;
+        next.last_producer_id = -1;
+        if found.epoch >= EPOCH_MAX {
+            let Some(fresh_id) = fresh_id else { return Ok(End::NeedsProducerId) };
+            (next.producer_id, next.epoch, next.last_producer_id) = (fresh_id, 0, found.producer_id);
+        } else {
+            next.epoch = found.epoch + 1;
+        }
+        let producer = (next.producer_id, next.epoch);
+        let mut change = self.ended(id, found, next, commit);
+        // The epoch is raised in the partitions too, even where the id has no more to give.
+        change.write.producer_id = found.producer_id;
+        change.write.producer_epoch = found.epoch.saturating_add(1);
+        Ok(End::Ready { producer, change: Some(Box::new(change)) })
     }
 
     /// When [`Machine::due`] has something.
@@ -377,7 +447,7 @@ impl Machine {
         }
         let mut next = found.over(State::Aborted, now);
         next.epoch = found.epoch.saturating_add(1);
-        next.last_epoch = -1;
+        (next.last_epoch, next.last_producer_id) = (found.epoch, -1);
         let mut change = Change::new(id, Some(next));
         change.write.ending = found.ending(false);
         Some(change)

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! key 3 │ transactional id
-//! value = version 1 │ i64 producer id │ i16 epoch │ i16 last epoch │ i32 timeout │ u8 state │ i64 since
+//! value = version 1 or 2 │ i64 producer id │ i16 epoch │ i16 last epoch │ i32 timeout │ u8 state │ i64 since
+//!       │ (version 2) i64 last producer id
 //!       │ u32 n │ n × (16 topic id, i32 partition)
 //!       │ u32 n │ n × str group
 //!       │ u32 n │ n × (str group, str topic, i32 partition, bytes offset as groups store it)
@@ -19,7 +20,9 @@ use crate::groups::{Committed, OffsetKey};
 use crate::keys::{Fields, put_text};
 
 const KIND_TRANSACTION: u8 = 3;
-const VERSION: u8 = 1;
+/// As long as no producer id ran out of epochs.
+const VERSION_PLAIN: u8 = 1;
+const VERSION: u8 = 2;
 
 pub(super) const PREFIX: &[u8] = &[KIND_TRANSACTION];
 
@@ -37,7 +40,8 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
 
 impl Transaction {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let plain = self.last_producer_id < 0;
+        let mut out = vec![if plain { VERSION_PLAIN } else { VERSION }];
         out.extend(self.producer_id.to_be_bytes());
         out.extend(self.epoch.to_be_bytes());
         out.extend(self.last_epoch.to_be_bytes());
@@ -49,6 +53,9 @@ impl Transaction {
             State::Aborted => 3,
         });
         out.extend(self.since.to_be_bytes());
+        if !plain {
+            out.extend(self.last_producer_id.to_be_bytes());
+        }
         put_count(&mut out, self.partitions.len());
         for place in &self.partitions {
             out.extend(place.topic.0);
@@ -73,7 +80,8 @@ impl Transaction {
     /// `None`: damaged, or of a later version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        if fields.u8()? != VERSION {
+        let version = fields.u8()?;
+        if version != VERSION_PLAIN && version != VERSION {
             return None;
         }
         let (producer_id, epoch, last_epoch) = (fields.i64()?, fields.i16()?, fields.i16()?);
@@ -86,6 +94,7 @@ impl Transaction {
             _ => return None,
         };
         let since = fields.i64()?;
+        let last_producer_id = if version == VERSION { fields.i64()? } else { -1 };
         let mut partitions = BTreeSet::new();
         for _ in 0..fields.u32()? {
             partitions.insert(TopicPartition { topic: TopicId(fields.take()?), partition: fields.i32()? });
@@ -103,6 +112,17 @@ impl Transaction {
             fields.0 = rest;
             offsets.insert((group, key), Committed::decode(offset)?);
         }
-        Some(Self { producer_id, epoch, last_epoch, timeout_ms, state, since, partitions, groups, offsets })
+        Some(Self {
+            producer_id,
+            epoch,
+            last_epoch,
+            last_producer_id,
+            timeout_ms,
+            state,
+            since,
+            partitions,
+            groups,
+            offsets,
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use millpond_types::{TopicId, TopicPartition};
 
-use super::machine::{Change, Init, InitRequest, Machine, State, Transaction};
+use super::machine::{Change, End, Init, InitRequest, Machine, State, Transaction};
 use super::{TransactionError, TransactionSettings};
 use crate::groups::{Committed, OffsetKey};
 use crate::storage::Ending;
@@ -85,6 +85,19 @@ impl Script {
     fn end(&mut self, producer: (i64, i16), commit: bool) -> Result<Option<Change>, TransactionError> {
         let result = self.machine.end("x", producer, commit, self.now);
         self.run(result)
+    }
+
+    fn raise(&mut self, producer: (i64, i16), commit: bool) -> Result<((i64, i16), Option<Change>), TransactionError> {
+        let mut ready = self.machine.end_and_raise("x", producer, commit, None, self.now)?;
+        if ready == End::NeedsProducerId {
+            self.next_id += 1;
+            ready = self.machine.end_and_raise("x", producer, commit, Some(self.next_id), self.now)?;
+        }
+        let End::Ready { producer, change } = ready else { panic!() };
+        if let Some(change) = &change {
+            self.apply(change);
+        }
+        Ok((producer, change.map(|change| *change)))
     }
 
     fn state(&self) -> State {
@@ -192,12 +205,12 @@ fn offsets_count_with_the_commit() {
     let mut s = Script::new();
     let a = s.init();
     let offsets = || vec![(key(0), at(5)), (key(1), at(6))];
-    let early = s.machine.add_offsets("x", a, "g", offsets());
+    let early = s.machine.add_offsets("x", a, "g", false, offsets(), s.now);
     assert_eq!(early, Err(TransactionError::InvalidState), "the group is not part of it");
     for commit in [false, true] {
         let added = s.machine.add_group("x", a, "g", s.now);
         s.run(added).unwrap();
-        let added = s.machine.add_offsets("x", a, "g", offsets());
+        let added = s.machine.add_offsets("x", a, "g", false, offsets(), s.now);
         s.run(added).unwrap();
         assert!(s.machine.is_pending("g", &key(1)) && !s.machine.is_pending("g", &key(2)));
         assert_eq!(s.machine.pending_of("g").count(), 2);
@@ -205,6 +218,87 @@ fn offsets_count_with_the_commit() {
         assert_eq!(ended.offsets.len(), if commit { 2 } else { 0 });
         assert!(!s.machine.is_pending("g", &key(1)));
     }
+}
+
+#[test]
+fn each_end_raises_the_epoch() {
+    let mut s = Script::new();
+    let a = s.init();
+    assert_eq!(s.raise(a, true), Err(TransactionError::InvalidState), "nothing has begun");
+    s.add(a, &[0]).unwrap();
+    let (b, change) = s.raise(a, true).unwrap();
+    let write = change.unwrap().write;
+    assert_eq!((b, write.producer_id, write.producer_epoch), ((101, 1), 101, 1));
+    assert_eq!(write.ending, Some(Ending { commit: true, partitions: vec![place(0)] }));
+    assert_eq!(s.raise(a, true), Ok((b, None)), "the answer was lost");
+    assert_eq!(s.raise(a, false), Err(TransactionError::InvalidState), "it was committed");
+    assert_eq!(s.add(a, &[0]), Err(TransactionError::Fenced), "late");
+    s.add(b, &[1]).unwrap();
+    assert_eq!(s.raise(a, true), Err(TransactionError::Fenced), "the next one has begun");
+    let (c, change) = s.raise(b, false).unwrap();
+    assert_eq!((c, change.unwrap().write.ending.unwrap().commit), ((101, 2), false));
+    assert_eq!(s.raise(b, false), Ok((c, None)));
+    assert_eq!(s.raise(b, true), Err(TransactionError::InvalidState), "it was aborted");
+    // What never began may be aborted, once and again.
+    let (d, change) = s.raise(c, false).unwrap();
+    assert_eq!((d, change.unwrap().write.ending.unwrap().partitions.len()), ((101, 3), 0));
+    assert_eq!(s.raise((999, 3), false), Err(TransactionError::InvalidProducerId));
+    // A successor, and a timeout.
+    s.add(d, &[0]).unwrap();
+    let e = s.init();
+    assert_eq!((e, s.raise(d, true)), ((101, 4), Err(TransactionError::Fenced)));
+    s.add(e, &[0]).unwrap();
+    s.now += i64::from(TIMEOUT);
+    let change = s.machine.expire("x", s.now).unwrap();
+    s.apply(&change);
+    assert_eq!(s.raise(e, true), Err(TransactionError::InvalidState));
+    assert_eq!(s.raise(e, false), Ok(((101, 5), None)), "time has done so already");
+    assert_eq!(s.end(e, false), Err(TransactionError::Fenced), "the older way");
+}
+
+#[test]
+fn both_ways_to_end_go_on_side_by_side() {
+    let mut s = Script::new();
+    let a = s.init();
+    s.add(a, &[0]).unwrap();
+    s.end(a, true).unwrap();
+    s.add(a, &[0]).unwrap();
+    let (b, _) = s.raise(a, true).unwrap();
+    s.add(b, &[0]).unwrap();
+    assert!(s.end(b, true).unwrap().is_some());
+    assert_eq!(s.end(a, true), Err(TransactionError::Fenced));
+    assert_eq!(s.init_as(Some(b)).unwrap().0, (101, 2));
+}
+
+#[test]
+fn an_end_without_an_epoch_left_gives_another_producer_id() {
+    let mut s = Script::new();
+    s.init();
+    let mut worn = s.machine.get("x").unwrap().clone();
+    worn.epoch = i16::MAX - 2;
+    s.machine.apply("x", Some(worn));
+    let last = s.init();
+    s.add(last, &[0]).unwrap();
+    let (next, change) = s.raise(last, true).unwrap();
+    let write = change.unwrap().write;
+    assert_eq!((next, write.producer_id, write.producer_epoch), ((102, 0), 101, i16::MAX));
+    assert_eq!(s.raise(last, true), Ok((next, None)), "the answer was lost");
+    s.add(next, &[0]).unwrap();
+    assert_eq!(s.raise(last, true), Err(TransactionError::InvalidProducerId));
+    assert_eq!(s.raise(next, true).unwrap().0, (102, 1));
+}
+
+#[test]
+fn offsets_join_by_themselves_in_the_newer_way() {
+    let mut s = Script::new();
+    let a = s.init();
+    let added = s.machine.add_offsets("x", a, "g", true, vec![(key(0), at(5))], s.now);
+    s.run(added).unwrap();
+    assert_eq!(s.state(), State::Ongoing);
+    let (b, change) = s.raise(a, true).unwrap();
+    assert_eq!(change.unwrap().offsets.len(), 1);
+    let late = s.machine.add_offsets("x", a, "g", true, vec![(key(0), at(6))], s.now);
+    assert_eq!((late, b.1), (Err(TransactionError::Fenced), 1));
 }
 
 #[test]

@@ -72,6 +72,13 @@ fn write_kind(kind: Kind, version: i16, flexible: bool, random: &mut Random, out
             (0..n).for_each(|_| write(fields, version, flexible, random, out));
         }
         Kind::One(fields) => write(fields, version, flexible, random, out),
+        Kind::Option(fields) => {
+            let there = random.below(2) == 1;
+            out.push(if there { 1 } else { 0xff });
+            if there {
+                write(fields, version, flexible, random, out);
+            }
+        }
         Kind::ListOf(kind) => {
             let n = random.below(4);
             len(4, n, out);

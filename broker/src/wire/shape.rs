@@ -33,6 +33,8 @@ pub enum Kind {
     Blob,
     List(&'static [Field]),
     One(&'static [Field]),
+    /// One byte before it says whether it is there.
+    Option(&'static [Field]),
     ListOf(&'static Kind),
 }
 
@@ -60,6 +62,10 @@ pub const fn list(name: &'static str, fields: &'static [Field]) -> Field {
 /// A struct by itself.
 pub const fn one(name: &'static str, fields: &'static [Field]) -> Field {
     field(name, Kind::One(fields))
+}
+
+pub const fn option(name: &'static str, fields: &'static [Field]) -> Field {
+    field(name, Kind::Option(fields))
 }
 
 pub const fn list_of(name: &'static str, kind: &'static Kind) -> Field {
@@ -128,6 +134,13 @@ impl Walk<'_> {
                 Ok(())
             }
             Kind::One(fields) => self.fields(fields),
+            Kind::Option(fields) => match self.take::<1>(name)? {
+                [1] => self.fields(fields),
+                [0xff] => Ok(()),
+                [other] => {
+                    Err(Error::malformed(format!("\"{name}\" begins with {other}, which is neither there nor not")))
+                }
+            },
             Kind::ListOf(kind) => {
                 for _ in 0..self.count(name)? {
                     self.kind(name, *kind)?;
@@ -234,9 +247,9 @@ fn cut_short(name: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use bytes::{Bytes, BytesMut};
     use kafka_protocol::messages::*;
-    use kafka_protocol::protocol::{Decodable, Message};
+    use kafka_protocol::protocol::{Decodable, Encodable, Message};
 
     use super::*;
     use crate::wire::sample::{Random, write};
@@ -245,7 +258,11 @@ mod tests {
     const ELEMENTS_MAX: usize = 1000;
 
     /// What the walk takes for a request of this shape is what the codec takes for one, to the byte.
-    fn agrees<T: Decodable + Message>(name: &str, shape: &Shape, versions: std::ops::RangeInclusive<i16>) {
+    fn agrees<T: Decodable + Encodable + Message + PartialEq + std::fmt::Debug>(
+        name: &str,
+        shape: &Shape,
+        versions: std::ops::RangeInclusive<i16>,
+    ) {
         let mut random = Random(42);
         for version in versions {
             assert!(T::VERSIONS.min <= version && version <= T::VERSIONS.max, "{name} v{version} is not the codec's");
@@ -254,8 +271,14 @@ mod tests {
                 write(shape.fields, version, version >= shape.flexible, &mut random, &mut body);
                 shape.check(version, &body, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{name} v{version}: {e}"));
                 let mut bytes = Bytes::from(body.clone());
-                T::decode(&mut bytes, version).unwrap_or_else(|e| panic!("{name} v{version}: {e}: {body:?}"));
+                let read =
+                    T::decode(&mut bytes, version).unwrap_or_else(|e| panic!("{name} v{version}: {e}: {body:?}"));
                 assert!(bytes.is_empty(), "{name} v{version}: the codec leaves {} bytes", bytes.len());
+                // And what the codec writes is what the walk takes.
+                let mut written = BytesMut::new();
+                read.encode(&mut written, version).unwrap_or_else(|e| panic!("{name} v{version}: {e}: {read:?}"));
+                shape.check(version, &written, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{name} v{version}: {e}"));
+                assert_eq!(T::decode(&mut written.freeze(), version).unwrap(), read, "{name} v{version}");
                 if let Some((_, cut)) = body.split_last() {
                     assert!(shape.check(version, cut, ELEMENTS_MAX).is_err(), "{name} v{version} cut short");
                 }
@@ -265,8 +288,8 @@ mod tests {
 
     #[test]
     fn shapes_are_the_codecs() {
-        agrees::<ProduceRequest>("produce", &PRODUCE, 3..=12);
-        agrees::<FetchRequest>("fetch", &FETCH, 4..=12);
+        agrees::<ProduceRequest>("produce", &PRODUCE, 3..=13);
+        agrees::<FetchRequest>("fetch", &FETCH, 4..=18);
         agrees::<ListOffsetsRequest>("list offsets", &LIST_OFFSETS, 1..=10);
         agrees::<MetadataRequest>("metadata", &METADATA, 0..=13);
         agrees::<OffsetCommitRequest>("offset commit", &OFFSET_COMMIT, 2..=9);
@@ -286,11 +309,16 @@ mod tests {
         agrees::<OffsetForLeaderEpochRequest>("offset for leader epoch", &OFFSET_FOR_LEADER_EPOCH, 2..=4);
         agrees::<AddPartitionsToTxnRequest>("add partitions", &ADD_PARTITIONS_TO_TXN, 0..=3);
         agrees::<AddOffsetsToTxnRequest>("add offsets", &ADD_OFFSETS_TO_TXN, 0..=4);
-        agrees::<EndTxnRequest>("end txn", &END_TXN, 0..=4);
-        agrees::<TxnOffsetCommitRequest>("txn offset commit", &TXN_OFFSET_COMMIT, 0..=4);
+        agrees::<EndTxnRequest>("end txn", &END_TXN, 0..=5);
+        agrees::<TxnOffsetCommitRequest>("txn offset commit", &TXN_OFFSET_COMMIT, 0..=5);
         agrees::<DescribeProducersRequest>("describe producers", &DESCRIBE_PRODUCERS, 0..=0);
         agrees::<DescribeTransactionsRequest>("describe transactions", &DESCRIBE_TRANSACTIONS, 0..=0);
-        agrees::<ListTransactionsRequest>("list transactions", &LIST_TRANSACTIONS, 0..=1);
+        agrees::<ListTransactionsRequest>("list transactions", &LIST_TRANSACTIONS, 0..=2);
+        agrees::<WriteTxnMarkersRequest>("write txn markers", &WRITE_TXN_MARKERS, 1..=1);
+        agrees::<AlterPartitionReassignmentsRequest>("alter reassignments", &ALTER_PARTITION_REASSIGNMENTS, 0..=1);
+        agrees::<DescribeQuorumRequest>("describe quorum", &DESCRIBE_QUORUM, 0..=2);
+        agrees::<ListConfigResourcesRequest>("list config resources", &LIST_CONFIG_RESOURCES, 0..=1);
+        agrees::<DescribeTopicPartitionsRequest>("describe topic partitions", &DESCRIBE_TOPIC_PARTITIONS, 0..=0);
         agrees::<DescribeAclsRequest>("describe acls", &DESCRIBE_ACLS, 1..=3);
         agrees::<CreateAclsRequest>("create acls", &CREATE_ACLS, 1..=3);
         agrees::<DeleteAclsRequest>("delete acls", &DELETE_ACLS, 1..=3);
@@ -347,13 +375,14 @@ mod tests {
 
     #[test]
     fn damage_is_read_as_the_codec_reads_it() {
-        agrees_on_damage::<ProduceRequest>("produce", &PRODUCE, 3..=12);
-        agrees_on_damage::<FetchRequest>("fetch", &FETCH, 4..=12);
+        agrees_on_damage::<ProduceRequest>("produce", &PRODUCE, 3..=13);
+        agrees_on_damage::<FetchRequest>("fetch", &FETCH, 4..=18);
         agrees_on_damage::<MetadataRequest>("metadata", &METADATA, 0..=13);
         agrees_on_damage::<OffsetCommitRequest>("offset commit", &OFFSET_COMMIT, 2..=9);
         agrees_on_damage::<OffsetFetchRequest>("offset fetch", &OFFSET_FETCH, 1..=9);
         agrees_on_damage::<JoinGroupRequest>("join group", &JOIN_GROUP, 0..=9);
         agrees_on_damage::<CreateTopicsRequest>("create topics", &CREATE_TOPICS, 2..=7);
+        agrees_on_damage::<DescribeTopicPartitionsRequest>("topic partitions", &DESCRIBE_TOPIC_PARTITIONS, 0..=0);
         agrees_on_damage::<DescribeConfigsRequest>("describe configs", &DESCRIBE_CONFIGS, 1..=4);
     }
 

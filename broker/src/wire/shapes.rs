@@ -2,7 +2,7 @@
 //!
 //! `list` is an array of structs, `list_of` an array of plain values; nullable or not makes no difference here.
 
-use super::shape::{BLOB, BOOL, I8, I16, I32, I64, NEVER, Shape, TEXT, UUID, field, list, list_of, shape};
+use super::shape::{BLOB, BOOL, I8, I16, I32, I64, NEVER, Shape, TEXT, UUID, field, list, list_of, one, option, shape};
 
 pub const PRODUCE: Shape = shape(
     9,
@@ -12,7 +12,11 @@ pub const PRODUCE: Shape = shape(
         field("timeout_ms", I32),
         list(
             "topic_data",
-            &[field("name", TEXT), list("partition_data", &[field("index", I32), field("records", BLOB)])],
+            &[
+                field("name", TEXT).until(12),
+                field("topic_id", UUID).since(13),
+                list("partition_data", &[field("index", I32), field("records", BLOB)]),
+            ],
         ),
     ],
 );
@@ -20,7 +24,7 @@ pub const PRODUCE: Shape = shape(
 pub const FETCH: Shape = shape(
     12,
     &[
-        field("replica_id", I32),
+        field("replica_id", I32).until(14),
         field("max_wait_ms", I32),
         field("min_bytes", I32),
         field("max_bytes", I32),
@@ -30,7 +34,8 @@ pub const FETCH: Shape = shape(
         list(
             "topics",
             &[
-                field("topic", TEXT),
+                field("topic", TEXT).until(12),
+                field("topic_id", UUID).since(13),
                 list(
                     "partitions",
                     &[
@@ -40,13 +45,20 @@ pub const FETCH: Shape = shape(
                         field("last_fetched_epoch", I32).since(12),
                         field("log_start_offset", I64).since(5),
                         field("partition_max_bytes", I32),
+                        field("replica_directory_id", UUID).since(17).tag(0),
+                        field("high_watermark", I64).since(18).tag(1),
                     ],
                 ),
             ],
         ),
-        list("forgotten_topics_data", &[field("topic", TEXT), list_of("partitions", &I32)]).since(7),
+        list(
+            "forgotten_topics_data",
+            &[field("topic", TEXT).until(12), field("topic_id", UUID).since(13), list_of("partitions", &I32)],
+        )
+        .since(7),
         field("rack_id", TEXT).since(11),
         field("cluster_id", TEXT).since(12).tag(0),
+        one("replica_state", &[field("replica_id", I32), field("replica_epoch", I64)]).since(15).tag(1),
     ],
 );
 
@@ -312,6 +324,46 @@ pub const TXN_OFFSET_COMMIT: Shape = shape(
     ],
 );
 
+pub const WRITE_TXN_MARKERS: Shape = shape(
+    1,
+    &[list(
+        "markers",
+        &[
+            field("producer_id", I64),
+            field("producer_epoch", I16),
+            field("transaction_result", BOOL),
+            list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)]),
+            field("coordinator_epoch", I32),
+        ],
+    )],
+);
+
+pub const ALTER_PARTITION_REASSIGNMENTS: Shape = shape(
+    0,
+    &[
+        field("timeout_ms", I32),
+        field("allow_replication_factor_change", BOOL).since(1),
+        list(
+            "topics",
+            &[field("name", TEXT), list("partitions", &[field("partition_index", I32), list_of("replicas", &I32)])],
+        ),
+    ],
+);
+
+pub const DESCRIBE_QUORUM: Shape =
+    shape(0, &[list("topics", &[field("topic_name", TEXT), list("partitions", &[field("partition_index", I32)])])]);
+
+pub const LIST_CONFIG_RESOURCES: Shape = shape(0, &[list_of("resource_types", &I8).since(1)]);
+
+pub const DESCRIBE_TOPIC_PARTITIONS: Shape = shape(
+    0,
+    &[
+        list("topics", &[field("name", TEXT)]),
+        field("response_partition_limit", I32),
+        option("cursor", &[field("topic_name", TEXT), field("partition_index", I32)]),
+    ],
+);
+
 pub const DESCRIBE_PRODUCERS: Shape =
     shape(0, &[list("topics", &[field("name", TEXT), list_of("partition_indexes", &I32)])]);
 
@@ -319,7 +371,12 @@ pub const DESCRIBE_TRANSACTIONS: Shape = shape(0, &[list_of("transactional_ids",
 
 pub const LIST_TRANSACTIONS: Shape = shape(
     0,
-    &[list_of("state_filters", &TEXT), list_of("producer_id_filters", &I64), field("duration_filter", I64).since(1)],
+    &[
+        list_of("state_filters", &TEXT),
+        list_of("producer_id_filters", &I64),
+        field("duration_filter", I64).since(1),
+        field("transactional_id_pattern", TEXT).since(2),
+    ],
 );
 
 pub const DESCRIBE_ACLS: Shape = shape(

@@ -548,3 +548,31 @@ fn what_lies_below_a_sequence_is_complete() {
         }
     });
 }
+
+#[test]
+fn a_watch_wakes_by_its_own_partitions_alone() {
+    let fixture = Fixture::new();
+    let (a, b) = (create(&fixture.storage, "a", &[]), create(&fixture.storage, "b", &[]));
+    let wakeups = Arc::default();
+    let (of_a, of_b) = (fixture.storage.watch_one(a, &wakeups, 7), fixture.storage.watch_one(b, &wakeups, 8));
+    let watch = fixture.storage.watch(&[a]);
+    let woken = |watch: &millpond_broker::storage::Watch| {
+        block_on(async { tokio::time::timeout(Duration::from_millis(30), watch.changed()).await.is_ok() })
+    };
+    send(&fixture.storage, b, &["x"]);
+    send(&fixture.storage, b, &["x"]);
+    assert!(!woken(&watch));
+    assert_eq!(wakeups.take(), [8], "marked once");
+    send(&fixture.storage, b, &["x"]);
+    assert!(wakeups.take().is_empty(), "not unmarked yet");
+    of_b.unwrap().unmark();
+    send(&fixture.storage, b, &["dropped"]);
+    assert!(wakeups.take().is_empty());
+    send(&fixture.storage, a, &["y"]);
+    assert!(woken(&watch));
+    assert_eq!(wakeups.take(), [7]);
+    of_a.as_ref().unwrap().unmark();
+    block_on(fixture.storage.delete_topic(a.topic)).unwrap();
+    assert!(woken(&watch), "the topic's end is a change");
+    assert_eq!(wakeups.take(), [7]);
+}

@@ -2,7 +2,6 @@
 //!
 //! Creating a query is one commit: its sink's topic, its source, its entry, its first cursors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_sql::analyse::{alter_columns, resolve_type};
@@ -28,11 +27,17 @@ pub(super) fn create(
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     match analysed {
-        Analysed::CreateSource { source, create_topic, if_not_exists, .. } => {
+        Analysed::CreateSource { source, create_topic, topic_configs, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &source, if_not_exists) {
                 return Ok(done);
             }
-            create_source(engine, source, create_topic, parsed, session)
+            let topic = create_topic.map(|(partitions, replicas)| TopicSpec {
+                name: source.topic.clone(),
+                partitions,
+                replicas,
+                configs: topic_configs,
+            });
+            create_source(engine, source, topic, parsed, session)
         }
         Analysed::CreateAs { query, sink, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &sink.source, if_not_exists) {
@@ -79,7 +84,7 @@ fn existing(engine: &Engine, source: &SourceInfo, if_not_exists: bool) -> Option
 fn create_source(
     engine: &Engine,
     mut source: SourceInfo,
-    create_topic: Option<(i32, i16)>,
+    create_topic: Option<TopicSpec>,
     parsed: &Parsed,
     session: &Session,
 ) -> Result<Entity, Problem> {
@@ -88,14 +93,7 @@ fn create_source(
     let mut step = Step::default();
     let topic = engine.storage().topic(&source.topic);
     match (&topic, create_topic) {
-        (None, Some((partitions, replicas))) => {
-            step.create_topics.push(TopicSpec {
-                name: source.topic.clone(),
-                partitions,
-                replicas,
-                configs: BTreeMap::new(),
-            });
-        }
+        (None, Some(spec)) => step.create_topics.push(spec),
         (None, None) => {
             return Err(Problem::from(
                 Diagnostic::new(Code::UnknownName, format!("Kafka topic does not exist: {}", source.topic))

@@ -9,7 +9,7 @@ use super::join::plain_format;
 use super::properties::{With, WithOf};
 use super::query::{PlannedQuery, Purpose, QueryAnalysis, wrong_result};
 use super::source::{
-    check_formats, check_replaceable, check_upgrade, default_format, relation, timestamp, topic_configs_of,
+    check_formats, check_replaceable, check_upgrade, default_format, relation, retention, timestamp, topic_configs_of,
 };
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{
@@ -45,7 +45,7 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
     check_formats(env, &schema, &key_format, &value_format, &with, create.name.span)?;
 
     let window = result.window;
-    let retention = with.integer("RETENTION_MS")?;
+    let retention = retention(&with)?;
     if retention.is_some() && relation == Relation::Table && window.is_none() {
         return Err(Diagnostic::at(
             Code::Property,

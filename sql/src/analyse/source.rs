@@ -94,7 +94,7 @@ pub(super) fn create_source(
 
     let partitions = with.positive::<i32>("PARTITIONS")?;
     let replicas = with.positive::<i16>("REPLICAS")?;
-    let retention = with.integer("RETENTION_MS")?;
+    let retention = retention(&with)?;
     if retention.is_some() && relation == Relation::Table && window.is_none() {
         return Err(Diagnostic::at(
             Code::Property,
@@ -168,6 +168,18 @@ pub(super) fn create_source(
         or_replace: create.or_replace,
         if_not_exists: create.if_not_exists,
     })
+}
+
+/// What RETENTION_MS says, within what Kafka allows.
+pub(super) fn retention(with: &With<'_>) -> AnalysisResult<Option<i64>> {
+    match with.integer("RETENTION_MS")? {
+        Some(ms) if ms < -1 => Err(Diagnostic::at(
+            Code::Property,
+            with.span("RETENTION_MS"),
+            format!("RETENTION_MS cannot be {ms}: it must be a number of milliseconds, or -1 for ever"),
+        )),
+        retention => Ok(retention),
+    }
 }
 
 /// Kafka's settings of a topic that holds such a stream or table.

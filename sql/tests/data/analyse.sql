@@ -90,3 +90,6 @@ CREATE TABLE t AS SELECT id, count(*) AS n FROM orders GROUP BY id EMIT FINAL;
 SELECT id FROM orders ORDER BY id EMIT CHANGES;
 -- table that cannot be pulled from
 SELECT * FROM users;
+
+-- retention that Kafka refuses
+CREATE STREAM r (a INT) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=1, RETENTION_MS=-5);

@@ -124,6 +124,7 @@ impl TopicGuard for Trap {
 #[test]
 fn a_defect_ends_its_own_connection_only() {
     let server = Server::with(Fixture::new(), |_, hooks| hooks.guard = Arc::new(Trap));
+    create(server.storage(), "trap", &[]);
     let mut bystander = server.client();
     bystander.call(0, &ApiVersionsRequest::default());
     closes(&server, "panic", &frame(1, 9, &produce_request("trap", -1, Bytes::new())));

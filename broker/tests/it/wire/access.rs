@@ -280,7 +280,14 @@ fn transaction_cases() -> Vec<Case> {
 }
 
 fn admin_cases() -> Vec<Case> {
-    use Operation::{Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs};
+    use Operation::{Alter, AlterConfigs, ClusterAction, Create, Delete, Describe, DescribeConfigs};
+    let page = describe_topic_partitions_request::TopicRequest::default().with_name(name("t"));
+    let pages = DescribeTopicPartitionsRequest::default().with_topics(vec![page]);
+    let hanging = write_txn_markers_request::WritableTxnMarkerTopic::default()
+        .with_name(name("t"))
+        .with_partition_indexes(vec![0]);
+    let marker = write_txn_markers_request::WritableTxnMarker::default().with_topics(vec![hanging]);
+    let abort = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
     let new = |topic: &str| {
         let topic = CreatableTopic::default().with_name(name(topic)).with_num_partitions(1).with_replication_factor(1);
         CreateTopicsRequest::default().with_topics(vec![topic])
@@ -359,6 +366,17 @@ fn admin_cases() -> Vec<Case> {
             |r| r.entries[0].error_code,
         ),
         case(&[of_cluster(Describe)], CLUSTER, 0, ListPartitionReassignmentsRequest::default(), |r| r.error_code),
+        case(&[of_cluster(Alter)], CLUSTER, 1, AlterPartitionReassignmentsRequest::default(), |r| r.error_code),
+        case(&[of_cluster(ClusterAction)], CLUSTER, 1, abort.clone(), |r| {
+            r.markers[0].topics[0].partitions[0].error_code
+        }),
+        case(&[of_cluster(Alter)], CLUSTER, 1, abort, |r| r.markers[0].topics[0].partitions[0].error_code),
+        case(&[of_cluster(Describe)], CLUSTER, 2, DescribeQuorumRequest::default(), |r| r.error_code),
+        case(&[of_cluster(DescribeConfigs)], CLUSTER, 1, ListConfigResourcesRequest::default(), |r| r.error_code),
+        case(&[of_topic(Describe)], TOPIC, 0, DescribeTopicPartitionsRequest::default(), |r| {
+            seen(r.topics.len(), TOPIC)
+        }),
+        case(&[of_topic(Describe)], TOPIC, 0, pages, |r| r.topics[0].error_code),
         case(
             &[of_cluster(Describe)],
             CLUSTER,
@@ -432,6 +450,30 @@ fn what_may_not_be_described_does_not_seem_to_exist() {
     let bits = 1 << 3 | 1 << 8 | 1 << 10 | 1 << 11;
     assert_eq!((topics[0].error_code, topics[0].topic_authorized_operations), (0, bits));
     assert_eq!(topics[1].error_code, TOPIC);
+    server.stop();
+}
+
+#[test]
+fn a_fetch_session_gives_what_may_be_read_now_and_to_its_owner() {
+    let (server, authorizer) = guarded();
+    let place = create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let ask = |client: &mut Client, session: (i32, i32), topics| {
+        let request = FetchRequest::default().with_max_bytes(1 << 20).with_topics(topics);
+        let response = client.call(13, &request.with_session_id(session.0).with_session_epoch(session.1));
+        let codes = response.responses.iter().flat_map(|t| &t.partitions).map(|p| p.error_code).collect::<Vec<_>>();
+        (response.session_id, codes)
+    };
+    let partition = fetch_request::FetchPartition::default().with_partition_max_bytes(1 << 20);
+    let topic = fetch_request::FetchTopic::default().with_topic_id(uuid::Uuid::from_bytes(place.topic.0));
+    let (id, codes) = ask(&mut client, (0, 0), vec![topic.with_partitions(vec![partition])]);
+    assert_eq!(codes, [TOPIC]);
+    allow(&authorizer, &[of_topic(Operation::Read)]);
+    assert_eq!(ask(&mut client, (id, 1), vec![]).1, [0]);
+    assert!(ask(&mut client, (id, 2), vec![]).1.is_empty());
+    allow(&authorizer, &[]);
+    crate::fixture::send(server.storage(), place, &["secret"]);
+    assert_eq!(ask(&mut client, (id, 3), vec![]).1, [TOPIC]);
     server.stop();
 }
 

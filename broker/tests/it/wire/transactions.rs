@@ -21,14 +21,15 @@ const INVALID_MAPPING: i16 = 49;
 const INVALID_TIMEOUT: i16 = 50;
 const UNSTABLE: i16 = 88;
 const FENCED: i16 = 90;
+pub const ABORTABLE: i16 = 120;
 
-type Producer = (i64, i16);
+pub type Producer = (i64, i16);
 
 fn id() -> TransactionalId {
     TransactionalId(StrBytes::from_static_str("x"))
 }
 
-fn init(client: &mut Client, version: i16, timeout_ms: i32) -> Result<Producer, i16> {
+pub fn init(client: &mut Client, version: i16, timeout_ms: i32) -> Result<Producer, i16> {
     let request =
         InitProducerIdRequest::default().with_transactional_id(Some(id())).with_transaction_timeout_ms(timeout_ms);
     let response = client.call(version, &request);
@@ -38,7 +39,7 @@ fn init(client: &mut Client, version: i16, timeout_ms: i32) -> Result<Producer, 
     }
 }
 
-fn begin(client: &mut Client, version: i16, producer: Producer, topics: &[&str]) -> Vec<i16> {
+pub fn begin(client: &mut Client, version: i16, producer: Producer, topics: &[&str]) -> Vec<i16> {
     let topic = |t: &&str| AddPartitionsToTxnTopic::default().with_name(name(t)).with_partitions(vec![0]);
     let request = AddPartitionsToTxnRequest::default()
         .with_v3_and_below_transactional_id(id())
@@ -49,10 +50,35 @@ fn begin(client: &mut Client, version: i16, producer: Producer, topics: &[&str])
     topics.iter().flat_map(|t| &t.results_by_partition).map(|p| p.partition_error_code).collect()
 }
 
-fn produce(client: &mut Client, topic: &str, producer: Producer, sequence: i32, value: &str) -> i16 {
+pub fn produce(client: &mut Client, topic: &str, producer: Producer, sequence: i32, value: &str) -> i16 {
+    produce_in(client, 9, topic, producer, sequence, value)
+}
+
+pub fn produce_in(
+    client: &mut Client,
+    version: i16,
+    topic: &str,
+    producer: Producer,
+    sequence: i32,
+    value: &str,
+) -> i16 {
     let records = transactional(&[value], producer.0, producer.1, sequence);
     let request = produce_request(topic, -1, records).with_transactional_id(Some(id()));
-    client.call(9, &request).responses[0].partition_responses[0].error_code
+    client.call(version, &request).responses[0].partition_responses[0].error_code
+}
+
+/// Ends the newer way; who the producer is in its next transaction.
+fn raise(client: &mut Client, producer: Producer, commit: bool) -> Result<Producer, i16> {
+    let request = EndTxnRequest::default()
+        .with_transactional_id(id())
+        .with_producer_id(ProducerId(producer.0))
+        .with_producer_epoch(producer.1)
+        .with_committed(commit);
+    let response = client.call(5, &request);
+    match response.error_code {
+        0 => Ok((response.producer_id.0, response.producer_epoch)),
+        code => Err(code),
+    }
 }
 
 fn end(client: &mut Client, version: i16, producer: Producer, commit: bool) -> i16 {
@@ -234,4 +260,67 @@ fn offsets_come_with_the_commit_and_a_restart_finds_all() {
     let mut client = server.client();
     assert_eq!(offset(&mut client, true), (5, 0), "the aborted one never counted");
     assert_eq!(init(&mut client, 4, 1000).unwrap(), (producer.0, producer.1 + 1));
+}
+
+#[test]
+fn in_the_newer_way_what_is_written_joins_by_itself() {
+    let server = Server::new();
+    let (t, u) = (create(server.storage(), "t", &[]), create(server.storage(), "u", &[]));
+    let mut client = server.client();
+    let features = |client: &mut Client, version| {
+        let named = ApiVersionsRequest::default().with_client_software_name("test".into());
+        let response = client.call(version, &named.with_client_software_version("1".into()));
+        assert!(response.finalized_features_epoch >= 0);
+        let level = response.finalized_features.iter().find(|f| &*f.name == "transaction.version");
+        let supported = response.supported_features.iter().any(|f| &*f.name == "transaction.version");
+        (level.map(|f| f.max_version_level), supported)
+    };
+    assert_eq!(features(&mut client, 4), (Some(2), true));
+    assert_eq!(features(&mut client, 3), (Some(2), false), "older clients cannot read that 0 is supported");
+    let first = init(&mut client, 5, 60_000).unwrap();
+    assert_eq!(produce_in(&mut client, 11, "t", first, 0, "early"), ABORTABLE);
+    assert_eq!(produce_in(&mut client, 12, "t", first, 0, "a"), 0);
+    assert_eq!((state(&mut client), produce_in(&mut client, 12, "u", first, 0, "b")), ("Ongoing".into(), 0));
+    assert_eq!(commit_offset(&mut client, 4, first, -1, 5), ABORTABLE, "the group is not part of it");
+    assert_eq!(commit_offset(&mut client, 5, first, -1, 5), 0);
+    assert!(read_all(server.storage(), t, 0).is_empty() && read_all(server.storage(), u, 0).is_empty());
+    assert_eq!(offset(&mut client, true), (-1, UNSTABLE));
+    let second = raise(&mut client, first, true).unwrap();
+    assert_eq!(second, (first.0, first.1 + 1));
+    assert_eq!((read_all(server.storage(), t, 0).len(), read_all(server.storage(), u, 0).len()), (1, 1));
+    assert_eq!(offset(&mut client, true), (5, 0));
+    assert_eq!(raise(&mut client, first, true), Ok(second), "asked again");
+    assert_eq!(raise(&mut client, first, false), Err(INVALID_STATE));
+    // What is late of the first one joins nothing, not even where it never was.
+    create(server.storage(), "v", &[]);
+    for topic in ["t", "v"] {
+        assert_eq!(produce_in(&mut client, 12, topic, first, 1, "late"), INVALID_EPOCH);
+    }
+    assert_eq!(commit_offset(&mut client, 5, first, -1, 9), INVALID_EPOCH);
+    assert_eq!(produce_in(&mut client, 12, "t", (first.0 + 9, 0), 0, "nobody"), INVALID_MAPPING);
+    // The next one begins with sequence 0; a batch that was sent twice is there once.
+    assert_eq!(produce_in(&mut client, 12, "t", second, 0, "c"), 0);
+    assert_eq!(produce_in(&mut client, 12, "t", second, 0, "c"), 0);
+    let third = raise(&mut client, second, false).unwrap();
+    assert_eq!(raise(&mut client, second, false), Ok(third), "asked again");
+    assert_eq!(raise(&mut client, third, true), Err(INVALID_STATE), "nothing has begun");
+    let fourth = raise(&mut client, third, false).unwrap();
+    assert_eq!(produce_in(&mut client, 12, "t", fourth, 0, "d"), 0);
+
+    // A server that starts again goes on; an older client takes over, and a newer one again.
+    let server = Server::with(server.stop().reopen(false), |_, _| {});
+    let mut client = server.client();
+    assert_eq!(produce_in(&mut client, 12, "t", fourth, 1, "e"), 0);
+    let fifth = raise(&mut client, fourth, true).unwrap();
+    assert_eq!(raise(&mut client, fourth, true), Ok(fifth));
+    let values = |server: &Server| read_all(server.storage(), t, 0).into_iter().map(|(_, v)| v).collect::<Vec<_>>();
+    assert_eq!(values(&server), ["a", "d", "e"]);
+    let old = init(&mut client, 1, 60_000).unwrap();
+    assert_eq!(raise(&mut client, fourth, true), Err(FENCED), "its successor is at work");
+    assert_eq!(begin(&mut client, 3, old, &["t"]), [0]);
+    assert_eq!((produce(&mut client, "t", old, 0, "f"), end(&mut client, 3, old, true)), (0, 0));
+    let new = init(&mut client, 5, 60_000).unwrap();
+    assert_eq!(produce_in(&mut client, 12, "t", new, 0, "g"), 0);
+    assert!(raise(&mut client, new, true).is_ok());
+    assert_eq!(values(&server), ["a", "d", "e", "f", "g"]);
 }

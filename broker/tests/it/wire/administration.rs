@@ -1,0 +1,269 @@
+//! What tools of administrators ask for beside topics and groups.
+
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use kafka_protocol::messages::*;
+
+use super::answers::name;
+use super::client::{Client, Server};
+use super::transactions::{ABORTABLE, begin, init, produce, produce_in};
+use crate::fixture::{block_on, create, read_all, spec};
+
+/// Names with the first partition and the count of each, and where the next page begins.
+type Page = (Vec<(String, i16, i32, usize)>, Option<(String, i32)>);
+
+fn page(client: &mut Client, topics: &[&str], limit: i32, from: Option<(String, i32)>) -> Page {
+    let cursor = from.map(|(topic, index)| Cursor::default().with_topic_name(name(&topic)).with_partition_index(index));
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(topics.iter().map(|t| TopicRequest::default().with_name(name(t))).collect())
+        .with_response_partition_limit(limit)
+        .with_cursor(cursor);
+    let response = client.call(0, &request);
+    let topics = response.topics.iter().map(|t| {
+        let first = t.partitions.first();
+        assert!(first.is_none_or(|p| p.eligible_leader_replicas == Some(vec![]) && p.last_known_elr == Some(vec![])));
+        let name = t.name.as_ref().unwrap().to_string();
+        (name, t.error_code, first.map_or(-1, |p| p.partition_index), t.partitions.len())
+    });
+    (topics.collect(), response.next_cursor.map(|c| (c.topic_name.to_string(), c.partition_index)))
+}
+
+#[test]
+fn topics_are_described_page_by_page() {
+    let server = Server::new();
+    for (topic, partitions) in [("a", 3), ("b", 1), ("c", 5)] {
+        block_on(server.storage().create_topic(spec(topic, partitions, &[]))).unwrap();
+    }
+    let mut client = server.client();
+    let row = |t: &str, first, count| (t.to_owned(), 0, first, count);
+    assert_eq!(page(&mut client, &[], 2000, None), (vec![row("a", 0, 3), row("b", 0, 1), row("c", 0, 5)], None));
+    let (first, next) = page(&mut client, &["c", "a", "b"], 2, None);
+    assert_eq!((first, next.clone()), (vec![row("a", 0, 2)], Some(("a".into(), 2))));
+    let (second, next) = page(&mut client, &["c", "a", "b"], 2, next);
+    assert_eq!((second, next.clone()), (vec![row("a", 2, 1), row("b", 0, 1)], Some(("c".into(), 0))));
+    let (third, next) = page(&mut client, &["c", "a", "b"], 100, next);
+    assert_eq!((third, next), (vec![row("c", 0, 5)], None));
+    // A limit that makes no sense still gets on; a topic that went meanwhile is passed over.
+    assert_eq!(page(&mut client, &[], 0, Some(("b".into(), 0))).1, Some(("c".into(), 0)));
+    assert_eq!(page(&mut client, &["a", "c"], 9, Some(("b".into(), 7))).0, [row("c", 0, 5)]);
+    let missing = |t: &str, code| (t.to_owned(), code, -1, 0);
+    assert_eq!(page(&mut client, &["no", "b/d"], 9, None).0, [missing("b/d", 17), missing("no", 3)]);
+    assert_eq!(page(&mut client, &["a"], 9, Some(("a".into(), -1))).0, [missing("a", 42)]);
+}
+
+#[test]
+fn a_partition_is_where_it_is() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let mut ask = |topic: &str, index, replicas: Option<&[i32]>| {
+        let replicas = replicas.map(|all| all.iter().map(|id| BrokerId(*id)).collect());
+        let partition = ReassignablePartition::default().with_partition_index(index).with_replicas(replicas);
+        let topic = ReassignableTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
+        let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
+        let response = client.call(1, &request);
+        (response.error_code, response.responses[0].partitions[0].error_code)
+    };
+    assert_eq!(ask("t", 0, Some(&[1])), (0, 0));
+    assert_eq!(ask("t", 0, None), (0, 85));
+    for elsewhere in [&[2][..], &[1, 2], &[]] {
+        assert_eq!(ask("t", 0, Some(elsewhere)), (0, 39));
+    }
+    assert_eq!(ask("t", 1, Some(&[1])), (0, 3));
+    assert_eq!(ask("u", 0, Some(&[1])), (0, 3));
+}
+
+#[test]
+fn resources_and_the_quorum_are_listed() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let mut list = |kinds: &[i8]| {
+        let response = client.call(1, &ListConfigResourcesRequest::default().with_resource_types(kinds.to_vec()));
+        let all = response.config_resources.iter().map(|r| (r.resource_type, r.resource_name.to_string()));
+        (response.error_code, all.collect::<Vec<_>>())
+    };
+    assert_eq!(list(&[]), (0, vec![(2, "t".into()), (4, "1".into())]));
+    assert_eq!(list(&[4, 16]), (0, vec![(4, "1".into())]));
+    assert_eq!(list(&[77]).0, 35);
+    let topic = describe_quorum_request::TopicData::default()
+        .with_topic_name(name("__cluster_metadata"))
+        .with_partitions(vec![describe_quorum_request::PartitionData::default()]);
+    let response = client.call(2, &DescribeQuorumRequest::default().with_topics(vec![topic]));
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.leader_id.0, partition.current_voters[0].replica_id.0), (0, 1, 1));
+    assert_eq!(response.nodes[0].listeners[0].port, server.address.port());
+}
+
+#[test]
+fn a_transaction_that_hangs_is_aborted_where_it_hangs() {
+    let server = Server::new();
+    let (t, _u) = (create(server.storage(), "t", &[]), create(server.storage(), "u", &[]));
+    let mut client = server.client();
+    let producer = init(&mut client, 4, 60_000).unwrap();
+    begin(&mut client, 3, producer, &["t", "u"]);
+    assert_eq!((produce(&mut client, "t", producer, 0, "a"), produce(&mut client, "u", producer, 0, "b")), (0, 0));
+    let mut abort = |id: i64, epoch: i16, coordinator_epoch: i32, commit: bool, index: i32| {
+        let topic = WritableTxnMarkerTopic::default().with_name(name("t")).with_partition_indexes(vec![index]);
+        let marker = WritableTxnMarker::default()
+            .with_producer_id(ProducerId(id))
+            .with_producer_epoch(epoch)
+            .with_coordinator_epoch(coordinator_epoch)
+            .with_transaction_result(commit)
+            .with_topics(vec![topic]);
+        let response = client.call(1, &WriteTxnMarkersRequest::default().with_markers(vec![marker]));
+        response.markers[0].topics[0].partitions[0].error_code
+    };
+    let now = server.storage().leader_epoch();
+    assert_eq!(abort(producer.0, producer.1, now, true, 0), 42, "commits are whole");
+    assert_eq!(abort(producer.0, producer.1, now - 1, false, 0), 52);
+    assert_eq!(abort(producer.0, producer.1 - 1, now, false, 0), 47);
+    assert_eq!(abort(producer.0, producer.1, now, false, 3), 3);
+    assert_eq!(abort(producer.0 + 5, 0, now, false, 0), 0, "nothing is open there");
+    assert_eq!(server.storage().partition_offsets(t).unwrap().stable_end, 0);
+    assert_eq!(abort(producer.0, producer.1, now, false, 0), 0);
+    let offsets = server.storage().partition_offsets(t).unwrap();
+    assert_eq!((offsets.stable_end, offsets.end, read_all(server.storage(), t, 0).len()), (2, 2, 0));
+    assert_eq!(produce_in(&mut client, 11, "t", producer, 1, "late"), ABORTABLE);
+}
+
+#[test]
+fn transactional_ids_are_found_by_a_pattern() {
+    let server = Server::new();
+    let mut client = server.client();
+    init(&mut client, 4, 60_000).unwrap();
+    let mut ask = |pattern: &str| {
+        let request = ListTransactionsRequest::default().with_duration_filter(-1);
+        let response = client.call(2, &request.with_transactional_id_pattern(Some(pattern.to_owned().into())));
+        (response.error_code, response.transaction_states.len())
+    };
+    assert_eq!((ask("x"), ask("[w-z]"), ask(""), ask(".*")), ((0, 1), (0, 1), (0, 1), (0, 1)));
+    assert_eq!((ask("xx"), ask("y|"), ask("x)|(?:y")), ((0, 0), (0, 0), (128, 0)));
+    assert_eq!((ask("("), ask("(?:a{1000}){1000}")), ((128, 0), (128, 0)));
+}
+
+type Described = (String, i8, Vec<(String, i8)>);
+
+fn described(client: &mut Client, kind: i8, resource: &str, key: &str) -> Option<Described> {
+    let resource = describe_configs_request::DescribeConfigsResource::default()
+        .with_resource_type(kind)
+        .with_resource_name(resource.to_owned().into())
+        .with_configuration_keys(Some(vec![key.to_owned().into()]));
+    let request = DescribeConfigsRequest::default()
+        .with_resources(vec![resource])
+        .with_include_synonyms(true)
+        .with_include_documentation(true);
+    let result = client.call(4, &request).results.remove(0);
+    assert_eq!(result.error_code, 0);
+    let entry = result.configs.first()?;
+    assert!(entry.documentation.as_ref().is_some_and(|text| !text.is_empty()));
+    let synonyms = entry.synonyms.iter().map(|s| (s.value.as_ref().unwrap().to_string(), s.source)).collect();
+    Some((entry.value.as_ref().unwrap().to_string(), entry.config_source, synonyms))
+}
+
+fn change(client: &mut Client, resource: (i8, &str), operation: i8, key: &str, value: Option<&str>) -> i16 {
+    let config = incremental_alter_configs_request::AlterableConfig::default()
+        .with_name(key.to_owned().into())
+        .with_config_operation(operation)
+        .with_value(value.map(|v| v.to_owned().into()));
+    let resource = incremental_alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(resource.0)
+        .with_resource_name(resource.1.to_owned().into())
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    client.call(1, &request).responses[0].error_code
+}
+
+#[test]
+fn the_brokers_settings_change_while_it_runs_and_stay() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    create(server.storage(), "own", &[("retention.ms", "9")]);
+    let mut client = server.client();
+    let (node, cluster) = ((4, "1"), (4, ""));
+    let started = || ("604800000".to_owned(), 5);
+    let retention = |client: &mut Client, kind, name| {
+        described(client, kind, name, if kind == 2 { "retention.ms" } else { "log.retention.ms" }).unwrap()
+    };
+    assert_eq!(retention(&mut client, 2, "t"), (started().0, 5, vec![started()]));
+    assert_eq!(change(&mut client, cluster, 0, "log.retention.ms", Some("5000")), 0);
+    assert_eq!(retention(&mut client, 2, "t"), ("5000".into(), 3, vec![("5000".into(), 3), started()]));
+    assert_eq!(change(&mut client, node, 0, "log.retention.ms", Some("7000")), 0);
+    let all = vec![("7000".to_owned(), 2), ("5000".to_owned(), 3), started()];
+    assert_eq!(retention(&mut client, 4, "1"), ("7000".into(), 2, all.clone()));
+    assert_eq!(retention(&mut client, 2, "t"), ("7000".into(), 2, all));
+    let own = retention(&mut client, 2, "own");
+    assert_eq!((own.0.as_str(), own.1, own.2.len()), ("9", 1, 4));
+    assert_eq!(described(&mut client, 4, "", "log.retention.ms").unwrap().0, "5000");
+    let settings = |server: &Server, topic: &str| server.storage().find_topic(topic).unwrap().settings.clone();
+    assert_eq!((settings(&server, "t").retention_ms, settings(&server, "own").retention_ms), (Some(7000), Some(9)));
+    // Lists are added to; how many partitions a topic gets follows; a batch that is too large is refused at once.
+    assert_eq!(change(&mut client, node, 2, "log.cleanup.policy", Some("compact")), 0);
+    assert!(settings(&server, "t").compacted && settings(&server, "t").deleted);
+    assert_eq!(change(&mut client, node, 3, "log.cleanup.policy", Some("compact")), 0);
+    assert_eq!(change(&mut client, node, 0, "num.partitions", Some("3")), 0);
+    assert_eq!(change(&mut client, node, 0, "message.max.bytes", Some("100")), 0);
+    let large = super::answers::produce_request(
+        "t",
+        -1,
+        crate::fixture::batch(&[(&"x".repeat(200), 1)], millpond_broker::batch::Codec::None),
+    );
+    assert_eq!(client.call(9, &large).responses[0].partition_responses[0].error_code, 10);
+    // What cannot be changed, or cannot be, is refused, and nothing of it happens.
+    for (key, value) in
+        [("broker.id", "7"), ("auto.create.topics.enable", "true"), ("nonsense", "1"), ("log.retention.ms", "-5")]
+    {
+        assert_eq!(change(&mut client, node, 0, key, Some(value)), 42, "{key}");
+    }
+    assert_eq!(change(&mut client, (4, "9"), 0, "log.retention.ms", Some("1")), 42);
+    assert_eq!(change(&mut client, node, 2, "log.retention.ms", Some("1")), 42, "not a list");
+    assert_eq!(change(&mut client, (8, "1"), 0, "kafka", Some("DEBUG")), 42);
+
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    let mut client = server.client();
+    assert_eq!(retention(&mut client, 4, "1").0, "7000");
+    assert_eq!(block_on(server.storage().create_topic(spec("new", -1, &[]))).unwrap().partition_count(), 3);
+    assert_eq!(settings(&server, "new").batch_bytes_max, 100);
+    assert_eq!(change(&mut client, node, 1, "log.retention.ms", None), 0);
+    assert_eq!(settings(&server, "t").retention_ms, Some(5000));
+    // The older request replaces all.
+    let resource = alter_configs_request::AlterConfigsResource::default().with_resource_type(4);
+    let resources = vec![resource.clone().with_resource_name("1".into()), resource.with_resource_name("".into())];
+    let response = client.call(2, &AlterConfigsRequest::default().with_resources(resources));
+    assert!(response.responses.iter().all(|r| r.error_code == 0));
+    assert_eq!(retention(&mut client, 2, "t"), (started().0, 5, vec![started()]));
+    assert_eq!(described(&mut client, 4, "", "log.retention.ms"), None);
+}
+
+#[test]
+fn more_replicas_than_brokers_are_refused_unless_they_are_allowed() {
+    let server = Server::new();
+    let ask = |server: &Server| {
+        let topic = create_topics_request::CreatableTopic::default().with_name(name("t")).with_num_partitions(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic.with_replication_factor(3)]);
+        server.client().call(7, &request).topics[0].error_code
+    };
+    assert_eq!(ask(&server), 38);
+    let server = Server::with(crate::fixture::Fixture::with(|o| o.any_replication_factor = true), |_, _| {});
+    assert_eq!(ask(&server), 0);
+}
+
+#[test]
+fn what_a_topics_settings_forbid_is_refused() {
+    let server = Server::new();
+    create(server.storage(), "two", &[("min.insync.replicas", "2")]);
+    let compacted = create(server.storage(), "compacted", &[("cleanup.policy", "compact")]);
+    crate::fixture::send(server.storage(), compacted, &["a"]);
+    let mut client = server.client();
+    let one = || crate::fixture::batch(&[("x", 1)], millpond_broker::batch::Codec::None);
+    let mut produce = |acks| {
+        let response = client.call(9, &super::answers::produce_request("two", acks, one()));
+        response.responses[0].partition_responses[0].error_code
+    };
+    assert_eq!((produce(-1), produce(1)), (19, 0), "one replica is not two");
+    let partition = delete_records_request::DeleteRecordsPartition::default().with_offset(1);
+    let topic = delete_records_request::DeleteRecordsTopic::default().with_name(name("compacted"));
+    let request = DeleteRecordsRequest::default().with_topics(vec![topic.with_partitions(vec![partition])]);
+    assert_eq!(client.call(2, &request).topics[0].partitions[0].error_code, 44);
+}
