@@ -309,7 +309,11 @@ fn plain_in_both_framings_over_tls() {
     assert!(bare(PASSWORD).is_some());
     assert!(bare("wrong").is_none());
     // Somebody who speaks plain text here is not answered.
-    assert!(connect(server.address).try_call(0, &ApiVersionsRequest::default()).is_none());
+    let mut plain = connect(server.address).stream;
+    plain.write_all(&frame(1, 0, &ApiVersionsRequest::default())).unwrap();
+    let mut said = Vec::new();
+    plain.read_to_end(&mut said).unwrap();
+    assert_eq!(said.first(), Some(&0x15), "an alert of TLS and no more: {said:?}");
     assert_eq!(server.metrics.snapshot().handshakes_failed_total, 1);
 }
 
