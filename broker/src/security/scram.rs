@@ -146,7 +146,9 @@ pub struct Exchange {
     user: String,
     /// The channel-binding value that the last message must repeat.
     binding: String,
-    nonce: String,
+    /// The client's part of the nonce, and ours.
+    client_nonce: String,
+    server_nonce: String,
     /// What both sides sign, up to the client's last message.
     signed: String,
 }
@@ -180,12 +182,16 @@ impl Exchange {
         let found = find(&user);
         // Nobody may act as another; said at the end, where all other refusals are.
         let found = Found { is_real: found.is_real && authzid.is_none_or(|a| a == user), ..found };
-        let nonce = format!("{client_nonce}{nonce}");
-        let answer = format!("r={nonce},s={},i={}", BASE64.encode(&found.credential.salt), found.credential.iterations);
+        let (client_nonce, server_nonce) = (client_nonce.to_owned(), nonce.to_owned());
+        let answer = format!(
+            "r={client_nonce}{nonce},s={},i={}",
+            BASE64.encode(&found.credential.salt),
+            found.credential.iterations
+        );
         let header_len = message.len() - bare.len();
         let binding = BASE64.encode(message.get(..header_len).unwrap_or_default());
         let signed = format!("{bare},{answer}");
-        Ok((Self { found, user, binding, nonce, signed }, answer))
+        Ok((Self { found, user, binding, client_nonce, server_nonce, signed }, answer))
     }
 
     pub fn user(&self) -> &str {
@@ -204,7 +210,14 @@ impl Exchange {
             return Err(malformed("the last message repeats another header than the first had"));
         }
         let nonce = fields.next().and_then(|f| f.strip_prefix("r="));
-        if nonce != Some(self.nonce.as_str()) {
+        // Clients of librdkafka before 2.6 repeat their own part once more. What counts is that ours, which nobody has
+        // seen before, is there: it is signed.
+        let is_ours = |nonce: &str| {
+            nonce
+                .strip_suffix(&self.server_nonce)
+                .is_some_and(|theirs| theirs == self.client_nonce || theirs == format!("{0}{0}", self.client_nonce))
+        };
+        if !nonce.is_some_and(is_ours) {
             return Err(malformed("the last message has another nonce"));
         }
         let Credential { mechanism, stored_key, server_key, .. } = &self.found.credential;
@@ -293,6 +306,26 @@ mod tests {
         }
         let other = Exchange::begin(b"n,a=root,n=u,r=x", "n", found(ScramMechanism::Sha512, "p", "AAAA", true));
         assert!(!other.unwrap().0.found.is_real, "acting as somebody else");
+    }
+
+    #[test]
+    fn a_client_that_repeats_its_nonce_gets_in() {
+        let mechanism = ScramMechanism::Sha256;
+        let finish = |nonce: &str| {
+            let find = found(mechanism, "pencil", "W22ZaJ0SNY7soEsUEjb6gQ==", true);
+            let (exchange, answer) = Exchange::begin(b"n,,n=user,r=mine", "yours", find).unwrap();
+            let salted = mechanism.salted(b"pencil", &BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(), 4096);
+            let client_key = mechanism.hmac(&salted, b"Client Key");
+            let stored_key = digest::digest(mechanism.digest(), client_key.as_ref());
+            let last = format!("c=biws,r={nonce}");
+            let signature = mechanism.hmac(stored_key.as_ref(), format!("n=user,r=mine,{answer},{last}").as_bytes());
+            let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
+            exchange.finish(format!("{last},p={}", BASE64.encode(proof)).as_bytes())
+        };
+        assert!(finish("mineyours").is_ok() && finish("minemineyours").is_ok());
+        for other in ["yours", "mine", "minemine", "otheryours", "mineyoursyours"] {
+            assert!(matches!(finish(other), Err(ScramError::Malformed(_))), "{other}");
+        }
     }
 
     #[test]
