@@ -175,6 +175,7 @@ def with_confluent(bootstrap):
     while not refused and time.time() < end:
         wrong.poll(0.2)
     assert any(e.code() == confluent_kafka.KafkaError._AUTHENTICATION for e in refused), refused
+    del wrong  # it would go on trying
 
     admin = AdminClient(ways["SCRAM-SHA-256"])
     change = UserScramCredentialUpsertion("bob", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096), PASSWORD.encode())
@@ -295,7 +296,7 @@ def with_java(bootstrap):
     address = bootstrap["LOGIN"]
     said = java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config",
                 properties("wrong.properties", scram(WRONG)), "--list", fails=True)
-    assert "SaslAuthenticationException" in said, said
+    assert "authentication failed" in said, said
 
     good = properties("good.properties", scram(PASSWORD))
     # Longer than two sessions.
