@@ -226,7 +226,7 @@ async fn small_endpoints() {
     // The query has read its source to the end, as a group that is named after it.
     let lag = metrics.text.lines().find(|l| l.starts_with("millpond_consumergroup_lag{")).unwrap_or_default();
     assert!(
-        lag.contains("query_CTAS_T_") && lag.contains("topic=\"S\",partition=\"0\"") && lag.ends_with(" 0"),
+        lag.contains("query_CTAS_T_") && lag.contains("topic=\"s\",partition=\"0\"") && lag.ends_with(" 0"),
         "{lag}"
     );
     f.server.stop();
