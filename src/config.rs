@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use millpond_broker::security::AuthorizationSettings;
 use serde::Deserialize;
 
 /// `--config FILE`, in TOML.
@@ -68,6 +69,8 @@ pub struct Limits {
     pub fetch_sessions_max: Option<usize>,
     pub fetch_session_partitions_max: Option<usize>,
     pub fetch_sessions_partitions_max: Option<usize>,
+    pub connections_per_address_max: Option<usize>,
+    pub connection_bytes_max: Option<usize>,
     pub http_request_bytes_max: Option<usize>,
     pub pull_rows_max: Option<usize>,
     pub push_queries_max: Option<usize>,
@@ -128,6 +131,12 @@ pub struct Security {
     /// Who may do everything: `User:admin`.
     #[serde(default)]
     pub super_users: Vec<String>,
+    /// Others may do what access control entries allow.
+    #[serde(default)]
+    pub authorizer: bool,
+    pub allow_everyone_if_no_acl_found: Option<bool>,
+    pub acls_max: Option<usize>,
+    pub quotas_max: Option<usize>,
     pub users_max: Option<usize>,
     pub failed_authentication_delay_ms: Option<u64>,
     /// After this a connection must authenticate again.
@@ -137,6 +146,18 @@ pub struct Security {
     pub handshakes_max: Option<usize>,
     pub unauthenticated_request_bytes_max: Option<usize>,
     pub oauth: Option<OAuth>,
+}
+
+impl Security {
+    /// The rules that everybody is held against, if any.
+    pub fn authorization(&self) -> Option<AuthorizationSettings> {
+        let defaults = AuthorizationSettings::default();
+        let everyone = self.allow_everyone_if_no_acl_found;
+        self.authorizer.then(|| AuthorizationSettings {
+            allow_everyone_if_no_acl_found: everyone.unwrap_or(defaults.allow_everyone_if_no_acl_found),
+            acls_max: self.acls_max.unwrap_or(defaults.acls_max),
+        })
+    }
 }
 
 /// `[security.oauth]`

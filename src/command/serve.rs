@@ -342,6 +342,12 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     if let Some(partitions) = config.limits.fetch_sessions_partitions_max {
         settings.fetch_sessions_partitions_max = partitions;
     }
+    if let Some(connections) = config.limits.connections_per_address_max {
+        settings.connections_per_address_max = connections;
+    }
+    if let Some(bytes) = config.limits.connection_bytes_max {
+        settings.connection_bytes_max = bytes;
+    }
     if let Some(ms) = config.broker.group_initial_rebalance_delay_ms {
         settings.groups.initial_rebalance_delay_ms = ms;
     }

@@ -8,6 +8,7 @@
     reason = "these tests wait for other processes by real time, and say what they do"
 )]
 
+mod access;
 mod arrows;
 mod cli;
 mod command;

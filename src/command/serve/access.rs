@@ -143,6 +143,10 @@ pub fn configure(config: &Config, settings: &mut ServerSettings) -> Result<()> {
         let principal: Principal = name.parse().context("super_users")?;
         settings.super_users.push(principal);
     }
+    settings.authorization = security.authorization();
+    if let Some(entities) = security.quotas_max {
+        settings.quotas.entities_max = entities;
+    }
     if let Some(timeout) = milliseconds(security.authentication_timeout_ms) {
         settings.authentication_timeout = timeout;
     }
