@@ -10,7 +10,7 @@ use millpond_broker::batch::Codec;
 
 use super::answers::{fetch_request, name, produce_request};
 use super::client::{Client, Server};
-use crate::fixture::{START_MS, batch, create};
+use crate::fixture::{Fixture, START_MS, batch, create};
 
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 
@@ -229,4 +229,69 @@ fn quotas_are_checked_found_and_kept() {
     assert_eq!(find(&mut client, of("client-id", 2, None), true), (0, vec![]));
     assert_eq!(find(&mut client, of("broker", 2, None), true), (35, vec![]));
     assert_eq!(find(&mut client, of("user", 2, Some("a")), true), (42, vec![]));
+}
+
+#[test]
+fn connections_of_one_address_are_few() {
+    let server = Server::with(Fixture::new(), |settings, _| settings.connections_per_address_max = 2);
+    let versions = ApiVersionsRequest::default();
+    let (mut first, mut second) = (server.client(), server.client());
+    assert_eq!((first.call(0, &versions).error_code, second.call(0, &versions).error_code), (0, 0));
+    assert!(server.client().is_closed());
+    assert_eq!(second.call(0, &versions).error_code, 0);
+    drop(first);
+    let until = Instant::now() + Duration::from_secs(10);
+    let answered = || {
+        let mut third = server.client();
+        let _sent = std::io::Write::write_all(&mut third.stream, &super::client::frame(1, 0, &versions));
+        third.receive().is_some()
+    };
+    while !answered() {
+        assert!(Instant::now() < until, "the place of a connection that ended is not free");
+    }
+    assert!(server.metrics.snapshot().connections_refused_total >= 1);
+}
+
+#[test]
+fn a_connection_does_not_take_the_memory_of_others() {
+    const KILOBYTE: usize = 1024;
+    let server = Server::with(Fixture::new(), |settings, _| {
+        settings.request_bytes_max = 4096 * KILOBYTE;
+        settings.requests_bytes_max = 4096 * KILOBYTE;
+        settings.connection_bytes_max = 1024 * KILOBYTE;
+        settings.groups.initial_rebalance_delay_ms = 3000;
+    });
+    let large = |bytes: usize| {
+        let part = sync_group_request::SyncGroupRequestAssignment::default()
+            .with_member_id("m".into())
+            .with_assignment(vec![0; bytes].into());
+        SyncGroupRequest::default()
+            .with_group_id(GroupId("nobody".into()))
+            .with_generation_id(1)
+            .with_member_id("m".into())
+            .with_assignments(vec![part])
+    };
+    // A request that is at work for three seconds, and another one behind it.
+    let protocol = join_group_request::JoinGroupRequestProtocol::default()
+        .with_name("p".into())
+        .with_metadata(vec![0; 600 * KILOBYTE].into());
+    let join = JoinGroupRequest::default()
+        .with_group_id(GroupId("g".into()))
+        .with_session_timeout_ms(10_000)
+        .with_rebalance_timeout_ms(10_000)
+        .with_protocol_type("consumer".into())
+        .with_protocols(vec![protocol]);
+    let mut greedy = server.client();
+    let greedy = std::thread::spawn(move || {
+        let joining = greedy.send(3, &join);
+        let behind = greedy.send(3, &large(900 * KILOBYTE));
+        let joined = greedy.response::<JoinGroupRequest>(3, joining).error_code;
+        (joined, greedy.response::<SyncGroupRequest>(3, behind).error_code)
+    });
+    std::thread::sleep(Duration::from_millis(700));
+    let begin = Instant::now();
+    assert_eq!(server.client().call(3, &large(2800 * KILOBYTE)).error_code, 25);
+    assert!(begin.elapsed() < Duration::from_millis(1500), "waited for {:?}", begin.elapsed());
+    assert_eq!(greedy.join().unwrap(), (0, 25));
+    server.stop();
 }
