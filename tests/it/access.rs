@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millpond::{Database, ErrorKind, Session};
 use millpond_broker::security::acl::{Binding, Filter, Operation, RawBinding, ResourceType};
 use millpond_broker::security::{AuthorizationSettings, Authorizer, Principal};
-use millpond_server::HttpOptions;
+use millpond_server::{HttpOptions, HttpSecurity};
 use millpond_types::access::Rights;
 use serde_json::{Value as Json, json};
 
@@ -180,7 +180,9 @@ fn http_refuses_as_ksqldb_does() {
     f.runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let options = HttpOptions { authority: Some(authority), ..HttpOptions::default() };
-        let server = millpond_server::serve(listener, engine, "cluster".into(), Vec::new(), options).unwrap();
+        let server =
+            millpond_server::serve(listener, engine, "cluster".into(), Vec::new(), options, HttpSecurity::default())
+                .unwrap();
         let url = |path: &str| format!("http://{}{path}", server.address);
         let insert = json!({ "ksql": "INSERT INTO S (V) VALUES (1);" }).to_string();
         let select = json!({ "sql": "SELECT * FROM S EMIT CHANGES;" }).to_string();

@@ -189,6 +189,12 @@ fn group_cases() -> Vec<Case> {
         .with_name(name("t"))
         .with_partitions(vec![OffsetDeleteRequestPartition::default()]);
     let forget = OffsetDeleteRequest::default().with_group_id(group("g")).with_topics(vec![forget]);
+    let heartbeat = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group("c"))
+        .with_member_id("m".into())
+        .with_rebalance_timeout_ms(1000)
+        .with_subscribed_topic_names(Some(vec![name("t")]))
+        .with_topic_partitions(Some(vec![]));
     let describe = DescribeGroupsRequest::default().with_groups(vec![group("g")]);
     let delete = DeleteGroupsRequest::default().with_groups_names(vec![group("nobody")]);
     vec![
@@ -221,6 +227,14 @@ fn group_cases() -> Vec<Case> {
         case(&[of_cluster(Describe)], GROUP, 4, ListGroupsRequest::default(), |r| seen(r.groups.len(), GROUP)),
         case(&[entry(ResourceType::Group, "nobody", Delete)], GROUP, 2, delete, |r| r.results[0].error_code),
         case(&[of_group(Delete)], GROUP, 0, forget.clone(), |r| r.error_code),
+        case(&[entry(ResourceType::Group, "c", Read), of_topic(Describe)], GROUP, 1, heartbeat, |r| r.error_code),
+        case(
+            &[entry(ResourceType::Group, "c", Describe), of_topic(Describe)],
+            GROUP,
+            1,
+            ConsumerGroupDescribeRequest::default().with_group_ids(vec![group("c")]),
+            |r| r.groups[0].error_code,
+        ),
         case(&[of_group(Delete), of_topic(Read)], GROUP, 0, forget, |r| match r.error_code {
             0 => r.topics[0].partitions[0].error_code,
             code => code,
@@ -321,6 +335,9 @@ fn admin_cases() -> Vec<Case> {
         .with_host_filter(None)
         .with_operation(1)
         .with_permission_type(1);
+    let gone_user = alter_user_scram_credentials_request::ScramCredentialDeletion::default()
+        .with_name("nobody".into())
+        .with_mechanism(1);
     let find = DescribeAclsRequest::default()
         .with_resource_type_filter(1)
         .with_resource_name_filter(None)
@@ -357,6 +374,14 @@ fn admin_cases() -> Vec<Case> {
         case(&[of_cluster(Alter)], CLUSTER, 2, ElectLeadersRequest::default().with_topic_partitions(None), |r| {
             r.error_code
         }),
+        case(&[of_cluster(Describe)], CLUSTER, 0, DescribeUserScramCredentialsRequest::default(), |r| r.error_code),
+        case(
+            &[of_cluster(Alter)],
+            CLUSTER,
+            0,
+            AlterUserScramCredentialsRequest::default().with_deletions(vec![gone_user]),
+            |r| r.results[0].error_code,
+        ),
         case(&[of_cluster(DescribeConfigs)], CLUSTER, 1, DescribeClientQuotasRequest::default(), |r| r.error_code),
         case(
             &[of_cluster(AlterConfigs)],
