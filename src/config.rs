@@ -28,7 +28,7 @@ pub struct Config {
     pub security: Security,
     #[serde(default)]
     pub http_security: HttpSecurity,
-    /// `none`, `group` (an fsync per group commit) or milliseconds between fsyncs.
+    /// `none`, `group` (an fsync per group commit) or `interval:MS` (so many milliseconds between fsyncs).
     pub durability: Option<String>,
     #[serde(default)]
     pub memory: Memory,
@@ -58,6 +58,9 @@ pub struct Limits {
     pub produce_queue_bytes: Option<usize>,
     pub step_queue_bytes: Option<usize>,
     pub tail_bytes: Option<usize>,
+    pub compaction_map_bytes: Option<usize>,
+    pub disk_free_bytes_min: Option<u64>,
+    pub compaction_bytes_per_second: Option<u64>,
     pub request_bytes_max: Option<usize>,
     pub requests_bytes_max: Option<usize>,
     pub fetch_answers_bytes_max: Option<usize>,
@@ -198,9 +201,9 @@ impl Config {
         match self.durability.as_deref() {
             None | Some("group") => Ok(Durability::Group),
             Some("none") => Ok(Durability::None),
-            Some(text) => match text.parse::<u64>() {
+            Some(text) => match text.strip_prefix("interval:").unwrap_or(text).parse::<u64>() {
                 Ok(ms) if ms > 0 => Ok(Durability::Interval(Duration::from_millis(ms))),
-                _ => bail!("durability is \"group\", \"none\" or milliseconds between fsyncs, not \"{text}\""),
+                _ => bail!("durability is \"group\", \"none\" or \"interval:MS\" with milliseconds, not \"{text}\""),
             },
         }
     }
@@ -232,5 +235,20 @@ mod tests {
         assert!(error.contains("write_bufer_bytes"), "{error}");
         let config: Config = toml::from_str("data = 'd'\n[ksql]\n'auto.offset.reset' = 'earliest'\n").unwrap();
         assert_eq!(config.ksql["auto.offset.reset"], "earliest");
+    }
+
+    #[test]
+    fn durability_is_one_of_three() {
+        use millpond_broker::storage::Durability;
+        let read = |text: &str| Config { durability: Some(text.into()), ..Config::default() }.durability();
+        assert_eq!(Config::default().durability().unwrap(), Durability::Group);
+        assert_eq!(read("group").unwrap(), Durability::Group);
+        assert_eq!(read("none").unwrap(), Durability::None);
+        for text in ["interval:20", "20"] {
+            assert_eq!(read(text).unwrap(), Durability::Interval(Duration::from_millis(20)));
+        }
+        for text in ["", "interval", "interval:0", "fsync", "-1"] {
+            assert!(read(text).unwrap_err().to_string().contains("interval:MS"), "{text}");
+        }
     }
 }

@@ -64,6 +64,9 @@ pub struct Serve {
     /// Where ksqlDB clients connect [default: 127.0.0.1:8088]
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
+    /// When a write counts as done: group, interval:MS or none [default: group]
+    #[arg(long, value_name = "WHEN")]
+    durability: Option<String>,
     /// The same and limits, in TOML; flags win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

@@ -29,6 +29,8 @@ pub struct FixedParts {
     pub step_queue: usize,
     /// One write of the storage; four times that is set aside.
     pub write: usize,
+    /// Keys known while a partition is compacted.
+    pub compaction_map: usize,
     /// Kafka requests under way.
     pub requests: usize,
     pub fetch_answers: usize,
@@ -49,6 +51,7 @@ impl FixedParts {
             produce_queue: part(64 * MIB, 24),
             step_queue: part(64 * MIB, 24),
             write: part(8 * MIB, 128),
+            compaction_map: part(32 * MIB, 32),
             requests: part(512 * MIB, 8),
             fetch_answers: part(512 * MIB, 12),
             http_bodies: part(256 * MIB, 16),

@@ -395,7 +395,7 @@ pub(crate) fn code_of(error: &StorageError) -> ResponseError {
         StorageError::UnknownTopicOrPartition(_) => ResponseError::UnknownTopicOrPartition,
         StorageError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         StorageError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
-        StorageError::CorruptMessage(_) => ResponseError::CorruptMessage,
+        StorageError::CorruptMessage(_) | StorageError::Corrupt(_) => ResponseError::CorruptMessage,
         StorageError::MessageTooLarge { .. } => ResponseError::MessageTooLarge,
         StorageError::RecordListTooLarge { .. } => ResponseError::RecordListTooLarge,
         StorageError::InvalidRecord { .. } => ResponseError::InvalidRecord,
@@ -410,9 +410,7 @@ pub(crate) fn code_of(error: &StorageError) -> ResponseError {
         StorageError::InvalidReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
         StorageError::InvalidConfig(_) => ResponseError::InvalidConfig,
         StorageError::InvalidRequest(_) => ResponseError::InvalidRequest,
-        StorageError::Unavailable(_) | StorageError::Closed | StorageError::Corrupt(_) => {
-            ResponseError::KafkaStorageError
-        }
+        StorageError::Unavailable(_) | StorageError::Closed => ResponseError::KafkaStorageError,
     }
 }
 

@@ -17,12 +17,14 @@ mod codec;
 mod control;
 mod encode;
 mod records;
+mod retain;
 mod validate;
 
 pub use codec::{Codec, compress, decompress};
 pub use control::control_batch;
 pub use encode::{EncodeOptions, RecordTooLarge, encode};
 pub use records::{RawRecord, RecordIter, Span};
+pub use retain::{Retained, empty_batch, retain};
 pub use validate::{BatchError, BatchRules, TimestampType, ValidBatch, validate};
 
 pub const HEADER_LEN: usize = 61;
@@ -38,6 +40,7 @@ pub const ATTRIBUTE_CODEC: i16 = 0x07;
 pub const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
 pub const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
 pub const ATTRIBUTE_CONTROL: i16 = 0x20;
+pub const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
@@ -113,6 +116,12 @@ impl BatchHeader {
 
     pub fn is_control(&self) -> bool {
         self.attributes & ATTRIBUTE_CONTROL != 0
+    }
+
+    /// When compaction may drop the deletion markers in it, where that is decided. The field of the base timestamp holds
+    /// it then, and timestamps are relative to it.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes & ATTRIBUTE_DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
 
     /// The time of a record: its own, or the batch's where the log stamped it.

@@ -11,6 +11,7 @@
 //! 0x07  default        bytes of `security::acl`                  an access control entry, its own
 //! 0x08  default        bytes of `security::quota`                a quota, its own
 //! 0x09  default        -                                             settings of the broker that were changed, its own
+//! 0x0a  default        partition uid u64                              how far it is compacted
 //! 0x10  log            partition uid u64, last offset u64            version, flags, commit sequence u64, batch
 //! 0x11  index          partition uid u64, last offset u64            segment
 //! 0x12  index          partition uid u64, marker's offset u64          aborted transaction
@@ -52,6 +53,7 @@ pub enum Kind {
     Acl = 0x07,
     Quota = 0x08,
     BrokerConfigs = 0x09,
+    Compacted = 0x0a,
     Batch = 0x10,
     Segment = 0x11,
     Aborted = 0x12,
@@ -69,6 +71,10 @@ pub enum Counter {
     LeaderEpoch = 2,
     ProducerId = 3,
     Sequence = 4,
+    /// Of writes, so that it can be told which was the last.
+    Writes = 5,
+    /// The last write before a clean end, after which nothing has to be looked for.
+    Closed = 6,
 }
 
 /// Before each stored batch: version u8, flags u8 (none yet), commit sequence u64.
@@ -95,6 +101,12 @@ pub fn topic(id: TopicId) -> [u8; 17] {
 
 pub fn log_start(uid: u64) -> [u8; 9] {
     let mut key = [Kind::LogStart as u8; 9];
+    key[1..].copy_from_slice(&uid.to_be_bytes());
+    key
+}
+
+pub fn compacted(uid: u64) -> [u8; 9] {
+    let mut key = [Kind::Compacted as u8; 9];
     key[1..].copy_from_slice(&uid.to_be_bytes());
     key
 }
@@ -157,6 +169,11 @@ pub fn parse_numbered(kind: Kind, key: &[u8]) -> Option<(u64, u64)> {
 pub fn parse_log_start(key: &[u8]) -> Option<u64> {
     let (&first, rest) = key.split_first()?;
     (first == Kind::LogStart as u8).then_some(u64::from_be_bytes(rest.try_into().ok()?))
+}
+
+pub fn parse_compacted(key: &[u8]) -> Option<u64> {
+    let (&first, rest) = key.split_first()?;
+    (first == Kind::Compacted as u8).then_some(u64::from_be_bytes(rest.try_into().ok()?))
 }
 
 pub fn parse_epoch_start(key: &[u8]) -> Option<(u64, i32)> {
@@ -357,6 +374,7 @@ mod tests {
             let _ = parse_numbered(Kind::Batch, &bytes);
             let _ = parse_epoch_start(&bytes);
             let _ = parse_log_start(&bytes);
+            let _ = parse_compacted(&bytes);
             let _ = parse_topic(&bytes);
         }
     }

@@ -10,6 +10,7 @@
 //!
 //! Calls that may block on disk say so; from async code they belong on a blocking thread.
 
+mod compaction;
 mod directory;
 mod error;
 mod housekeeping;
@@ -20,7 +21,9 @@ mod pass;
 mod port;
 mod producers;
 mod read;
+mod recovery;
 mod shared;
+mod space;
 mod state;
 mod tails;
 mod topics;
@@ -39,6 +42,7 @@ use millpond_types::ports::{Cursor, PartitionOffsets, TopicSpec};
 use millpond_types::{Clock, Offset, Sequence, SystemClock, TopicId, TopicPartition};
 use tokio::sync::{oneshot, watch};
 
+pub use self::compaction::Compaction;
 pub use self::error::{OpenError, StorageError};
 use self::housekeeping::Threads;
 pub use self::lookup::{ListedOffset, OffsetQuery};
@@ -100,8 +104,18 @@ pub struct StorageOptions {
     pub write_bytes_max: usize,
     /// Records of one batch when decompressed.
     pub decompressed_bytes_max: usize,
-    /// Retention and time lookups see runs of batches of about this size.
+    /// Retention, compaction and time lookups see runs of batches of about this size.
     pub segment_bytes: u64,
+    /// How often it is looked whether something is to be compacted.
+    pub compaction_interval: Duration,
+    /// Memory for the newest offset of each key while a partition is compacted; more keys take several passes.
+    pub compaction_map_bytes: usize,
+    /// Compaction reads no more than this in a second; 0 is no limit.
+    pub compaction_bytes_per_second: u64,
+    /// Nothing but what is small and deletions is written while the disk has less than this free.
+    pub disk_free_bytes_min: u64,
+    /// At most so much of the newest of a partition is left uncompacted, whatever "segment.bytes" says.
+    pub active_bytes_max: u64,
     pub retention_interval: Duration,
     /// An idempotent producer that appended nothing for so long is forgotten.
     pub producer_expiration: Duration,
@@ -131,6 +145,11 @@ impl StorageOptions {
             write_bytes_max: 8 << 20,
             decompressed_bytes_max: 128 << 20,
             segment_bytes: 1 << 20,
+            compaction_interval: Duration::from_secs(15),
+            compaction_map_bytes: 32 << 20,
+            compaction_bytes_per_second: 64 << 20,
+            active_bytes_max: 16 << 20,
+            disk_free_bytes_min: 256 << 20,
             retention_interval: Duration::from_secs(60),
             producer_expiration: Duration::from_secs(24 * 3600),
             partition_producers_max: 10_000,
@@ -138,7 +157,7 @@ impl StorageOptions {
     }
 
     /// All limits on memory, by name, without what callers hold of answers.
-    pub fn memory_limits(&self) -> [(&'static str, usize); 6] {
+    pub fn memory_limits(&self) -> [(&'static str, usize); 7] {
         [
             ("write_buffer_bytes", self.write_buffer_bytes),
             ("block_cache_bytes", self.block_cache_bytes),
@@ -147,6 +166,7 @@ impl StorageOptions {
             ("step_queue_bytes", self.step_queue_bytes),
             // The write in the making: produced batches, steps, and the batch of both.
             ("write", self.write_bytes_max.saturating_mul(4)),
+            ("compaction", self.compaction_map_bytes.saturating_add(compaction::BUFFER_BYTES_MAX)),
         ]
     }
 }
@@ -379,6 +399,21 @@ impl Storage {
     pub async fn delete_records(&self, place: TopicPartition, before: Offset) -> Result<Offset> {
         let partition = self.shared.partition(place)?;
         self.shared.change(Change::MoveStart { partition, before, strict: true }).await
+    }
+
+    /// Does now what retention does at intervals: deletes what is too old or too much, and forgets idle producers.
+    pub fn retain(&self) -> Result<()> {
+        housekeeping::retain(&self.shared, None)
+    }
+
+    /// Gives the disk back what was deleted, however little. It happens by itself when it is much. Blocks.
+    pub fn reclaim(&self) -> Result<()> {
+        housekeeping::reclaim_all(&self.shared)
+    }
+
+    /// Compacts a partition now as far as it may be, whatever its dirty ratio. Blocks until it is done.
+    pub fn compact(&self, place: TopicPartition) -> Result<Compaction> {
+        compaction::compact_now(&self.shared, place)
     }
 
     /// An id that no producer had.

@@ -45,6 +45,7 @@ pub fn run(args: &Serve) -> Result<()> {
     }
     config.kafka = args.kafka.clone().or(config.kafka);
     config.http = args.http.clone().or(config.http);
+    config.durability = args.durability.clone().or(config.durability);
     start_log();
     runtime()?.block_on(async {
         // Before anything is said to be ready, so that a signal is never missed.
@@ -279,6 +280,9 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
         ("group_offsets_bytes_max", parts.group_offsets),
         ("transactions_bytes_max", parts.transactions),
     ];
+    set(&mut options.storage.disk_free_bytes_min, limits.disk_free_bytes_min);
+    options.storage.compaction_map_bytes = parts.compaction_map;
+    set(&mut options.storage.compaction_bytes_per_second, limits.compaction_bytes_per_second);
     set(&mut options.storage.partitions_default, config.broker.partitions_default);
     set(&mut options.storage.any_replication_factor, config.broker.any_replication_factor);
     set(&mut options.engine.pull_rows_max, limits.pull_rows_max);
@@ -304,6 +308,7 @@ fn fixed_parts(config: &Config) -> FixedParts {
         produce_queue: limits.produce_queue_bytes.unwrap_or(parts.produce_queue),
         step_queue: limits.step_queue_bytes.unwrap_or(parts.step_queue),
         write: parts.write,
+        compaction_map: limits.compaction_map_bytes.unwrap_or(parts.compaction_map),
         // One request must always fit.
         requests: limits.requests_bytes_max.unwrap_or(parts.requests).max(limits.request_bytes_max.unwrap_or(0)),
         fetch_answers: limits.fetch_answers_bytes_max.unwrap_or(parts.fetch_answers),

@@ -52,7 +52,8 @@ pub fn settle(db: &Database) {
     }
 }
 
-fn explain(db: &Database, id: &str) -> String {
+/// State and reason of a query.
+pub fn explain(db: &Database, id: &str) -> String {
     match db.execute(&format!("EXPLAIN {id};")).map(|answers| answers.into_iter().next().map(|a| a.entity)) {
         Ok(Some(Entity::Query(query))) => format!("{id}: {} {:?}", query.summary.state, query.summary.reason),
         other => format!("{id}: {other:?}"),

@@ -12,6 +12,7 @@ mod access;
 mod arrows;
 mod cli;
 mod command;
+mod compaction;
 mod crash;
 mod determinism;
 mod http;

@@ -158,7 +158,7 @@ fn nullable_len(bytes: Option<&[u8]>) -> usize {
     bytes.map_or(1, |b| varint_len(b.len() as i64) + b.len())
 }
 
-fn varint_len(value: i64) -> usize {
+pub(super) fn varint_len(value: i64) -> usize {
     let zigzag = ((value << 1) ^ (value >> 63)) as u64;
     (64 - (zigzag | 1).leading_zeros() as usize).div_ceil(7)
 }

@@ -46,6 +46,11 @@ impl<'a> RecordIter<'a> {
         self
     }
 
+    /// How far the walk has come in the bytes.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
     fn record(&mut self) -> Result<RawRecord, &'static str> {
         // Spans are 32 bits wide.
         if self.bytes.len() > u32::MAX as usize {
@@ -118,7 +123,7 @@ fn nullable(bytes: &[u8], at: &mut usize) -> Option<Option<Span>> {
     Some(Some(Span { start: start as u32, len: len as u32 }))
 }
 
-fn varint(bytes: &[u8], at: &mut usize) -> Option<i64> {
+pub(super) fn varint(bytes: &[u8], at: &mut usize) -> Option<i64> {
     let first = *bytes.get(*at)?;
     *at += 1;
     let mut value = u64::from(first & 0x7f);

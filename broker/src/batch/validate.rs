@@ -195,6 +195,9 @@ fn rewrite(
             compress(wanted, records, &mut out)
                 .map_err(|e| BatchError::Corrupt(format!("the batch cannot be compressed again: {e}")))?;
             let size = out.len() - rules.room_before;
+            if size > rules.batch_bytes_max {
+                return Err(BatchError::TooLarge { size, max: rules.batch_bytes_max });
+            }
             header.length = i32::try_from(size - LENGTH_OVERHEAD)
                 .map_err(|_| BatchError::TooLarge { size, max: rules.batch_bytes_max })?;
             header.attributes = (header.attributes & !ATTRIBUTE_CODEC) | wanted.bits();

@@ -128,23 +128,40 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
 
 /// Opens the database of a claimed directory, making it where it is missing.
 pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
-    let path = options.path.join(DATABASE);
+    let families = families(options);
+    DB::open_cf_descriptors(&database_options(options), options.path.join(DATABASE), families)
+        .map_err(|e| open_error(options, &e))
+}
+
+/// The database as it is now, for reading alone; it may be open besides.
+pub fn open_read_only(options: &StorageOptions) -> Result<DB, OpenError> {
+    let mut database = database_options(options);
+    database.create_if_missing(false);
+    database.create_missing_column_families(false);
+    DB::open_cf_descriptors_read_only(&database, options.path.join(DATABASE), families(options), false)
+        .map_err(|e| open_error(options, &e))
+}
+
+fn families(options: &StorageOptions) -> Vec<ColumnFamilyDescriptor> {
     let mut cache_options = LruCacheOptions::default();
     cache_options.set_capacity(options.block_cache_bytes);
     cache_options.set_num_shard_bits(2);
     let cache = Cache::new_lru_cache_opts(&cache_options);
-    let families = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, options, &cache)));
-    DB::open_cf_descriptors(&database_options(options), &path, families).map_err(|e| {
-        let path = options.path.display().to_string();
-        let detail = e.to_string();
-        match e.kind() {
-            rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument | rocksdb::ErrorKind::NotFound => {
-                OpenError::Damaged { path, detail }
-            }
-            _ if detail.contains("lock") => OpenError::Locked(path),
-            _ => OpenError::Io { path, detail },
+    let descriptor = |name: &&str| ColumnFamilyDescriptor::new(*name, family_options(name, options, &cache));
+    cf::ALL.iter().map(descriptor).collect()
+}
+
+fn open_error(options: &StorageOptions, e: &rocksdb::Error) -> OpenError {
+    let path = options.path.display().to_string();
+    let detail = e.to_string();
+    match e.kind() {
+        rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::InvalidArgument | rocksdb::ErrorKind::NotFound => {
+            OpenError::Damaged { path, detail }
         }
-    })
+        _ if detail.contains("No such file") => OpenError::Damaged { path, detail },
+        _ if detail.contains("lock") => OpenError::Locked(path),
+        _ => OpenError::Io { path, detail },
+    }
 }
 
 fn database_options(options: &StorageOptions) -> Options {

@@ -2,6 +2,7 @@
 //! writes to disk at intervals, giving deleted space back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use millpond_types::Offset;
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
+use super::compaction;
 use super::error::OpenError;
 use super::partition::{LogState, Partition};
 use super::shared::{Shared, family};
@@ -19,8 +21,10 @@ use crate::configs::TopicSettings;
 use crate::keys::{self, Kind, cf};
 
 /// Dead batches in blob files are collected when there are so many bytes of them, and more than of live ones.
-const GARBAGE_BYTES_MIN: u64 = 256 << 20;
-/// Deleting less than this of a partition at once leaves it to RocksDB when the disk gets the space back.
+const GARBAGE_BYTES_MIN: u64 = 64 << 20;
+/// How often it is looked whether there is space to give back.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// As long as less than this was deleted, it is left to RocksDB when the disk gets the space back.
 const RECLAIM_BYTES_MIN: u64 = 32 << 20;
 
 pub struct Threads {
@@ -30,14 +34,14 @@ pub struct Threads {
 }
 
 #[derive(Default)]
-struct Stop {
+pub struct Stop {
     stopped: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Stop {
     /// True when it is time to end.
-    fn wait(&self, at_most: Duration) -> bool {
+    pub fn wait(&self, at_most: Duration) -> bool {
         let mut stopped = self.stopped.lock();
         self.changed.wait_while_for(&mut stopped, |stopped| !*stopped, at_most);
         *stopped
@@ -46,8 +50,9 @@ impl Stop {
 
 pub fn start(shared: &Arc<Shared>) -> Result<Threads, OpenError> {
     let threads = Threads { shared: shared.clone(), stop: Arc::default(), running: Mutex::default() };
-    threads.spawn("storage-writer", |shared, _| writer::run(&shared))?;
+    threads.spawn("storage-writer", |shared, stop| writer::run(&shared, &stop))?;
     threads.spawn("storage-keeper", |shared, stop| keep(&shared, &stop))?;
+    threads.spawn("storage-compactor", |shared, stop| compaction::run(&shared, &stop))?;
     Ok(threads)
 }
 
@@ -89,11 +94,16 @@ fn keep(shared: &Shared, stop: &Stop) {
         Durability::Interval(interval) => Some(interval.max(Duration::from_millis(1))),
         Durability::None | Durability::Group => None,
     };
-    let turn = sync.map_or(retention, |sync| sync.min(retention));
+    let turn = sync.map_or(retention, |sync| sync.min(retention)).min(RECLAIM_INTERVAL);
     let mut since_retention = Duration::ZERO;
     loop {
         if stop.wait(turn) {
             return;
+        }
+        shared.space.look();
+        if shared.broken.load(Ordering::Relaxed) {
+            shared.mend_due.store(true, Ordering::Relaxed);
+            continue;
         }
         if sync.is_some()
             && let Err(e) = shared.db().and_then(|db| Ok(db.flush_wal(true)?))
@@ -103,22 +113,26 @@ fn keep(shared: &Shared, stop: &Stop) {
         // Waiting is what takes the time here; a clock that somebody sets back must not stop retention.
         since_retention += turn;
         if since_retention >= retention {
-            if let Err(e) = retain(shared, stop) {
+            if let Err(e) = retain(shared, Some(stop)) {
                 tracing::error!("retention failed: {e}");
             }
             since_retention = Duration::ZERO;
         }
+        if let Err(e) = reclaim(shared, stop) {
+            tracing::error!("deleted space is not given back: {e}");
+        }
     }
 }
 
-fn retain(shared: &Shared, stop: &Stop) -> Result<()> {
+/// Retention of all partitions; without an end to wait for, somebody asked for it.
+pub fn retain(shared: &Shared, stop: Option<&Stop>) -> Result<()> {
     let now_ms = shared.options.clock.now_ms();
     let expiration_ms = i64::try_from(shared.options.producer_expiration.as_millis()).unwrap_or(i64::MAX);
     let unused_since_ms = now_ms.saturating_sub(expiration_ms);
     let topics: Vec<Arc<Topic>> = shared.topics.read().by_id.values().cloned().collect();
     for topic in topics {
         for partition in &topic.partitions {
-            if stop.wait(Duration::ZERO) {
+            if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
                 return Ok(());
             }
             retain_partition(shared, &topic.settings, partition, now_ms)?;
@@ -127,11 +141,11 @@ fn retain(shared: &Shared, stop: &Stop) -> Result<()> {
             }
         }
     }
-    reclaim(shared, stop)
+    Ok(())
 }
 
 fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<Partition>, now_ms: i64) -> Result<()> {
-    let (start, freed) = {
+    let start = {
         let log = partition.log.lock();
         if log.gone || !settings.deleted {
             return Ok(());
@@ -141,19 +155,16 @@ fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<P
     if let Some(before) = start {
         shared.change_blocking(Change::MoveStart { partition: partition.clone(), before, strict: false })?;
         tracing::info!(topic = ?partition.place.topic, partition = partition.place.partition, "log starts at {before} now");
-        if freed >= RECLAIM_BYTES_MIN {
-            shared.reclaim.lock().push(partition.uid);
-        }
     }
     Ok(())
 }
 
-/// Where the log should start by its retention settings, if not where it does, and how many bytes that frees. The
-/// oldest segments go, as long as each is too old or what stays is enough.
-fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> (Option<Offset>, u64) {
+/// Where the log should start by its retention settings, if not where it does. The oldest segments go, as long as each is
+/// too old or what stays is enough.
+fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> Option<Offset> {
     let oldest_ms = settings.retention_ms.map(|ms| now_ms.saturating_sub(ms));
     let mut left = log.bytes();
-    let (mut start, mut freed) = (None, 0);
+    let mut start = None;
     for segment in log.segments.iter().chain(&log.open) {
         let too_old = oldest_ms.is_some_and(|oldest| segment.age_from() < oldest);
         let too_much = settings.retention_bytes.is_some_and(|max| left.saturating_sub(segment.bytes) >= max);
@@ -161,35 +172,59 @@ fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> (Option<Off
             break;
         }
         left = left.saturating_sub(segment.bytes);
-        freed = u64::saturating_add(freed, segment.bytes);
         start = Some(segment.last + 1);
     }
-    (start, freed)
+    start
 }
 
 /// Compacts partitions with much deleted; blob files without live batches go at once.
 fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
-    let mut uids = std::mem::take(&mut *shared.reclaim.lock());
-    uids.sort_unstable();
-    uids.dedup();
+    let uids: Vec<u64> = {
+        let mut reclaim = shared.reclaim.lock();
+        if reclaim.values().fold(0, |sum, bytes| u64::saturating_add(sum, *bytes)) < RECLAIM_BYTES_MIN {
+            Vec::new()
+        } else {
+            reclaim.drain().map(|(uid, _)| uid).collect()
+        }
+    };
+    compact_keys(shared, Some(stop), &uids)?;
+    collect_garbage(shared, GARBAGE_BYTES_MIN)
+}
+
+pub fn reclaim_all(shared: &Shared) -> Result<()> {
+    let uids: Vec<u64> = shared.reclaim.lock().drain().map(|(uid, _)| uid).collect();
+    compact_keys(shared, None, &uids)?;
+    collect_garbage(shared, 1)
+}
+
+/// Has RocksDB drop what was deleted of partitions, and count what is dead in blob files.
+fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()> {
     for uid in uids {
-        if stop.wait(Duration::ZERO) {
-            break;
+        if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
+            return Ok(());
         }
         let db = shared.db()?;
-        let (from, to) = keys::partition_range(Kind::Batch, uid);
+        let (from, to) = keys::partition_range(Kind::Batch, *uid);
         db.compact_range_cf(family(&db, cf::LOG)?, Some(from), Some(to));
     }
-    collect_garbage(shared)
+    if uids.is_empty() {
+        return Ok(());
+    }
+    // What is left in memtables keeps all that was written since in the write-ahead log.
+    let db = shared.db()?;
+    for name in cf::ALL {
+        db.flush_cf(family(&db, name)?)?;
+    }
+    Ok(())
 }
 
 /// Topics with different retention share blob files, so that live batches may hold dead ones on disk.
-fn collect_garbage(shared: &Shared) -> Result<()> {
+fn collect_garbage(shared: &Shared, bytes_min: u64) -> Result<()> {
     let db = shared.db()?;
     let log = family(&db, cf::LOG)?;
     let size = |name: &str| -> Result<u64> { Ok(db.property_int_value_cf(log, name)?.unwrap_or(0)) };
     let garbage = size("rocksdb.live-blob-file-garbage-size")?;
-    if garbage < GARBAGE_BYTES_MIN || garbage < size("rocksdb.live-blob-file-size")? / 2 {
+    if garbage < bytes_min || garbage < size("rocksdb.live-blob-file-size")? / 2 {
         return Ok(());
     }
     tracing::info!("collecting {} MiB of deleted batches", garbage >> 20);
@@ -220,7 +255,7 @@ mod tests {
         log
     }
 
-    fn check(configs: &[(&str, &str)], now_ms: i64) -> (Option<Offset>, u64) {
+    fn check(configs: &[(&str, &str)], now_ms: i64) -> Option<Offset> {
         let configs: BTreeMap<String, String> =
             configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         expired(&log(), &check_topic_configs(&configs).unwrap(), now_ms)
@@ -228,18 +263,18 @@ mod tests {
 
     #[test]
     fn old_segments_go_in_order() {
-        assert_eq!(check(&[("retention.ms", "100")], 100), (None, 0));
-        assert_eq!(check(&[("retention.ms", "100")], 111), (Some(10), 100));
-        assert_eq!(check(&[("retention.ms", "100")], 151), (Some(30), 300));
-        assert_eq!(check(&[("retention.ms", "100")], 161), (Some(40), 350));
-        assert_eq!(check(&[("retention.ms", "-1")], i64::MAX), (None, 0));
+        assert_eq!(check(&[("retention.ms", "100")], 100), None);
+        assert_eq!(check(&[("retention.ms", "100")], 111), Some(10));
+        assert_eq!(check(&[("retention.ms", "100")], 151), Some(30));
+        assert_eq!(check(&[("retention.ms", "100")], 161), Some(40));
+        assert_eq!(check(&[("retention.ms", "-1")], i64::MAX), None);
     }
 
     #[test]
     fn what_stays_is_at_least_the_size_asked_for() {
-        assert_eq!(check(&[("retention.bytes", "350")], 0), (None, 0));
-        assert_eq!(check(&[("retention.bytes", "250")], 0), (Some(10), 100));
-        assert_eq!(check(&[("retention.bytes", "249")], 0), (Some(10), 100));
-        assert_eq!(check(&[("retention.bytes", "0")], 0), (Some(40), 350));
+        assert_eq!(check(&[("retention.bytes", "350")], 0), None);
+        assert_eq!(check(&[("retention.bytes", "250")], 0), Some(10));
+        assert_eq!(check(&[("retention.bytes", "249")], 0), Some(10));
+        assert_eq!(check(&[("retention.bytes", "0")], 0), Some(40));
     }
 }

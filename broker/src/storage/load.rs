@@ -7,6 +7,7 @@ use millpond_types::{Offset, TopicPartition};
 use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::StorageOptions;
+use super::compaction::Compacted;
 use super::directory::{claim, open_database};
 use super::error::{OpenError, StorageError};
 use super::partition::{LogState, Partition, Segment};
@@ -70,6 +71,7 @@ fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
         partition_uid: counter(Counter::PartitionUid)?.max(1),
         producer_id: counter(Counter::ProducerId)?,
         sequence: counter(Counter::Sequence)?,
+        writes: counter(Counter::Writes)?,
     };
     // The new epoch must be on disk before anything is stamped with it.
     let mut durable = WriteOptions::default();
@@ -86,13 +88,24 @@ fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
         cluster_id: identity.cluster_id_text(),
         node_id: identity.node_id,
         epoch: i32::try_from(epoch).unwrap_or(i32::MAX),
-        topics: load_topics(db, options, &configs)?,
+        topics: load_topics(
+            db,
+            options,
+            &configs,
+            counters.writes > 0 && counter(Counter::Closed)? == counters.writes,
+        )?,
         configs,
         counters,
     })
 }
 
-fn load_topics(db: &DB, options: &StorageOptions, configs: &ChangedConfigs) -> Result<TopicTable, StorageError> {
+/// After a clean end all segments are closed, so that no batches are read: also damaged ones keep nothing from opening.
+fn load_topics(
+    db: &DB,
+    options: &StorageOptions,
+    configs: &ChangedConfigs,
+    clean: bool,
+) -> Result<TopicTable, StorageError> {
     let mut logs = load_logs(db)?;
     let mut table = TopicTable::default();
     let meta = family(db, cf::META)?;
@@ -108,7 +121,12 @@ fn load_topics(db: &DB, options: &StorageOptions, configs: &ChangedConfigs) -> R
         let mut partitions = Vec::with_capacity(stored.uids.len());
         for (partition, uid) in (0..).zip(&stored.uids) {
             let mut log = logs.remove(uid).unwrap_or_default();
-            find_end(db, *uid, &mut log, options.clock.now_ms())?;
+            find_end(db, *uid, &mut log, clean, options.clock.now_ms()).map_err(|e| match e {
+                StorageError::Corrupt(what) => {
+                    StorageError::Corrupt(format!("topic \"{}\" partition {partition}: {what}", stored.name))
+                }
+                other => other,
+            })?;
             partitions.push(Arc::new(Partition::new(*uid, TopicPartition { topic: id, partition }, log)));
         }
         table.insert(Arc::new(Topic {
@@ -147,6 +165,17 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
             _ => break,
         }
     }
+    let prefix = [Kind::Compacted as u8];
+    for entry in db.iterator_cf(meta, IteratorMode::From(&prefix, Direction::Forward)) {
+        let (key, value) = entry?;
+        if !key.starts_with(&prefix) {
+            break;
+        }
+        let (uid, compacted) = keys::parse_compacted(&key)
+            .zip(Compacted::decode(&value))
+            .ok_or_else(|| damaged("point of compaction", &key))?;
+        logs.entry(uid).or_default().compacted = compacted;
+    }
     for entry in db.iterator_cf(family(db, cf::INDEX)?, IteratorMode::Start) {
         let (key, value) = entry?;
         if key.first() != Some(&(Kind::Segment as u8)) {
@@ -161,11 +190,15 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
 }
 
 /// The end of a partition is after its last batch; batches after the last closed segment are read into an open one.
-fn find_end(db: &DB, uid: u64, log: &mut LogState, now_ms: i64) -> Result<(), StorageError> {
+fn find_end(db: &DB, uid: u64, log: &mut LogState, clean: bool, now_ms: i64) -> Result<(), StorageError> {
     let family = family(db, cf::LOG)?;
     let (_, to) = keys::partition_range(Kind::Batch, uid);
     let known = log.segments.back().map_or(0, |s| s.last + 1);
     log.end = log.start.max(known);
+    log.tail_from = log.end;
+    if clean {
+        return Ok(());
+    }
     let mut read = ReadOptions::default();
     read.set_iterate_upper_bound(to.to_vec());
     read.fill_cache(false);

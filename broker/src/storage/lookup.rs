@@ -7,7 +7,7 @@ use millpond_types::Offset;
 use super::Result;
 use super::error::StorageError;
 use super::partition::{Partition, Segment};
-use super::read::{open_batch, stored};
+use super::read::{damaged, open_batch, stored};
 use super::shared::Shared;
 use crate::batch::{BatchHeader, RecordIter};
 
@@ -153,11 +153,9 @@ fn walk(
             if BatchHeader::parse(&stored.batch()).is_some_and(|h| h.is_control() || !wanted(&h)) {
                 continue;
             }
-            let (header, bytes) = open_batch(shared, &stored)?;
+            let (header, bytes) = open_batch(shared, partition, &stored)?;
             for raw in RecordIter::new(&bytes, header.count) {
-                let raw = raw.map_err(|e| {
-                    StorageError::Corrupt(format!("the batch that ends at offset {} is damaged: {e}", stored.last))
-                })?;
+                let raw = raw.map_err(|e| damaged(shared, partition, stored.last, e))?;
                 let offset = header.base_offset.saturating_add(i64::from(raw.offset_delta));
                 if offset >= first && !record(offset, header.timestamp_of(raw.timestamp_delta)) {
                     return Ok(());

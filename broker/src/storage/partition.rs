@@ -1,10 +1,11 @@
 //! What is in memory of a partition: its ends, the hot tail, the segments, the leader epochs, and who waits for it.
 //!
-//! Only the writer changes these, after what they say is durable; everybody reads. Invariant: every offset from
-//! `tail_from` to `end` lies in a batch of the tail.
+//! Only the writer changes these, after what they say is durable; everybody reads. Invariants: every batch that ends at
+//! `tail_from` or after is in the tail; closed segments and the open one cover everything from the first batch to `end`,
+//! with the offsets that compaction emptied.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -12,7 +13,9 @@ use millpond_types::{Offset, Sequence, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::compaction::Compacted;
 use super::producers::Producer;
+use crate::configs::TopicSettings;
 use crate::keys::{BATCH_PREFIX_LEN, Fields};
 
 /// What an entry of the tail costs besides its batch.
@@ -54,6 +57,8 @@ pub struct Segment {
     pub max_timestamp: i64,
     /// Wall-clock time of its last append.
     pub appended_ms: i64,
+    /// Wall-clock time of its first append, as far as it is known: it is not stored.
+    pub began_ms: i64,
     pub bytes: u64,
 }
 
@@ -61,7 +66,7 @@ impl Segment {
     const VERSION: u8 = 1;
 
     pub fn starting_with(base: Offset, last: Offset, max_timestamp: i64, appended_ms: i64, bytes: usize) -> Self {
-        Self { base, last, max_timestamp, appended_ms, bytes: bytes as u64 }
+        Self { base, last, max_timestamp, appended_ms, began_ms: appended_ms, bytes: bytes as u64 }
     }
 
     pub fn add(&mut self, last: Offset, max_timestamp: i64, appended_ms: i64, bytes: usize) {
@@ -91,13 +96,8 @@ impl Segment {
         if fields.u8()? != Self::VERSION {
             return None;
         }
-        Some(Self {
-            base: fields.i64()?,
-            last,
-            max_timestamp: fields.i64()?,
-            appended_ms: fields.i64()?,
-            bytes: fields.u64()?,
-        })
+        let (base, max_timestamp, appended_ms) = (fields.i64()?, fields.i64()?, fields.i64()?);
+        Some(Self { base, last, max_timestamp, appended_ms, began_ms: appended_ms, bytes: fields.u64()? })
     }
 }
 
@@ -117,6 +117,9 @@ pub struct LogState {
     /// Leader epochs with the first offset of each, in order.
     pub epochs: Vec<(i32, Offset)>,
     pub transactions: Transactions,
+    pub compacted: Compacted,
+    /// Damage was found that compaction cannot get past.
+    pub uncleanable: bool,
 }
 
 /// What transactions make of a partition.
@@ -295,6 +298,11 @@ pub struct Partition {
     pub log: Mutex<LogState>,
     /// Idempotent producers by id. Only the writer adds, so that check and append are one.
     pub producers: Mutex<HashMap<i64, Producer>>,
+    /// A segment is closed when it has so many bytes, or is so old: the topic's settings.
+    roll_bytes: AtomicU64,
+    roll_ms: AtomicI64,
+    /// Offset of the damage that was told of last; -1: none.
+    pub damaged_at: AtomicI64,
     waiters: Mutex<Vec<Weak<Waiter>>>,
 }
 
@@ -305,8 +313,27 @@ impl Partition {
             place,
             log: Mutex::new(log),
             producers: Mutex::new(HashMap::new()),
+            roll_bytes: AtomicU64::new(u64::MAX),
+            roll_ms: AtomicI64::new(i64::MAX),
+            damaged_at: AtomicI64::new(-1),
             waiters: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Takes over what the topic's settings say of segments.
+    pub fn obey(&self, settings: &TopicSettings) {
+        let lag = if settings.compacted { settings.compaction_lag_max_ms } else { i64::MAX };
+        self.roll_bytes.store(settings.segment_bytes as u64, Ordering::Relaxed);
+        self.roll_ms.store(settings.segment_ms.min(lag), Ordering::Relaxed);
+    }
+
+    /// Whether a segment has to be closed before something is appended.
+    pub fn is_old(&self, open: &Segment, now_ms: i64) -> bool {
+        open.began_ms.saturating_add(self.roll_ms.load(Ordering::Relaxed)) <= now_ms
+    }
+
+    pub fn is_full(&self, open: &Segment, segment_bytes: u64) -> bool {
+        open.bytes >= segment_bytes.min(self.roll_bytes.load(Ordering::Relaxed))
     }
 
     pub fn add_waiter(&self, waiter: &Arc<Waiter>) {
@@ -338,8 +365,9 @@ mod tests {
         let mut segment = Segment::starting_with(3, 5, -1, 10, 100);
         assert_eq!(segment.age_from(), 10);
         segment.add(9, 7, 11, 50);
-        assert_eq!(segment, Segment { base: 3, last: 9, max_timestamp: 7, appended_ms: 11, bytes: 150 });
-        assert_eq!(Segment::decode(9, &segment.encode()), Some(segment));
+        let grown = Segment { base: 3, last: 9, max_timestamp: 7, appended_ms: 11, began_ms: 10, bytes: 150 };
+        assert_eq!(segment, grown);
+        assert_eq!(Segment::decode(9, &segment.encode()), Some(Segment { began_ms: 11, ..segment }));
         assert_eq!(Segment::decode(9, &segment.encode()[..32]), None);
     }
 }

@@ -10,6 +10,7 @@ use millpond_types::ports::{Outcome, TopicInfo};
 use millpond_types::{Offset, Sequence, TopicId, TopicPartition};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
+use super::compaction::Rewritten;
 use super::error::StorageError;
 use super::partition::{Aborted, LogState, Partition, Segment, Settled, StoredBatch, Transactions};
 use super::producers::{self, Producer};
@@ -23,8 +24,8 @@ use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
 
 pub struct Families<'a> {
     pub meta: &'a ColumnFamily,
-    log: &'a ColumnFamily,
-    index: &'a ColumnFamily,
+    pub log: &'a ColumnFamily,
+    pub index: &'a ColumnFamily,
     producer: &'a ColumnFamily,
     group: &'a ColumnFamily,
     catalog: &'a ColumnFamily,
@@ -70,6 +71,7 @@ pub struct PendingPartition {
     pub start: Option<Offset>,
     pub open: Option<Segment>,
     pub closed: Vec<Segment>,
+    pub rewritten: Vec<Rewritten>,
     pub appended: Vec<StoredBatch>,
     pub producers: HashMap<i64, Option<Producer>>,
     pub transactions: Transactions,
@@ -89,6 +91,7 @@ impl PendingPartition {
             start: None,
             open: log.open,
             closed: Vec::new(),
+            rewritten: Vec::new(),
             appended: Vec::new(),
             producers: HashMap::new(),
             transactions: log.transactions.clone(),
@@ -102,7 +105,7 @@ impl PendingPartition {
     }
 }
 
-fn pending<'p>(
+pub(super) fn pending<'p>(
     partitions: &'p mut HashMap<u64, PendingPartition>,
     partition: &Arc<Partition>,
     epoch: i32,
@@ -179,6 +182,11 @@ impl Pass<'_> {
         }
         entry.end = last + 1;
         let size = bytes.len() - BATCH_PREFIX_LEN;
+        if let Some(old) = entry.open.filter(|open| partition.is_old(open, self.now_ms)) {
+            self.batch.put_cf(self.families.index, keys::segment(partition.uid, old.last), old.encode());
+            entry.closed.push(old);
+            entry.open = None;
+        }
         let open = match &mut entry.open {
             Some(open) => {
                 open.add(last, header.max_timestamp, self.now_ms, size);
@@ -186,7 +194,7 @@ impl Pass<'_> {
             }
             none => none.insert(Segment::starting_with(base, last, header.max_timestamp, self.now_ms, size)),
         };
-        if open.bytes >= self.shared.options.segment_bytes {
+        if partition.is_full(open, self.shared.options.segment_bytes) {
             self.batch.put_cf(self.families.index, keys::segment(partition.uid, last), open.encode());
             entry.closed.push(*open);
             entry.open = None;
@@ -394,6 +402,7 @@ impl Pass<'_> {
             Change::Group(entries) => self.put_group(entries),
             Change::Security(entries) => put_all(&mut self.batch, self.families.meta, &entries),
             Change::Transaction(write) => self.transaction(*write)?,
+            Change::Rewrite(rewrite) => self.rewrite(*rewrite)?,
         }
         Ok(0)
     }
@@ -499,6 +508,7 @@ impl Pass<'_> {
             let epochs = (keys::epoch_start(uid, 0), keys::epoch_start(uid.wrapping_add(1), 0));
             self.batch.delete_range_cf(self.families.meta, epochs.0, epochs.1);
             self.batch.delete_cf(self.families.meta, keys::log_start(uid));
+            self.batch.delete_cf(self.families.meta, keys::compacted(uid));
         }
         self.deleted.push(topic);
     }

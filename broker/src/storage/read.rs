@@ -4,22 +4,26 @@
 //! where its marker lies; what was aborted is served to clients beside a list of the aborted, and not at all to queries.
 //! Both are looked up in the index only where the partition's memory says that there is something to be found.
 //!
+//! What is read from disk in one go is of one snapshot, so that batches and what the index says of them belong together
+//! although compaction changes both.
+//!
 //! Ends are read before an iterator is opened, so nothing is seen that is not durable. Log starts are looked at again
 //! afterwards, so that what was deleted meanwhile is an error and not a gap.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use millpond_types::ports::ReadLimits;
 use millpond_types::record::{RecordView, Records, Slice};
 use millpond_types::{Offset, Sequence};
-use rocksdb::ReadOptions;
+use rocksdb::{DB, ReadOptions, Snapshot};
 
 use super::Result;
 use super::error::StorageError;
 use super::partition::{Aborted, LogState, Partition, Settled, StoredBatch};
 use super::shared::{Shared, family};
-use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress};
+use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress, is_intact};
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
 /// Records are read in pieces of about this, so that little is read in vain where another limit ends the read.
@@ -136,15 +140,21 @@ pub fn fetch_hot(partition: &Partition, offset: Offset, limits: FetchLimits) -> 
 
 pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Fetched> {
     let Begun { mut fetched, end, batches, look_up } = begin(partition, offset, limits)?;
+    if !look_up && let Some(batches) = batches {
+        fetched.add(batches);
+        return Ok(fetched);
+    }
+    let db = shared.db()?;
+    let view = View::of(shared, &db);
     let batches = match batches {
         Some(batches) => batches,
         None => {
             let budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
-            from_disk(shared, partition, offset, end, budget)?
+            from_disk(&view, partition, offset, end, budget)?
         }
     };
     if look_up && let Some(last) = batches.back() {
-        let mut aborted = aborted_from(shared, partition, offset, last.last + 1)?;
+        let mut aborted = aborted_from(&view, partition, offset, last.last + 1)?;
         aborted.sort_unstable_by_key(|a| a.first);
         let named = |a: &Aborted| AbortedTransaction { producer_id: a.producer_id, first_offset: a.first };
         fetched.aborted = aborted.iter().map(named).collect();
@@ -154,18 +164,36 @@ pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: Fet
     Ok(fetched)
 }
 
+/// The log and its index as of one moment.
+pub struct View<'a> {
+    shared: &'a Shared,
+    db: &'a DB,
+    snapshot: Snapshot<'a>,
+}
+
+impl<'a> View<'a> {
+    pub fn of(shared: &'a Shared, db: &'a DB) -> Self {
+        Self { shared, db, snapshot: db.snapshot() }
+    }
+
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        options
+    }
+}
+
 /// Calls `each` with the entries of an index of the partition from an offset on, until it says that it is enough.
 fn scan_index(
-    shared: &Shared,
+    view: &View<'_>,
     partition: &Partition,
     kind: Kind,
     from: Offset,
     mut each: impl FnMut(Offset, &[u8]) -> Option<bool>,
 ) -> Result<()> {
-    let db = shared.db()?;
-    let mut read = ReadOptions::default();
+    let mut read = view.options();
     read.set_iterate_upper_bound(keys::partition_range(kind, partition.uid).1.to_vec());
-    let mut at = db.raw_iterator_cf_opt(family(&db, cf::INDEX)?, read);
+    let mut at = view.db.raw_iterator_cf_opt(family(view.db, cf::INDEX)?, read);
     at.seek(keys::indexed(kind, partition.uid, from));
     while let (Some(key), Some(value)) = (at.key(), at.value()) {
         let more = keys::parse_numbered(kind, key)
@@ -181,9 +209,9 @@ fn scan_index(
 }
 
 /// Aborted transactions with records in `from..to`.
-fn aborted_from(shared: &Shared, partition: &Partition, from: Offset, to: Offset) -> Result<Vec<Aborted>> {
+fn aborted_from(view: &View<'_>, partition: &Partition, from: Offset, to: Offset) -> Result<Vec<Aborted>> {
     let mut found = Vec::new();
-    scan_index(shared, partition, Kind::Aborted, from, |marker, value| {
+    scan_index(view, partition, Kind::Aborted, from, |marker, value| {
         let aborted = Aborted::decode(marker, value)?;
         if aborted.first < to {
             found.push(aborted);
@@ -194,9 +222,9 @@ fn aborted_from(shared: &Shared, partition: &Partition, from: Offset, to: Offset
 }
 
 /// Runs of offsets in `from..to` that markers made stable.
-fn settled_from(shared: &Shared, partition: &Partition, from: Offset, to: Offset) -> Result<VecDeque<Settled>> {
+fn settled_from(view: &View<'_>, partition: &Partition, from: Offset, to: Offset) -> Result<VecDeque<Settled>> {
     let mut found = VecDeque::new();
-    scan_index(shared, partition, Kind::Settled, from, |last, value| {
+    scan_index(view, partition, Kind::Settled, from, |last, value| {
         let settled = Settled::decode(last, value)?;
         if settled.first < to {
             found.push_back(settled);
@@ -206,17 +234,22 @@ fn settled_from(shared: &Shared, partition: &Partition, from: Offset, to: Offset
     Ok(found)
 }
 
+/// Runs of offsets that lie wholly in `from..to` and that markers made stable.
+pub fn settled_within(view: &View<'_>, partition: &Partition, from: Offset, to: Offset) -> Result<Vec<Settled>> {
+    Ok(settled_from(view, partition, from, to)?.into_iter().filter(|s| s.first >= from && s.last < to).collect())
+}
+
 /// What transactions say of some batches in order: where their place is, and whether their records count.
 #[derive(Default)]
-struct Verdicts {
+pub struct Verdicts {
     settled: VecDeque<Settled>,
     aborted: Vec<Aborted>,
 }
 
 impl Verdicts {
     /// Of batches that begin with the one that contains `from` and end before `to`.
-    fn of(
-        shared: &Shared,
+    pub fn of(
+        view: &View<'_>,
         partition: &Partition,
         transactions: (Offset, Offset),
         from: Offset,
@@ -225,10 +258,10 @@ impl Verdicts {
         let (settled_to, aborted_to) = transactions;
         let mut verdicts = Self::default();
         if from <= settled_to {
-            verdicts.settled = settled_from(shared, partition, from, to)?;
+            verdicts.settled = settled_from(view, partition, from, to)?;
         }
         if from <= aborted_to {
-            verdicts.aborted = aborted_from(shared, partition, from, to)?;
+            verdicts.aborted = aborted_from(view, partition, from, to)?;
         }
         Ok(verdicts)
     }
@@ -244,7 +277,7 @@ impl Verdicts {
         }
     }
 
-    fn aborts(&self, header: &BatchHeader) -> bool {
+    pub fn aborts(&self, header: &BatchHeader) -> bool {
         header.is_transactional()
             && self
                 .aborted
@@ -255,34 +288,64 @@ impl Verdicts {
 
 /// Batches from the one that contains `offset` on, up to `end`.
 fn from_disk(
-    shared: &Shared,
+    view: &View<'_>,
     partition: &Partition,
     offset: Offset,
     end: Offset,
     mut budget: Budget,
 ) -> Result<VecDeque<StoredBatch>> {
-    let db = shared.db()?;
-    let mut read = ReadOptions::default();
+    let mut read = view.options();
     // Keys hold last offsets, so this leaves out every batch that is not below the end.
     read.set_iterate_upper_bound(keys::batch(partition.uid, end).to_vec());
     read.fill_cache(false);
-    let mut at = db.raw_iterator_cf_opt(family(&db, cf::LOG)?, read);
+    let mut at = view.db.raw_iterator_cf_opt(family(view.db, cf::LOG)?, read);
     at.seek(keys::batch(partition.uid, offset));
     let mut batches = VecDeque::new();
+    let mut next = offset;
     while let (Some(key), Some(value)) = (at.key(), at.value()) {
-        let damaged = || StorageError::Corrupt(format!("the stored batch {key:02x?} is damaged"));
         let last = keys::parse_numbered(Kind::Batch, key)
             .and_then(|(_, last)| Offset::try_from(last).ok().filter(|last| *last < end))
-            .ok_or_else(damaged)?;
-        let sequence = keys::parse_batch_prefix(value).ok_or_else(damaged)?;
+            .ok_or_else(|| damaged(view.shared, partition, next, "its key is"))?;
+        let sequence = keys::parse_batch_prefix(value)
+            .ok_or_else(|| damaged(view.shared, partition, last, "what the log notes before it is"))?;
         if !budget.takes(value.len() - BATCH_PREFIX_LEN) {
             break;
         }
         batches.push_back(StoredBatch::new(last, sequence, Bytes::copy_from_slice(value)));
+        next = last + 1;
         at.next();
     }
-    at.status()?;
-    Ok(batches)
+    match at.status() {
+        Ok(()) => Ok(batches),
+        // What lies before the damage is served; the next read begins with it.
+        Err(e) if e.kind() == rocksdb::ErrorKind::Corruption && !batches.is_empty() => Ok(batches),
+        Err(e) if e.kind() == rocksdb::ErrorKind::Corruption => {
+            Err(damaged(view.shared, partition, next, &format!("it cannot be read: {e}")))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Damage in a batch, by the names that people know. It is logged once, however often it is met.
+pub fn damaged(shared: &Shared, partition: &Partition, offset: Offset, what: &str) -> StorageError {
+    let place = partition.place;
+    let topic = shared.topic(place.topic).map_or_else(|_| format!("{:?}", place.topic), |t| t.name.clone());
+    let message = format!("topic \"{topic}\" partition {} is damaged at offset {offset}: {what}", place.partition);
+    if partition.damaged_at.swap(offset, Relaxed) != offset {
+        tracing::error!("{message}");
+    }
+    StorageError::Corrupt(message)
+}
+
+/// Some batches on disk from the one that contains `from` on that end before `to`; at least one where there is one.
+pub fn lying(
+    view: &View<'_>,
+    partition: &Partition,
+    from: Offset,
+    to: Offset,
+    bytes_max: usize,
+) -> Result<VecDeque<StoredBatch>> {
+    from_disk(view, partition, from, to, Budget { left: bytes_max, first_is_free: true })
 }
 
 /// Some stored batches from the one that contains `from` on, at least one where there is one, and the log's end.
@@ -302,7 +365,8 @@ pub fn stored(
         log.end
     };
     let budget = Budget { left: bytes_max, first_is_free: true };
-    let batches = from_disk(shared, partition, from, end, budget)?;
+    let db = shared.db()?;
+    let batches = from_disk(&View::of(shared, &db), partition, from, end, budget)?;
     check_range(partition, &partition.log.lock(), from)?;
     Ok((batches, end))
 }
@@ -321,26 +385,35 @@ fn decided(
         let end = log.stable_end();
         (end, from_tail(&log, from, end, &mut budget), (log.transactions.settled_to, log.transactions.aborted_to))
     };
+    let db = shared.db()?;
+    let view = View::of(shared, &db);
     let batches = match batches {
         Some(batches) => batches,
-        None => from_disk(shared, partition, from, end, budget)?,
+        None => from_disk(&view, partition, from, end, budget)?,
     };
     let to = batches.back().map_or(from, |b| b.last + 1);
-    let verdicts = Verdicts::of(shared, partition, transactions, from, to)?;
+    let verdicts = Verdicts::of(&view, partition, transactions, from, to)?;
     check_range(partition, &partition.log.lock(), from)?;
     Ok((batches, end, verdicts))
 }
 
 /// A stored batch opened: its header and its decompressed records.
-pub fn open_batch(shared: &Shared, stored: &StoredBatch) -> Result<(BatchHeader, Bytes)> {
+pub fn open_batch(shared: &Shared, partition: &Partition, stored: &StoredBatch) -> Result<(BatchHeader, Bytes)> {
     let batch = stored.batch();
-    let damaged =
-        |what: &str| StorageError::Corrupt(format!("the batch that ends at offset {} is damaged: {what}", stored.last));
+    let damaged = |what: &str| damaged(shared, partition, stored.last, what);
     let header = BatchHeader::parse(&batch).ok_or_else(|| damaged("it is cut short"))?;
     let codec = header.codec().ok_or_else(|| damaged("its codec is unknown"))?;
     let records = decompress(codec, &batch.slice(HEADER_LEN..), shared.options.decompressed_bytes_max)
         .map_err(|e| damaged(&e.to_string()))?;
     Ok((header, records))
+}
+
+/// As [`open_batch`], where the batch will be made anew, so that damage must not go unseen.
+pub fn open_intact(shared: &Shared, partition: &Partition, stored: &StoredBatch) -> Result<(BatchHeader, Bytes)> {
+    if !is_intact(&stored.batch()) {
+        return Err(damaged(shared, partition, stored.last, "its checksum is wrong"));
+    }
+    open_batch(shared, partition, stored)
 }
 
 /// Records from `from` on, as views.
@@ -364,6 +437,8 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
         };
         records.stable_end = end;
         if batches.is_empty() {
+            // What there was up to the end was compacted away.
+            records.next_offset = end.max(from);
             return Ok(records);
         }
         for stored in batches {
@@ -372,7 +447,7 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
                 return Ok(records);
             }
             let skipped = BatchHeader::parse(&stored.batch()).is_some_and(|h| h.is_control() || verdicts.aborts(&h));
-            if !skipped && !add_batch(shared, (&stored, place), from, limits, &mut size, &mut records)? {
+            if !skipped && !add_batch(shared, partition, (&stored, place), from, limits, &mut size, &mut records)? {
                 return Ok(records);
             }
             records.next_offset = stored.last + 1;
@@ -386,21 +461,20 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
 /// Adds a batch's records; false where a limit ended it, `next_offset` then being that of the next record.
 fn add_batch(
     shared: &Shared,
+    partition: &Partition,
     (stored, sequence): (&StoredBatch, Sequence),
     from: Offset,
     limits: ReadLimits,
     size: &mut usize,
     records: &mut Records,
 ) -> Result<bool> {
-    let (header, bytes) = open_batch(shared, stored)?;
+    let (header, bytes) = open_batch(shared, partition, stored)?;
     let buffer = records.buffers.len() as u32;
     let slice = |span: Span| Slice { buffer, start: span.start, len: span.len };
     let before = records.views.len();
     let mut ended = false;
     for record in RecordIter::new(&bytes, header.count) {
-        let record = record.map_err(|e| {
-            StorageError::Corrupt(format!("the batch that ends at offset {} is damaged: {e}", stored.last))
-        })?;
+        let record = record.map_err(|e| damaged(shared, partition, stored.last, e))?;
         let offset = header.base_offset.saturating_add(i64::from(record.offset_delta));
         if offset < from {
             continue;

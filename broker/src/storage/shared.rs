@@ -1,8 +1,8 @@
 //! What the storage's callers and threads share: the database, the topics, the queue, and what is visible.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::directory::Claim;
 use super::error::StorageError;
 use super::partition::Partition;
+use super::recovery;
+use super::space::Space;
 use super::topics::{NewTopic, Topic, TopicTable};
 use super::writer::{Change, ChangeJob, Job, ProduceJob, StepJob, Work};
 use super::{Result, StorageOptions};
 use crate::configs::ChangedConfigs;
-use crate::keys::{self, Kind, cf};
+use crate::keys::{self, Counter, Kind, cf};
 
 /// A change without bytes of its own counts as so many in the produce queue.
 const CHANGE_COST: usize = 256;
@@ -42,8 +44,15 @@ pub struct Shared {
     /// How long a step waits before it is queued, because RocksDB is behind with its compactions.
     pub step_delay_ms: AtomicU64,
     pub tail_used: AtomicUsize,
-    /// Partitions with much deleted, to be compacted so that the disk gets the space back.
-    pub reclaim: Mutex<Vec<u64>>,
+    /// Bytes deleted of partitions, by uid, whose space the disk did not get back yet.
+    pub reclaim: Mutex<HashMap<u64, u64>>,
+    /// Held by whoever compacts, so that the memory for it is taken once.
+    pub compacting: Mutex<()>,
+    pub space: Space,
+    /// A write has failed, and the database takes no more.
+    pub broken: AtomicBool,
+    /// It is time to try to open the database again, if it takes no writes.
+    pub mend_due: AtomicBool,
     database: RwLock<Option<Arc<DB>>>,
     claim: Mutex<Option<Claim>>,
 }
@@ -88,6 +97,7 @@ pub struct Counters {
     pub partition_uid: u64,
     pub producer_id: u64,
     pub sequence: Sequence,
+    pub writes: u64,
 }
 
 /// What was found at open.
@@ -110,6 +120,7 @@ impl Shared {
         let room = options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self {
             queue: Queue::new(options.step_queue_bytes),
+            space: Space::new(options.path.clone(), options.disk_free_bytes_min),
             options,
             cluster_id: found.cluster_id,
             node_id: found.node_id,
@@ -124,7 +135,10 @@ impl Shared {
             produce_room: Arc::new(Semaphore::new(room)),
             step_delay_ms: AtomicU64::new(0),
             tail_used: AtomicUsize::new(0),
-            reclaim: Mutex::new(Vec::new()),
+            reclaim: Mutex::new(HashMap::new()),
+            compacting: Mutex::new(()),
+            broken: AtomicBool::new(false),
+            mend_due: AtomicBool::new(false),
             database: RwLock::new(Some(Arc::new(database))),
             claim: Mutex::new(Some(claim)),
         }
@@ -132,6 +146,14 @@ impl Shared {
 
     pub fn db(&self) -> Result<Arc<DB>> {
         self.database.read().clone().ok_or(StorageError::Closed)
+    }
+
+    /// Has everybody who comes from now on use another handle of the database; returns the one before.
+    pub fn replace_db(&self, new: Arc<DB>) -> Result<Arc<DB>> {
+        let mut database = self.database.write();
+        let old = database.take().ok_or(StorageError::Closed)?;
+        *database = Some(new);
+        Ok(old)
     }
 
     /// Flushes and lets go of database and directory. Called after the writer ended.
@@ -144,6 +166,9 @@ impl Shared {
     }
 
     fn finish(&self, db: &DB) -> Result<()> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // Open segments are closed, so that the next open need not read their batches.
         let mut batch = rocksdb::WriteBatch::default();
         let index = family(db, cf::INDEX)?;
@@ -154,6 +179,8 @@ impl Shared {
                 }
             }
         }
+        let last = recovery::number_in(db)?;
+        batch.put_cf(family(db, cf::META)?, keys::counter(Counter::Closed), last.to_be_bytes());
         db.write(batch)?;
         db.flush_wal(true)?;
         // All is safe now; memtables on disk only make the next open faster.
@@ -186,6 +213,15 @@ impl Shared {
             used.push(("block_cache_bytes", cache));
         }
         used
+    }
+
+    /// Notes that so much of a partition was deleted.
+    pub fn deleted(&self, uid: u64, bytes: u64) {
+        if bytes > 0 {
+            let mut reclaim = self.reclaim.lock();
+            let sum = reclaim.entry(uid).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
     }
 
     pub fn topic(&self, id: TopicId) -> Result<Arc<Topic>> {

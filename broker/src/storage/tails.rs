@@ -38,6 +38,13 @@ impl Tails {
         self.cost
     }
 
+    /// Forgets what ends at `last` or before, because it is something else on disk now.
+    pub fn cut(&mut self, log: &mut LogState, last: i64) {
+        while log.tail.front().is_some_and(|batch| batch.last <= last) {
+            self.cost -= log.shorten_tail();
+        }
+    }
+
     pub fn drop_tail(&mut self, partition: &Partition) {
         if let Some(turn) = self.turn_of.remove(&partition.uid) {
             self.by_turn.remove(&turn);

@@ -66,6 +66,9 @@ pub struct TopicTable {
 impl TopicTable {
     pub fn insert(&mut self, topic: Arc<Topic>) {
         self.version += 1;
+        for partition in &topic.partitions {
+            partition.obey(&topic.settings);
+        }
         self.by_id.insert(topic.id, topic.clone());
         self.by_name.insert(topic.name.clone(), topic);
     }

@@ -2,6 +2,9 @@
 //!
 //! Everything a pass would change is kept beside what is visible until the write is done, so a write that fails leaves
 //! nothing behind: no offset, no sequence, no producer state.
+//!
+//! RocksDB takes no writes after one has failed. Then the storage can only be read, until the database could be opened
+//! again (`recovery`). Whether the write that failed is there all the same is looked up before anybody is answered.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,14 +13,19 @@ use std::sync::mpsc::SyncSender;
 
 use millpond_types::ports::{Outcome, Writes};
 use millpond_types::{Offset, TopicId};
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::compaction::Rewrite;
+use super::error::StorageError;
+use super::housekeeping::Stop;
 use super::partition::{LogState, Partition};
-use super::pass::{Families, Pass};
+use super::pass::{Families, Pass, PendingPartition};
+use super::recovery;
 use super::shared::{Counters, Shared, family};
+use super::space::Weight;
 use super::tails::Tails;
-use super::topics::NewTopic;
+use super::topics::{NewTopic, Topic};
 use super::{Appended, Durability, Result, TransactionWrite};
 use crate::batch::ValidBatch;
 use crate::configs::ChangedConfigs;
@@ -65,6 +73,8 @@ pub enum Change {
     /// Entries of security, with their whole keys.
     Security(Vec<(Vec<u8>, Option<Vec<u8>>)>),
     Transaction(Box<TransactionWrite>),
+    /// A piece of a compaction.
+    Rewrite(Box<Rewrite>),
 }
 
 impl Change {
@@ -75,6 +85,7 @@ impl Change {
                 let markers = write.ending.as_ref().map_or(0, |ending| ending.partitions.len());
                 size_of_all(&write.entries) + (markers + write.added.len()) * PARTITION_COST
             }
+            Self::Rewrite(rewrite) => rewrite.size(),
             _ => 0,
         }
     }
@@ -124,6 +135,26 @@ impl Job {
         }
     }
 
+    /// What it takes of a disk that is nearly full. Steps without records that are as small as this are progress alone.
+    fn weight(&self) -> Weight {
+        const SMALL_BYTES: usize = 64 << 10;
+        match self {
+            Self::Step(step) if !step.appends.is_empty() || step.bytes > SMALL_BYTES => Weight::Bulk,
+            Self::Step(step) if !step.delete_topics.is_empty() => Weight::Deletion,
+            Self::Step(_) => Weight::Small,
+            Self::Change(job) => match job.change {
+                Change::DeleteTopic(_) | Change::MoveStart { .. } | Change::ForgetProducers { .. } => Weight::Deletion,
+                Change::CreateTopic(_) | Change::AddPartitions { .. } | Change::Rewrite(_) => Weight::Bulk,
+                Change::SetConfigs { .. }
+                | Change::SetBrokerConfigs(_)
+                | Change::AllocateProducerId
+                | Change::Group(_)
+                | Change::Security(_)
+                | Change::Transaction(_) => Weight::Small,
+            },
+        }
+    }
+
     pub fn size(&self) -> usize {
         match self {
             Self::Step(step) => step.bytes,
@@ -140,7 +171,7 @@ pub struct Work {
 }
 
 /// Writes until the queue is closed and empty.
-pub fn run(shared: &Shared) {
+pub fn run(shared: &Shared, stop: &Stop) {
     // Also when this thread ends by a panic: nobody waits for an answer that will not come.
     struct Clear<'a>(&'a Shared);
     impl Drop for Clear<'_> {
@@ -152,7 +183,7 @@ pub fn run(shared: &Shared) {
         }
     }
     let _clear = Clear(shared);
-    let mut writer = Writer { shared, counters: shared.counters, tails: Tails::default() };
+    let mut writer = Writer { shared, stop, counters: shared.counters, tails: Tails::default(), broken: None };
     let mut writes = 0u64;
     while let Some(work) = shared.queue.take(shared.options.write_bytes_max) {
         writer.write(work);
@@ -172,35 +203,117 @@ fn step_delay_ms(shared: &Shared) -> Result<u64> {
 
 struct Writer<'a> {
     shared: &'a Shared,
+    stop: &'a Stop,
     counters: Counters,
     tails: Tails,
+    /// A write has failed and the database was not opened again yet.
+    broken: Option<Broken>,
+}
+
+struct Broken {
+    why: StorageError,
+    /// What could not be found out whether it was written, and who waits to hear of it.
+    doubt: Option<(Shown, Vec<Answer>)>,
+    /// Opening it again showed that it is not what it was.
+    hopeless: bool,
+}
+
+/// What becomes visible when a pass is written.
+struct Shown {
+    counters: Counters,
+    partitions: HashMap<u64, PendingPartition>,
+    created: Vec<Arc<Topic>>,
+    deleted: Vec<Arc<Topic>>,
+    configs: Option<Arc<ChangedConfigs>>,
 }
 
 impl Writer<'_> {
     fn write(&mut self, work: Work) {
+        if self.broken.is_some() && self.shared.mend_due.swap(false, Ordering::Relaxed) {
+            self.mend();
+        }
         let mut answers = Vec::with_capacity(work.produces.len() + work.jobs.len());
-        let outcome = self.write_pass(work, &mut answers);
-        if let Err(e) = &outcome {
-            tracing::error!("nothing was written: {e}");
+        if let Some(broken) = &self.broken {
+            refuse(work, &broken.why, &mut answers);
+        } else if let Err((e, shown)) = self.write_pass(work, &mut answers) {
+            return self.fail(e, shown, answers);
         }
         for answer in answers {
-            answer.give(&outcome);
+            answer.give(&Ok(()));
         }
     }
 
-    fn write_pass(&mut self, work: Work, answers: &mut Vec<Answer>) -> Result<()> {
+    /// Finds out whether a write that failed is there, so that everybody can be told the truth.
+    fn fail(&mut self, e: StorageError, shown: Option<Shown>, answers: Vec<Answer>) {
+        let outcome = Err(e.clone());
+        let Some(shown) = shown else { return answers.into_iter().for_each(|answer| answer.give(&outcome)) };
+        tracing::error!("a write failed, and nothing can be written until the database could be opened again: {e}");
+        self.shared.broken.store(true, Ordering::Relaxed);
+        let mut doubt = None;
+        match recovery::last_write(&self.shared.options) {
+            Ok(last) if last == shown.counters.writes => {
+                self.publish(shown);
+                answers.into_iter().for_each(|answer| answer.give(&Ok(())));
+            }
+            Ok(_) => answers.into_iter().for_each(|answer| answer.give(&outcome)),
+            Err(why) => {
+                tracing::error!("it cannot be found out yet whether that write is there: {why}");
+                doubt = Some((shown, answers));
+            }
+        }
+        self.broken = Some(Broken { why: e, doubt, hopeless: false });
+    }
+
+    /// Opens the database again, where there is room for what it then writes.
+    fn mend(&mut self) {
+        self.shared.space.look();
+        if self.shared.space.is_low() || self.broken.as_ref().is_some_and(|b| b.hopeless) {
+            return;
+        }
+        let last = match recovery::reopen(self.shared, self.stop) {
+            Ok(last) => last,
+            Err(e) => return tracing::error!("the database cannot be opened again yet: {e}"),
+        };
+        let Some(broken) = self.broken.take() else { return };
+        match broken.doubt {
+            Some((shown, answers)) if last == shown.counters.writes => {
+                self.publish(shown);
+                answers.into_iter().for_each(|answer| answer.give(&Ok(())));
+            }
+            _ if last != self.counters.writes => {
+                let why =
+                    "the database does not end with what was written last: it can only be read until it is looked into";
+                tracing::error!("{why}");
+                self.broken = Some(Broken { why: StorageError::Unavailable(why.into()), doubt: None, hopeless: true });
+                return;
+            }
+            doubt => {
+                let outcome = Err(broken.why);
+                doubt.into_iter().flat_map(|(_, answers)| answers).for_each(|answer| answer.give(&outcome));
+            }
+        }
+        self.shared.broken.store(false, Ordering::Relaxed);
+        tracing::info!("the database is open again: writing goes on");
+    }
+
+    fn write_pass(&mut self, work: Work, answers: &mut Vec<Answer>) -> Result<(), (StorageError, Option<Shown>)> {
         let db = match self.shared.db() {
             Ok(db) => db,
             Err(e) => {
-                answers.extend(work.produces.into_iter().map(|j| Answer::Produce(j.answer, Err(e.clone()))));
-                answers.extend(work.jobs.into_iter().map(|j| match j {
-                    Job::Step(step) => Answer::Step(step.answer, Outcome::Retry(e.to_string())),
-                    Job::Change(job) => Answer::Change(job.answer, Err(e.clone())),
-                }));
+                refuse(work, &e, answers);
                 return Ok(());
             }
         };
-        let families = Families::of(&db)?;
+        self.write_to(&db, work, answers)
+    }
+
+    fn write_to(
+        &mut self,
+        db: &DB,
+        work: Work,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), (StorageError, Option<Shown>)> {
+        let families = Families::of(db).map_err(|e| (e, None))?;
         let mut pass = Pass {
             shared: self.shared,
             families,
@@ -212,20 +325,27 @@ impl Writer<'_> {
             deleted: Vec::new(),
             configs: None,
         };
+        let space = &self.shared.space;
         for job in work.produces {
-            let result = pass.produce(&job.partition, job.batch);
+            let result = match space.refusal(Weight::Bulk) {
+                None => pass.produce(&job.partition, job.batch),
+                Some(full) => Err(full),
+            };
             answers.push(Answer::Produce(job.answer, result));
         }
         for job in work.jobs {
-            answers.push(match job {
-                Job::Step(mut step) => {
+            let full = space.refusal(job.weight());
+            answers.push(match (job, full) {
+                (Job::Step(mut step), None) => {
                     let outcome = pass.step(&mut step);
                     Answer::Step(step.answer, outcome)
                 }
-                Job::Change(job) => {
+                (Job::Step(step), Some(full)) => Answer::Step(step.answer, Outcome::Retry(full.to_string())),
+                (Job::Change(job), None) => {
                     let result = pass.change(job.change);
                     Answer::Change(job.answer, result)
                 }
+                (Job::Change(job), Some(full)) => Answer::Change(job.answer, Err(full)),
             });
         }
         if pass.batch.is_empty() {
@@ -235,17 +355,24 @@ impl Writer<'_> {
             let value = pass.counters.sequence.to_be_bytes();
             pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Sequence), value);
         }
+        pass.counters.writes += 1;
+        pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Writes), pass.counters.writes.to_be_bytes());
         let mut options = WriteOptions::default();
         options.set_sync(self.shared.options.durability == Durability::Group);
-        db.write_opt(std::mem::take(&mut pass.batch), &options)?;
-        self.publish(pass);
-        Ok(())
+        let batch = std::mem::take(&mut pass.batch);
+        self.shared.space.wrote(batch.size_in_bytes());
+        let Pass { counters, partitions, created, deleted, configs, .. } = pass;
+        let shown = Shown { counters, partitions, created, deleted, configs };
+        match db.write_opt(batch, &options) {
+            Ok(()) => Ok(self.publish(shown)),
+            Err(e) => Err((e.into(), Some(shown))),
+        }
     }
 
     /// Shows what was written.
-    fn publish(&mut self, pass: Pass<'_>) {
+    fn publish(&mut self, shown: Shown) {
         let options = &self.shared.options;
-        let Pass { counters, partitions, created, deleted, configs, .. } = pass;
+        let Shown { counters, partitions, created, deleted, configs } = shown;
         self.counters = counters;
         if let Some(configs) = configs {
             self.shared.set_configs(configs);
@@ -260,10 +387,13 @@ impl Writer<'_> {
             }
         }
         for partition in deleted.iter().flat_map(|t| &t.partitions) {
-            partition.log.lock().gone = true;
+            let mut log = partition.log.lock();
+            log.gone = true;
+            let bytes = log.bytes();
+            drop(log);
             self.tails.drop_tail(partition);
             partition.producers.lock().clear();
-            self.shared.reclaim.lock().push(partition.uid);
+            self.shared.deleted(partition.uid, bytes);
             partition.wake();
         }
         let mut topics = Vec::new();
@@ -274,9 +404,15 @@ impl Writer<'_> {
             log.end = pending.end;
             log.open = pending.open;
             log.transactions = pending.transactions;
+            for rewritten in &pending.rewritten {
+                rewritten.show(&mut log);
+                self.tails.cut(&mut log, rewritten.last);
+            }
             log.segments.extend(pending.closed);
             if let Some(start) = pending.start {
+                let bytes = log.bytes();
                 move_start(&mut log, start);
+                self.shared.deleted(partition.uid, bytes.saturating_sub(log.bytes()));
             }
             if pending.epoch_began {
                 log.epochs.push((self.shared.epoch, pending.first));
@@ -303,6 +439,14 @@ impl Writer<'_> {
             self.shared.publish(counters.sequence, topics);
         }
     }
+}
+
+fn refuse(work: Work, why: &StorageError, answers: &mut Vec<Answer>) {
+    answers.extend(work.produces.into_iter().map(|j| Answer::Produce(j.answer, Err(why.clone()))));
+    answers.extend(work.jobs.into_iter().map(|j| match j {
+        Job::Step(step) => Answer::Step(step.answer, Outcome::Retry(why.to_string())),
+        Job::Change(job) => Answer::Change(job.answer, Err(why.clone())),
+    }));
 }
 
 fn move_start(log: &mut LogState, start: Offset) {

@@ -114,3 +114,81 @@ fn a_write_that_fails_leaves_nothing() {
     let last = output.lines().filter_map(|l| l.split_once("acknowledged ")).next_back().unwrap().1;
     check_whole_steps(&path, last.parse().unwrap());
 }
+
+const COMPACTED: &str = "MILLPOND_TEST_CRASH_COMPACTED";
+const KEYS: i64 = 17;
+
+/// Writes keys over and over while they are compacted, until it is killed; without the variable it has nothing to do.
+#[test]
+fn compactor_to_be_killed() {
+    let Ok(directory) = std::env::var(COMPACTED) else { return };
+    let mut options = options(Path::new(&directory));
+    options.segment_bytes = 2000;
+    options.active_bytes_max = 0;
+    options.tail_partition_bytes = 1000;
+    let storage = Storage::open(options).unwrap();
+    let place = match storage.topic("t") {
+        Some(topic) => TopicPartition { topic: topic.id, partition: 0 },
+        None => create(&storage, "t", &[("cleanup.policy", "compact"), ("delete.retention.ms", "0")]),
+    };
+    let compactor = storage.clone();
+    std::thread::spawn(move || {
+        while let Ok(done) = compactor.compact(place) {
+            println!("compacted {}", done.to);
+        }
+    });
+    for i in storage.partition_offsets(place).unwrap().end.. {
+        let mut records = RecordBuffer::default();
+        let (key, value) = (format!("k{}", i % KEYS), format!("v{i}"));
+        records.push(Some(key.as_bytes()), Some(value.as_bytes()), 1, &[]);
+        let state = vec![(b"count".to_vec(), Some((i + 1).to_be_bytes().to_vec()))];
+        let next = Step { appends: vec![(place, records)], state: state.into(), ..Step::default() };
+        assert!(matches!(step(&storage, next), Outcome::Committed { .. }));
+        println!("acknowledged {i}");
+    }
+}
+
+#[test]
+fn a_kill_while_compacting_leaves_a_right_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let rounds = if std::env::var_os("SLOW").is_some() { 50 } else { 10 };
+    let mut last = -1;
+    for round in 0..rounds {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::compactor_to_be_killed", "--nocapture"])
+            .env(COMPACTED, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (first, mut killed, mut compactions) = (last, false, 0);
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            if let Some((_, i)) = line.split_once("acknowledged ") {
+                last = i.parse::<i64>().unwrap();
+            }
+            compactions += i64::from(line.contains("compacted "));
+            if !killed && compactions > 2 + round % 5 && last > first + 100 + 13 * round {
+                child.kill().unwrap();
+                killed = true;
+            }
+        }
+        child.wait().unwrap();
+        assert!(killed, "it ended by itself after {last}");
+
+        let storage = Storage::open(options(&path)).unwrap();
+        let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+        let rows = read_all(&storage, place, 0);
+        let end = storage.partition_offsets(place).unwrap().end;
+        assert!(end > last, "{last} was acknowledged, but the log ends at {end}");
+        assert_eq!(storage.get(b"count").unwrap().unwrap(), end.to_be_bytes()[..]);
+        assert!(rows.iter().all(|(offset, value)| *value == format!("v{offset}")), "something is elsewhere");
+        assert!(rows.is_sorted());
+        for offset in (end - KEYS).max(0)..end {
+            assert!(rows.iter().any(|r| r.0 == offset), "the newest of a key, {offset}, is missing");
+        }
+        let all = storage.compact(place).unwrap();
+        assert!(read_all(&storage, place, 0).iter().filter(|r| r.0 < all.to).count() <= KEYS as usize);
+    }
+}

@@ -25,13 +25,13 @@ pub fn transactional(values: &[&str], id: i64, epoch: i16, sequence: i32) -> Byt
     with_producer(&plain.into(), id, epoch, sequence)
 }
 
-fn add(storage: &Storage, places: &[TopicPartition], id: i64, epoch: i16) {
+pub fn add(storage: &Storage, places: &[TopicPartition], id: i64, epoch: i16) {
     let write =
         TransactionWrite { producer_id: id, producer_epoch: epoch, added: places.to_vec(), ..Default::default() };
     block_on(storage.transaction_write(write)).unwrap();
 }
 
-fn end(storage: &Storage, places: &[TopicPartition], id: i64, epoch: i16, commit: bool) {
+pub fn end(storage: &Storage, places: &[TopicPartition], id: i64, epoch: i16, commit: bool) {
     let ending = Some(Ending { commit, partitions: places.to_vec() });
     let write = TransactionWrite { producer_id: id, producer_epoch: epoch, ending, ..Default::default() };
     block_on(storage.transaction_write(write)).unwrap();
@@ -162,10 +162,10 @@ fn a_partition_takes_only_what_belongs_to_the_open_transaction() {
     assert!(matches!(block_on(storage.transaction_write(unknown)), Err(StorageError::UnknownTopicId(_))));
 }
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }

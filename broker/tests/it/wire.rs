@@ -3,11 +3,12 @@
 mod abuse;
 mod access;
 mod administration;
-mod answers;
+pub mod answers;
 mod captured;
-mod client;
+pub mod client;
 mod fetch_sessions;
 mod groups;
+mod produce;
 mod quotas;
 mod security;
 mod transactions;

@@ -1,0 +1,57 @@
+//! Going on after a write has failed. RocksDB then refuses every write and has no way back but to be opened again, which
+//! is done under the feet of those who read: they get a handle that only reads in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rocksdb::DB;
+
+use super::directory::{open_database, open_read_only};
+use super::error::{OpenError, StorageError};
+use super::housekeeping::Stop;
+use super::shared::{Shared, family};
+use super::{Result, StorageOptions};
+use crate::keys::{self, Counter, Fields, cf};
+
+/// How often, and how many times, it is looked whether somebody still reads from the old handle.
+const WAIT: Duration = Duration::from_millis(10);
+const WAITS_MAX: usize = 1000;
+
+/// Number of the last write that the database holds, as one who opened it now would find it.
+pub fn last_write(options: &StorageOptions) -> Result<u64> {
+    number_in(&open_read_only(options).map_err(unavailable)?)
+}
+
+/// Number of the last write.
+pub fn number_in(db: &DB) -> Result<u64> {
+    let value = db.get_cf(family(db, cf::META)?, keys::counter(Counter::Writes))?;
+    Ok(value.and_then(|value| Fields(&value).u64()).unwrap_or(0))
+}
+
+fn unavailable(e: OpenError) -> StorageError {
+    StorageError::Unavailable(e.to_string())
+}
+
+/// Opens the database again and says which write it ends with. Where that fails, everything can still be read.
+pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
+    let reader = Arc::new(open_read_only(&shared.options).map_err(unavailable)?);
+    let mut old = shared.replace_db(reader)?;
+    // The old handle holds the lock of the directory.
+    for _ in 0..WAITS_MAX {
+        match Arc::try_unwrap(old) {
+            Ok(last) => {
+                drop(last);
+                let db = open_database(&shared.options).map_err(unavailable)?;
+                let last = number_in(&db)?;
+                shared.replace_db(Arc::new(db))?;
+                return Ok(last);
+            }
+            Err(held) => old = held,
+        }
+        if stop.wait(WAIT) {
+            break;
+        }
+    }
+    shared.replace_db(old)?;
+    Err(StorageError::Unavailable("somebody still reads what was open before".into()))
+}

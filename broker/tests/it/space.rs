@@ -1,0 +1,173 @@
+//! A disk that is full: everything can be read, what comes is refused so that it is tried again, and it goes on by itself.
+//!
+//! Needs a file system of its own: a tmpfs, which only root may mount. Without it the tests say so and do nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use millpond_broker::batch::Codec;
+use millpond_broker::storage::{Durability, Storage, StorageError, StorageOptions};
+use millpond_types::TopicPartition;
+use millpond_types::ports::{Cursor, Outcome, Step};
+use millpond_types::record::RecordBuffer;
+
+use crate::fixture::{START_MS, batch, block_on, create, options, produce, read_all, spec, step};
+
+const MB: usize = 1 << 20;
+
+/// A small file system, unmounted at the end.
+struct Disk {
+    directory: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new(mb: usize) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mb}m"), "tmpfs"])
+            .arg(directory.path())
+            .output()
+            .is_ok_and(|o| o.status.success());
+        if !mounted {
+            println!("NOT RUN: no file system can be mounted here, so nothing is known of a full disk");
+            return None;
+        }
+        Some(Self { directory })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Takes what is left but for so much.
+    fn fill(&self, leave_mb: usize) {
+        let found = Command::new("df").args(["--output=avail", "-B1"]).arg(self.directory.path()).output().unwrap();
+        let free: usize = String::from_utf8_lossy(&found.stdout).lines().nth(1).unwrap().trim().parse().unwrap();
+        std::fs::write(self.ballast(), vec![0; free.saturating_sub(leave_mb * MB)]).unwrap();
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.directory.path().join("ballast")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _unmounted = Command::new("umount").args(["-l"]).arg(self.directory.path()).status();
+    }
+}
+
+fn small(path: &Path) -> StorageOptions {
+    let mut options = options(path);
+    options.durability = Durability::Group;
+    options.tail_bytes = 0;
+    options.write_buffer_bytes = 6 * MB;
+    options
+}
+
+fn value(i: usize) -> String {
+    format!("{i} {}", "x".repeat(MB / 2))
+}
+
+fn try_send(storage: &Storage, place: TopicPartition, i: usize) -> Result<(), StorageError> {
+    produce(storage, place, &batch(&[(&value(i), START_MS)], Codec::None)).map(drop)
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn below_the_setting_only_reading_and_deleting_goes_on() {
+    let Some(disk) = Disk::new(160) else { return };
+    let mut options = small(&disk.data());
+    options.disk_free_bytes_min = 40 * MB as u64;
+    let storage = Storage::open(options).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..5 {
+        try_send(&storage, place, i).unwrap();
+    }
+    disk.fill(30);
+    let tiny = batch(&[("tiny", START_MS)], Codec::None);
+    wait_until("nothing is refused", || produce(&storage, place, &tiny).is_err());
+    let end = storage.partition_offsets(place).unwrap().end;
+    match try_send(&storage, place, 0).unwrap_err() {
+        StorageError::Unavailable(why) => {
+            assert!(why.contains("MiB free, less than \"disk_free_bytes_min\", 40 MiB"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(block_on(storage.create_topic(spec("u", 1, &[]))).is_err());
+    let mut records = RecordBuffer::default();
+    records.push(None, Some(b"v"), 1, &[]);
+    let bulky = Step { appends: vec![(place, records)], ..Step::default() };
+    assert!(matches!(step(&storage, bulky), Outcome::Retry(why) if why.contains("disk_free_bytes_min")));
+    let progress = Step { cursors: vec![Cursor { query: "q".into(), source: place, offset: 1 }], ..Step::default() };
+    assert!(matches!(step(&storage, progress), Outcome::Committed { .. }), "what is small goes on");
+    block_on(storage.group_write(vec![(b"k".to_vec(), Some(b"v".to_vec()))])).unwrap();
+    assert_eq!(read_all(&storage, place, 0).len() as i64, end);
+    assert_eq!(block_on(storage.delete_records(place, 1)), Ok(1));
+
+    disk.free();
+    disk.fill(8);
+    wait_until("a group's offsets are still taken", || {
+        block_on(storage.group_write(vec![(b"k".to_vec(), Some(b"w".to_vec()))])).is_err()
+    });
+    assert_eq!(block_on(storage.delete_records(place, 2)), Ok(2), "deleting always works");
+    assert!(storage.group_get(b"k").unwrap().is_some());
+
+    disk.free();
+    wait_until("it does not go on", || try_send(&storage, place, 5).is_ok());
+    assert_eq!(storage.partition_offsets(place).unwrap().end, end + 1);
+    storage.close().unwrap();
+}
+
+#[test]
+fn after_a_write_that_failed_it_goes_on_by_itself() {
+    let Some(disk) = Disk::new(120) else { return };
+    let mut options = small(&disk.data());
+    options.disk_free_bytes_min = 0;
+    let storage = Storage::open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..10 {
+        try_send(&storage, place, i).unwrap();
+    }
+    let snapshot_of = |storage: &Storage| read_all(storage, place, 0).len();
+    disk.fill(3);
+    let mut sent = 10;
+    while try_send(&storage, place, sent).is_ok() {
+        sent += 1;
+        assert!(sent < 500, "the disk does not become full");
+    }
+    for _ in 0..3 {
+        // Opened again it may find some room still.
+        match try_send(&storage, place, sent) {
+            Ok(()) => sent += 1,
+            Err(e) => assert!(matches!(e, StorageError::Unavailable(_)), "{e}"),
+        }
+        assert_eq!(snapshot_of(&storage), sent, "all can be read");
+        // Long enough for attempts to open it again on the full disk.
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    let held = millpond_types::ports::StateStore::snapshot(&storage);
+    disk.free();
+    std::thread::sleep(Duration::from_millis(1500));
+    drop(held);
+    wait_until("it does not go on", || try_send(&storage, place, sent).is_ok());
+    let rows = read_all(&storage, place, 0);
+    assert_eq!(rows.len(), sent + 1);
+    assert!(rows.iter().enumerate().all(|(i, (offset, v))| *offset == i as i64 && v.starts_with(&format!("{i} "))));
+    storage.close().unwrap();
+    let storage = Storage::open(options).unwrap();
+    assert_eq!(read_all(&storage, place, 0).len(), sent + 1);
+    storage.close().unwrap();
+}

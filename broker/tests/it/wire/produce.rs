@@ -1,0 +1,121 @@
+//! What a topic's settings ask of produced batches, and what clients are told of those that are refused.
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use millpond_broker::batch::{BatchHeader, Codec, EncodeOptions, encode, is_intact};
+use millpond_types::record::RecordBuffer;
+
+use super::answers::{fetch_request, produce_request};
+use super::client::{Client, Server};
+use crate::fixture::{START_MS, batch, create};
+
+fn send(client: &mut Client, topic: &str, version: i16, records: &Bytes) -> PartitionProduceResponse {
+    let mut answer = client.call(version, &produce_request(topic, -1, records.clone()));
+    answer.responses.remove(0).partition_responses.remove(0)
+}
+
+fn stored(client: &mut Client, topic: &str) -> (BatchHeader, Bytes) {
+    let mut answer = client.call(11, &fetch_request(topic, 0, 1, 100));
+    let bytes = answer.responses.remove(0).partitions.remove(0).records.unwrap();
+    assert!(is_intact(&bytes));
+    (BatchHeader::parse(&bytes).unwrap(), bytes)
+}
+
+/// Batches whose records have these keys, and a value of some size.
+fn keyed(keys: &[Option<&str>], value: usize, codec: Codec) -> Bytes {
+    let mut records = RecordBuffer::default();
+    for key in keys {
+        records.push(key.map(str::as_bytes), Some(&vec![b'v'; value]), START_MS, &[]);
+    }
+    let options = EncodeOptions { codec, batch_bytes_max: 1 << 22, log_append_time: None, room_before: 0 };
+    encode(&records, options).unwrap().remove(0).bytes.into()
+}
+
+#[test]
+fn each_refusal_has_its_code() {
+    let server = Server::new();
+    let topic = |name: &str, configs: &[(&str, &str)]| create(server.storage(), name, configs);
+    topic("small", &[("max.message.bytes", "500")]);
+    topic("segment", &[("segment.bytes", "500")]);
+    topic("times", &[("message.timestamp.before.max.ms", "1000"), ("message.timestamp.after.max.ms", "2000")]);
+    topic("grows", &[("max.message.bytes", "500"), ("compression.type", "uncompressed")]);
+    let mut client = server.client();
+    let mut code = |topic: &str, records: &Bytes| {
+        let answer = send(&mut client, topic, 9, records);
+        assert_eq!(answer.base_offset == -1, answer.error_code != 0);
+        ResponseError::try_from_code(answer.error_code)
+    };
+    assert_eq!(code("small", &keyed(&[None], 300, Codec::None)), None);
+    assert_eq!(code("small", &keyed(&[None], 500, Codec::None)), Some(ResponseError::MessageTooLarge));
+    assert_eq!(code("small", &keyed(&[None], 5000, Codec::Gzip)), None, "as it is sent");
+    assert_eq!(
+        code("grows", &keyed(&[None], 5000, Codec::Gzip)),
+        Some(ResponseError::MessageTooLarge),
+        "as it is kept"
+    );
+    assert_eq!(code("segment", &keyed(&[None], 500, Codec::None)), Some(ResponseError::RecordListTooLarge));
+    for (time, wanted) in [
+        (START_MS - 1000, None),
+        (START_MS - 1001, Some(ResponseError::InvalidTimestamp)),
+        (START_MS + 2000, None),
+        (START_MS + 2001, Some(ResponseError::InvalidTimestamp)),
+    ] {
+        assert_eq!(code("times", &batch(&[("v", START_MS), ("w", time)], Codec::Lz4)), wanted, "{time}");
+    }
+    let mut torn = keyed(&[None], 300, Codec::None).to_vec();
+    *torn.last_mut().unwrap() ^= 1;
+    assert_eq!(code("small", &torn.into()), Some(ResponseError::CorruptMessage));
+    assert_eq!(code("nowhere", &keyed(&[None], 1, Codec::None)), Some(ResponseError::UnknownTopicOrPartition));
+}
+
+#[test]
+fn records_without_key_are_named_one_by_one() {
+    let server = Server::new();
+    create(server.storage(), "t", &[("cleanup.policy", "compact")]);
+    let mut client = server.client();
+    let records = keyed(&[Some("a"), None, Some("b"), None], 5, Codec::Snappy);
+    for version in 3..=12 {
+        let answer = send(&mut client, "t", version, &records);
+        assert_eq!(answer.error_code, ResponseError::InvalidRecord.code());
+        let named: Vec<i32> = answer.record_errors.iter().map(|r| r.batch_index).collect();
+        if version >= 8 {
+            assert_eq!(named, [1, 3]);
+            let message = answer.record_errors[0].batch_index_error_message.as_deref().unwrap();
+            assert_eq!(message, "records of a compacted topic need a key");
+            assert!(answer.error_message.as_deref().unwrap().contains("record 1"), "{answer:?}");
+        }
+    }
+    assert_eq!(send(&mut client, "t", 9, &keyed(&[Some("a")], 5, Codec::None)).base_offset, 0, "nothing was kept");
+}
+
+#[test]
+fn times_and_codecs_are_the_topics() {
+    let server = Server::new();
+    // Long enough to be worth compressing.
+    let (a, b) = ("a".repeat(300), "b".repeat(300));
+    let sent = batch(&[(&a, START_MS - 20), (&b, START_MS - 10)], Codec::Gzip);
+    let mut client = server.client();
+    for (name, value, codec) in [
+        ("producer", "producer", Codec::Gzip),
+        ("none", "uncompressed", Codec::None),
+        ("gzip", "gzip", Codec::Gzip),
+        ("snappy", "snappy", Codec::Snappy),
+        ("lz4", "lz4", Codec::Lz4),
+        ("zstd", "zstd", Codec::Zstd),
+    ] {
+        for (stamp, time) in [("CreateTime", START_MS - 10), ("LogAppendTime", START_MS)] {
+            let topic = format!("{name}-{stamp}");
+            create(server.storage(), &topic, &[("compression.type", value), ("message.timestamp.type", stamp)]);
+            let answer = send(&mut client, &topic, 9, &sent);
+            let stamped = stamp == "LogAppendTime";
+            assert_eq!(answer.log_append_time_ms, if stamped { START_MS } else { -1 });
+            let (header, bytes) = stored(&mut client, &topic);
+            assert_eq!((header.codec(), header.max_timestamp), (Some(codec), time), "{topic}");
+            assert_eq!((header.is_log_append_time(), header.count, header.last_offset_delta), (stamped, 2, 1));
+            let shown: Vec<_> = crate::compaction::records_of(&bytes).into_iter().map(|r| (r.2, r.3)).collect();
+            let first = if stamped { START_MS } else { START_MS - 20 };
+            assert_eq!(shown, [(Some(a.clone()), first), (Some(b.clone()), time)], "{topic}");
+        }
+    }
+}
