@@ -44,7 +44,7 @@ impl Properties {
             if logical.is_empty() || logical.starts_with(['#', '!']) {
                 continue;
             }
-            while logical.len() - logical.trim_end_matches('\\').len() & 1 == 1 {
+            while (logical.len() - logical.trim_end_matches('\\').len()) & 1 == 1 {
                 logical.pop();
                 let Some((_, more)) = lines.next() else { break };
                 logical.push_str(more.trim_start());
