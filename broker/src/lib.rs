@@ -8,6 +8,7 @@ mod api;
 pub mod batch;
 pub mod configs;
 pub mod groups;
+pub mod inspect;
 mod keys;
 pub mod metrics;
 pub mod security;

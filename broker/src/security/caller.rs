@@ -88,7 +88,6 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Somebody on this machine.
-    #[cfg(test)]
     pub fn local() -> Self {
         let here = SocketAddr::from(([127, 0, 0, 1], 1));
         Self {
