@@ -192,7 +192,7 @@ fn calls(rounds: usize, lines: &mut Vec<Line>) -> Result<()> {
         let module = host.load(&report, || Ok(Bytes::from(bytes)))?;
         let Some(function) = module.functions_named(function).next() else { anyhow::bail!("no function {function}") };
         let mut instance = function.instance(InstanceScope::Step);
-        let context = CallContext { time_ms: START_MS, seed: 7, row_seeds: None, cancelled: None };
+        let context = CallContext { time_ms: START_MS, seed: 7, row_seeds: None, row_times: None, cancelled: None };
         let mut best = f64::MAX;
         for _ in 0..rounds {
             let started = Instant::now();
