@@ -64,6 +64,8 @@ struct Slot {
     /// Something came to one of its topics since its last step began.
     moved: AtomicBool,
     topics: Vec<TopicId>,
+    /// A push query: its client is told why it ended.
+    transient: bool,
     /// When to look again although the log does not move.
     retry: Mutex<Option<Instant>>,
     /// Since when the client has taken nothing.
@@ -129,6 +131,7 @@ impl Runner {
             id: query.id().to_string(),
             moved: AtomicBool::new(false),
             topics,
+            transient: query.is_transient(),
             metrics: query.metrics(),
             stopped: query.stop_flag(),
             query: Mutex::new(Some(query)),
@@ -341,7 +344,11 @@ impl Shared {
                 slot.scheduled.store(false, Ordering::SeqCst);
             }
             StepOutcome::Failed { why, place } => {
-                error!(query_id = slot.id, reason = why, place, "query stopped at an error");
+                if slot.transient {
+                    info!(query_id = slot.id, reason = why, place, "push query ended at an error");
+                } else {
+                    error!(query_id = slot.id, reason = why, place, "query stopped at an error");
+                }
                 *slot.state.lock() = QueryState::Error(why, place);
                 slot.paused.store(true, Ordering::SeqCst);
                 slot.scheduled.store(false, Ordering::SeqCst);
