@@ -28,8 +28,8 @@ use self::member::{EPOCH_AWAY, Held, Member, Progress};
 use self::record::Head;
 use super::{GroupError, GroupSettings};
 
-/// Different regular expressions in one group.
-const PATTERNS_MAX: usize = 100;
+/// Different regular expressions in one group. All names of topics are held against each when topics change.
+const PATTERNS_MAX: usize = 32;
 
 /// The topics that there are, as the group looks at them.
 pub trait Topics {

@@ -322,6 +322,7 @@ impl Machine {
 
     /// Whether offsets may be committed; what was allowed is written and then told by [`Machine::set_offset`]. For a member
     /// of the consumer protocol the generation is its epoch.
+    #[allow(clippy::too_many_arguments, reason = "what a commit says about who commits, as it comes")]
     pub fn may_commit(
         &mut self,
         group: &str,

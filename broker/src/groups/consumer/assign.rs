@@ -94,14 +94,14 @@ fn range(members: &[Subscriber<'_>], topics: &BTreeMap<TopicId, i32>) -> Vec<Par
     out
 }
 
+/// Partitions of one member, each index before its topic, so that in order all topics take turns.
+type Own = Vec<(i32, TopicId)>;
+
 /// What members had and may still have, each partition once, in an order that goes through all topics by turns.
-fn kept(
-    members: &[Subscriber<'_>],
-    topics: &BTreeMap<TopicId, i32>,
-) -> (Vec<Vec<(i32, TopicId)>>, HashSet<(TopicId, i32)>) {
+fn kept(members: &[Subscriber<'_>], topics: &BTreeMap<TopicId, i32>) -> (Vec<Own>, HashSet<(TopicId, i32)>) {
     let mut taken = HashSet::new();
     let of_member = |member: &Subscriber<'_>| {
-        let mut own: Vec<(i32, TopicId)> = each(member.had)
+        let mut own: Own = each(member.had)
             .filter(|(topic, index)| {
                 let exists = topics.get(topic).is_some_and(|partitions| index < partitions);
                 exists && member.topics.contains(topic) && taken.insert((*topic, *index))
@@ -154,7 +154,7 @@ fn even(members: &[Subscriber<'_>], topics: &BTreeMap<TopicId, i32>) -> Vec<Part
     owned.into_iter().map(collect).collect()
 }
 
-fn collect(own: Vec<(i32, TopicId)>) -> Partitions {
+fn collect(own: Own) -> Partitions {
     let mut out = Partitions::new();
     for (index, topic) in own {
         add(&mut out, topic, index);
