@@ -237,6 +237,9 @@ tool $T.EndToEndLatency "$B" "$RUN-e2e" 100 all 100 >"$OUT" 2>&1
 has "Percentiles" "$OUT"
 say "performance tools"
 
+SECONDS_MAX=90 tool Clients "$B" >"$OUT" 2>&1
+say "the client itself: administration, transactions, cooperative and static members, fetches of many quiet partitions"
+
 topics --delete --topic "$X" >"$OUT"
 topics --list >"$OUT"; if grep -qx "$X" "$OUT"; then die "a deleted topic is listed"; fi
 [ -z "${VERBOSE:-}" ] || cat "$WORK/tools.err"; say ok

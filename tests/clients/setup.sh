@@ -82,7 +82,7 @@ compile() {
     echo "$sum" >"$CACHE/java/$name/complete"
 }
 for version in $KAFKA; do
-    k=org.apache.kafka wanted="$k:kafka_2.13:$version $k:kafka-tools:$version" sources=("$HERE/java/Tools.java")
+    k=org.apache.kafka wanted="$k:kafka_2.13:$version $k:kafka-tools:$version" sources=("$HERE"/java/{Tools,Clients}.java)
     # Releases before 4.0 bring a logger of their own.
     case $version in
     3.*) ;;

@@ -32,8 +32,9 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         Some(named) if !(named.is_empty() && request.head.version == 0) => {
             for topic in named {
                 topics.push(match &topic.name {
-                    Some(name) => look.by_name(name, asked.allow_auto_topic_creation).await,
-                    None => look.by_id(topic.topic_id),
+                    // Java's administration asks by an id with an empty name beside it.
+                    Some(name) if topic.topic_id.is_nil() => look.by_name(name, asked.allow_auto_topic_creation).await,
+                    _ => look.by_id(topic.topic_id),
                 });
             }
         }

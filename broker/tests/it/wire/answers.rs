@@ -324,16 +324,19 @@ fn metadata_creates_topics_only_where_both_allow_it() {
     assert_eq!(ask(&server, "a b", true), (17, 0, true));
     assert_eq!(ask(&server, "a b", false), (17, 0, true));
     for version in 10..=13 {
-        let by_id = |id| {
-            let topics = vec![MetadataRequestTopic::default().with_name(None).with_topic_id(id)];
+        let by_id = |id, beside: Option<&str>| {
+            let topics = vec![MetadataRequestTopic::default().with_name(beside.map(name)).with_topic_id(id)];
             let response = server.client().call(version, &MetadataRequest::default().with_topics(Some(topics)));
             let topic = response.topics[0].clone();
             (topic.error_code, topic.name.map(|n| n.to_string()).unwrap_or_default(), topic.topic_id)
         };
         let id = uuid::Uuid::from_bytes(server.storage().find_topic("new").unwrap().id.0);
-        assert_eq!(by_id(id), (0, "new".into(), id));
         let nobody = uuid::Uuid::from_bytes([9; 16]);
-        assert_eq!(by_id(nobody), (100, String::new(), nobody));
+        // An empty name, and none, which old versions cannot say.
+        for beside in [Some(""), None] {
+            assert_eq!(by_id(id, beside), (0, "new".into(), id));
+            assert_eq!(by_id(nobody, beside), (100, String::new(), nobody));
+        }
     }
     let server = Server::with(Fixture::new(), |settings, _| settings.auto_create_topics = false);
     assert_eq!(ask(&server, "new", true), (3, 0, true));
