@@ -138,6 +138,7 @@ impl StreamStreamJoin {
 
     /// Kept rows of a side with this key and a time in the range, behind `after` where that is given, at most `rows_max`:
     /// time, number, row.
+    #[allow(clippy::too_many_arguments)]
     fn kept(
         &self,
         partition: PartitionId,
@@ -557,7 +558,7 @@ impl StreamStreamJoin {
         let (flag, time, after) = (take_u8(bytes)?, take_int(bytes)?, take_int(bytes)?);
         let begun = Begun { number, newest_other, flush, matched, after: (flag != 0).then_some((time, after)) };
         let types = [&self.joined.left, &self.joined.right];
-        let mut builders = types.map(|types| RowsBuilder::new(types));
+        let mut builders = types.map(RowsBuilder::new);
         let mut parts: [Vec<(PartitionId, i64, bool, Option<(i64, i64)>)>; 2] = Default::default();
         let mut order = Vec::new();
         for _ in 0..take_int(bytes)? {

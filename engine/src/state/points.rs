@@ -344,7 +344,7 @@ mod tests {
         let mut points = Points::new(1 << 20, &Pool::unlimited("caches"));
         let a = points.locate(b"a");
         points.load(a, Some(b"1"));
-        points.put(a, b"2".to_vec());
+        points.put(a, b"2");
         assert_eq!(points.value(a), Some(&b"2"[..]));
         points.rollback();
         assert_eq!(points.value(a), Some(&b"1"[..]));
@@ -359,7 +359,7 @@ mod tests {
         let mut points = Points::new(40_000, &Pool::unlimited("caches"));
         for i in 0..2_000u32 {
             let hot = points.locate(b"hot");
-            points.put(hot, i.to_be_bytes().to_vec());
+            points.put(hot, i.to_be_bytes());
             let cold = points.locate(&i.to_be_bytes());
             points.put(cold, vec![0; 100]);
             points.commit();

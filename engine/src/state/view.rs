@@ -197,7 +197,7 @@ mod tests {
         view.put(b"bb", b"new".to_vec());
         view.drop_range(b"d".to_vec(), b"e".to_vec());
         let p = view.point(b"p").unwrap();
-        view.points.put(p, b"new".to_vec());
+        view.points.put(p, b"new");
         let names = |entries: Vec<(Bytes, Bytes)>| {
             entries.iter().map(|(k, v)| format!("{k:?}={v:?}")).collect::<Vec<_>>().join(" ")
         };
