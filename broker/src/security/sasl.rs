@@ -95,7 +95,7 @@ enum Stage {
     /// Nothing has come, or an exchange is done.
     Rest,
     Chosen(Mechanism),
-    Scram(Exchange, ScramMechanism),
+    Scram(Box<Exchange>, ScramMechanism),
     TokenRefused,
     /// Nothing more is taken.
     Over,
@@ -215,7 +215,7 @@ impl Sasl {
         let nonce = base64::engine::general_purpose::STANDARD_NO_PAD.encode(nonce);
         match Exchange::begin(message, &nonce, |user| self.authenticator.users().find(mechanism, user)) {
             Ok((exchange, answer)) => {
-                self.state.lock().stage = Stage::Scram(exchange, mechanism);
+                self.state.lock().stage = Stage::Scram(Box::new(exchange), mechanism);
                 Answer::More(answer.into_bytes())
             }
             Err(error) => self.scram_failed(error, mechanism, begun).await,
@@ -224,7 +224,7 @@ impl Sasl {
 
     async fn scram_finish(
         &self,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         mechanism: ScramMechanism,
         message: &[u8],
         begun: Instant,
