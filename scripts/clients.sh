@@ -97,6 +97,7 @@ client flink "${jvm[@]}" --add-opens=java.base/java.util=ALL-UNNAMED --add-opens
 client connect "$python" tests/clients/connect.py
 client mirror "$python" tests/clients/mirror.py
 client security "$python" tests/clients/security.py "$MILLPOND"
+client acls tests/clients/acls.sh "$MILLPOND" "$python"
 client ksql "$MILLPOND_CACHE/ksql/venv/bin/python" tests/http/ksql_python.py "$http"
 address=${http#http://}
 client ksqldb-client node tests/http/ksqldb_client.js "${address%:*}" "${address##*:}"

@@ -6,7 +6,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 MILLPOND="${1:?usage: acls.sh MILLPOND PYTHON}"
 PYTHON="${2:?usage: acls.sh MILLPOND PYTHON}"
 CACHE="${MILLPOND_CACHE:-$HOME/.cache/millpond}"
-VERSIONS="${KAFKA_JAVA_ALL:-3.9.1 4.1.1}"
+VERSIONS="${KAFKA_JAVA:-3.7.2 4.1.2}"
 WORK="$(mktemp -d)"
 server=
 trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; rm -rf "$WORK"' EXIT
