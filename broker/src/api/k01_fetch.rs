@@ -266,7 +266,7 @@ fn tell(session: &mut Session, tokens: &[u32], round: &Round, ends: bool) -> Opt
             served.push(*token);
         }
     }
-    session.to_the_back(&served);
+    session.put_behind(&served);
     Some(news.into_iter().map(|(_, new)| new).collect())
 }
 

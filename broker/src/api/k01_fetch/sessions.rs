@@ -224,7 +224,7 @@ impl Session {
     }
 
     /// Who got records goes behind all others.
-    pub fn to_the_back(&mut self, tokens: &[u32]) {
+    pub fn put_behind(&mut self, tokens: &[u32]) {
         let served: HashSet<u32> = tokens.iter().copied().collect();
         if served.len() < self.queue.len() {
             self.queue.retain(|queued| !served.contains(queued));
