@@ -129,8 +129,18 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
 /// Opens the database of a claimed directory, making it where it is missing.
 pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
     let families = families(options);
-    DB::open_cf_descriptors(&database_options(options), options.path.join(DATABASE), families)
-        .map_err(|e| open_error(options, &e))
+    let path = options.path.join(DATABASE);
+    let db =
+        DB::open_cf_descriptors(&database_options(options), &path, families).map_err(|e| open_error(options, &e))?;
+    for file in db.live_files().map_err(|e| open_error(options, &e))? {
+        let name = file.name.trim_start_matches('/');
+        let found = fs::metadata(path.join(name)).map(|found| found.len()).unwrap_or(0);
+        if found != file.size as u64 {
+            let detail = format!("the file \"{DATABASE}/{name}\" has {found} bytes, not {}", file.size);
+            return Err(OpenError::Damaged { path: options.path.display().to_string(), detail });
+        }
+    }
+    Ok(db)
 }
 
 /// The database as it is now, for reading alone; it may be open besides.
@@ -168,6 +178,9 @@ fn database_options(options: &StorageOptions) -> Options {
     let mut db = Options::default();
     db.create_if_missing(true);
     db.create_missing_column_families(true);
+    // A block that is damaged fails those who read it, RocksDB's own compactions too, but must not end all writing.
+    // Whether all files are there is looked at when the database is opened.
+    db.set_paranoid_checks(false);
     db.set_max_open_files(OPEN_FILES_MAX);
     db.set_max_background_jobs(options.background_jobs);
     db.set_db_write_buffer_size(options.write_buffer_bytes);
