@@ -106,9 +106,9 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random) -
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_again_and_again_it_loses_and_doubles_nothing() {
     let slow = std::env::var("SLOW").is_ok_and(|v| !v.is_empty() && v != "0");
-    let kills = if slow { 27 } else { 2 };
+    let kills = if slow { 40 } else { 2 };
     if !slow {
-        println!("only {kills} kills; SLOW=1 runs 27");
+        println!("only {kills} kills; SLOW=1 runs 40");
     }
     let mut random = Random::seeded("crash");
     let directory = tempfile::tempdir().unwrap();
