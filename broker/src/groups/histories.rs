@@ -165,7 +165,7 @@ impl World {
             protocol_type: "test".into(),
             protocols: vec![("p".into(), Bytes::new())],
             id_required: true,
-            can_skip_assignment: i % 2 == 0,
+            can_skip_assignment: i.is_multiple_of(2),
             new_id: format!("m{ticket}"),
         };
         let fx = self.machine.join(&request, ticket, self.now);
@@ -281,7 +281,7 @@ impl World {
                 let Some((partition, at)) = client.at.iter_mut().nth(usize::from(n) % 3) else { return };
                 *at += 1 + i64::from(n);
                 let commit = (client.id.clone(), generation, *partition, *at);
-                if n % 2 == 0 { self.deliver(i, commit) } else { client.late = Some(commit) }
+                if n.is_multiple_of(2) { self.deliver(i, commit) } else { client.late = Some(commit) }
             }
             14 => self.deliver_late(i),
             15 => self.wait(i64::from(n) * 60),
@@ -302,8 +302,8 @@ impl World {
                 client.at.clear();
                 client.id.clear();
             }
-            18 => self.write(n % 4 != 0),
-            19 if n % 3 == 0 => self.crash(),
+            18 => self.write(!n.is_multiple_of(4)),
+            19 if n.is_multiple_of(3) => self.crash(),
             _ => self.write(true),
         }
     }

@@ -377,7 +377,10 @@ mod tests {
     use super::super::quota::entity;
     use super::*;
 
-    fn quotas(all: &[(&[(&str, Option<&str>)], &str, f64)]) -> Quotas {
+    /// Parts of an entity, key, value.
+    type Line<'a> = (&'a [(&'a str, Option<&'a str>)], &'a str, f64);
+
+    fn quotas(all: &[Line<'_>]) -> Quotas {
         let mut table: BTreeMap<Entity, Limits> = BTreeMap::new();
         for (parts, key, value) in all {
             table.entry(entity(parts.iter().copied()).unwrap()).or_default().insert((*key).to_owned(), *value);

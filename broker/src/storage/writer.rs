@@ -227,6 +227,9 @@ struct Shown {
     configs: Option<Arc<ChangedConfigs>>,
 }
 
+/// Why nothing was written, or may have been; and what would have been shown then.
+type Failed = (StorageError, Option<Shown>);
+
 impl Writer<'_> {
     fn write(&mut self, work: Work) {
         if self.broken.is_some() && self.shared.mend_due.swap(false, Ordering::Relaxed) {
@@ -235,8 +238,8 @@ impl Writer<'_> {
         let mut answers = Vec::with_capacity(work.produces.len() + work.jobs.len());
         if let Some(broken) = &self.broken {
             refuse(work, &broken.why, &mut answers);
-        } else if let Err((e, shown)) = self.write_pass(work, &mut answers) {
-            return self.fail(e, shown, answers);
+        } else if let Err(failed) = self.write_pass(work, &mut answers) {
+            return self.fail(*failed, answers);
         }
         for answer in answers {
             answer.give(&Ok(()));
@@ -244,7 +247,7 @@ impl Writer<'_> {
     }
 
     /// Finds out whether a write that failed is there, so that everybody can be told the truth.
-    fn fail(&mut self, e: StorageError, shown: Option<Shown>, answers: Vec<Answer>) {
+    fn fail(&mut self, (e, shown): Failed, answers: Vec<Answer>) {
         let outcome = Err(e.clone());
         let Some(shown) = shown else { return answers.into_iter().for_each(|answer| answer.give(&outcome)) };
         tracing::error!("a write failed, and nothing can be written until the database could be opened again: {e}");
@@ -296,7 +299,7 @@ impl Writer<'_> {
         tracing::info!("the database is open again: writing goes on");
     }
 
-    fn write_pass(&mut self, work: Work, answers: &mut Vec<Answer>) -> Result<(), (StorageError, Option<Shown>)> {
+    fn write_pass(&mut self, work: Work, answers: &mut Vec<Answer>) -> Result<(), Box<Failed>> {
         let db = match self.shared.db() {
             Ok(db) => db,
             Err(e) => {
@@ -307,13 +310,8 @@ impl Writer<'_> {
         self.write_to(&db, work, answers)
     }
 
-    fn write_to(
-        &mut self,
-        db: &DB,
-        work: Work,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), (StorageError, Option<Shown>)> {
-        let families = Families::of(db).map_err(|e| (e, None))?;
+    fn write_to(&mut self, db: &DB, work: Work, answers: &mut Vec<Answer>) -> Result<(), Box<Failed>> {
+        let families = Families::of(db).map_err(|e| Box::new((e, None)))?;
         let mut pass = Pass {
             shared: self.shared,
             families,
@@ -364,8 +362,11 @@ impl Writer<'_> {
         let Pass { counters, partitions, created, deleted, configs, .. } = pass;
         let shown = Shown { counters, partitions, created, deleted, configs };
         match db.write_opt(batch, &options) {
-            Ok(()) => Ok(self.publish(shown)),
-            Err(e) => Err((e.into(), Some(shown))),
+            Ok(()) => {
+                self.publish(shown);
+                Ok(())
+            }
+            Err(e) => Err(Box::new((e.into(), Some(shown)))),
         }
     }
 

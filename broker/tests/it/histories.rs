@@ -212,14 +212,13 @@ impl History {
                     }
                 }
             }
-            19 => {
-                if self.random.below(3) == 0 {
-                    let model = &mut self.models[which];
-                    let before = self.random.below(model.end as u64 + 1) as i64;
-                    model.start = model.start.max(before);
-                    assert_eq!(block_on(storage.delete_records(place, before)), Ok(model.start), "seed {}", self.seed);
-                }
+            19 if self.random.below(3) == 0 => {
+                let model = &mut self.models[which];
+                let before = self.random.below(model.end as u64 + 1) as i64;
+                model.start = model.start.max(before);
+                assert_eq!(block_on(storage.delete_records(place, before)), Ok(model.start), "seed {}", self.seed);
             }
+            19 => {}
             20..22 => {
                 let model = &mut self.models[which];
                 match storage.compact(place) {

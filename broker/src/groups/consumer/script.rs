@@ -714,7 +714,7 @@ impl World {
     fn step(&mut self, kind: u8, i: usize, n: u8) {
         match kind {
             0..=5 => self.beat(i, true),
-            6..=10 => self.follow(i, n % 4 != 0),
+            6..=10 => self.follow(i, !n.is_multiple_of(4)),
             11 => self.beat(i, false),
             12 => self.s.wait(i64::from(n) * 300),
             13..=15 => {
@@ -724,7 +724,7 @@ impl World {
                 let Some((place, at)) = client.at.iter_mut().nth(usize::from(n) % 5) else { return };
                 *at += 1 + i64::from(n);
                 let commit = (client.id.clone(), epoch, place.clone(), *at);
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     self.deliver(&commit.0, commit.1, &commit.2, commit.3);
                 } else {
                     client.late = Some(commit);
@@ -739,7 +739,7 @@ impl World {
             }
             17 => {
                 let fixed = self.clients[i].instance.is_some();
-                let epoch = if fixed && n % 2 == 0 { -2 } else { -1 };
+                let epoch = if fixed && n.is_multiple_of(2) { -2 } else { -1 };
                 let (id, instance_id) = (self.clients[i].id.clone(), self.clients[i].instance.clone());
                 if self.clients[i].epoch.is_some() {
                     let _gone = self.s.beat(&HeartbeatRequest { instance_id, ..stay(&id, epoch) });

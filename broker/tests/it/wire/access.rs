@@ -451,7 +451,7 @@ fn what_may_not_be_described_does_not_seem_to_exist() {
     let (server, authorizer) = guarded();
     let there = create(server.storage(), "t", &[]);
     let mut client = server.client();
-    let named = vec!["t", "nowhere"];
+    let named = ["t", "nowhere"];
     let topics = named.iter().map(|n| MetadataRequestTopic::default().with_name(Some(name(n)))).collect();
     let asked = MetadataRequest::default()
         .with_topics(Some(topics))

@@ -550,7 +550,8 @@ fn tokens_are_believed_only_if_all_is_right() {
     assert!(tried(&good, "a=alice").is_some());
     assert!(tried(&good, "a=root").is_none());
 
-    let bad: [(&str, &dyn Fn(&mut serde_json::Value)); 8] = [
+    type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+    let bad: [(&str, Change<'_>); 8] = [
         ("expired", &|c| c["exp"] = (now() - 60).into()),
         ("without an end", &|c| drop(c.as_object_mut().unwrap().remove("exp"))),
         ("not yet", &|c| c["nbf"] = (now() + 60).into()),
