@@ -196,7 +196,7 @@ pub async fn describe(client: &Client, resource: &Resource, all: bool) -> Result
         Error::check(result.error_code, what, result.error_message.as_ref().map(|m| m.as_str()))?;
         for config in &result.configs {
             let source = source(config.config_source);
-            let own = !matches!(config.config_source, 5) && !(resource.number() == 2 && config.config_source != 1);
+            let own = config.config_source != 5 && (resource.number() != 2 || config.config_source == 1);
             if all || own {
                 settings.push(Setting {
                     name: config.name.to_string(),
