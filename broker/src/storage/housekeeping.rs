@@ -20,7 +20,7 @@ use super::{Durability, Result};
 use crate::configs::TopicSettings;
 use crate::keys::{self, Kind, cf};
 
-/// Dead batches in blob files are collected when there are so many bytes of them, and more than of live ones.
+/// Dead batches in blob files are collected when there are so many bytes of them, and they are a third of all.
 const GARBAGE_BYTES_MIN: u64 = 64 << 20;
 /// How often it is looked whether there is space to give back.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
@@ -224,7 +224,7 @@ fn collect_garbage(shared: &Shared, bytes_min: u64) -> Result<()> {
     let log = family(&db, cf::LOG)?;
     let size = |name: &str| -> Result<u64> { Ok(db.property_int_value_cf(log, name)?.unwrap_or(0)) };
     let garbage = size("rocksdb.live-blob-file-garbage-size")?;
-    if garbage < bytes_min || garbage < size("rocksdb.live-blob-file-size")? / 2 {
+    if garbage < bytes_min || garbage < size("rocksdb.live-blob-file-size")? / 3 {
         return Ok(());
     }
     tracing::info!("collecting {} MiB of deleted batches", garbage >> 20);
