@@ -164,7 +164,7 @@ fn topics_are_made_shown_changed_and_deleted() {
         "--partitions",
         "3",
         "--set",
-        "cleanup.policy=compact",
+        "cleanup.policy=compact,delete",
         "--unset",
         "retention.ms",
     ])
@@ -172,7 +172,7 @@ fn topics_are_made_shown_changed_and_deleted() {
     pond.run(&["topic", "alter", "a", "--partitions", "1"]).fails(&["INVALID_PARTITIONS"]);
     pond.run(&["topic", "alter", "a"]).fails(&["--partitions", "--set"]);
     let shown = pond.run(&["topic", "describe", "a", "--output", "json"]).json();
-    assert_eq!(shown["settings"], json!({"cleanup.policy": "compact"}));
+    assert_eq!(shown["settings"], json!({"cleanup.policy": "compact,delete"}));
     assert_eq!(shown["partitions"][1]["end_offset"], 2);
     assert!(shown["partitions"][1]["bytes"].as_u64().unwrap() > 0, "{shown}");
     assert_eq!(shown["partitions"].as_array().unwrap().len(), 3);
