@@ -758,7 +758,9 @@ impl World {
                 _ => {
                     self.clients[i].topics =
                         WANTS[usize::from(n) / 4 % WANTS.len()].iter().map(|t| (*t).to_owned()).collect();
+                    // A member of the consumer protocol says it with its next heartbeat, a classic one by joining again.
                     self.clients[i].complete = true;
+                    self.clients[i].again = true;
                 }
             },
             _ => {
