@@ -129,6 +129,9 @@ topics --create --topic "$RUN-source" >/dev/null
 topics --create --topic "$RUN-copy" >/dev/null
 seq 1 500 >"$WORK/want"
 produce "$WORK/want" --topic "$RUN-source" >"$OUT" 2>&1
+# It copies what is there when it begins, and no more.
+filled() { kcat -b "$B" -Q -t "$RUN-source:0:-1" 2>"$OUT" | grep -q 'offset 500$'; }
+until_ 20 filled
 own $T.TransactionalMessageCopier --broker-list "$B" --input-topic "$RUN-source" --input-partition 0 --output-topic "$RUN-copy" \
     --transactional-id "$RUN-copier" --consumer-group "$RUN-copier" --transaction-size 100 --enable-random-aborts --max-messages 500 >"$WORK/copier.out" 2>&1
 consume --topic "$RUN-copy" --from-beginning --isolation-level read_committed --max-messages 500 --timeout-ms 20000 >"$GOT" 2>"$OUT"

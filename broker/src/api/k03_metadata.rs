@@ -5,7 +5,7 @@
 //! id (v10 on). Topics that the caller may not describe are left out of all, and refused where they are named, whether
 //! they exist or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
@@ -30,7 +30,9 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let mut topics = Vec::new();
     match &asked.topics {
         Some(named) if !(named.is_empty() && request.head.version == 0) => {
-            for topic in named {
+            // Each once, so that the answer grows with what there is and not with how often it is asked for.
+            let mut seen = HashSet::new();
+            for topic in named.iter().filter(|topic| seen.insert((topic.name.as_ref(), topic.topic_id))) {
                 topics.push(match &topic.name {
                     // Java's administration asks by an id with an empty name beside it.
                     Some(name) if topic.topic_id.is_nil() => look.by_name(name, asked.allow_auto_topic_creation).await,

@@ -3,6 +3,8 @@
 //!
 //! Other kinds of resources, among them the broker's loggers, are refused.
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
@@ -17,7 +19,10 @@ use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeConfigsRequest = request.decode()?;
-    let results = asked.resources.iter().map(|resource| {
+    // Each once, so that the answer grows with what there is and not with how often it is asked for.
+    let mut seen = HashSet::new();
+    let once = asked.resources.iter().filter(|r| seen.insert((r.resource_type, r.resource_name.clone())));
+    let results = once.map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());

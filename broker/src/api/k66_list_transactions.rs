@@ -44,7 +44,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     };
     let mut states: Vec<TransactionState> = shared.transactions.look(|machine| {
         let named = |id: &str| pattern.as_ref().is_none_or(|pattern| pattern.is_match(id));
-        let listed = machine.all().filter(|(id, found)| wanted(found) && named(id) && may(id)).map(|(id, found)| {
+        let listed = machine.all().filter(|(id, found)| wanted(found) && may(id) && named(id)).map(|(id, found)| {
             TransactionState::default()
                 .with_transactional_id(text(id))
                 .with_producer_id(ProducerId(found.producer_id))

@@ -293,6 +293,9 @@ struct Remembered {
     count: usize,
 }
 
+/// Names of topics end at 249 bytes; longer ones of groups and transactions are looked up each time.
+const NAME_REMEMBERED_BYTES_MAX: usize = 255;
+
 impl Decisions {
     /// As [`Authorizer::allows`], from memory where it was asked before. One `Decisions` is for one host.
     pub fn allows(
@@ -303,6 +306,10 @@ impl Decisions {
         resource: ResourceType,
         name: &str,
     ) -> bool {
+        // Answers are counted, not their bytes.
+        if name.len() > NAME_REMEMBERED_BYTES_MAX {
+            return authorizer.allows(who, operation, resource, name);
+        }
         // Read before the entries, so that an answer by older entries is never kept under the newer version.
         let version = authorizer.version();
         let mut remembered = self.0.lock();

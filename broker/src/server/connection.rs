@@ -244,6 +244,10 @@ impl Connection {
     ) -> Result<(), End> {
         let muted = self.muted_until.filter(|until| *until > Instant::now());
         self.know_caller();
+        // Whoever goes on asking what may be asked before is not authenticated by that.
+        if self.starting.is_none() && self.authenticate_until.is_some_and(|end| Instant::now() >= end) {
+            return Err(End::Timeout("not authenticated"));
+        }
         while muted.is_none() && self.start_next()? {}
         let settings = &self.shared.settings;
         let ready = self.frames.ready()?;

@@ -107,6 +107,9 @@ struct Walk<'a> {
     elements_left: usize,
 }
 
+/// Bytes of one text in a message, in every version.
+const TEXT_BYTES_MAX: usize = i16::MAX as usize;
+
 impl Walk<'_> {
     fn fields(&mut self, fields: &'static [Field]) -> Result<(), Error> {
         let version = self.version;
@@ -121,7 +124,14 @@ impl Walk<'_> {
             Kind::Fixed(len) => self.skip(name, len),
             Kind::Text => {
                 let len = if self.flexible { self.compact_len(name)? } else { self.short_len(name)? };
-                self.skip(name, len.unwrap_or(0))
+                let len = len.unwrap_or(0);
+                // As Kafka: what is kept under a name stays small, however its length is written.
+                if len > TEXT_BYTES_MAX {
+                    return Err(Error::malformed(format!(
+                        "\"{name}\" has {len} bytes; a text may have {TEXT_BYTES_MAX}"
+                    )));
+                }
+                self.skip(name, len)
             }
             Kind::Blob => {
                 let len = if self.flexible { self.compact_len(name)? } else { self.long_len(name)? };

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millpond_broker::batch::{BatchHeader, Codec, EncodeOptions, HEADER_LEN, encode};
-use millpond_broker::storage::{Appended, Durability, Storage, StorageError, StorageOptions};
+use millpond_broker::storage::{Appended, Durability, OpenError, Storage, StorageError, StorageOptions};
 use millpond_types::ports::{Outcome, ReadLimits, Step, TopicInfo, TopicLog, TopicSpec};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{ManualClock, Offset, TopicPartition};
@@ -40,7 +41,15 @@ impl Fixture {
             self.storage.close().unwrap();
         }
         drop(self.storage);
-        Self { storage: Storage::open(self.options.clone()).unwrap(), ..self }
+        // A process that another test begins holds the lock too, from its fork to its exec.
+        let until = Instant::now() + Duration::from_secs(5);
+        let storage = loop {
+            match Storage::open(self.options.clone()) {
+                Err(OpenError::Locked(_)) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                opened => break opened.unwrap(),
+            }
+        };
+        Self { storage, ..self }
     }
 }
 

@@ -750,47 +750,6 @@ fn a_row_with_many_matches_takes_several_steps() {
                 e {"X":4,"Y":null} 9100
             "#]],
         );
-        // A stream with itself: each record is a row of both sides.
-        let mut script = String::new();
-        for i in 0..5 {
-            writeln!(script, "l {} a {{\"X\": {i}}}", 1_000 + i).unwrap();
-        }
-        check_with(
-            &settings,
-            &format!(
-                "{streams} CREATE STREAM O AS SELECT A.K AS K, A.X AS X, B.X AS Y FROM L A
-                 JOIN L B WITHIN 1 SECONDS ON A.K = B.K;"
-            ),
-            &script,
-            "O",
-            expect![[r#"
-                a {"X":0,"Y":0} 1000
-                a {"X":1,"Y":0} 1001
-                a {"X":0,"Y":1} 1001
-                a {"X":1,"Y":1} 1001
-                a {"X":2,"Y":0} 1002
-                a {"X":2,"Y":1} 1002
-                a {"X":0,"Y":2} 1002
-                a {"X":1,"Y":2} 1002
-                a {"X":2,"Y":2} 1002
-                a {"X":3,"Y":0} 1003
-                a {"X":3,"Y":1} 1003
-                a {"X":3,"Y":2} 1003
-                a {"X":0,"Y":3} 1003
-                a {"X":1,"Y":3} 1003
-                a {"X":2,"Y":3} 1003
-                a {"X":3,"Y":3} 1003
-                a {"X":4,"Y":0} 1004
-                a {"X":4,"Y":1} 1004
-                a {"X":4,"Y":2} 1004
-                a {"X":4,"Y":3} 1004
-                a {"X":0,"Y":4} 1004
-                a {"X":1,"Y":4} 1004
-                a {"X":2,"Y":4} 1004
-                a {"X":3,"Y":4} 1004
-                a {"X":4,"Y":4} 1004
-            "#]],
-        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! ASSERT TOPIC: waits until a topic is there (or gone), as it should be.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use millpond_sql::syntax::{AssertTopic, Interval, Literal};
@@ -14,6 +15,29 @@ use crate::session::Session;
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(1000);
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(50);
+/// Statements that wait at a time; each holds a thread.
+const WAITING_MAX: usize = 16;
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// The place of a statement that waits.
+struct Place;
+
+impl Place {
+    fn take() -> Result<Self, Problem> {
+        if WAITING.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("{WAITING_MAX} ASSERT statements wait already; try again when one of them has ended");
+            return Err(Problem::Failed(Error::bad_request(message)));
+        }
+        Ok(Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 pub(super) fn topic(engine: &Engine, assert: &AssertTopic, session: &Session) -> Result<Entity, Problem> {
     session.check_topic(Right::Describe, &assert.topic.node)?;
@@ -37,6 +61,7 @@ pub(super) fn topic(engine: &Engine, assert: &AssertTopic, session: &Session) ->
         .map_or(TIMEOUT_DEFAULT, |ms| Duration::from_millis(ms.max(0) as u64))
         .min(TIMEOUT_MAX);
     let name = &assert.topic.node;
+    let _place = Place::take()?;
     let deadline = engine.0.clock.now_ms().saturating_add(timeout.as_millis() as i64);
     loop {
         let failure = check(engine, name, assert.exists, &expected);

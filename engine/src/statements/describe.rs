@@ -50,7 +50,9 @@ pub(super) fn sources(
     let shown = |s: &&Arc<SourceInfo>| s.relation == relation && session.may_see(&s.topic);
     let sources: Vec<Arc<SourceInfo>> = catalog.sources.values().filter(shown).cloned().collect();
     if described {
-        return Ok(Entity::SourceList(sources.iter().map(|s| description(engine, &catalog, s, extended)).collect()));
+        return Ok(Entity::SourceList(
+            sources.iter().map(|s| description(engine, &catalog, s, extended, session)).collect(),
+        ));
     }
     Ok(Entity::Sources { relation, sources })
 }
@@ -60,16 +62,23 @@ pub(super) fn source(engine: &Engine, name: &str, extended: bool, session: &Sess
     match catalog.sources.get(name) {
         Some(source) => {
             session.check_topic(Right::Describe, &source.topic)?;
-            Ok(Entity::Source(Box::new(description(engine, &catalog, source, extended))))
+            Ok(Entity::Source(Box::new(description(engine, &catalog, source, extended, session))))
         }
         None => Err(not_found("source", name, catalog.sources.keys().cloned())),
     }
 }
 
-fn description(engine: &Engine, catalog: &Catalog, source: &Arc<SourceInfo>, extended: bool) -> SourceDescription {
+fn description(
+    engine: &Engine,
+    catalog: &Catalog,
+    source: &Arc<SourceInfo>,
+    extended: bool,
+    session: &Session,
+) -> SourceDescription {
+    let seen = |query: &&Arc<QueryEntry>| may_see(catalog, session, query);
     let summaries = |queries: Vec<Arc<QueryEntry>>| queries.iter().map(|q| summary(engine, catalog, q)).collect();
-    let readers: Vec<_> = catalog.readers(&source.name).cloned().collect();
-    let writers: Vec<_> = catalog.writers(&source.name).cloned().collect();
+    let readers: Vec<_> = catalog.readers(&source.name).filter(seen).cloned().collect();
+    let writers: Vec<_> = catalog.writers(&source.name).filter(seen).cloned().collect();
     let constraints = readers.iter().filter(|q| q.creates_sink).map(|q| q.sink.clone()).collect();
     let offsets = if extended { writers.iter().flat_map(|q| query_offsets(engine, q)).collect() } else { Vec::new() };
     SourceDescription {

@@ -314,6 +314,11 @@ fn plain_in_both_framings_over_tls() {
     let mut said = Vec::new();
     plain.read_to_end(&mut said).unwrap();
     assert_eq!(said.first(), Some(&0x15), "an alert of TLS and no more: {said:?}");
+    // Counted once the connection is put away.
+    let until = Instant::now() + Duration::from_secs(5);
+    while server.metrics.snapshot().handshakes_failed_total == 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(server.metrics.snapshot().handshakes_failed_total, 1);
 }
 
