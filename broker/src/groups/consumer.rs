@@ -299,6 +299,12 @@ impl Consumer {
             None => self.members.get(id),
             Some(instance) => match self.statics.get(instance).and_then(|id| self.members.get(id)) {
                 Some(holder) if holder.id != *id && joins && holder.epoch == EPOCH_AWAY => {
+                    if self.members.contains_key(id) {
+                        return Err(Refused::new(
+                            GroupError::UnreleasedInstance,
+                            format!("member id \"{id}\" is in use"),
+                        ));
+                    }
                     let mut member = holder.clone();
                     member.id.clone_from(id);
                     (member.epoch, member.previous_epoch, member.owned) = (0, 0, None);

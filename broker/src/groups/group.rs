@@ -860,8 +860,9 @@ impl Group {
             if committed.expires_at >= 0 {
                 return committed.expires_at <= now && !self.reads(&key.topic);
             }
-            let from = match self.state {
-                State::Empty if self.generation > 0 => self.since.max(committed.committed_at),
+            let from = match &self.consumer {
+                Some(consumer) if consumer.is_empty() => consumer.since.max(committed.committed_at),
+                None if self.state == State::Empty && self.generation > 0 => self.since.max(committed.committed_at),
                 _ => committed.committed_at,
             };
             from.saturating_add(settings.offsets_retention_ms) <= now && !self.reads(&key.topic)

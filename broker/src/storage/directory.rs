@@ -130,6 +130,16 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
 pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
     let families = families(options);
     let path = options.path.join(DATABASE);
+    // Without paranoid checks RocksDB passes over a write-ahead log that it cannot open, and what is in it would be lost.
+    for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+        let file = entry.path();
+        if file.extension().is_some_and(|extension| extension == "log")
+            && let Err(e) = File::open(&file)
+        {
+            let detail = format!("\"{}\" cannot be opened: {e}", file.display());
+            return Err(OpenError::Io { path: options.path.display().to_string(), detail });
+        }
+    }
     let db =
         DB::open_cf_descriptors(&database_options(options), &path, families).map_err(|e| open_error(options, &e))?;
     for file in db.live_files().map_err(|e| open_error(options, &e))? {

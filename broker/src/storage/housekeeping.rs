@@ -9,6 +9,7 @@ use std::time::Duration;
 use millpond_types::Offset;
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
+use tokio::sync::oneshot;
 
 use super::compaction;
 use super::error::OpenError;
@@ -103,6 +104,10 @@ fn keep(shared: &Shared, stop: &Stop) {
         shared.space.look();
         if shared.broken.load(Ordering::Relaxed) {
             shared.mend_due.store(true, Ordering::Relaxed);
+            // The writer looks at that only when there is work, and all who could give it some may be waiting for it.
+            let (answer, _ignored) = oneshot::channel();
+            let nothing = writer::ChangeJob { change: Change::Group(Vec::new()), answer, _room: None };
+            let _closing = shared.queue.push_change(nothing).is_err();
             continue;
         }
         if sync.is_some()

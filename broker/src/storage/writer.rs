@@ -254,10 +254,8 @@ impl Writer<'_> {
         self.shared.broken.store(true, Ordering::Relaxed);
         let mut doubt = None;
         match recovery::last_write(&self.shared.options) {
-            Ok(last) if last == shown.counters.writes => {
-                self.publish(shown);
-                answers.into_iter().for_each(|answer| answer.give(&Ok(())));
-            }
+            // Neither forced to disk nor known to the handle that is read from: it is shown when the database was reopened.
+            Ok(last) if last == shown.counters.writes => doubt = Some((shown, answers)),
             Ok(_) => answers.into_iter().for_each(|answer| answer.give(&outcome)),
             Err(why) => {
                 tracing::error!("it cannot be found out yet whether that write is there: {why}");

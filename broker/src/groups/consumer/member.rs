@@ -166,6 +166,8 @@ impl Member {
         self.assigned = keep;
         if !drop.is_empty() {
             self.revoking = drop;
+            // What it said before it was told is no word on these.
+            self.owned = None;
             self.progress = Progress::Revoking;
             self.revoking_ends = Some(now.saturating_add(i64::from(self.rebalance_timeout_ms)));
             return;

@@ -644,6 +644,8 @@ impl World {
                 client.told = Some(sent);
                 client.complete = false;
                 if let Some(assignment) = answer.assignment {
+                    // Each is acknowledged, though it may be what the client has.
+                    client.told = None;
                     client.target = assign::each(&assignment)
                         .filter_map(|(topic, index)| Some((log.name(topic)?.to_owned(), index)))
                         .collect();
