@@ -228,10 +228,11 @@ fn scram_lets_in_whoever_knows_the_password() {
         assert_eq!((done.error_code, done.session_lifetime_ms), (0, 0));
         assert_eq!(session.metadata().unwrap().brokers.len(), 1);
         // Larger than what strangers may send.
-        let topic = StrBytes::from_string("t".repeat(30_000));
-        let topics =
-            (0..3).map(|_| metadata_request::MetadataRequestTopic::default().with_name(Some(TopicName(topic.clone()))));
-        let large = MetadataRequest::default().with_topics(Some(topics.collect()));
+        let topics = ["t", "u", "v"].map(|name| {
+            let name = TopicName(StrBytes::from_string(name.repeat(30_000)));
+            metadata_request::MetadataRequestTopic::default().with_name(Some(name))
+        });
+        let large = MetadataRequest::default().with_topics(Some(topics.to_vec()));
         assert_eq!(session.call(4, &large).topics.len(), 3);
     }
     assert_eq!(authenticator.counts(), (2, 0));
