@@ -252,7 +252,7 @@ impl Shared {
         let options = &self.options;
         if spec.replicas > 1 && !options.any_replication_factor {
             return Err(StorageError::InvalidReplicationFactor(format!(
-                "topic \"{}\" cannot have {} replicas: there is one broker",
+                "topic \"{}\" cannot have {} replicas: there is one broker; the setting \"any_replication_factor\" takes any number",
                 spec.name, spec.replicas
             )));
         }
