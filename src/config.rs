@@ -75,6 +75,7 @@ pub struct Limits {
     pub connections_per_address_max: Option<usize>,
     pub connection_bytes_max: Option<usize>,
     pub http_request_bytes_max: Option<usize>,
+    pub http_connections_max: Option<usize>,
     pub pull_rows_max: Option<usize>,
     pub push_queries_max: Option<usize>,
     pub queries_max: Option<usize>,

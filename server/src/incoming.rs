@@ -15,7 +15,7 @@ use millpond_types::Principal;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -35,12 +35,15 @@ pub trait TlsSource: Send + Sync {
     fn principal(&self, connection: &ServerConnection) -> Result<Option<Principal>, String>;
 }
 
-/// Limits of connections that agree on TLS.
+/// Limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct HandshakeLimits {
+    /// From the connection to its first byte, and for agreeing on TLS.
     pub timeout: Duration,
-    /// At a time; more are turned away.
+    /// That have sent nothing yet or agree on TLS, at a time; more are turned away.
     pub handshakes_max: usize,
+    /// In all, at a time; more are turned away.
+    pub connections_max: usize,
 }
 
 /// Whom a request comes from.
@@ -50,10 +53,14 @@ pub(crate) struct Peer {
     pub principal: Option<Principal>,
 }
 
-/// A connection in the one way or the other.
+/// A connection in the one way or the other, with its place among all.
 pub(crate) enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>, Option<Principal>),
+    Plain(TcpStream, #[expect(dead_code, reason = "given back at the end")] OwnedSemaphorePermit),
+    Tls(
+        Box<TlsStream<TcpStream>>,
+        Option<Principal>,
+        #[expect(dead_code, reason = "given back at the end")] OwnedSemaphorePermit,
+    ),
 }
 
 /// All that come in.
@@ -84,6 +91,7 @@ async fn accept_all(
     ready: mpsc::Sender<(Io, SocketAddr)>,
 ) {
     let mut handshakes = JoinSet::new();
+    let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
     loop {
         tokio::select! {
             () = stopping(&mut stopped) => break,
@@ -99,26 +107,22 @@ async fn accept_all(
                 };
                 // Only a hint to the system.
                 let _hint = socket.set_nodelay(true);
-                match &tls {
-                    None => {
-                        if ready.send((Io::Plain(socket), remote)).await.is_err() {
-                            break;
-                        }
-                    }
-                    Some(_) if handshakes.len() >= limits.handshakes_max => {
-                        debug!(%remote, "connection refused: \"handshakes_max\" agree on TLS");
-                    }
-                    Some(tls) => {
-                        let (tls, ready) = (Arc::clone(tls), ready.clone());
-                        handshakes.spawn(async move {
-                            match agree(socket, tls.as_ref(), limits.timeout).await {
-                                // Whoever would serve it may be gone.
-                                Ok(io) => drop(ready.send((io, remote)).await),
-                                Err(reason) => debug!(%remote, reason, "connection closed: no TLS"),
-                            }
-                        });
-                    }
+                if handshakes.len() >= limits.handshakes_max {
+                    debug!(%remote, "connection refused: \"handshakes_max\" have not begun to speak");
+                    continue;
                 }
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    debug!(%remote, "connection refused: there are \"http_connections_max\"");
+                    continue;
+                };
+                let (tls, ready) = (tls.clone(), ready.clone());
+                handshakes.spawn(async move {
+                    match begin(socket, tls.as_deref(), place, limits.timeout).await {
+                        // Whoever would serve it may be gone.
+                        Ok(io) => drop(ready.send((io, remote)).await),
+                        Err(reason) => debug!(%remote, reason, "connection closed before its first request"),
+                    }
+                });
             }
         }
     }
@@ -130,11 +134,22 @@ async fn stopping(stopped: &mut watch::Receiver<bool>) {
     let _gone = stopped.wait_for(|stop| *stop).await.is_err();
 }
 
-async fn agree(socket: TcpStream, tls: &dyn TlsSource, timeout: Duration) -> Result<Io, String> {
+/// Waits for the first byte, and agrees on TLS where it is spoken.
+async fn begin(
+    socket: TcpStream,
+    tls: Option<&dyn TlsSource>,
+    place: OwnedSemaphorePermit,
+    timeout: Duration,
+) -> Result<Io, String> {
+    let late = |_| "it took too long".to_owned();
+    let Some(tls) = tls else {
+        tokio::time::timeout(timeout, socket.readable()).await.map_err(late)?.map_err(|e| e.to_string())?;
+        return Ok(Io::Plain(socket, place));
+    };
     let agreed = tokio::time::timeout(timeout, TlsAcceptor::from(tls.config()).accept(socket)).await;
-    let stream = agreed.map_err(|_| "it took too long".to_owned())?.map_err(|e| e.to_string())?;
+    let stream = agreed.map_err(late)?.map_err(|e| e.to_string())?;
     let principal = tls.principal(stream.get_ref().1)?;
-    Ok(Io::Tls(Box::new(stream), principal))
+    Ok(Io::Tls(Box::new(stream), principal, place))
 }
 
 impl Listener for Incoming {
@@ -157,8 +172,8 @@ impl Listener for Incoming {
 impl Connected<IncomingStream<'_, Incoming>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
         let principal = match stream.io() {
-            Io::Plain(_) => None,
-            Io::Tls(_, principal) => principal.clone(),
+            Io::Plain(..) => None,
+            Io::Tls(_, principal, _) => principal.clone(),
         };
         Self { address: *stream.remote_addr(), principal }
     }
@@ -167,8 +182,8 @@ impl Connected<IncomingStream<'_, Incoming>> for Peer {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, buf),
+            Self::Plain(stream, _) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream, ..) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -176,8 +191,8 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Self::Plain(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream, ..) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -187,8 +202,8 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream, _) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Plain(stream, _) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream, ..) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -198,15 +213,15 @@ impl AsyncWrite for Io {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Plain(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, ..) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, ..) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct HttpOptions {
     pub handshake_timeout: Duration,
     /// Connections that agree on TLS at a time.
     pub handshakes_max: usize,
+    /// Connections at a time; more are turned away.
+    pub connections_max: usize,
 }
 
 impl Default for HttpOptions {
@@ -69,6 +71,7 @@ impl Default for HttpOptions {
             authority: None,
             handshake_timeout: Duration::from_secs(10),
             handshakes_max: 1000,
+            connections_max: 2000,
         }
     }
 }
@@ -129,7 +132,11 @@ pub fn serve(
     let authority = options.authority.clone();
     let bodies = options.memory.clone();
     let app = Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stopped.clone(), bodies });
-    let limits = HandshakeLimits { timeout: options.handshake_timeout, handshakes_max: options.handshakes_max };
+    let limits = HandshakeLimits {
+        timeout: options.handshake_timeout,
+        handshakes_max: options.handshakes_max,
+        connections_max: options.connections_max,
+    };
     let (incoming, accepting) = Incoming::new(listener, security.tls.clone(), limits, stopped.clone())?;
     let gate = access::Gate { access: security.access, healthcheck_open: security.healthcheck_open };
     let service = router(app, &options, gate).into_make_service_with_connect_info::<Peer>();

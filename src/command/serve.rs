@@ -179,6 +179,7 @@ impl Server {
             authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
             handshake_timeout: handshakes.0,
             handshakes_max: handshakes.1,
+            connections_max: config.limits.http_connections_max.unwrap_or(defaults.connections_max),
             memory: bodies,
             ..defaults
         };

@@ -1,5 +1,6 @@
 //! The HTTP API as ksqlDB's clients see it: shapes, content types, codes, and when row streams end.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -562,5 +563,38 @@ async fn push_queries_have_a_limit() {
     drop(first);
     until_no_query(&server, "its client is gone").await;
     drop(query_stream(&client(), &server, sql, "").send().await.unwrap().error_for_status().unwrap());
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_limited() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "[limits]\nhttp_connections_max = 2\n[security]\nhandshake_timeout_ms = 500\n").unwrap();
+    let mut command = crate::process::serve(&directory.path().join("data"));
+    command.arg("--config").arg(&config);
+    let server = Process::spawn(command);
+    let address = server.http.strip_prefix("http://").unwrap();
+    // Two that have begun a request and say no more, and one too many.
+    let begun = || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let _turned_away = stream.write_all(b"GET /info HTTP/1.1\r\n");
+        stream
+    };
+    let ends = |stream: &mut std::net::TcpStream| !matches!(stream.read(&mut [0; 1000]), Ok(n) if n > 0);
+    let (first, second) = (begun(), begun());
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(ends(&mut begun()), "the third is turned away");
+    drop((first, second));
+    let until = Instant::now() + Duration::from_secs(10);
+    while crate::process::client().get(format!("{}/info", server.http)).send().await.is_err() {
+        assert!(Instant::now() < until, "places are given back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Whoever says nothing at all is let go.
+    let mut silent = std::net::TcpStream::connect(address).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(ends(&mut silent));
     server.stop();
 }
