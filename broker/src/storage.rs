@@ -150,7 +150,8 @@ impl StorageOptions {
             compaction_bytes_per_second: 64 << 20,
             active_bytes_max: 16 << 20,
             disk_free_bytes_min: 256 << 20,
-            retention_interval: Duration::from_secs(60),
+            // At full speed a minute is a disk full of what nobody wants any more.
+            retention_interval: Duration::from_secs(5),
             producer_expiration: Duration::from_secs(24 * 3600),
             partition_producers_max: 10_000,
         }
