@@ -3,7 +3,7 @@
 //! Everything a pass would change is kept beside what is visible until the write is done, so a write that fails leaves
 //! nothing behind: no offset, no sequence, no producer state.
 //!
-//! RocksDB takes no writes after one has failed. Then the storage can only be read, until the database could be opened
+//! After a write that failed no other is made here (RocksDB itself would take them): the storage can only be read, until the database could be opened
 //! again (`recovery`). Whether the write that failed is there all the same is looked up before anybody is answered.
 
 use std::collections::{BTreeMap, HashMap};
