@@ -67,6 +67,32 @@ pub struct Moments {
     pub sum_xy: f64,
 }
 
+impl State {
+    /// About how many bytes it holds, and so does what it shows.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Value(value) | Self::Seen(Some(value)) => value_weight(value),
+            Self::Values(values) => values.iter().map(value_weight).sum(),
+            Self::Counts(counts) => counts.iter().map(|(value, _)| 8 + value_weight(value)).sum(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::I64(_) | Self::F64(_) | Self::I128(_) | Self::Sum { .. } | Self::Moments(_) | Self::Seen(None) => 16,
+            // What is shown of it is a number.
+            Self::Distinct(_) => 16,
+        }
+    }
+}
+
+fn value_weight(value: &Value) -> usize {
+    16 + match value {
+        Value::String(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Array(items) => items.iter().map(value_weight).sum(),
+        Value::Map(entries) => entries.iter().map(|(k, v)| value_weight(k) + value_weight(v)).sum(),
+        Value::Struct(fields) => fields.iter().map(|(_, v)| value_weight(v)).sum(),
+        _ => 0,
+    }
+}
+
 /// Why a row could not be taken into a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpdateError {

@@ -48,6 +48,11 @@ impl Failure {
         Self::at(pos, Error::bug("a row that should have been left for the next step was not"))
     }
 
+    /// So many rows give or look at too much at a time: half of them are tried. Not where `Context::alone` is set.
+    pub fn too_much(what: &str, bytes_max: usize) -> Self {
+        Error::bad_request(format!("the step {what} more than {bytes_max} bytes")).into()
+    }
+
     pub fn at(pos: u32, error: Error) -> Self {
         Self { pos: Some(pos), error }
     }
@@ -137,6 +142,15 @@ pub struct Context<'a, 'v> {
     pub eval: &'a mut EvalContext,
     pub notes: &'a mut Notes,
     pub config: &'a QuerySettings,
+    /// The step is of one input row, and cannot be made smaller.
+    pub alone: bool,
+}
+
+impl Context<'_, '_> {
+    /// How many bytes of rows an operator may give at once, and how many of state it may hold for them.
+    pub fn emit_bytes_max(&self) -> usize {
+        self.config.step_write_bytes_max.saturating_mul(2)
+    }
 }
 
 /// Lines for the processing log and counts, held until the step's end is known.

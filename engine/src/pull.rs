@@ -31,7 +31,7 @@ use millpond_sql::expr::{CompareOp, ExprKind, TypedExpr};
 use millpond_sql::functions::FunctionCatalog;
 use millpond_sql::plan::{AggregateCall, JoinKind, PullPlan, SourceInfo};
 use millpond_types::budget::Reservation;
-use millpond_types::ports::StateReader;
+use millpond_types::ports::{ScanLimits, StateReader};
 use millpond_types::value::array_from_values;
 use millpond_types::{Error, Result, Schema, SqlType, Value};
 use parking_lot::Mutex;
@@ -49,6 +49,7 @@ const PULL_TIME_MAX: Duration = Duration::from_secs(60);
 const PULL_MEMORY_BYTES_MAX: usize = 256 << 20;
 /// Rows read from state at a time.
 const SCAN_ROWS: usize = 4096;
+const SCAN_BYTES: usize = 4 << 20;
 /// More pinned keys than this are not looked up one by one.
 const LOOKUP_KEYS_MAX: usize = 1000;
 
@@ -314,16 +315,30 @@ impl Build<'_> {
                     .map(|(column, value)| array_from_values(&column.ty, std::slice::from_ref(value)))
                     .collect::<Result<_>>()?;
                 for partition in 0..partitions {
-                    add(layout.get(reader, partition, &arrays, 0, WindowBounds::default(), rows_max)?)?;
+                    // What is read is there twice for a moment: as bytes and as columns.
+                    let bytes_max = self.engine.0.options.memory.pull_queries.left() / 2;
+                    let limits = ScanLimits { entries_max: rows_max, bytes_max };
+                    let (found, more) = layout.get(reader, partition, &arrays, 0, WindowBounds::default(), limits)?;
+                    if more && found.len < rows_max {
+                        return Err(Error::retry(format!(
+                            "the memory for pull queries is used up: one key of table \"{}\" has more than {bytes_max} bytes",
+                            table.name
+                        )));
+                    }
+                    if more {
+                        return Err(too_many());
+                    }
+                    add(found)?;
                 }
             }
             return Ok(batches);
         }
+        let limits = ScanLimits { entries_max: SCAN_ROWS, bytes_max: SCAN_BYTES };
         for partition in 0..partitions {
             let mut after = None;
             loop {
                 let (found, next) =
-                    layout.scan(reader, partition, after.as_deref(), WindowBounds::default(), SCAN_ROWS)?;
+                    layout.scan(reader, partition, after.as_deref(), WindowBounds::default(), limits)?;
                 add(found)?;
                 match next {
                     Some(next) => after = Some(next),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::budget::{Pool, Reservation};
-use millpond_types::ports::{Cursor, Outcome, StateReader, Step, Storage};
+use millpond_types::ports::{Cursor, Outcome, Scan, ScanLimits, StateReader, Step, Storage};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
 use tokio::sync::mpsc;
@@ -301,6 +301,8 @@ struct Attempt {
     rows_out: u64,
     pending: Vec<Pending>,
     bytes: usize,
+    /// Bytes of state that it read.
+    read: usize,
 }
 
 impl Query {
@@ -441,7 +443,7 @@ impl Query {
         };
         let mut rows = input.len();
         loop {
-            let attempt = match self.attempt(&input, rows) {
+            let attempt = match self.attempt(&input, rows, bytes_max) {
                 Ok(attempt) => attempt,
                 Err(failure) if failure.error.kind() == ErrorKind::Retry => {
                     return StepOutcome::Stalled(failure.error.to_string());
@@ -471,17 +473,21 @@ impl Query {
                 rows = (rows / 2).max(1);
                 continue;
             }
-            self.adapt(rows, attempt.bytes, started.elapsed());
+            let cut = rows < input.len() && attempt.pending.is_empty();
+            self.adapt(rows, cut, attempt.bytes, attempt.read, bytes_max, started.elapsed());
             return self.commit(&input, rows, attempt);
         }
     }
 
-    /// Sets the rows of the next step by what this one wrote and how long it took.
-    fn adapt(&mut self, rows: usize, bytes: usize, took: Duration) {
+    /// Sets the rows of the next step by whether more was too much, what this one wrote and read, and how long it took.
+    fn adapt(&mut self, rows: usize, cut: bool, bytes: usize, read: usize, read_max: usize, took: Duration) {
         let most = (self.settings.step_rows_max / self.pipeline.fan_out).max(1);
+        let small = bytes <= self.settings.step_write_bytes_max / 2 && read <= read_max / 2;
         if bytes > self.settings.step_write_bytes_max || took > self.settings.step_time_max {
             self.rows_target = (rows / 2).max(1);
-        } else if rows >= self.rows_target && took < self.settings.step_time_max / 2 {
+        } else if cut {
+            self.rows_target = rows.max(1);
+        } else if rows >= self.rows_target && small && took < self.settings.step_time_max / 2 {
             self.rows_target = self.rows_target.saturating_mul(2).min(most);
         }
     }
@@ -497,18 +503,24 @@ impl Query {
         (full || sender.sender.capacity() <= 1).then_some(StepOutcome::Blocked)
     }
 
-    fn attempt(&mut self, input: &Input, rows: usize) -> OpResult<Attempt> {
+    /// `bytes_max`: of state that it may read, unless it is of one row.
+    fn attempt(&mut self, input: &Input, rows: usize, bytes_max: usize) -> OpResult<Attempt> {
         let Self { storage, transient, points, pipeline, reader, settings, sinks, .. } = self;
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
         let names_seed = self.names_seed;
         let stop = self.stop.clone();
+        let alone = rows <= 1;
+        let read_max = if alone { usize::MAX } else { bytes_max };
+        // What attempts before this one read is let go where it is too much.
+        points.rollback();
+        points.fit();
         let run = || {
             let store: &dyn StateReader = match transient.as_ref() {
                 Some(state) => state,
                 None => storage.as_ref(),
             };
-            let mut view = View::new(store, points);
+            let mut view = View::new(store, points, read_max);
             let mut eval = EvalContext::new(now, seed).stopped_by(stop);
             if let Some(seed) = names_seed {
                 eval.name_inputs(seed, reader.names(input, rows));
@@ -518,7 +530,7 @@ impl Query {
             for source in &pipeline.sources {
                 sources.push(source.rows(reader, input, rows, &mut view, &mut notes, settings)?);
             }
-            let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings };
+            let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings, alone };
             let (out, pending) = pipeline.run(sources, &mut cx)?;
             sink.write(out, &|pos| input.headers(pos as usize), pending, view, notes)
         };
@@ -541,13 +553,13 @@ impl Query {
                 Some(state) => state,
                 None => storage.as_ref(),
             };
-            let mut view = View::new(store, points);
+            let mut view = View::new(store, points, usize::MAX);
             let mut eval = EvalContext::new(now, seed).stopped_by(stop);
             if let Some(seed) = names_seed {
                 eval.name_inputs(seed, vec![half.name]);
             }
             let mut notes = Notes::default();
-            let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings };
+            let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings, alone: true };
             let (out, pending) = pipeline.resume(&next, &mut cx)?;
             sink.write(out, &|_| half.headers.as_slice(), pending, view, notes)
         };
@@ -780,9 +792,10 @@ impl RowSink<'_> {
                 Sinks::Client { .. } => client = Some(ResultRows::of(&rows, self.relation)),
             }
         }
+        let read = view.read_bytes();
         let changes = view.into_changes();
         let bytes = changes.bytes + appends.iter().map(|(_, b)| b.size()).sum::<usize>();
-        Ok(Attempt { changes, appends, client, notes, rows_out, pending, bytes })
+        Ok(Attempt { changes, appends, client, notes, rows_out, pending, bytes, read })
     }
 }
 
@@ -985,18 +998,13 @@ impl StateReader for TransientState {
         Ok(keys.iter().map(|key| self.entries.get(*key).cloned()).collect())
     }
 
-    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
         use std::ops::Bound;
         if from >= to {
-            return Ok(Vec::new());
+            return Ok(Scan::default());
         }
         let range = self.entries.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
-        let copy = |(k, v): (&Vec<u8>, &Bytes)| (Bytes::copy_from_slice(k), v.clone());
-        Ok(if reverse {
-            range.rev().take(entries_max).map(copy).collect()
-        } else {
-            range.take(entries_max).map(copy).collect()
-        })
+        Ok(if reverse { Scan::of(range.rev(), limits) } else { Scan::of(range, limits) })
     }
 }
 

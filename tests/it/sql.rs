@@ -100,6 +100,30 @@ fn scripts_show_rows_and_tell_failures() {
 }
 
 #[test]
+fn statements_of_a_larger_cluster_run_and_say_what_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(&directory.path().join("data"));
+    let http = server.http.clone();
+    let source =
+        "CREATE STREAM S (ID STRING KEY, V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=2, REPLICAS=3, VALUE_FORMAT='JSON');";
+    let made = good(&http, &["-e", source]);
+    assert!(made.contains("Stream created") && made.contains("topic \"s\" is kept once"), "{made}");
+    let sink = "CREATE TABLE N WITH (REPLICAS=3) AS SELECT ID, COUNT(*) AS N FROM S GROUP BY ID;";
+    let made = good(&http, &["-e", sink]);
+    assert!(made.contains("topic \"N\" is kept once"), "{made}");
+    // The topic is there, kept once; the statement asks for what it was created with.
+    let again = source.replace("STREAM S", "STREAM S2");
+    assert!(good(&http, &["-e", &again]).contains("Stream created"));
+    for name in ["S", "S2", "N"] {
+        let shown = good(&http, &["-e", &format!("DESCRIBE {name} EXTENDED;")]);
+        assert!(shown.contains("replication: 1"), "{shown}");
+    }
+    let refused = run(&http, &["-e", &source.replace("REPLICAS=3", "REPLICAS=0").replace("STREAM S", "STREAM S3")]);
+    assert_ne!(refused.code, Some(0), "{}", refused.out);
+    server.stop();
+}
+
+#[test]
 fn interrupt_ends_the_query_on_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let server = Process::start(directory.path());

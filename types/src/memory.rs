@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::ports::{
-    Assignment, Cursor, Done, Outcome, PartitionOffsets, ReadLimits, StateReader, StateStore, Step, Ticket, TopicInfo,
-    TopicLog, TopicSpec,
+    Assignment, Cursor, Done, Outcome, PartitionOffsets, ReadLimits, Scan, ScanLimits, StateReader, StateStore, Step,
+    Ticket, TopicInfo, TopicLog, TopicSpec,
 };
 use crate::record::{OwnedRecord, Records, decode_headers};
 use crate::{Error, Offset, Result, Sequence, TopicId, TopicPartition};
@@ -23,6 +24,8 @@ type Pairs = BTreeMap<Vec<u8>, Bytes>;
 pub struct MemoryStorage {
     inner: Mutex<Inner>,
     moved: Condvar,
+    /// Most bytes of state that one read gave.
+    largest_read: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -43,6 +46,15 @@ impl MemoryStorage {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Most bytes of state that one read has given so far.
+    pub fn largest_read(&self) -> usize {
+        self.largest_read.load(Ordering::Relaxed)
+    }
+
+    fn gave<'a>(&self, values: impl Iterator<Item = &'a Bytes>) {
+        self.largest_read.fetch_max(values.map(Bytes::len).sum(), Ordering::Relaxed);
     }
 
     /// Creates a topic by itself, as an administrator would.
@@ -271,14 +283,9 @@ impl StateReader for Snapshot {
         Ok(keys.iter().map(|key| self.0.get(*key).cloned()).collect())
     }
 
-    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        let copy = |(k, v): (&Vec<u8>, &Bytes)| (Bytes::copy_from_slice(k), v.clone());
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
         let range = range_of(&self.0, from, to);
-        Ok(if reverse {
-            range.rev().take(entries_max).map(copy).collect()
-        } else {
-            range.take(entries_max).map(copy).collect()
-        })
+        Ok(if reverse { Scan::of(range.rev(), limits) } else { Scan::of(range, limits) })
     }
 }
 
@@ -289,12 +296,16 @@ impl StateReader for MemoryStorage {
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
         let state = self.lock().state.clone();
-        Snapshot(state).multi_get(keys)
+        let values = Snapshot(state).multi_get(keys)?;
+        self.gave(values.iter().flatten());
+        Ok(values)
     }
 
-    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
         let state = self.lock().state.clone();
-        Snapshot(state).range(from, to, reverse, entries_max)
+        let scan = Snapshot(state).scan(from, to, reverse, limits)?;
+        self.gave(scan.entries.iter().map(|(_, value)| value));
+        Ok(scan)
     }
 }
 

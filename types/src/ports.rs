@@ -183,6 +183,11 @@ impl Ticket for Done {
 pub trait TopicLog: Send + Sync {
     fn assignment(&self) -> Assignment;
 
+    /// How often a new topic is kept that is to be kept so often.
+    fn replicas(&self, wanted: i16) -> i16 {
+        wanted
+    }
+
     /// All topics, by name.
     fn topics(&self) -> Vec<TopicInfo>;
 
@@ -227,8 +232,54 @@ pub trait StateReader: Send + Sync {
     /// One answer per key, in order.
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>>;
 
-    /// Entries with `from <= key < to` in key order, or from the end where `reverse`; at most `entries_max`.
-    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>>;
+    /// Entries with `from <= key < to` in key order, or from the end where `reverse`.
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan>;
+
+    /// The same, at most `entries_max` of them, whatever their size: for entries that are known to be small.
+    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        let limits = ScanLimits { entries_max, bytes_max: usize::MAX };
+        Ok(self.scan(from, to, reverse, limits)?.entries)
+    }
+}
+
+/// How much one scan gives.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanLimits {
+    pub entries_max: usize,
+    /// About so many bytes of keys and values; the entry that passes it is still given.
+    pub bytes_max: usize,
+}
+
+impl ScanLimits {
+    /// Whether nothing more fits behind so many entries and bytes.
+    pub fn reached(&self, entries: usize, bytes: usize) -> bool {
+        entries >= self.entries_max || bytes >= self.bytes_max
+    }
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    pub entries: Vec<(Bytes, Bytes)>,
+    /// A limit ended it before the range did.
+    pub more: bool,
+}
+
+impl Scan {
+    /// Of entries in memory, in the order in which they are given.
+    pub fn of<'a>(entries: impl Iterator<Item = (&'a Vec<u8>, &'a Bytes)>, limits: ScanLimits) -> Self {
+        let mut scan = Self::default();
+        let mut bytes = 0;
+        for (key, value) in entries {
+            if limits.reached(scan.entries.len(), bytes) {
+                scan.more = true;
+                break;
+            }
+            bytes += key.len() + value.len();
+            scan.entries.push((Bytes::copy_from_slice(key), value.clone()));
+        }
+        scan
+    }
 }
 
 pub trait StateStore: StateReader {

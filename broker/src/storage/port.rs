@@ -36,6 +36,10 @@ impl TopicLog for Storage {
         Assignment { generation: GENERATION, tasks: None }
     }
 
+    fn replicas(&self, wanted: i16) -> i16 {
+        if self.any_replication_factor() { wanted } else { wanted.min(1) }
+    }
+
     fn topics(&self) -> Vec<TopicInfo> {
         self.shared.topics.read().by_name.values().map(|t| t.info()).collect()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millpond_types::ports::{StateReader, StateStore};
+use millpond_types::ports::{Scan, ScanLimits, StateReader, StateStore};
 use millpond_types::{Error, Result};
 use rocksdb::{DB, ReadOptions};
 use self_cell::self_cell;
@@ -48,17 +48,10 @@ fn multi_get(db: &DB, keys: &[&[u8]], options: &ReadOptions) -> Result<Vec<Optio
         .collect()
 }
 
-fn range(
-    db: &DB,
-    from: &[u8],
-    to: &[u8],
-    reverse: bool,
-    entries_max: usize,
-    mut options: ReadOptions,
-) -> Result<Vec<(Bytes, Bytes)>> {
+fn scan(db: &DB, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits, mut options: ReadOptions) -> Result<Scan> {
     let mut entries = Vec::new();
-    if from >= to || entries_max == 0 {
-        return Ok(entries);
+    if from >= to {
+        return Ok(Scan::default());
     }
     options.set_iterate_lower_bound(from);
     options.set_iterate_upper_bound(to);
@@ -68,14 +61,18 @@ fn range(
     } else {
         at.seek_to_first()
     }
-    while entries.len() < entries_max
-        && let Some((key, value)) = at.item()
-    {
+    let (mut bytes, mut more) = (0, false);
+    while let Some((key, value)) = at.item() {
+        if limits.reached(entries.len(), bytes) {
+            more = true;
+            break;
+        }
+        bytes += key.len() + value.len();
         entries.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         if reverse { at.prev() } else { at.next() }
     }
     at.status().map_err(failed)?;
-    Ok(entries)
+    Ok(Scan { entries, more })
 }
 
 impl StateReader for Storage {
@@ -87,8 +84,8 @@ impl StateReader for Storage {
         multi_get(&*self.shared.db()?, keys, &ReadOptions::default())
     }
 
-    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        range(&*self.shared.db()?, from, to, reverse, entries_max, ReadOptions::default())
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
+        scan(&*self.shared.db()?, from, to, reverse, limits, ReadOptions::default())
     }
 }
 
@@ -118,8 +115,8 @@ impl StateReader for Snapshot {
         multi_get(self.0.borrow_owner(), keys, &self.options())
     }
 
-    fn range(&self, from: &[u8], to: &[u8], reverse: bool, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        range(self.0.borrow_owner(), from, to, reverse, entries_max, self.options())
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
+        scan(self.0.borrow_owner(), from, to, reverse, limits, self.options())
     }
 }
 
@@ -132,7 +129,7 @@ impl StateReader for Closed {
         Err(StorageError::Closed.into())
     }
 
-    fn range(&self, _: &[u8], _: &[u8], _: bool, _: usize) -> Result<Vec<(Bytes, Bytes)>> {
+    fn scan(&self, _: &[u8], _: &[u8], _: bool, _: ScanLimits) -> Result<Scan> {
         Err(StorageError::Closed.into())
     }
 }

@@ -19,6 +19,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
 use arrow::datatypes::SchemaRef;
 use millpond_sql::plan::Relation;
+use millpond_types::ports::ScanLimits;
 use millpond_types::{Error, PartitionId, Result, SqlType};
 
 use self::program::{Event, Out, Program};
@@ -443,24 +444,35 @@ impl Aggregate {
         let (from, to) = self.until(partition, closed);
         let max = cx.config.emit_rows_max;
         let mut found: BTreeMap<Vec<u8>, Option<u32>> = BTreeMap::new();
-        for (key, value) in cx.view.range(&from, &to, max + 1)? {
+        let limits = ScanLimits { entries_max: max + 1, bytes_max: cx.config.step_write_bytes_max };
+        let scan = cx.view.scan(&from, &to, limits)?;
+        // Behind the last one that was read there may be others: what is open there waits as well.
+        let read_to = match scan.entries.last() {
+            Some((key, _)) if scan.more => [key, &[0][..]].concat(),
+            _ => to.clone(),
+        };
+        for (key, value) in scan.entries {
             if !open.contains_key(&key[..]) {
                 let slot = program.load(Some(&value), &self.calls)?;
                 found.insert(key.to_vec(), Some(slot));
             }
         }
-        found.extend(open.range(from.clone()..to.clone()).take(max + 1).map(|(key, slot)| (key.clone(), Some(*slot))));
+        let touched = open.range(from.clone()..read_to.clone()).take(max + 1);
+        found.extend(touched.map(|(key, slot)| (key.clone(), Some(*slot))));
+        // An entry that is there only to mark where to go on.
+        if read_to < to {
+            found.insert(read_to, None);
+        }
         let groups = emission.groups.get_or_insert_with(|| RowsBuilder::new(&self.group_types));
         let mut end = to;
         for (emitted, (key, slot)) in found.into_iter().enumerate() {
-            if emitted == max {
+            let Some(slot) = slot.filter(|_| emitted < max) else {
                 let mut closing = partition.to_be_bytes().to_vec();
                 put_key_i64(closed, &mut closing);
                 emission.leave(pos, &closing);
                 end = key;
                 break;
-            }
-            let Some(slot) = slot else { continue };
+            };
             let mut rest = self.groups.rest(&key);
             let start = take_key_i64(&mut rest)?;
             groups.append_key(&mut rest)?;

@@ -7,6 +7,7 @@
 //! ```text
 //! left and right rows: partition (4) | row (`state::row`)
 //! subscription: version (1) = 01
+//! half-done rows: time | foreign key cells | subscription to go on from | where known: time, row that was replaced
 //! ```
 
 use arrow::array::{Array, ArrayRef};
@@ -17,7 +18,7 @@ use millpond_types::{Error, PartitionId, Result};
 use super::joined::{Joined, NONE, Pair, with_stored};
 use super::key::{Strings, key_cells};
 use super::table_table_join::blank;
-use super::{Context, Emitted, Evaluation, More, OpResult, Operator, Prepared, merge_inputs};
+use super::{Context, Emitted, Evaluation, Failure, More, OpResult, Operator, Prepared, merge_inputs};
 use crate::expr::Expr;
 use crate::rows::{OldRows, OldState, Rows};
 use crate::state::cells::{Cells, put_bytes, take_array, take_bytes, take_int};
@@ -50,15 +51,36 @@ struct Emit {
     before_time: i64,
 }
 
+/// A change on the right that is told to the left rows.
+#[derive(Clone, Copy)]
+struct Change<'a> {
+    foreign: &'a [u8],
+    time: i64,
+    /// The row as it is now, among the right columns; `None` where it is gone.
+    now: Option<u32>,
+    /// The row that it replaces, among the right columns, with its time; known where somebody looks at old values.
+    before: Option<(u32, i64)>,
+    /// That row as it was in state.
+    replaced: Option<&'a [u8]>,
+}
+
 struct Output {
     stored: [RowsBuilder; 2],
     live: [u32; 2],
     emits: Vec<Emit>,
+    bytes: usize,
     more: Option<More>,
 }
 
 impl Output {
+    /// Whether a step holds no more; one row at least always goes on.
+    fn is_full(&self, cx: &Context<'_, '_>) -> bool {
+        !self.emits.is_empty()
+            && (self.emits.len() >= cx.config.emit_rows_max || self.bytes >= cx.config.step_write_bytes_max)
+    }
+
     fn stored(&mut self, side: usize, row: &[u8]) -> Result<u32> {
+        self.bytes += row.len();
         self.stored[side].append(row)?;
         Ok(self.live[side] + self.stored[side].len() as u32 - 1)
     }
@@ -153,11 +175,16 @@ impl Operator for ForeignKeyJoin {
                 stored: [RowsBuilder::new(&self.joined.left), RowsBuilder::new(&self.joined.right)],
                 live: [left.len() as u32, right.len() as u32],
                 emits: Vec::new(),
+                bytes: 0,
                 more: None,
             };
             merge_inputs(&left.pos, &right.pos, |side, row| {
                 if out.more.as_ref().is_some_and(|m| m.pos < if side == 0 { left.pos[row] } else { right.pos[row] }) {
                     return Ok(());
+                }
+                let pos = if side == 0 { left.pos[row] } else { right.pos[row] };
+                if pos > 0 && out.is_full(cx) {
+                    return Err(Failure::cut(pos));
                 }
                 if side == 0 {
                     self.left_row(row, &left, left_cells.get(row), foreign_cells.get(row), &values[0], &mut out, cx)
@@ -174,17 +201,25 @@ impl Operator for ForeignKeyJoin {
         let time = take_int(&mut resume)?;
         let foreign = take_bytes(&mut resume)?;
         let from = take_bytes(&mut resume)?.to_vec();
+        // What the change replaced, where somebody looks at that; entries of older versions have nothing here.
+        let replaced = if resume.is_empty() { None } else { Some((take_int(&mut resume)?, take_bytes(&mut resume)?)) };
         let mut out = Output {
             stored: [RowsBuilder::new(&self.joined.left), RowsBuilder::new(&self.joined.right)],
             live: [0, 0],
             emits: Vec::new(),
+            bytes: 0,
             more: None,
         };
         let now = match cx.view.point_value(&Self::entry(&self.right, foreign))? {
             Some(bytes) => Some(out.stored(1, bytes)?),
             None => None,
         };
-        self.tell(foreign, from, pos, time, now, None, &mut out, cx)?;
+        let before = match replaced {
+            Some((time, bytes)) => Some((out.stored(1, bytes)?, time)),
+            None => None,
+        };
+        let told = Change { foreign, time, now, before, replaced: replaced.map(|(_, bytes)| bytes) };
+        self.tell(&told, from, pos, &mut out, cx)?;
         let empty = |types: &[millpond_types::SqlType]| {
             types.iter().map(|t| arrow::array::new_empty_array(&t.to_arrow())).collect::<Vec<_>>()
         };
@@ -304,38 +339,48 @@ impl ForeignKeyJoin {
         } else if before.is_some() {
             cx.view.points.delete(id);
         }
-        let before = match (&before, self.old) {
-            (Some(bytes), true) => Some((out.stored(1, bytes)?, take_time(&mut &bytes[..])?)),
-            _ => None,
+        let replaced = before.as_deref().filter(|_| self.old);
+        let before = match replaced {
+            Some(bytes) => Some((out.stored(1, bytes)?, take_time(&mut &bytes[..])?)),
+            None => None,
         };
         let (from, _) = self.subscription_range(cells);
-        self.tell(cells, from, rows.pos[row], rows.time[row], now.then_some(row as u32), before, out, cx)
+        let told = Change { foreign: cells, time: rows.time[row], now: now.then_some(row as u32), before, replaced };
+        self.tell(&told, from, rows.pos[row], out, cx)
     }
 
-    /// One change for each left row that points to a right row which changed.
-    #[allow(clippy::too_many_arguments)]
+    /// One change for each left row that points to a right row which changed, from a subscription on.
     fn tell(
         &self,
-        foreign: &[u8],
+        change: &Change<'_>,
         from: Vec<u8>,
         pos: u32,
-        time: i64,
-        now: Option<u32>,
-        before: Option<(u32, i64)>,
         out: &mut Output,
         cx: &mut Context<'_, '_>,
     ) -> OpResult<()> {
+        let &Change { foreign, time, now, before, replaced } = change;
         let (prefix, to) = self.subscription_range(foreign);
         let max = cx.config.emit_rows_max;
-        for (told, (key, _)) in cx.view.range(&from, &to, max + 1)?.into_iter().enumerate() {
-            if told == max {
+        // Each left row repeats the right one.
+        let mut own = replaced.map_or(0, <[u8]>::len);
+        own += cx.view.point_value(&Self::entry(&self.right, foreign))?.map_or(0, <[u8]>::len);
+        for (key, _) in cx.view.range(&from, &to, max + 1)? {
+            if out.is_full(cx) {
+                if pos > 0 {
+                    return Err(Failure::cut(pos));
+                }
                 let mut resume = Vec::new();
                 millpond_types::record::put_varint(&mut resume, time);
                 put_bytes(foreign, &mut resume);
                 put_bytes(&key, &mut resume);
+                if let (Some(replaced), Some((_, time))) = (replaced, before) {
+                    millpond_types::record::put_varint(&mut resume, time);
+                    put_bytes(replaced, &mut resume);
+                }
                 out.more = Some(More { pos, resume });
                 return Ok(());
             }
+            out.bytes += own;
             let left_cells = key.get(prefix.len()..).unwrap_or_default();
             let Some(bytes) = cx.view.point_value(&Self::entry(&self.left, left_cells))? else { continue };
             let left = LeftRow::read(bytes)?;

@@ -4,7 +4,7 @@
 //! arrival. Under an outer join a row without a match is emitted with NULLs: at once where the statement has no GRACE
 //! (as ksqlDB has it), else when its window and the grace are over.
 //!
-//! A row that meets more than fits into a step goes on in the next one.
+//! A row that meets more than fits into a step, by number or by size, goes on in the next one.
 //!
 //! ```text
 //! half-done rows: version (1) = 01 | begun: number, newest of the other side, flush (1), matched (1), after: flag (1), time, number
@@ -22,6 +22,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Field, Schema};
 use bytes::Bytes;
 use millpond_sql::plan::JoinKind;
+use millpond_types::ports::ScanLimits;
 use millpond_types::record::put_varint;
 use millpond_types::{Error, PartitionId, Result};
 
@@ -136,8 +137,8 @@ impl StreamStreamJoin {
         key
     }
 
-    /// Kept rows of a side with this key and a time in the range, behind `after` where that is given, at most `rows_max`:
-    /// time, number, row.
+    /// Kept rows of a side with this key and a time in the range, behind `after` where that is given: time, number, row;
+    /// and whether a limit ended them.
     #[allow(clippy::too_many_arguments)]
     fn kept(
         &self,
@@ -146,13 +147,14 @@ impl StreamStreamJoin {
         cells: &[u8],
         [from, to]: [i64; 2],
         after: Option<(i64, i64)>,
-        rows_max: usize,
+        limits: ScanLimits,
         cx: &mut Context<'_, '_>,
-    ) -> Result<Vec<(i64, i64, Bytes)>> {
+    ) -> Result<(Vec<(i64, i64, Bytes)>, bool)> {
         let mut found = Vec::new();
+        let mut bytes = 0;
         let from = after.map_or(from, |(time, _)| time.max(from));
         if from > to {
-            return Ok(found);
+            return Ok((found, false));
         }
         for segment in from.div_euclid(self.segment_ms)..=to.div_euclid(self.segment_ms) {
             let start = segment.saturating_mul(self.segment_ms);
@@ -167,15 +169,21 @@ impl StreamStreamJoin {
             let high = self.row_key(partition, side, cells, to.min(last));
             // Behind the last row of that time, whatever its number.
             let high = [high.as_slice(), &[0xff; 9]].concat();
-            for (key, row) in cx.view.range(&low, &high, rows_max - found.len())? {
+            let left = ScanLimits {
+                entries_max: limits.entries_max - found.len(),
+                bytes_max: limits.bytes_max.saturating_sub(bytes),
+            };
+            let scan = cx.view.scan(&low, &high, left)?;
+            for (key, row) in scan.entries {
                 let mut tail = &key[key.len().saturating_sub(16)..];
+                bytes += row.len();
                 found.push((take_key_i64(&mut tail)?, take_key_i64(&mut tail)?, row));
             }
-            if found.len() >= rows_max {
-                break;
+            if scan.more || limits.reached(found.len(), bytes) {
+                return Ok((found, true));
             }
         }
-        Ok(found)
+        Ok((found, false))
     }
 }
 
@@ -240,12 +248,17 @@ impl Output {
         }
     }
 
-    /// How many more rows a step has room for.
-    fn room(&self, cx: &Context<'_, '_>) -> usize {
-        if self.bytes >= cx.config.step_write_bytes_max && !self.emits.is_empty() {
-            return 0;
+    /// How many more rows a step has room for, and how many bytes.
+    fn room(&self, cx: &Context<'_, '_>) -> ScanLimits {
+        let bytes_max = cx.config.step_write_bytes_max.saturating_sub(self.bytes);
+        ScanLimits {
+            entries_max: cx.config.emit_rows_max.saturating_sub(self.emits.len()).min(MATCHES_AT_ONCE),
+            bytes_max: if self.emits.is_empty() { bytes_max.max(1) } else { bytes_max },
         }
-        cx.config.emit_rows_max.saturating_sub(self.emits.len())
+    }
+
+    fn is_full(&self, cx: &Context<'_, '_>) -> bool {
+        self.room(cx).reached(0, 0)
     }
 
     fn stored(&mut self, side: usize, row: &[u8]) -> Result<u32> {
@@ -427,13 +440,24 @@ impl StreamStreamJoin {
             let [back, ahead] = self.bounds[side];
             let visible = begun.newest_other.saturating_sub(self.retention_ms).saturating_add(1);
             let range = [time.saturating_sub(back).max(visible), time.saturating_add(ahead).min(begun.newest_other)];
+            // Each match repeats the row.
+            let mut own = Vec::new();
             loop {
                 cx.eval.check_stop()?;
-                let room = out.room(cx).min(MATCHES_AT_ONCE);
-                // One more is looked for than there is room for, to know whether this is all.
-                let found = self.kept(partition, 1 - side, key, range, begun.after, room + 1, cx)?;
-                let all = found.len() <= room;
-                for (other_time, other_number, other) in found.into_iter().take(room) {
+                let room = out.room(cx);
+                if room.reached(0, 0) {
+                    // Whether this is all is not looked for: it would be read for that alone.
+                    return full(begun);
+                }
+                let (found, more) = self.kept(partition, 1 - side, key, range, begun.after, room, cx)?;
+                if own.is_empty() && !found.is_empty() {
+                    put_row(values, row, time, &mut own);
+                }
+                for (other_time, other_number, other) in found {
+                    if out.is_full(cx) {
+                        return full(begun);
+                    }
+                    out.bytes += own.len();
                     begun.matched = true;
                     begun.after = Some((other_time, other_number));
                     let index = out.stored(1 - side, &other)?;
@@ -446,11 +470,8 @@ impl StreamStreamJoin {
                         }
                     }
                 }
-                if all {
+                if !more {
                     break;
-                }
-                if out.room(cx) == 0 {
-                    return full(begun);
                 }
             }
         }
@@ -516,9 +537,9 @@ impl StreamStreamJoin {
         // Rows of the other side may lie between those that are due: what was looked at is not looked at again.
         let mut from = from;
         loop {
-            let found = cx.view.range(&from, &to, MATCHES_AT_ONCE)?;
-            let all = found.len() < MATCHES_AT_ONCE;
-            for (key, row) in found {
+            let room = ScanLimits { entries_max: MATCHES_AT_ONCE, bytes_max: cx.config.step_write_bytes_max };
+            let found = cx.view.scan(&from, &to, room)?;
+            for (key, row) in found.entries {
                 let mut rest = self.waiting.rest(&key);
                 let time = take_key_i64(&mut rest)?;
                 let side = usize::from(take_u8(&mut rest)? != 0);
@@ -526,7 +547,7 @@ impl StreamStreamJoin {
                 if time >= due(side) {
                     continue;
                 }
-                if out.room(cx) == 0 {
+                if out.is_full(cx) {
                     return Ok(false);
                 }
                 let window = self.window_of_key(rest);
@@ -536,7 +557,7 @@ impl StreamStreamJoin {
                 cx.view.delete(&key);
                 flushed = true;
             }
-            if all {
+            if !found.more {
                 break;
             }
         }

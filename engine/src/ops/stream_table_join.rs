@@ -2,7 +2,7 @@
 
 use super::joined::{Joined, NONE, with_stored};
 use super::key::{key_cells, state_keys};
-use super::{Evaluation, LineKind, OpResult, Operator, Prepared, any_null, merge_inputs};
+use super::{Evaluation, Failure, LineKind, OpResult, Operator, Prepared, any_null, merge_inputs};
 use crate::rows::Rows;
 use crate::state::cells::Cells;
 use crate::state::key::KeySpace;
@@ -34,6 +34,7 @@ impl Operator for StreamTableJoin {
             let cells = Cells::of(right.columns())?;
             let mut stored = RowsBuilder::new(&self.joined.right);
             let (mut rows, mut pairs) = (Vec::new(), Vec::new());
+            let (mut joined, most) = (0, cx.emit_bytes_max());
             merge_inputs(&left.pos, &right.pos, |input, row| {
                 if input == 1 {
                     // What was there before does not matter, so it is not read.
@@ -62,6 +63,11 @@ impl Operator for StreamTableJoin {
                 };
                 match found {
                     Some(bytes) => {
+                        // The same large row may be met by all.
+                        if joined > most && left.pos[row] > 0 {
+                            return Err(Failure::cut(left.pos[row]));
+                        }
+                        joined += bytes.len();
                         stored.append(bytes)?;
                         rows.push(row as u32);
                         pairs.push((row as u32, stored.len() as u32 - 1));

@@ -6,7 +6,7 @@ use millpond_sql::plan::JoinKind;
 
 use super::joined::{Joined, NONE, Pair, with_stored};
 use super::key::{key_cells, state_keys};
-use super::{Evaluation, OpResult, Operator, Prepared, merge_inputs};
+use super::{Evaluation, Failure, OpResult, Operator, Prepared, merge_inputs};
 use crate::rows::{OldRows, OldState, Rows};
 use crate::state::cells::Cells;
 use crate::state::key::KeySpace;
@@ -86,6 +86,7 @@ impl Operator for TableTableJoin {
             let mut stored = [RowsBuilder::new(&self.joined.left), RowsBuilder::new(&self.joined.right)];
             let live = [sides[0].len() as u32, sides[1].len() as u32];
             let mut emits: Vec<Emit> = Vec::new();
+            let (mut joined, most) = (0, cx.emit_bytes_max());
             merge_inputs(&sides[0].pos, &sides[1].pos, |input, row| {
                 let (mine, theirs) = (input, 1 - input);
                 let rows = &sides[input];
@@ -104,7 +105,12 @@ impl Operator for TableTableJoin {
                     return Ok(());
                 }
                 let mut time = rows.time[row];
+                // The same large row may be met again and again.
+                if joined > most && rows.pos[row] > 0 {
+                    return Err(Failure::cut(rows.pos[row]));
+                }
                 let mut index = |side: usize, bytes: &[u8]| -> OpResult<u32> {
+                    joined += bytes.len();
                     stored[side].append(bytes)?;
                     Ok(live[side] + stored[side].len() as u32 - 1)
                 };

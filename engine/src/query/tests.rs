@@ -380,16 +380,18 @@ fn results_can_be_read() {
     let layout = TableLayout::new(id, &plan.root.schema, false);
     let mut rows = 0;
     for partition in 0..target.partitions {
-        let (found, next) = layout.scan(bench.storage.as_ref(), partition, None, WindowBounds::default(), 100).unwrap();
+        let limits = ScanLimits { entries_max: 100, bytes_max: 1 << 20 };
+        let (found, next) =
+            layout.scan(bench.storage.as_ref(), partition, None, WindowBounds::default(), limits).unwrap();
         assert_eq!(next, None);
         if found.len == 1 {
             use arrow::array::AsArray;
             assert_eq!(found.keys[0].as_string::<i32>().value(0), "b");
             assert_eq!(found.values[0].as_primitive::<arrow::datatypes::Int32Type>().value(0), 4);
             assert_eq!(found.times(), [20]);
-            let again =
-                layout.get(bench.storage.as_ref(), partition, &found.keys, 0, WindowBounds::default(), 10).unwrap();
-            assert_eq!(again.len, 1);
+            let (again, more) =
+                layout.get(bench.storage.as_ref(), partition, &found.keys, 0, WindowBounds::default(), limits).unwrap();
+            assert_eq!((again.len, more), (1, false));
         }
         rows += found.len;
     }
@@ -751,6 +753,79 @@ fn a_row_with_many_matches_takes_several_steps() {
             "#]],
         );
     }
+}
+
+/// Large rows, of each of which many meet one: what is read of state at once is bounded by size, whatever their number.
+#[test]
+fn large_rows_are_read_and_joined_a_few_at_a_time() {
+    const ROWS: usize = 80;
+    const LARGE: usize = 100_000;
+    let statements = "CREATE STREAM L (K STRING KEY, X INT) WITH (KAFKA_TOPIC='l', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE STREAM R (K STRING KEY, T STRING) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE TABLE P (K STRING PRIMARY KEY, F STRING) WITH (KAFKA_TOPIC='p', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE TABLE F (K STRING PRIMARY KEY, T STRING) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE STREAM O AS SELECT L.K, X, LEN(T) + X AS N FROM L JOIN R WITHIN 1 SECONDS GRACE PERIOD 1 SECONDS ON L.K = R.K;
+         CREATE STREAM Q AS SELECT L.K, X, LEN(T) AS N FROM L JOIN F ON L.K = F.K;
+         CREATE TABLE V AS SELECT P.K, LEN(F.T) AS N FROM P JOIN F ON P.F = F.K;";
+    let run = |settings: QuerySettings| {
+        let mut bench = Bench::new(statements, settings);
+        for i in 0..20 {
+            bench.produce("p", 0, 1, Some(&i.to_string()), Some(r#"{"F": "a"}"#));
+        }
+        for i in 0..ROWS {
+            let text = format!("{{\"T\": \"{}\"}}", "x".repeat(LARGE + i));
+            bench.produce("r", 0, 1_000 + i as i64, Some("a"), Some(&text));
+        }
+        for i in 0..4 {
+            bench.produce("l", 0, 1_050, Some("a"), Some(&format!("{{\"X\": {i}}}")));
+        }
+        bench.drain().unwrap_or_else(|e| panic!("{e}"));
+        (["O", "Q", "V"].map(|name| bench.topic(name)), bench.storage.largest_read())
+    };
+    let small = QuerySettings { step_bytes_max: 1 << 20, step_write_bytes_max: 1 << 20, ..each() };
+    let ([joined, looked_up, foreign], read) = run(small);
+    assert_eq!(joined.lines().count(), 4 * ROWS);
+    assert!(joined.starts_with("a {\"X\":0,\"N\":100000} 1050\na {\"X\":0,\"N\":100001} 1050\n"), "{}", &joined[..99]);
+    assert!(read < 2 << 20, "{read} bytes were read at once");
+    let ([all, all_looked_up, all_foreign], read) = run(QuerySettings { step_write_bytes_max: 1 << 30, ..each() });
+    assert!(read > 6 << 20, "{read}: the other run was bounded by something else");
+    assert_eq!((joined, looked_up, foreign), (all, all_looked_up, all_foreign));
+}
+
+/// Groups whose states are large, all of them touched by small rows.
+#[test]
+fn large_groups_are_read_and_shown_a_few_at_a_time() {
+    let statements =
+        "CREATE STREAM S (K STRING KEY, T STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE TABLE O AS SELECT K, LEN(ARRAY_JOIN(COLLECT_LIST(T), '')) AS N FROM S GROUP BY K;
+         CREATE TABLE H AS SELECT K, LEN(ARRAY_JOIN(COLLECT_LIST(T), '')) AS N FROM S
+           WINDOW HOPPING (SIZE 40 MILLISECONDS, ADVANCE BY 10 MILLISECONDS) GROUP BY K;
+         CREATE TABLE E AS SELECT K, LEN(ARRAY_JOIN(COLLECT_LIST(T), '')) AS N FROM S
+           WINDOW TUMBLING (SIZE 10 MILLISECONDS, GRACE PERIOD 5 MILLISECONDS) GROUP BY K EMIT FINAL;
+         CREATE TABLE Z AS SELECT K, LEN(ARRAY_JOIN(COLLECT_LIST(T), '')) AS N FROM S
+           WINDOW SESSION (3 MILLISECONDS, GRACE PERIOD 5 MILLISECONDS) GROUP BY K EMIT FINAL;";
+    let run = |settings: QuerySettings| {
+        let mut bench = Bench::new(statements, settings);
+        for (time, length) in [(0, 50_000), (1, 10), (2, 20), (3, 5), (100, 1)] {
+            for key in 0..60 {
+                let text = format!("{{\"T\": \"{}\"}}", "x".repeat(length));
+                bench.produce("s", 0, time, Some(&key.to_string()), Some(&text));
+            }
+            // Nothing of it is in memory.
+            bench.drain().unwrap_or_else(|e| panic!("{e}"));
+            bench.restart();
+        }
+        (["O", "H", "E", "Z"].map(|name| bench.topic(name)), bench.storage.largest_read())
+    };
+    let limits = |bytes| QuerySettings { step_bytes_max: bytes, step_write_bytes_max: bytes, ..each() };
+    let (few, read) = run(limits(300_000));
+    assert!(read < 2_000_000, "{read} bytes were read at once");
+    let (all, read) = run(limits(1 << 30));
+    assert!(read > 2_500_000, "{read}: the other run was bounded by something else");
+    for (few, all) in few.iter().zip(&all) {
+        assert_eq!(few, all);
+    }
+    assert!(few[0].ends_with("59 {\"N\":50036} 100\n"), "{}", few[0].lines().last().unwrap_or_default());
 }
 
 const COUNTED: &str = "CREATE STREAM S (K STRING KEY, G STRING, V INT) \

@@ -4,7 +4,6 @@
 //! Invariants: a key is in the table once; a number of an entry is good until the end of its step; `commit` and
 //! `rollback` leave nothing pending; entries are forgotten between steps only.
 
-use millpond_types::Result;
 use millpond_types::budget::{Pool, Reservation};
 
 /// Number of an entry, within a step.
@@ -14,6 +13,9 @@ const EMPTY: u32 = u32::MAX;
 
 /// Room for a step's values that is kept for the next one.
 const VALUES_KEPT_BYTES: usize = 16 << 10;
+
+/// Values that are read at once before it is known how large they are.
+const FIRST_READ: usize = 32;
 
 /// About what an entry takes besides its key and value: itself, its places in the index, two allocations.
 const ENTRY_BYTES: usize = 144;
@@ -53,6 +55,8 @@ pub struct Points {
     dirty: Vec<EntryId>,
     /// What the step puts, one behind the other.
     values: Vec<u8>,
+    /// About how large a value that is read is; 0 before the first one. It falls slowly, as operators take turns.
+    typical: usize,
     /// What is counted of `bytes` in the pool of all queries' caches.
     room: Reservation,
 }
@@ -70,6 +74,7 @@ impl Points {
             stamp: 0,
             dirty: Vec::new(),
             values: Vec::new(),
+            typical: 0,
             room: pool.reservation(),
         }
     }
@@ -314,24 +319,22 @@ impl Points {
         }
     }
 
-    /// Loads what is not there with one read; `fetch` gives the values of keys.
-    pub fn load_missing(
-        &mut self,
-        ids: &[EntryId],
-        fetch: impl FnOnce(&[&[u8]]) -> Result<Vec<Option<bytes::Bytes>>>,
-    ) -> Result<()> {
+    /// Those of the entries that are not loaded, by key.
+    pub fn missing(&self, ids: &[EntryId]) -> Vec<EntryId> {
         let mut missing: Vec<EntryId> = ids.iter().copied().filter(|id| !self.is_loaded(*id)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
         missing.sort_unstable_by(|a, b| self.key(*a).cmp(self.key(*b)));
         missing.dedup();
-        let keys: Vec<&[u8]> = missing.iter().map(|id| self.key(*id)).collect();
-        let values = fetch(&keys)?;
-        for (id, value) in missing.into_iter().zip(values) {
-            self.load(id, value.as_deref());
-        }
-        Ok(())
+        missing
+    }
+
+    /// How many values are to be read at once, where there is room for so many bytes.
+    pub fn at_once(&self, bytes: usize) -> usize {
+        if self.typical == 0 { FIRST_READ } else { (bytes / self.typical).max(1) }
+    }
+
+    /// Notes how large values were that were read.
+    pub fn saw(&mut self, values: usize, bytes: usize) {
+        self.typical = (bytes / values.max(1)).max(self.typical - self.typical / 8).max(1);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use bytes::Bytes;
-use millpond_types::ports::StateReader;
+use millpond_types::ports::{ScanLimits, StateReader};
 use millpond_types::{PartitionId, Result, Schema, SqlType};
 
 use super::cells::{Cells, put_key_i64, take_key_i64};
@@ -104,7 +104,8 @@ impl TableLayout {
         Ok(())
     }
 
-    /// The rows with this key: one, or one per live window. `key` has one array per key column, read at `row`.
+    /// The rows with this key: one, or one per live window; and whether a limit ended them. `key` has one array per key
+    /// column, read at `row`.
     pub fn get(
         &self,
         reader: &dyn StateReader,
@@ -112,8 +113,8 @@ impl TableLayout {
         key: &[ArrayRef],
         row: usize,
         bounds: WindowBounds,
-        rows_max: usize,
-    ) -> Result<TableRows> {
+        limits: ScanLimits,
+    ) -> Result<(TableRows, bool)> {
         let mut encoded = Vec::new();
         Cells::of(key)?.iter().for_each(|c| c.put_key(row, &mut encoded));
         let prefix = self.space.partition_prefix(partition);
@@ -121,35 +122,47 @@ impl TableLayout {
         if !self.windowed {
             let whole = [prefix.as_slice(), encoded.as_slice()].concat();
             entries.extend(reader.get(&whole)?.map(|value| (Bytes::from(whole), value)));
-            return self.decode(&entries, bounds);
+            return Ok((self.decode(&entries, bounds)?, false));
         }
+        let (mut bytes, mut more) = (0, false);
         let end = end_of(&prefix);
         let mut from = prefix.clone();
         put_key_i64(bounds.start_min.div_euclid(self.segment_ms), &mut from);
         while let Some((first, _)) = reader.range(&from, &end, false, 1)?.first() {
             let segment = take_key_i64(&mut self.space.rest(first))?;
-            if segment > bounds.start_max.div_euclid(self.segment_ms) || entries.len() >= rows_max {
+            if segment > bounds.start_max.div_euclid(self.segment_ms) {
+                break;
+            }
+            if limits.reached(entries.len(), bytes) {
+                more = true;
                 break;
             }
             let mut start = prefix.clone();
             put_key_i64(segment, &mut start);
             let segment_start = start.clone();
             start.extend_from_slice(&encoded);
-            entries.extend(reader.range(&start, &end_of(&start), false, rows_max - entries.len())?);
+            let left =
+                ScanLimits { entries_max: limits.entries_max - entries.len(), bytes_max: limits.bytes_max - bytes };
+            let scan = reader.scan(&start, &end_of(&start), false, left)?;
+            bytes += scan.entries.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+            entries.extend(scan.entries);
+            if scan.more {
+                more = true;
+                break;
+            }
             from = end_of(&segment_start);
         }
-        self.decode(&entries, bounds)
+        Ok((self.decode(&entries, bounds)?, more))
     }
 
-    /// All rows of a partition, in key order, after `after` (a key that an earlier call returned); at most `rows_max`.
-    /// The second part is where to go on, `None` at the end.
+    /// Rows of a partition, in key order, after `after` (a key that an earlier call returned). The second part is where to go on, `None` at the end.
     pub fn scan(
         &self,
         reader: &dyn StateReader,
         partition: PartitionId,
         after: Option<&[u8]>,
         bounds: WindowBounds,
-        rows_max: usize,
+        limits: ScanLimits,
     ) -> Result<(TableRows, Option<Bytes>)> {
         let prefix = self.space.partition_prefix(partition);
         let end = end_of(&prefix);
@@ -157,9 +170,9 @@ impl TableLayout {
             Some(key) => [key, &[0]].concat(),
             None => prefix,
         };
-        let entries = reader.range(&from, &end, false, rows_max)?;
-        let next = if entries.len() < rows_max { None } else { entries.last().map(|(k, _)| k.clone()) };
-        Ok((self.decode(&entries, bounds)?, next))
+        let scan = reader.scan(&from, &end, false, limits)?;
+        let next = scan.entries.last().filter(|_| scan.more).map(|(k, _)| k.clone());
+        Ok((self.decode(&scan.entries, bounds)?, next))
     }
 
     fn decode(&self, entries: &[(Bytes, Bytes)], bounds: WindowBounds) -> Result<TableRows> {

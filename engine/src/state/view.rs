@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use millpond_types::Result;
-use millpond_types::ports::{StateReader, Writes};
+use millpond_types::ports::{Scan, ScanLimits, StateReader, Writes};
+use millpond_types::{Error, Result};
 
 use super::points::{EntryId, Points};
 use crate::ops::key::Strings;
@@ -40,13 +40,23 @@ pub struct View<'a> {
     ordered: BTreeMap<Vec<u8>, Option<Bytes>>,
     written: Writes,
     drops: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Bytes of values that were read by whole key, and how many may be.
+    read: usize,
+    read_max: usize,
 }
 
 impl<'a> View<'a> {
-    /// Begins a step: what an earlier one left pending is forgotten.
-    pub fn new(store: &'a dyn StateReader, points: &'a mut Points) -> Self {
+    /// Begins a step: what an earlier one left pending is forgotten. To read more than `read_max` bytes by whole key is
+    /// an error: the step is to be tried with fewer rows.
+    pub fn new(store: &'a dyn StateReader, points: &'a mut Points, read_max: usize) -> Self {
         points.rollback();
-        Self { store, points, ordered: BTreeMap::new(), written: Writes::default(), drops: Vec::new() }
+        let (ordered, written, drops) = (BTreeMap::new(), Writes::default(), Vec::new());
+        Self { store, points, ordered, written, drops, read: 0, read_max }
+    }
+
+    /// Bytes of values that were read by whole key.
+    pub fn read_bytes(&self) -> usize {
+        self.read
     }
 
     /// What the step changed; the points stay pending until they are committed or rolled back.
@@ -69,11 +79,33 @@ impl<'a> View<'a> {
         Changes { writes, drops: self.drops, bytes }
     }
 
-    /// Entries for the keys, in their order, loaded with one read.
+    /// Entries for the keys, in their order, loaded with one read, or a few where values are large.
     pub fn fetch(&mut self, wants: &Wants) -> Result<Vec<EntryId>> {
         let ids: Vec<EntryId> = wants.keys.iter().map(|key| self.points.locate(key)).collect();
-        self.points.load_missing(&ids, |keys| self.store.multi_get(keys))?;
+        let missing = self.points.missing(&ids);
+        let mut rest = &missing[..];
+        while !rest.is_empty() {
+            let at_once = self.points.at_once(self.read_max.saturating_sub(self.read)).min(rest.len());
+            let (now, later) = rest.split_at(at_once);
+            let keys: Vec<&[u8]> = now.iter().map(|id| self.points.key(*id)).collect();
+            let values = self.store.multi_get(&keys)?;
+            let bytes = values.iter().flatten().map(Bytes::len).sum();
+            for (id, value) in now.iter().zip(values) {
+                self.points.load(*id, value.as_deref());
+            }
+            self.points.saw(now.len(), bytes);
+            self.took(bytes)?;
+            rest = later;
+        }
         Ok(ids)
+    }
+
+    fn took(&mut self, bytes: usize) -> Result<()> {
+        self.read = self.read.saturating_add(bytes);
+        if self.read > self.read_max {
+            return Err(Error::bad_request(format!("the step looks at more than {} bytes of state", self.read_max)));
+        }
+        Ok(())
     }
 
     /// The entry of one key, loaded.
@@ -82,6 +114,7 @@ impl<'a> View<'a> {
         if !self.points.is_loaded(id) {
             let value = self.store.get(key)?;
             self.points.load(id, value.as_deref());
+            self.took(value.map_or(0, |v| v.len()))?;
         }
         Ok(id)
     }
@@ -129,47 +162,69 @@ impl<'a> View<'a> {
         self.drops.push((from, to));
     }
 
-    /// Entries with `from <= key < to` in key order, at most `entries_max`; of points only what is committed.
-    pub fn range(&mut self, from: &[u8], to: &[u8], entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        let mut found = Vec::new();
+    /// Entries with `from <= key < to` in key order; of points only what is committed. `more` where a limit ended it,
+    /// which may be where the range ends.
+    pub fn scan(&mut self, from: &[u8], to: &[u8], limits: ScanLimits) -> Result<Scan> {
+        let mut found = Scan::default();
         if from >= to {
             return Ok(found);
         }
         let bounds = (Bound::Included(from), Bound::Excluded(to));
         let mut written = self.ordered.range::<[u8], _>(bounds).peekable();
         let mut from = from.to_vec();
+        let mut bytes = 0;
+        let mut add = |found: &mut Scan, key: Bytes, value: Bytes| {
+            bytes += key.len() + value.len();
+            found.entries.push((key, value));
+            found.more = limits.reached(found.entries.len(), bytes);
+            found.more
+        };
+        let mut left = limits.bytes_max;
         loop {
-            let chunk_max = RANGE_CHUNK.min(entries_max.saturating_add(1));
-            let chunk = self.store.range(&from, to, false, chunk_max)?;
-            let last = chunk.len() < chunk_max;
-            for (key, value) in &chunk {
+            let entries_max = RANGE_CHUNK.min(limits.entries_max.saturating_sub(found.entries.len()).saturating_add(1));
+            let bytes_max = left.max(limits.bytes_max / 8).max(1);
+            let chunk = self.store.scan(&from, to, false, ScanLimits { entries_max, bytes_max })?;
+            for (key, value) in &chunk.entries {
+                left = left.saturating_sub(key.len() + value.len());
                 while let Some((k, v)) = written.next_if(|(k, _)| k.as_slice() < &key[..]) {
-                    if let Some(v) = v {
-                        found.push((Bytes::copy_from_slice(k), v.clone()));
+                    if let Some(v) = v
+                        && add(&mut found, Bytes::copy_from_slice(k), v.clone())
+                    {
+                        return Ok(found);
                     }
                 }
-                match written.next_if(|(k, _)| k.as_slice() == &key[..]) {
-                    Some((_, Some(v))) => found.push((key.clone(), v.clone())),
-                    Some((_, None)) => {}
-                    None if self.dropped(key) => {}
-                    None => found.push((key.clone(), value.clone())),
-                }
-                if found.len() >= entries_max {
-                    found.truncate(entries_max);
+                let value = match written.next_if(|(k, _)| k.as_slice() == &key[..]) {
+                    Some((_, written)) => written.clone(),
+                    None if self.dropped(key) => None,
+                    None => Some(value.clone()),
+                };
+                if let Some(value) = value
+                    && add(&mut found, key.clone(), value)
+                {
                     return Ok(found);
                 }
             }
-            match chunk.last() {
-                Some((key, _)) if !last => {
+            match chunk.entries.last() {
+                Some((key, _)) if chunk.more => {
                     from = key.to_vec();
                     from.push(0);
                 }
                 _ => break,
             }
         }
-        found.extend(written.filter_map(|(k, v)| v.as_ref().map(|v| (Bytes::copy_from_slice(k), v.clone()))));
-        found.truncate(entries_max);
+        for (key, value) in written {
+            if let Some(value) = value
+                && add(&mut found, Bytes::copy_from_slice(key), value.clone())
+            {
+                return Ok(found);
+            }
+        }
         Ok(found)
+    }
+
+    /// The same, at most `entries_max`, whatever their size: for entries that are known to be small.
+    pub fn range(&mut self, from: &[u8], to: &[u8], entries_max: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        Ok(self.scan(from, to, ScanLimits { entries_max, bytes_max: usize::MAX })?.entries)
     }
 
     /// Whether storage has anything in a range; the step's own writes do not count.
@@ -191,7 +246,7 @@ mod tests {
         let put = |k: &str| (k.as_bytes().to_vec(), Some(b"old".to_vec()));
         storage.commit(Step { state: ["a", "b", "c", "d", "p"].map(put).to_vec().into(), ..Step::default() }).wait();
         let mut points = Points::new(1 << 20, &millpond_types::Pool::unlimited("caches"));
-        let mut view = View::new(&storage, &mut points);
+        let mut view = View::new(&storage, &mut points, usize::MAX);
         view.put(b"b", b"new".to_vec());
         view.delete(b"c");
         view.put(b"bb", b"new".to_vec());
@@ -204,10 +259,13 @@ mod tests {
         let all = names(view.range(b"a", b"o", 9).unwrap());
         assert_eq!(all, r#"b"a"=b"old" b"b"=b"new" b"bb"=b"new""#);
         assert_eq!(names(view.range(b"a", b"o", 2).unwrap()), r#"b"a"=b"old" b"b"=b"new""#);
+        let few = view.scan(b"a", b"o", ScanLimits { entries_max: 9, bytes_max: 5 }).unwrap();
+        assert!(few.more);
+        assert_eq!(names(few.entries), r#"b"a"=b"old" b"b"=b"new""#);
         assert_eq!(view.get(b"d").unwrap(), None);
         let changes = view.into_changes();
         assert_eq!((changes.writes.len(), changes.drops.len()), (4, 1));
-        let mut view = View::new(&storage, &mut points);
+        let mut view = View::new(&storage, &mut points, usize::MAX);
         assert_eq!(view.get(b"b").unwrap().unwrap(), &b"old"[..]);
         assert_eq!(view.get(b"d").unwrap().unwrap(), &b"old"[..]);
         assert_eq!(view.point_value(b"p").unwrap(), Some(&b"old"[..]));

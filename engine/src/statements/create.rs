@@ -37,7 +37,7 @@ pub(super) fn create(
                 replicas,
                 configs: topic_configs,
             });
-            create_source(engine, source, topic, parsed, session)
+            create_source(engine, source, topic, parsed, session, warnings)
         }
         Analysed::CreateAs { query, sink, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &sink.source, if_not_exists) {
@@ -87,13 +87,18 @@ fn create_source(
     create_topic: Option<TopicSpec>,
     parsed: &Parsed,
     session: &Session,
+    warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     source.statement = format!("{};", parsed.text);
     source.owner = session.owner();
     let mut step = Step::default();
     let topic = engine.storage().topic(&source.topic);
     match (&topic, create_topic) {
-        (None, Some(spec)) => step.create_topics.push(spec),
+        (None, Some(mut spec)) => {
+            spec.replicas = kept(engine, &spec.name, spec.replicas, warnings);
+            source.replicas = spec.replicas;
+            step.create_topics.push(spec);
+        }
         (None, None) => {
             return Err(Problem::from(
                 Diagnostic::new(Code::UnknownName, format!("Kafka topic does not exist: {}", source.topic))
@@ -193,6 +198,19 @@ fn cursors(id: &str, starts: &[(millpond_types::TopicPartition, i64, i64)]) -> V
     starts.iter().map(|(at, start, _)| Cursor { query: id.to_string(), source: *at, offset: *start }).collect()
 }
 
+/// How often a topic is kept; says so where that is not what the statement asks for.
+fn kept(engine: &Engine, topic: &str, wanted: i16, warnings: &mut Vec<String>) -> i16 {
+    let kept = engine.storage().replicas(wanted);
+    if kept != wanted {
+        let times = if kept == 1 { "once".to_string() } else { format!("{kept} times") };
+        warnings.push(format!(
+            "REPLICAS={wanted}: topic \"{topic}\" is kept {times}, as there is one server; its records are as durable as \
+             that server's disk"
+        ));
+    }
+    kept
+}
+
 fn check_room(engine: &Engine) -> Result<(), Problem> {
     let (have, max) = (engine.catalog().queries.len(), engine.0.options.queries_max);
     if have >= max {
@@ -229,12 +247,15 @@ fn create_as(
     }
     let mut step = Step::default();
     match engine.topic_shape(&source.topic) {
-        None => step.create_topics.push(TopicSpec {
-            name: source.topic.clone(),
-            partitions: source.partitions,
-            replicas: source.replicas,
-            configs: sink.topic_configs,
-        }),
+        None => {
+            source.replicas = kept(engine, &source.topic, source.replicas, warnings);
+            step.create_topics.push(TopicSpec {
+                name: source.topic.clone(),
+                partitions: source.partitions,
+                replicas: source.replicas,
+                configs: sink.topic_configs,
+            });
+        }
         Some((partitions, _)) if partitions != source.partitions => {
             return Err(Problem::from(
                 Diagnostic::new(

@@ -103,9 +103,13 @@ pub(super) fn create_source(
         ));
     }
     let existing = env.topic(&topic);
+    let quirks = env.property("ksql.compat.quirks").is_some_and(|v| v.eq_ignore_ascii_case("true"));
     let (partitions, replicas, create_topic) = match (existing, partitions) {
         (Some((found, found_replicas)), wanted) => {
-            let differs = wanted.is_some_and(|w| w != found) || replicas.is_some_and(|r| r != found_replicas);
+            // A topic that is kept once is what a statement written for several brokers finds here.
+            let strict = found_replicas != 1 || quirks;
+            let differs =
+                wanted.is_some_and(|w| w != found) || (strict && replicas.is_some_and(|r| r != found_replicas));
             if differs {
                 return Err(Diagnostic::at(
                     Code::Conflict,

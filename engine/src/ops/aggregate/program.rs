@@ -128,6 +128,9 @@ impl Program {
     ) -> OpResult<Outcome> {
         let mut outcome = Outcome { results: Vec::new(), old: Vec::new() };
         let mut failure: Option<Failure> = None;
+        // Each change of a group shows its whole state once more.
+        let (most, alone) = (cx.emit_bytes_max(), cx.alone);
+        let mut shown = 0;
         for ((call, args), states) in calls.iter().zip(args).zip(&mut self.states) {
             let aggregate = call.aggregate.as_ref();
             let mut results = aggregate.results(self.outs.len());
@@ -136,6 +139,9 @@ impl Program {
             {
                 let mut updater = aggregate.bind(args, cx.eval)?;
                 for event in &self.events {
+                    if shown > most && !alone {
+                        return Err(Failure::too_much("gives", most));
+                    }
                     let (row, done) = match *event {
                         Event::Add { slot, row } => (row, updater.update(&mut states[slot as usize], row as usize)),
                         Event::Undo { slot, row } => (row, updater.undo(&mut states[slot as usize], row as usize)),
@@ -144,6 +150,7 @@ impl Program {
                             (u32::MAX, aggregate.merge(&mut states[into as usize], &from))
                         }
                         Event::Out { slot } => {
+                            shown += states[slot as usize].weight();
                             results.append(&states[slot as usize])?;
                             continue;
                         }
@@ -152,6 +159,7 @@ impl Program {
                             continue;
                         }
                         Event::Old { slot } => {
+                            shown += states[slot as usize].weight();
                             olds.append(&states[slot as usize])?;
                             continue;
                         }

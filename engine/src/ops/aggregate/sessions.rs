@@ -254,15 +254,17 @@ impl Aggregate {
         let max = cx.config.emit_rows_max;
         let found = cx.view.range(&from, &to, max + 1)?;
         emission.groups.get_or_insert_with(|| RowsBuilder::new(&self.group_types));
+        let mut bytes = 0;
         for (emitted, (index, _)) in found.iter().enumerate() {
             let mut cells = self.ends.rest(index);
-            if emitted == max {
+            if emitted == max || bytes >= cx.config.step_write_bytes_max {
                 emission.leave(pos, &closing(partition, until, cells));
                 return Ok(());
             }
             let end = take_key_i64(&mut cells)?;
             let mut key = self.groups.partition_prefix(partition);
             key.extend_from_slice(cells);
+            bytes += cx.view.point_value(&key)?.map_or(0, <[u8]>::len);
             let sessions = loaded.get(&key, &self.calls, program, cx)?;
             let Some(session) = sessions.iter().find(|s| s.end == end).copied() else { continue };
             if let Some(groups) = &mut emission.groups {
@@ -310,11 +312,17 @@ impl Aggregate {
             let from = self.ends.partition_prefix(partition);
             let mut to = from.clone();
             put_key_i64(dead, &mut to);
+            let mut bytes = 0;
             for (index, _) in cx.view.range(&from, &to, CLEARED_MAX)? {
+                // The next batch clears the rest.
+                if bytes >= cx.config.step_write_bytes_max {
+                    break;
+                }
                 let mut cells = self.ends.rest(&index);
                 let end = take_key_i64(&mut cells)?;
                 let mut key = self.groups.partition_prefix(partition);
                 key.extend_from_slice(cells);
+                bytes += cx.view.point_value(&key)?.map_or(0, <[u8]>::len);
                 loaded.get(&key, &self.calls, program, cx)?.retain(|s| s.end != end);
                 cx.view.delete(&index);
             }
