@@ -80,6 +80,7 @@ client() {
 
 client kcat tests/clients/kcat.sh "$kafka"
 client confluent "$python" tests/clients/confluent.py "$kafka"
+client registry "$python" tests/clients/registry.py "$kafka" "$http"
 client churn "$python" tests/clients/churn.py "$kafka"
 client churn-consumer "$python" tests/clients/churn.py "$kafka" consumer
 client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 20

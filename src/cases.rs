@@ -8,6 +8,7 @@ mod compare;
 mod file;
 mod functions;
 mod run;
+mod schemas;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

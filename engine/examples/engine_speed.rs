@@ -149,6 +149,7 @@ fn main() -> Result<()> {
             backlog: Vec::new(),
             transient: false,
             memory: Default::default(),
+            schemas: Arc::new(millpond_formats::NoSchemas),
         };
         let clock = Arc::new(ManualClock::at(0));
         let mut query = Query::new(spec, storage.clone(), library.clone(), clock, Arc::new(ProcessingLog::default()))?;

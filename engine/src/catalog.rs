@@ -8,6 +8,7 @@
 //! 01 't' name            CREATE TYPE alias
 //! 01 'n'                 number of the next query, 8 bytes big-endian
 //! 01 'm' ...             WebAssembly modules (see `modules`)
+//! 01 'r' ...             schema registry (see crate `registry`)
 //! ```
 //!
 //! Invariant: the snapshot is replaced only after the commit that wrote the same change.
@@ -163,6 +164,11 @@ pub fn delete_type(name: &str) -> CatalogWrite {
 
 pub fn put_next_query(number: u64) -> CatalogWrite {
     (key(b'n', ""), Some(number.to_be_bytes().to_vec()))
+}
+
+/// Prefix of the keys under which the schema registry is kept.
+pub fn registry_prefix() -> Vec<u8> {
+    key(b'r', "")
 }
 
 /// Prefix of the keys under which WebAssembly modules are kept.

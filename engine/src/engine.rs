@@ -74,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
     pub(crate) library: Arc<FunctionLibrary>,
     pub(crate) modules: Modules,
+    pub(crate) schemas: Arc<crate::schemas::SchemaStore>,
     pub(crate) log: Arc<ProcessingLog>,
     pub(crate) runner: Runner,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
@@ -103,6 +104,7 @@ impl Engine {
         let log = Arc::new(ProcessingLog::default());
         let modules = Modules::open(storage.clone(), host, library.clone())?;
         let catalog = Catalog::load(storage.as_ref())?;
+        let schemas = Arc::new(crate::schemas::SchemaStore::load(storage.as_ref())?);
         let runner =
             Runner::new(storage.clone(), options.memory.clone(), if options.stepped { 0 } else { options.workers });
         let engine = Self(Arc::new(Inner {
@@ -110,6 +112,7 @@ impl Engine {
             clock,
             library,
             modules,
+            schemas,
             log,
             runner,
             catalog: RwLock::new(Arc::new(catalog)),
@@ -392,6 +395,7 @@ impl Engine {
             backlog: entry.backlog.clone(),
             transient: false,
             memory: self.0.options.memory.clone(),
+            schemas: self.0.schemas.clone(),
         };
         if let Err(e) = self.build_query(spec).and_then(|query| self.hand_over(query, entry.paused)) {
             // The entry is committed: it stays, and says what is wrong.

@@ -42,6 +42,11 @@ pub enum Entity {
     Properties(Vec<PropertyEntry>),
     Types(BTreeMap<String, SqlType>),
     Variables(BTreeMap<String, String>),
+    AssertSchema {
+        subject: Option<String>,
+        id: Option<i32>,
+        exists: bool,
+    },
     AssertTopic {
         topic: String,
         exists: bool,

@@ -1,14 +1,16 @@
 //! The catalog as the analyser sees it while it looks at one statement.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_formats::Format;
 use millpond_sql::functions::FunctionCatalog;
-use millpond_sql::plan::{Environment, FormatError, FormatSpec, Side, SourceInfo};
+use millpond_sql::plan::{Environment, FormatError, FormatSpec, InferredColumns, Side, SourceInfo};
 use millpond_types::{ErrorKind, Field, SqlType};
 
 use crate::catalog::{Catalog, Planned};
 use crate::engine::Engine;
+use crate::schemas::{self, Inferred};
 use crate::serdes::format_of;
 use crate::session::Session;
 
@@ -64,11 +66,10 @@ impl Environment for CatalogEnvironment<'_> {
             let format = format_of(spec)?;
             format.check_columns(side, &fields)?;
             format.unwraps(side, &fields, spec.wrap_single, None)?;
-            Ok(format)
+            Ok(())
         };
         match check() {
-            Ok(format) if format.is_implemented() => Ok(()),
-            Ok(format) => Err(FormatError::Unsupported(format!("the {} format is not supported yet", format.name()))),
+            Ok(()) => Ok(()),
             Err(e) => {
                 let e: millpond_types::Error = e;
                 match e.kind() {
@@ -76,6 +77,27 @@ impl Environment for CatalogEnvironment<'_> {
                     _ => Err(FormatError::Invalid(e.message().to_string())),
                 }
             }
+        }
+    }
+
+    fn inferred_columns(
+        &self,
+        topic: &str,
+        side: Side,
+        spec: &FormatSpec,
+        unwrap: bool,
+    ) -> Result<Option<InferredColumns>, String> {
+        let side = match side {
+            Side::Key => millpond_formats::Side::Key,
+            Side::Value => millpond_formats::Side::Value,
+        };
+        match schemas::infer(&self.engine.schemas().now(), topic, side, spec, unwrap) {
+            Ok(Inferred::Columns(columns, id)) => Ok(Some(InferredColumns {
+                columns: columns.into_iter().map(|c| (c.name, c.ty)).collect(),
+                properties: BTreeMap::from([(schemas::WRITER_ID.to_owned(), id.to_string())]),
+            })),
+            Ok(Inferred::Missing) => Ok(None),
+            Err(e) => Err(e.message().to_owned()),
         }
     }
 

@@ -32,7 +32,7 @@ impl Engine {
         session.check_topic(Right::Write, &source.topic)?;
         check_writable(&source)?;
         self.check_not_computed(&source)?;
-        Ok(Inserter { engine: self.clone(), target: InsertTarget::new(source)? })
+        Ok(Inserter { engine: self.clone(), target: InsertTarget::new(self, source)? })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `engine` (the face), `statements` and `catalog` (what statements do and leave), `query` and `runner`
 //! (how a query moves), `source`, `ops`, `state`, `sink` (what a step is made of), `expr`, `functions`, `aggregates`
-//! (what is computed), `pull` and `push` (rows for clients). Storage is reached through the ports of `types` alone; this
+//! (what is computed), `pull` and `push` (rows for clients), `schemas` (the schema registry). Storage is reached through the ports of `types` alone; this
 //! is the only crate that names datafusion.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod memory;
 pub mod modules;
 pub mod pull;
 pub mod push;
+pub mod schemas;
 pub mod session;
 mod statements;
 mod upgrade;

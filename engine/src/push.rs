@@ -204,6 +204,7 @@ impl Engine {
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
             transient: true,
             memory: self.0.options.memory.clone(),
+            schemas: self.0.schemas.clone(),
         };
         let query = self.build_query(spec)?;
         self.0.push.add(&id, text, session.owner(), self)?;
@@ -228,6 +229,7 @@ impl Engine {
             backlog: starts.iter().map(|(at, _, end)| (*at, *end)).collect(),
             transient: true,
             memory: self.0.options.memory.clone(),
+            schemas: self.0.schemas.clone(),
         };
         let mut query = self.build_query(spec)?;
         let arrow = schema.to_arrow();

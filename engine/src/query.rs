@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use millpond_formats::Schemas;
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::budget::{Pool, Reservation};
 use millpond_types::ports::{Cursor, Outcome, Scan, ScanLimits, StateReader, Step, Storage};
@@ -140,6 +141,8 @@ pub struct QuerySpec {
     pub transient: bool,
     /// What it may hold, with all others.
     pub memory: EngineMemory,
+    /// Schemas of records by id.
+    pub schemas: Arc<dyn Schemas>,
 }
 
 /// Why the rows of a push query ended.
@@ -314,11 +317,11 @@ impl Query {
         clock: Arc<dyn Clock>,
         log: Arc<ProcessingLog>,
     ) -> Result<Self> {
-        let QuerySpec { id, plan, output, settings, start, backlog, transient, memory } = spec;
+        let QuerySpec { id, plan, output, settings, start, backlog, transient, memory, schemas } = spec;
         let root = &plan.root;
         let shape = Shape::of(root);
         let coalesce_rows = settings.coalesce && root.relation == Relation::Table && !shape.emits_all;
-        let pipeline = Pipeline::new(&id, &plan, &library, storage.as_ref(), coalesce_rows)?;
+        let pipeline = Pipeline::new(&id, &plan, &library, storage.as_ref(), &schemas, coalesce_rows)?;
         let most_rows = (settings.step_rows_max / pipeline.fan_out).max(1);
         let topic_of = |target: &SourceInfo| {
             storage
@@ -329,12 +332,20 @@ impl Query {
         let result_sink = || ResultSink::new(&id, &root.schema, windowed, shape.retention_ms);
         let sinks = match output {
             Output::Sink { target, materialise, timestamp } => Sinks::Topic {
-                topic: TopicSink::new(&target, topic_of(&target)?, &root.schema, timestamp.as_ref(), shape.whole_keys)?,
+                topic: TopicSink::new(
+                    &target,
+                    topic_of(&target)?,
+                    &root.schema,
+                    timestamp.as_ref(),
+                    shape.whole_keys,
+                    schemas.as_ref(),
+                )?,
                 result: (materialise && root.relation == Relation::Table).then(result_sink),
             },
-            Output::State { target } => {
-                Sinks::State(result_sink(), TopicSink::new(&target, topic_of(&target)?, &root.schema, None, false)?)
-            }
+            Output::State { target } => Sinks::State(
+                result_sink(),
+                TopicSink::new(&target, topic_of(&target)?, &root.schema, None, false, schemas.as_ref())?,
+            ),
             Output::Client(sender) => Sinks::Client { sender, left: plan.limit },
         };
         let cursors = if transient { Vec::new() } else { storage.cursors(&id)? };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMillisecondType};
 use datafusion::common::HashMap;
-use millpond_formats::{Encoded, Encoder, Side, windowed};
+use millpond_formats::{Encoded, Encoder, Schemas, Side, windowed};
 use millpond_sql::plan::{Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::budget::{Pool, Reservation};
 use millpond_types::ports::{TopicInfo, partition_of};
@@ -61,6 +61,7 @@ impl TopicSink {
         schema: &Schema,
         timestamp: Option<&TimestampColumn>,
         whole_keys: bool,
+        schemas: &dyn Schemas,
     ) -> Result<Self> {
         let key_fields: Vec<Field> = fields(target.schema.keys());
         let value_fields: Vec<Field> = fields(target.schema.values());
@@ -94,9 +95,9 @@ impl TopicSink {
             key: if key_fields.is_empty() {
                 None
             } else {
-                Some(key_encoder(&target.key_format, &key_fields, whole_keys)?)
+                Some(key_encoder(&target.key_format, &key_fields, whole_keys, Some(schemas))?)
             },
-            value: encoder(&target.value_format, Side::Value, &value_fields)?,
+            value: encoder(&target.value_format, Side::Value, &value_fields, schemas)?,
             window: target.window.map(|w| w.kind),
             time,
         })

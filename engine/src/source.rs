@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, UInt32Array};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMillisecondType};
-use millpond_formats::{Decoder, Side, windowed};
+use millpond_formats::{Decoder, Schemas, Side, windowed};
 use millpond_sql::plan::{Relation, SourceInfo, WindowKind};
 use millpond_types::ports::{Cursor, ReadLimits, Storage};
 use millpond_types::record::{Header, Records};
@@ -381,6 +381,7 @@ impl SourceStage {
         schema: &Schema,
         topic: millpond_types::TopicId,
         times: KeySpace,
+        schemas: &Arc<dyn Schemas>,
     ) -> Result<Self> {
         let keys: Vec<Field> = fields(info.schema.keys());
         let values: Vec<Field> = fields(info.schema.values());
@@ -430,8 +431,8 @@ impl SourceStage {
             }
             None => None,
         };
-        let key = decoder(&info.key_format, Side::Key, &keys, &want_keys)?;
-        let value = decoder(&info.value_format, Side::Value, &values, &want_values)?;
+        let key = decoder(&info.key_format, Side::Key, &keys, &want_keys, schemas)?;
+        let value = decoder(&info.value_format, Side::Value, &values, &want_values, schemas)?;
         Ok(Self { schema: schema.to_arrow(), info, topic, columns, key, value, time, times })
     }
 

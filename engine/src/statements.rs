@@ -115,7 +115,7 @@ fn dispatch(
         },
         Statement::AssertTopic(assert) => assert::topic(engine, assert, session),
         Statement::AlterSystem(_) => Err(unsupported("ALTER SYSTEM", "set the property in the server's configuration")),
-        Statement::AssertSchema(_) => Err(unsupported("ASSERT SCHEMA", "there is no schema registry yet")),
+        Statement::AssertSchema(assert) => assert::schema(engine, assert, session),
         Statement::ListConnectors { .. }
         | Statement::ListConnectorPlugins
         | Statement::DescribeConnector { .. }
@@ -166,6 +166,13 @@ pub(crate) fn plan_entry(
     let [one] = parsed.as_slice() else {
         return Err(Problem::Failed(Error::corrupt(format!("query \"{}\" is not one statement", entry.id))));
     };
+    if let Statement::CreateSource(_) = &one.statement {
+        // As it was made: its columns may have come from a schema that has moved on.
+        let Some(source) = catalog.sources.get(&entry.sink) else {
+            return Err(Problem::Failed(Error::corrupt(format!("query \"{}\" has no source", entry.id))));
+        };
+        return Ok((create::materialising_plan(source), Output::State { target: source.as_ref().clone() }));
+    }
     let analysed = analyse(&one.statement, &one.text, &environment)?;
     match analysed {
         Analysed::CreateAs { query, sink, .. } => {
@@ -175,9 +182,6 @@ pub(crate) fn plan_entry(
         }
         Analysed::InsertInto { query, target, .. } => {
             Ok((query, Output::Sink { target, materialise: false, timestamp: None }))
-        }
-        Analysed::CreateSource { source, .. } => {
-            Ok((create::materialising_plan(&source), Output::State { target: source }))
         }
         _ => Err(Problem::Failed(Error::corrupt(format!("query \"{}\" is not a persistent query", entry.id)))),
     }

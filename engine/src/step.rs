@@ -5,7 +5,10 @@
 //! Invariants: operator ids are roles and structural paths over stateful nodes and join sides only, so that a filter or
 //! projection that is put in orphans no state; the result of a pass equals that of passing each input row by itself.
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
+use millpond_formats::Schemas;
 use millpond_sql::plan::{JoinColumn, JoinKind, JoinOutput, Node, NodeKind, QueryPlan, Relation, WindowKind};
 use millpond_types::ports::Storage;
 use millpond_types::{ColumnRole, Error, Field, Result, TopicId};
@@ -55,6 +58,7 @@ struct Builder<'a> {
     query: &'a str,
     library: &'a FunctionLibrary,
     storage: &'a dyn Storage,
+    schemas: &'a Arc<dyn Schemas>,
     sources: Vec<SourceStage>,
     fan_out: usize,
 }
@@ -76,9 +80,10 @@ impl Pipeline {
         plan: &QueryPlan,
         library: &FunctionLibrary,
         storage: &dyn Storage,
+        schemas: &Arc<dyn Schemas>,
         coalesce: bool,
     ) -> Result<Self> {
-        let mut builder = Builder { query, library, storage, sources: Vec::new(), fan_out: 1 };
+        let mut builder = Builder { query, library, storage, schemas, sources: Vec::new(), fan_out: 1 };
         let ask = Ask { old: false, last_only: coalesce, partitions: None };
         let root = builder.build(&plan.root, "", ask)?;
         Ok(Self { sources: builder.sources, root, fan_out: builder.fan_out })
@@ -242,7 +247,7 @@ impl Builder<'_> {
                 let id = join_path(path, "source");
                 let times = self.space(Kind::Times, &id);
                 let index = self.sources.len();
-                self.sources.push(SourceStage::new(info.clone(), &node.schema, topic, times)?);
+                self.sources.push(SourceStage::new(info.clone(), &node.schema, topic, times, self.schemas)?);
                 if !(ask.old && info.relation == Relation::Table) {
                     return Ok(Stage::Source(index));
                 }

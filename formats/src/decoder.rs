@@ -1,8 +1,9 @@
 //! Record bytes into Arrow columns.
 //!
-//! Not here: what each format's bytes mean (`json`, `delimited`, `kafka`, `protobuf`). Invariants: every column has one row for
+//! Not here: what each format's bytes mean (`json`, `delimited`, `kafka`, `protobuf`, `avro`). Invariants: every column has one row for
 //! every record, in order; a record that cannot be read is all NULL and listed with its error; nothing of it stays.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, BooleanBufferBuilder};
@@ -13,7 +14,8 @@ use crate::Format;
 use crate::columns::{BYTES_MAX, Column, Data};
 use crate::json::members::Members;
 use crate::json::scan::{Scan, fail};
-use crate::{delimited, json, kafka, protobuf};
+use crate::registered::{FRAME_LEN, NoSchemas, Parsed, Schemas, read_frame};
+use crate::{avro, delimited, json, kafka, protobuf};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecodeOptions {
@@ -26,6 +28,22 @@ pub struct DecodeOptions {
 
 /// What batches have learned of the order of members, kept for the batches to come; one for each that ran at a time.
 const LEARNED_MAX: usize = 16;
+/// Schemas whose plans are kept; with more, all are made anew.
+const PLANS_MAX: usize = 1000;
+/// Longest place of a message within a schema.
+const MESSAGE_PATH_MAX: usize = 32;
+
+/// How records of one schema are read.
+#[derive(Debug)]
+enum Plan {
+    Avro(avro::decode::Plan),
+    Protobuf(protobuf::read::Plan),
+    /// Why they cannot be.
+    Refused(String),
+}
+
+/// A schema's id and the place of the message in it.
+type PlanKey = (u32, Vec<u32>);
 
 /// Reads one side of records. Threads can share it: what it learns makes it faster, and changes no result.
 #[derive(Clone, Debug)]
@@ -40,6 +58,8 @@ pub struct Decoder {
     /// For every field its place in `built`.
     targets: Vec<Option<usize>>,
     learned: Arc<Mutex<Vec<Members>>>,
+    schemas: Arc<dyn Schemas>,
+    plans: Arc<Mutex<HashMap<PlanKey, Arc<Plan>>>>,
 }
 
 /// What was read.
@@ -63,7 +83,6 @@ pub struct DecodeError {
 impl Decoder {
     /// `wanted` holds indexes into `columns`.
     pub fn new(format: Format, columns: &[Field], options: DecodeOptions, wanted: &[usize]) -> Result<Self> {
-        format.require_implemented()?;
         if let Some(objection) = format.objection(crate::Side::Value, columns) {
             return Err(Error::bad_request(objection));
         }
@@ -85,7 +104,14 @@ impl Decoder {
             built,
             targets,
             learned: Arc::default(),
+            schemas: Arc::new(NoSchemas),
+            plans: Arc::default(),
         })
+    }
+
+    /// With the schemas that records name by their id.
+    pub fn with_schemas(self, schemas: Arc<dyn Schemas>) -> Self {
+        Self { schemas, ..self }
     }
 
     /// A decoder of all columns.
@@ -103,6 +129,48 @@ impl Decoder {
         decoding.finish()
     }
 
+    /// The plan for a schema, kept or made.
+    fn plan(&self, key: &PlanKey) -> Scan<Arc<Plan>> {
+        // Where a thread ended while it held them, the plans are whole all the same.
+        let mut plans = self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(plan) = plans.get(key) {
+            return Ok(plan.clone());
+        }
+        let (id, path) = key;
+        let schema = match self.schemas.schema(*id) {
+            Ok(Some(schema)) => schema,
+            Ok(None) => return fail(1, format!("there is no schema with id {id}")),
+            Err(e) => return fail(1, format!("the schema with id {id} cannot be had: {}", e.message())),
+        };
+        let format = self.format.name();
+        let plan = match (&schema.parsed, self.format) {
+            (Parsed::Avro(_), Format::Avro) => Plan::Avro(avro::decode::Plan::new(
+                schema.clone(),
+                &self.fields,
+                &self.targets,
+                self.options.unwrap_single,
+            )),
+            (Parsed::Protobuf(proto), Format::Protobuf) => match proto.at_path(path) {
+                Some(message) => {
+                    let wanted: Vec<(usize, &Field)> =
+                        self.fields.iter().zip(&self.targets).filter_map(|(f, t)| Some(((*t)?, f))).collect();
+                    Plan::Protobuf(protobuf::read::Plan::new(proto, message, &wanted))
+                }
+                None => Plan::Refused(format!("the schema with id {id} has no message at {path:?}")),
+            },
+            _ => Plan::Refused(format!(
+                "the schema with id {id} is a {} schema, not one of {format}",
+                schema.kind().name()
+            )),
+        };
+        if plans.len() >= PLANS_MAX {
+            plans.clear();
+        }
+        let plan = Arc::new(plan);
+        plans.insert(key.clone(), plan.clone());
+        Ok(plan)
+    }
+
     /// Begins a batch to which records are pushed one by one; `capacity` is a guess at their number.
     pub fn start(&self, capacity: usize) -> Result<Decoding<'_>> {
         // A guess only: never more room at once than a large batch needs.
@@ -118,6 +186,7 @@ impl Decoder {
             null_rows: None,
             errors: Vec::new(),
             scratch: Vec::new(),
+            plan: None,
         })
     }
 }
@@ -133,6 +202,8 @@ pub struct Decoding<'a> {
     null_rows: Option<BooleanBufferBuilder>,
     errors: Vec<DecodeError>,
     scratch: Vec<u8>,
+    /// That of the last record.
+    plan: Option<(PlanKey, Arc<Plan>)>,
 }
 
 impl Decoding<'_> {
@@ -172,18 +243,20 @@ impl Decoding<'_> {
         }
         let decoder = self.decoder;
         match decoder.format {
-            Format::Json if !decoder.options.unwrap_single => {
+            Format::Avro | Format::Protobuf => return self.read_by_schema(bytes, row),
+            Format::Json | Format::JsonSr if !decoder.options.unwrap_single => {
+                let bytes = json_of(decoder.format, bytes)?;
                 return json::decode::record(bytes, &mut self.members, &mut self.columns, row);
             }
-            Format::Json => match self.columns.first_mut() {
+            Format::Json | Format::JsonSr => match self.columns.first_mut() {
                 Some(column) => {
-                    json::decode::single(bytes, Some(column)).map_err(|mut failure| {
+                    json::decode::single(json_of(decoder.format, bytes)?, Some(column)).map_err(|mut failure| {
                         failure.path.extend(decoder.built.first().map(|&i| decoder.fields[i].name.clone()));
                         failure
                     })?;
                 }
                 None if decoder.fields.is_empty() => {}
-                None => json::decode::single(bytes, None)?,
+                None => json::decode::single(json_of(decoder.format, bytes)?, None)?,
             },
             Format::Delimited { delimiter } if !decoder.fields.is_empty() => {
                 delimited::decode(bytes, delimiter, &decoder.targets, &mut self.columns, &mut self.scratch)?;
@@ -206,6 +279,35 @@ impl Decoding<'_> {
             _ => {}
         }
         Ok(false)
+    }
+
+    /// A record of AVRO or PROTOBUF, which names its schema.
+    fn read_by_schema(&mut self, bytes: &[u8], row: usize) -> Scan<bool> {
+        let id = read_frame(bytes)?;
+        let mut reader = protobuf::wire::Reader::new(bytes);
+        reader.pos = FRAME_LEN;
+        let path = match self.decoder.format {
+            Format::Protobuf => message_path(&mut reader)?,
+            _ => Vec::new(),
+        };
+        let known = self.plan.as_ref().filter(|(key, _)| key.0 == id && key.1 == path);
+        let plan = match known {
+            Some((_, plan)) => plan.clone(),
+            None => {
+                let key = (id, path);
+                let plan = self.decoder.plan(&key)?;
+                self.plan = Some((key, plan.clone()));
+                plan
+            }
+        };
+        match &*plan {
+            Plan::Avro(plan) => plan.record(bytes.get(FRAME_LEN..).unwrap_or_default(), &mut self.columns),
+            Plan::Protobuf(plan) => {
+                protobuf::read::record(reader, plan, &mut self.columns, row)?;
+                Ok(false)
+            }
+            Plan::Refused(why) => fail(1, why.clone()),
+        }
     }
 
     #[inline(never)]
@@ -231,4 +333,32 @@ impl Decoding<'_> {
         let columns = self.decoder.wanted.iter().filter_map(|&i| arrays.get(i).cloned()).collect();
         Ok(Decoded { columns, rows: self.rows, null_rows, errors: self.errors })
     }
+}
+
+/// The JSON of a record, behind its frame where it has one.
+#[inline]
+fn json_of(format: Format, bytes: &[u8]) -> Scan<&[u8]> {
+    if format == Format::JsonSr {
+        read_frame(bytes)?;
+        return Ok(bytes.get(FRAME_LEN..).unwrap_or_default());
+    }
+    Ok(bytes)
+}
+
+/// The place of a message in its schema: how many numbers, then they; 0 alone is the first message.
+pub(crate) fn message_path(reader: &mut protobuf::wire::Reader<'_>) -> Scan<Vec<u32>> {
+    let at = reader.pos;
+    let mut number = || {
+        let value = reader.varint()?;
+        let value = (value >> 1) as i64 ^ -((value & 1) as i64);
+        u32::try_from(value).or_else(|_| fail(at, format!("{value} is not the index of a message")))
+    };
+    let count = number()? as usize;
+    if count == 0 {
+        return Ok(vec![0]);
+    }
+    if count > MESSAGE_PATH_MAX {
+        return fail(at, format!("a message is nested {count} levels deep, more than {MESSAGE_PATH_MAX}"));
+    }
+    (0..count).map(|_| number()).collect()
 }

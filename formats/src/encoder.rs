@@ -5,9 +5,11 @@ use arrow::buffer::BooleanBuffer;
 use millpond_types::{Error, Field, Result};
 
 use crate::arrays::Cells;
+use crate::inference::{Naming, schema_for};
 use crate::json::encode::member_prefix;
+use crate::registered::{Parsed, WriterSchema, write_frame};
 use crate::{Format, Side};
-use crate::{delimited, json, kafka, protobuf};
+use crate::{avro, delimited, json, kafka, protobuf};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -25,6 +27,17 @@ pub struct Encoder {
     options: EncodeOptions,
     /// For every column what stands before its value in a JSON record.
     prefixes: Vec<Box<[u8]>>,
+    /// What stands in front of every row: the frame with the schema's id.
+    frame: Vec<u8>,
+    plan: Plan,
+}
+
+/// How rows are written after a schema.
+#[derive(Clone, Debug)]
+enum Plan {
+    None,
+    Avro(avro::encode::Plan),
+    Protobuf(protobuf::write::Plan),
 }
 
 /// The bytes of rows, one after the other.
@@ -69,7 +82,6 @@ impl Encoded {
 
 impl Encoder {
     pub fn new(format: Format, columns: &[Field], options: EncodeOptions) -> Result<Self> {
-        format.require_implemented()?;
         if let Some(objection) = format.objection(options.side, columns) {
             return Err(Error::bad_request(objection));
         }
@@ -77,7 +89,44 @@ impl Encoder {
             return Err(Error::bad_request(format!("{} columns cannot be unwrapped", columns.len())));
         }
         let prefixes = columns.iter().enumerate().map(|(i, c)| member_prefix(i == 0, &c.name)).collect();
-        Ok(Self { format, fields: columns.to_vec(), options, prefixes })
+        let mut encoder =
+            Self { format, fields: columns.to_vec(), options, prefixes, frame: Vec::new(), plan: Plan::None };
+        if format.uses_schema_registry() {
+            // Without another: the schema that the columns themselves have, under an id that no registry gives.
+            let naming = Naming { unwrap: options.unwrap_single, ..Naming::default() };
+            let schema = schema_for(format, columns, &naming)?;
+            encoder = encoder.with_schema(&WriterSchema { id: 0, schema: schema.into(), full_name: None })?;
+        }
+        Ok(encoder)
+    }
+
+    /// Rows are written after this schema, which fields without a column, their defaults and the order are taken from.
+    pub fn with_schema(mut self, writer: &WriterSchema) -> Result<Self> {
+        let mut frame = Vec::new();
+        write_frame(&mut frame, writer.id);
+        self.plan = match (&writer.schema.parsed, self.format) {
+            (Parsed::Avro(schema), Format::Avro) => {
+                Plan::Avro(avro::encode::Plan::new(schema, &self.fields, self.options.unwrap_single)?)
+            }
+            (Parsed::Protobuf(schema), Format::Protobuf) => {
+                let message = crate::inference::message_of(schema, writer.full_name.as_deref())?;
+                let path = schema.path_of(message).unwrap_or_default();
+                if path == [0] {
+                    frame.push(0);
+                } else {
+                    avro::encode::write_long(&mut frame, path.len() as i64);
+                    path.iter().for_each(|&i| avro::encode::write_long(&mut frame, i64::from(i)));
+                }
+                Plan::Protobuf(protobuf::write::Plan::new(schema, message, &self.fields)?)
+            }
+            (Parsed::Json(_), Format::JsonSr) => Plan::None,
+            (_, format) => {
+                let kind = writer.schema.kind().name();
+                return Err(Error::bad_request(format!("{} cannot be written after a {kind} schema", format.name())));
+            }
+        };
+        self.frame = frame;
+        Ok(self)
     }
 
     /// Appends `rows` rows to `out`. `columns` are those of the constructor, in their order and Arrow types; rows that
@@ -102,7 +151,7 @@ impl Encoder {
         let cells = Cells::all(columns)?;
         out.ends.reserve(rows);
         for row in 0..rows {
-            let null = null_rows.is_some_and(|n| n.value(row)) || !self.write(&mut out.bytes, &cells, row);
+            let null = null_rows.is_some_and(|n| n.value(row)) || !self.write(&mut out.bytes, &cells, row)?;
             out.ends.push((out.bytes.len(), null));
         }
         Ok(())
@@ -110,22 +159,38 @@ impl Encoder {
 
     /// Appends a row; false where it is NULL, when nothing has been appended.
     #[inline]
-    fn write(&self, out: &mut Vec<u8>, cells: &[Cells<'_>], row: usize) -> bool {
+    fn write(&self, out: &mut Vec<u8>, cells: &[Cells<'_>], row: usize) -> Result<bool> {
         let all_null = || cells.iter().all(|c| c.is_null(row));
         match (self.format, cells) {
-            (Format::None, _) => return false,
-            (_, []) if self.options.side == Side::Key => return false,
-            (Format::Json, [cell]) if self.options.unwrap_single => {
-                if cell.is_null(row) {
-                    return false;
+            (Format::None, _) => return Ok(false),
+            (_, []) if self.options.side == Side::Key => return Ok(false),
+            (Format::Avro | Format::Protobuf, _) => {
+                if (self.options.side == Side::Key || self.options.unwrap_single) && all_null() {
+                    return Ok(false);
                 }
+                out.extend_from_slice(&self.frame);
+                match &self.plan {
+                    Plan::Avro(plan) => return plan.write(out, cells, row),
+                    Plan::Protobuf(plan) => plan.write(out, cells, row)?,
+                    Plan::None => {}
+                }
+            }
+            (Format::Json | Format::JsonSr, [cell]) if self.options.unwrap_single => {
+                if cell.is_null(row) {
+                    return Ok(false);
+                }
+                out.extend_from_slice(&self.frame);
                 json::encode::write_cell(out, cell, row);
             }
-            (Format::Json, []) => out.extend_from_slice(b"{}"),
-            (Format::Json, _) => {
+            (Format::Json | Format::JsonSr, []) => {
+                out.extend_from_slice(&self.frame);
+                out.extend_from_slice(b"{}");
+            }
+            (Format::Json | Format::JsonSr, _) => {
                 if self.options.side == Side::Key && all_null() {
-                    return false;
+                    return Ok(false);
                 }
+                out.extend_from_slice(&self.frame);
                 for (prefix, cell) in self.prefixes.iter().zip(cells) {
                     out.extend_from_slice(prefix);
                     json::encode::write_cell(out, cell, row);
@@ -134,26 +199,26 @@ impl Encoder {
             }
             (Format::Delimited { delimiter }, _) => {
                 if (self.options.side == Side::Key || cells.len() <= 1) && all_null() {
-                    return false;
+                    return Ok(false);
                 }
                 delimited::write_row(out, cells, row, delimiter);
             }
             (Format::ProtobufNosr { nullable }, [cell]) if self.options.unwrap_single => {
                 if cell.is_null(row) {
-                    return false;
+                    return Ok(false);
                 }
                 protobuf::encode::write_single(out, cell, row, nullable);
             }
             (Format::ProtobufNosr { nullable }, _) => {
                 if self.options.side == Side::Key && all_null() {
-                    return false;
+                    return Ok(false);
                 }
                 protobuf::encode::write_record(out, cells, row, nullable);
             }
             (Format::Kafka, [cell]) if !cell.is_null(row) => kafka::write_cell(out, cell, row),
             // NULL; `Encoder::new` lets no other format in.
-            _ => return false,
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
     }
 }

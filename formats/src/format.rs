@@ -132,11 +132,6 @@ impl Format {
         matches!(self, Self::JsonSr | Self::Avro | Self::Protobuf)
     }
 
-    /// Whether this version can read and write it.
-    pub fn is_implemented(&self) -> bool {
-        matches!(self, Self::None | Self::Kafka | Self::Delimited { .. } | Self::Json | Self::ProtobufNosr { .. })
-    }
-
     /// Whether several columns can make up one side.
     pub fn holds_many_columns(&self) -> bool {
         !matches!(self, Self::None | Self::Kafka)
@@ -229,25 +224,23 @@ impl Format {
                 .iter()
                 .any(|c| !maps_have_string_keys(&c.ty))
                 .then(|| "JSON only supports MAP types with STRING keys".to_owned()),
-            Self::Avro => columns
-                .iter()
-                .any(|c| !maps_have_string_keys(&c.ty))
-                .then(|| "Avro only supports MAPs with STRING keys".to_owned()),
-            Self::Protobuf | Self::ProtobufNosr { .. } => columns
-                .iter()
-                .any(|c| !maps_have_string_keys(&c.ty))
-                .then(|| "PROTOBUF format only supports MAP types with STRING keys".to_owned()),
+            Self::Avro => {
+                if columns.iter().any(|c| !maps_have_string_keys(&c.ty)) {
+                    return Some("Avro only supports MAPs with STRING keys".to_owned());
+                }
+                // A key that stands alone has no name.
+                let unwrapped = side == Side::Key && columns.len() == 1;
+                let why = crate::avro::columns::objection(columns, unwrapped)?;
+                Some(format!("Schema is not compatible with Avro: {why}"))
+            }
+            Self::Protobuf | Self::ProtobufNosr { .. } => {
+                if columns.iter().any(|c| !maps_have_string_keys(&c.ty)) {
+                    return Some("PROTOBUF format only supports MAP types with STRING keys".to_owned());
+                }
+                let why = if *self == Self::Protobuf { crate::protobuf::columns::objection(columns) } else { None };
+                why.map(|why| format!("Schema is not compatible with Protobuf: {why}"))
+            }
         }
-    }
-
-    pub(crate) fn require_implemented(&self) -> Result<()> {
-        if self.is_implemented() {
-            return Ok(());
-        }
-        Err(Error::unsupported(format!(
-            "the {} format is not supported yet; use JSON, DELIMITED, KAFKA, PROTOBUF_NOSR or NONE",
-            self.name()
-        )))
     }
 }
 

@@ -1,5 +1,6 @@
-//! Serdes between the bytes of records and Arrow columns: JSON, DELIMITED, KAFKA, PROTOBUF_NOSR, NONE; and around them what
-//! else has to do with bytes and text: JSON trees with exact numbers, values as text, windowed keys, PRINT's guesses.
+//! Serdes between the bytes of records and Arrow columns: JSON, DELIMITED, KAFKA, PROTOBUF_NOSR, NONE, and with schemas by id
+//! AVRO, JSON_SR and PROTOBUF; and around them what else has to do with bytes and text: JSON trees with exact numbers, values as
+//! text, schemas and the columns that they stand for, windowed keys, PRINT's guesses.
 //!
 //! Not here: where records come from (`broker`), what columns mean (`engine`), which formats a statement chooses (`sql`).
 //! Invariants: no bytes can make it panic or allocate without bound; a bad record spoils no other.
@@ -28,16 +29,21 @@
 #![forbid(unsafe_code)]
 
 mod arrays;
+pub mod avro;
 mod columns;
 mod decoder;
 mod delimited;
 mod encoder;
 mod format;
+mod framed;
+mod inference;
 pub mod json;
+mod json_sr;
 mod kafka;
 pub mod number;
 pub mod print;
-mod protobuf;
+pub mod protobuf;
+pub mod registered;
 pub mod text;
 mod values;
 pub mod windowed;
@@ -48,8 +54,11 @@ use base64::engine::general_purpose::STANDARD;
 pub use decoder::{DecodeError, DecodeOptions, Decoded, Decoder, Decoding};
 pub use encoder::{EncodeOptions, Encoded, Encoder};
 pub use format::{Format, Nullable, Side};
+pub use framed::{framed_to_json, schema_id};
+pub use inference::{Naming, columns_of, key_record_name, schema_for};
 pub use json::Json;
 pub use number::java_double;
+pub use registered::{NoSchemas, Parsed, Schema, SchemaKind, Schemas, WriterSchema};
 pub use text::{java_text, value_text};
 pub use values::{value_from_json, value_to_json};
 

@@ -97,6 +97,9 @@ pub(crate) fn to_json(answer: &Answer) -> Option<Json> {
                 variables.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
             json!({ "@type": "variables", "variables": list })
         }
+        Entity::AssertSchema { subject, id, exists } => {
+            json!({ "@type": "assert_schema", "subject": subject, "id": id, "exists": exists })
+        }
         Entity::AssertTopic { topic, exists } => {
             json!({ "@type": "assert_topic", "topicName": topic, "exists": exists })
         }

@@ -1,4 +1,4 @@
-//! HTTP: ksqlDB's REST API, upload of WebAssembly, metrics. The only crate that names axum.
+//! HTTP: ksqlDB's REST API, the schema registry's, upload of WebAssembly, metrics. The only crate that names axum.
 //!
 //! Handlers translate; what statements mean is the engine's business. Calls that may block run on blocking threads.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod ksql;
 mod metrics;
 mod rights;
 mod rows;
+mod schemas;
 mod stream;
 mod udfs;
 
@@ -178,6 +179,7 @@ fn router(app: Shared, options: &HttpOptions, gate: access::Gate) -> Router {
         .route("/query", post(stream::query))
         .route("/query-stream", post(stream::query_stream))
         .route("/close-query", post(stream::close_query))
+        .merge(schemas::routes())
         .layer(DefaultBodyLimit::max(options.request_bytes_max))
         .layer(from_fn_with_state(Bodies::of(options, options.request_bytes_max), counted));
     // Its body is a stream without an end; lines are limited one by one.

@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use millpond_engine::session::Session;
 use millpond_types::Principal;
-use millpond_types::access::{Right, Rights};
+use millpond_types::access::{Protected, Right, Rights};
 
 use crate::App;
 use crate::errors::ApiError;
@@ -29,6 +29,15 @@ impl Speaker {
         let mut session = Session::new();
         self.restrict(&mut session);
         session
+    }
+
+    pub fn check_topic(&self, right: Right, topic: &str) -> Result<(), ApiError> {
+        Ok(self.0.as_ref().map_or(Ok(()), |rights| rights.check_topics(right, [topic]))?)
+    }
+
+    /// Whether a topic may be shown.
+    pub fn may_see(&self, topic: &str) -> bool {
+        self.0.as_ref().is_none_or(|rights| rights.allow(Right::Describe, Protected::Topic(topic)))
     }
 
     pub fn check_cluster(&self, right: Right) -> Result<(), ApiError> {

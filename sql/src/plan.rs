@@ -403,8 +403,29 @@ pub trait Environment {
     /// message. Unknown names and formats not built in are errors too.
     fn check_format(&self, spec: &FormatSpec, side: Side, columns: &[(String, SqlType)]) -> Result<(), FormatError>;
 
+    /// The columns of a topic's side after its schema in the registry: that of the `SCHEMA_ID` property of `spec`, else the
+    /// latest of the topic's subject. `unwrap`: the schema is the type of one column. `Ok(None)`: there is no such schema.
+    fn inferred_columns(
+        &self,
+        topic: &str,
+        side: Side,
+        spec: &FormatSpec,
+        unwrap: bool,
+    ) -> Result<Option<InferredColumns>, String> {
+        let _ = (topic, side, spec, unwrap);
+        Ok(None)
+    }
+
     /// Whether this format, with several or one columns, can be a key.
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool;
+}
+
+/// Columns that come from a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InferredColumns {
+    pub columns: Vec<(String, SqlType)>,
+    /// Properties of the side's format that say which schema it was.
+    pub properties: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use millpond_formats::SchemaKind;
 use millpond_formats::json::{Comments, Json};
 
 /// One case, ready to run.
@@ -29,8 +30,18 @@ pub struct Topic {
     pub name: String,
     pub partitions: i32,
     pub replicas: i16,
-    /// Whether it comes with a schema, which only a schema registry could serve.
-    pub has_schema: bool,
+    pub key_schema: Option<TopicSchema>,
+    pub value_schema: Option<TopicSchema>,
+}
+
+/// A schema that is registered before the statements run.
+#[derive(Clone, Debug)]
+pub struct TopicSchema {
+    pub kind: SchemaKind,
+    pub text: String,
+    pub id: Option<u32>,
+    /// Names and texts of what it refers to.
+    pub references: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,8 +150,34 @@ fn topic(json: &Json) -> Result<Topic> {
         name: json.get("name").and_then(Json::as_str).context("a topic has no name")?.to_string(),
         partitions: json.get("partitions").and_then(Json::as_i64).map_or(1, |n| n as i32),
         replicas: json.get("replicas").and_then(Json::as_i64).map_or(1, |n| n as i16),
-        has_schema: json.get("keySchema").or_else(|| json.get("valueSchema")).is_some_and(|s| !s.is_null()),
+        key_schema: topic_schema(json, "key")?,
+        value_schema: topic_schema(json, "value")?,
     })
+}
+
+fn topic_schema(json: &Json, side: &str) -> Result<Option<TopicSchema>> {
+    let of = |what: &str| json.get(&format!("{side}{what}")).filter(|j| !j.is_null());
+    let Some(schema) = of("Schema") else { return Ok(None) };
+    let kind = match of("Format").and_then(Json::as_str) {
+        Some("PROTOBUF") => SchemaKind::Protobuf,
+        Some("JSON" | "JSON_SR") => SchemaKind::Json,
+        _ => SchemaKind::Avro,
+    };
+    let text = |schema: &Json| match (kind, schema) {
+        (SchemaKind::Protobuf, Json::String(text)) => text.clone(),
+        (_, other) => other.to_string(),
+    };
+    let references = of("SchemaReferences").and_then(Json::as_array).unwrap_or(&[]);
+    let reference = |r: &Json| {
+        let name = r.get("name").and_then(Json::as_str).context("a reference has no name")?;
+        Ok((name.to_string(), text(r.get("schema").context("a reference has no schema")?)))
+    };
+    Ok(Some(TopicSchema {
+        kind,
+        text: text(schema),
+        id: of("SchemaId").and_then(Json::as_i64).and_then(|id| u32::try_from(id).ok()),
+        references: references.iter().map(reference).collect::<Result<_>>()?,
+    }))
 }
 
 fn record(json: &Json) -> Result<Record> {

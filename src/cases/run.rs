@@ -10,7 +10,7 @@ use millpond_engine::serdes;
 use millpond_engine::session::Session;
 use millpond_engine::{Engine, EngineOptions};
 use millpond_formats::json::{Comments, Json};
-use millpond_formats::{Encoded, Side, value_from_json, value_to_json, windowed};
+use millpond_formats::{Encoded, NoSchemas, Schemas, Side, value_from_json, value_to_json, windowed};
 use millpond_sql::analyse::resolve_type_with;
 use millpond_sql::plan::{FormatSpec, SourceInfo, WindowKind};
 use millpond_sql::syntax::Statement;
@@ -73,6 +73,7 @@ fn run(case: &Case) -> Result<(), String> {
         session.set(name, value.as_str());
     }
     create_topics(case, &engine, &storage);
+    super::schemas::register(case, &engine)?;
 
     let refused = execute(case, &engine, &mut session);
     match (&case.refusal, refused) {
@@ -168,7 +169,7 @@ fn check_refusal(case: &Case, refusal: &Refusal) -> Result<(), String> {
     }
 }
 
-fn side_of(is_key: bool) -> Side {
+pub(super) fn side_of(is_key: bool) -> Side {
     if is_key { Side::Key } else { Side::Value }
 }
 
@@ -191,6 +192,9 @@ fn produce(record: &Record, engine: &Engine, storage: &MemoryStorage) -> Result<
                     .filter(|c| if is_key { c.is_key() } else { c.is_value() })
                     .cloned()
                     .collect();
+                if let Some(bytes) = super::schemas::to_bytes(&engine, s, side_of(is_key), json)? {
+                    return Ok(bytes);
+                }
                 to_bytes(spec, &columns, is_key, json)
             }
         }
@@ -262,7 +266,7 @@ fn to_bytes(spec: &FormatSpec, columns: &[Column], is_key: bool, json: &Json) ->
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             let encoder =
-                serdes::encoder(spec, side_of(is_key), &serdes::fields(columns)).map_err(|e| e.to_string())?;
+                serdes::plain_encoder(spec, side_of(is_key), &serdes::fields(columns)).map_err(|e| e.to_string())?;
             let mut encoded = Encoded::default();
             encoder.encode(1, &arrays, None, &mut encoded).map_err(|e| e.to_string())?;
             Ok(encoded.get(0).map(<[u8]>::to_vec))
@@ -278,7 +282,7 @@ fn unwrapped(spec: &FormatSpec, columns: &[Column], is_key: bool) -> Result<bool
 }
 
 /// A column's member: exactly its name, or in any case.
-fn member<'a>(members: &'a [(String, Json)], name: &str) -> &'a Json {
+pub(super) fn member<'a>(members: &'a [(String, Json)], name: &str) -> &'a Json {
     let exact = members.iter().find(|(n, _)| n == name);
     exact.or_else(|| members.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))).map_or(&Json::Null, |(_, json)| json)
 }
@@ -298,8 +302,9 @@ fn to_json(spec: &FormatSpec, columns: &[Column], is_key: bool, bytes: Option<&[
         _ if columns.is_empty() => Ok(Json::String(text()?.to_string())),
         _ => {
             let wanted: Vec<usize> = (0..columns.len()).collect();
-            let decoder =
-                serdes::decoder(spec, side_of(is_key), &serdes::fields(columns), &wanted).map_err(|e| e.to_string())?;
+            let fields = serdes::fields(columns);
+            let none: Arc<dyn Schemas> = Arc::new(NoSchemas);
+            let decoder = serdes::decoder(spec, side_of(is_key), &fields, &wanted, &none).map_err(|e| e.to_string())?;
             let decoded = decoder.decode([Some(bytes)]).map_err(|e| e.to_string())?;
             if let Some(error) = decoded.errors.first() {
                 return Err(error.message.clone());
@@ -324,7 +329,8 @@ fn compare_outputs(case: &Case, engine: &Engine, storage: &MemoryStorage) -> Res
         let source = source_of(engine, topic);
         let context = |i: usize| format!("{topic} record {i}");
         for (i, (want, have)) in expected.iter().zip(&actual).enumerate() {
-            compare_record(case, want, have, source.as_deref(), exact).map_err(|e| format!("{}: {e}", context(i)))?;
+            compare_record(engine, case, want, have, source.as_deref(), exact)
+                .map_err(|e| format!("{}: {e}", context(i)))?;
         }
         if expected.len() != actual.len() {
             let extra = actual.get(expected.len()).map(|r| {
@@ -344,6 +350,7 @@ fn compare_outputs(case: &Case, engine: &Engine, storage: &MemoryStorage) -> Res
 }
 
 fn compare_record(
+    engine: &Engine,
     case: &Case,
     want: &Record,
     have: &OwnedRecord,
@@ -377,8 +384,12 @@ fn compare_record(
     } else if want.window.is_some() {
         return Err("expected a windowed key, but the sink is not windowed".into());
     }
-    let key = to_json(source.map_or(&none, |s| &s.key_format), &columns(true), true, key_bytes)?;
-    let value = to_json(source.map_or(&none, |s| &s.value_format), &columns(false), false, have.value.as_deref())?;
+    let read = |spec: &FormatSpec, is_key: bool, bytes: Option<&[u8]>| match bytes {
+        Some(bytes) if super::schemas::has_schema(spec) => super::schemas::to_json(engine, bytes),
+        _ => to_json(spec, &columns(is_key), is_key, bytes),
+    };
+    let key = read(source.map_or(&none, |s| &s.key_format), true, key_bytes)?;
+    let value = read(source.map_or(&none, |s| &s.value_format), false, have.value.as_deref())?;
     let exact_key = exact && !source.is_some_and(|s| is_binary(&s.key_format));
     if let Some(why) = different(&want.key, &key, exact_key) {
         return Err(format!("key: {why}"));
@@ -464,6 +475,7 @@ fn compare_post(case: &Case, engine: &Engine) -> Result<(), String> {
             continue;
         }
         let Some(source) = source_of(engine, name) else { return Err(format!("nothing uses topic \"{name}\"")) };
+        super::schemas::compare(engine, expected, name)?;
         if let Some(partitions) = expected.get("partitions").and_then(Json::as_i64)
             && partitions != i64::from(source.partitions)
         {

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Crate, and what of ours it may depend on.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("types", &[]),
     ("sql", &["types"]),
     ("formats", &["types"]),
+    ("registry", &["types", "formats"]),
     ("udfs", &["types"]),
     ("broker", &["types"]),
-    ("engine", &["types", "sql", "formats", "udfs"]),
-    ("server", &["types", "sql", "formats", "engine"]),
+    ("engine", &["types", "sql", "formats", "registry", "udfs"]),
+    ("server", &["types", "sql", "formats", "registry", "engine"]),
 ];
 
 /// Library, and the one crate that names it. The root's command is a Kafka client too.

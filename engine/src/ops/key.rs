@@ -93,7 +93,8 @@ pub struct KeyWriter {
 impl KeyWriter {
     /// `whole`: a key of several columns is a record even where all of them are NULL.
     pub fn new(spec: &FormatSpec, columns: &[Field], whole: bool) -> Result<Self> {
-        let encoder = if columns.is_empty() { None } else { Some(crate::serdes::key_encoder(spec, columns, whole)?) };
+        let encoder =
+            if columns.is_empty() { None } else { Some(crate::serdes::key_encoder(spec, columns, whole, None)?) };
         Ok(Self { encoder })
     }
 

@@ -125,6 +125,7 @@ impl Bench {
                     backlog: self.backlog.clone(),
                     transient: false,
                     memory: Default::default(),
+                    schemas: Arc::new(millpond_formats::NoSchemas),
                 };
                 let clock = Arc::new(ManualClock::at(0));
                 Query::new(spec, self.storage.clone(), self.library.clone(), clock, self.log.clone())

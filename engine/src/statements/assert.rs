@@ -1,9 +1,9 @@
-//! ASSERT TOPIC: waits until a topic is there (or gone), as it should be.
+//! ASSERT TOPIC and ASSERT SCHEMA: wait until a topic or a schema is there (or gone), as it should be.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millpond_sql::syntax::{AssertTopic, Interval, Literal};
+use millpond_sql::syntax::{AssertSchema, AssertTopic, Interval, Literal};
 use millpond_types::Error;
 use millpond_types::access::Right;
 
@@ -54,19 +54,50 @@ pub(super) fn topic(engine: &Engine, assert: &AssertTopic, session: &Session) ->
         }
         expected.push((name, i64::from(*count)));
     }
-    let timeout = assert
-        .timeout
-        .as_ref()
+    let name = &assert.topic.node;
+    wait(engine, assert.timeout.as_ref(), &|| check(engine, name, assert.exists, &expected))?;
+    Ok(Entity::AssertTopic { topic: name.clone(), exists: assert.exists })
+}
+
+pub(super) fn schema(engine: &Engine, assert: &AssertSchema, session: &Session) -> Result<Entity, Problem> {
+    let subject = assert.subject.as_ref().map(|s| s.node.as_str());
+    let topic = subject.map(|s| s.strip_suffix("-key").or_else(|| s.strip_suffix("-value")).unwrap_or(s));
+    match topic {
+        Some(topic) => session.check_topic(Right::Describe, topic)?,
+        None => session.check_cluster(Right::Describe)?,
+    }
+    let id = assert.id.as_ref().map(|id| id.node);
+    wait(engine, assert.timeout.as_ref(), &|| {
+        let registry = engine.schemas().now();
+        let wanted = id.and_then(|id| u32::try_from(id).ok());
+        let there = match (subject, wanted) {
+            (Some(subject), Some(id)) => registry.versions_of(id, false).iter().any(|(s, _)| s == subject),
+            (Some(subject), None) => registry.versions(subject, false).is_ok(),
+            (None, Some(id)) => registry.by_id(id).is_ok(),
+            (None, None) => false,
+        };
+        let named: Vec<String> = subject
+            .map(|s| format!("subject name \"{s}\""))
+            .into_iter()
+            .chain(id.map(|id| format!("id \"{id}\"")))
+            .collect();
+        let verb = if assert.exists { "does not exist" } else { "exists" };
+        (there != assert.exists).then(|| format!("schema with {} {verb}", named.join(" and ")))
+    })?;
+    Ok(Entity::AssertSchema { subject: subject.map(str::to_owned), id, exists: assert.exists })
+}
+
+/// Looks again and again until nothing is wrong, or the time is over.
+fn wait(engine: &Engine, timeout: Option<&Interval>, wrong: &dyn Fn() -> Option<String>) -> Result<(), Problem> {
+    let timeout = timeout
         .and_then(Interval::millis)
         .map_or(TIMEOUT_DEFAULT, |ms| Duration::from_millis(ms.max(0) as u64))
         .min(TIMEOUT_MAX);
-    let name = &assert.topic.node;
     let _place = Place::take()?;
     let deadline = engine.0.clock.now_ms().saturating_add(timeout.as_millis() as i64);
     loop {
-        let failure = check(engine, name, assert.exists, &expected);
-        match failure {
-            None => return Ok(Entity::AssertTopic { topic: name.clone(), exists: assert.exists }),
+        match wrong() {
+            None => return Ok(()),
             Some(message) if engine.0.options.stepped || engine.0.clock.now_ms() >= deadline => {
                 return Err(Problem::Assertion(message));
             }

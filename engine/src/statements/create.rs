@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use millpond_registry::Registry;
 use millpond_sql::analyse::{alter_columns, resolve_type};
 use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
@@ -17,6 +18,7 @@ use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
 use crate::error::Problem;
 use crate::query::Output;
+use crate::schemas;
 use crate::session::Session;
 
 pub(super) fn create(
@@ -107,13 +109,18 @@ fn create_source(
         }
         (Some(_), _) => {}
     }
+    let schemas = schemas::prepare(engine, &mut source, schemas::Purpose::Declared)?;
+    let registry = schemas.map(|change| {
+        step.catalog.extend(change.writes);
+        change.registry
+    });
     let number = engine.catalog().next_query;
     step.catalog.push(catalog::put_next_query(number + 1));
     let materialise = source.read_only && source.relation == Relation::Table;
     source.materialised = materialise;
     step.catalog.push(catalog::put_source(&source));
     if materialise {
-        return materialise_source(engine, source, step, number, session);
+        return materialise_source(engine, source, step, registry, number, session);
     }
     let message = match source.relation {
         Relation::Stream => "Stream created",
@@ -123,6 +130,9 @@ fn create_source(
     let (sequence, _) = engine.commit(step, |catalog| {
         catalog.sources.insert(shown.name.clone(), shown.clone());
         catalog.next_query = number + 1;
+        if let Some(registry) = registry {
+            engine.schemas().install(registry);
+        }
     })?;
     Ok(created(&shown, message.to_string(), None, sequence))
 }
@@ -132,6 +142,7 @@ fn materialise_source(
     engine: &Engine,
     source: SourceInfo,
     mut step: Step,
+    registry: Option<Registry>,
     number: u64,
     session: &Session,
 ) -> Result<Entity, Problem> {
@@ -178,6 +189,9 @@ fn materialise_source(
         catalog.sources.insert(source.name.clone(), source.clone());
         catalog.queries.insert(shown.id.clone(), shown.clone());
         catalog.next_query = number + 1;
+        if let Some(registry) = registry {
+            engine.schemas().install(registry);
+        }
     })?;
     engine.start_query(&shown, plan, Output::State { target: source.as_ref().clone() }, &all)?;
     Ok(created(&source, "Table created".to_string(), None, sequence))
@@ -271,6 +285,11 @@ fn create_as(
         }
         Some(_) => {}
     }
+    let schemas = schemas::prepare(engine, &mut source, schemas::Purpose::Sink)?;
+    let registry = schemas.map(|change| {
+        step.catalog.extend(change.writes);
+        change.registry
+    });
     let number = catalog.next_query;
     let prefix = if source.relation == Relation::Stream { "CSAS" } else { "CTAS" };
     let sources = plan.sources.clone();
@@ -325,6 +344,9 @@ fn create_as(
         catalog.sources.insert(source.name.clone(), source.clone());
         catalog.queries.insert(entry.id.clone(), entry.clone());
         catalog.next_query = catalog.next_query.max(number + 1);
+        if let Some(registry) = registry {
+            engine.schemas().install(registry);
+        }
     });
     if committed.is_err()
         && let Some(old) = &replaced
@@ -356,6 +378,7 @@ fn insert_into(
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     check_room(engine)?;
+    let target = engine.writable(&Arc::new(target))?.as_ref().clone();
     let catalog = engine.catalog();
     let number = catalog.next_query;
     let id = query_id.map_or_else(|| format!("INSERTQUERY_{number}"), |id| id.to_ascii_uppercase());
@@ -411,6 +434,8 @@ pub(super) fn alter(engine: &Engine, alter: &AlterSource, session: &Session) -> 
     let relation = old.relation;
     let mut source = old.as_ref().clone();
     source.schema.columns.extend(alter_columns(alter, &engine.environment(&catalog, session))?);
+    // What rows are written with from now on has the new columns too.
+    source.value_format.properties.remove(schemas::WRITER_ID);
     check_value_format(engine, &catalog, session, &source.value_format, &source)?;
     let step = Step { catalog: vec![catalog::put_source(&source)], ..Step::default() };
     let source = Arc::new(source);

@@ -1,5 +1,6 @@
 //! DROP STREAM / TABLE and DROP TYPE.
 
+use millpond_formats::Side;
 use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::Relation;
 use millpond_sql::syntax::{DropSource, Ident, SourceKind};
@@ -11,6 +12,7 @@ use crate::catalog;
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
 use crate::error::Problem;
+use crate::schemas::subject_of;
 use crate::session::Session;
 
 pub(super) fn source(engine: &Engine, drop: &DropSource, session: &Session) -> Result<Entity, Problem> {
@@ -73,9 +75,23 @@ pub(super) fn source(engine: &Engine, drop: &DropSource, session: &Session) -> R
     }
     let topic = engine.storage().topic(&source.topic);
     let delete_topics = if drop.delete_topic { topic.iter().map(|t| t.id).collect() } else { Vec::new() };
-    let step = Step { delete_topics, catalog: vec![catalog::delete_source(name)], ..Step::default() };
+    let mut step = Step { delete_topics, catalog: vec![catalog::delete_source(name)], ..Step::default() };
+    // The topic's schemas go with it, as far as they may.
+    let mut registry = None;
+    if drop.delete_topic {
+        for side in [Side::Key, Side::Value] {
+            let now = registry.clone().unwrap_or_else(|| engine.schemas().now().as_ref().clone());
+            if let Ok((change, _)) = now.delete_subject(&subject_of(&source.topic, side), false) {
+                step.catalog.extend(change.writes);
+                registry = Some(change.registry);
+            }
+        }
+    }
     let sequence = engine.drop_queries(&own, step, |catalog| {
         catalog.sources.remove(name);
+        if let Some(registry) = registry {
+            engine.schemas().install(registry);
+        }
     })?;
     Ok(Entity::Status(CommandStatus {
         kind: if relation == Relation::Stream { "stream" } else { "table" },

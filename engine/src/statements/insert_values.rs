@@ -24,14 +24,34 @@ pub(crate) struct InsertTarget {
 }
 
 impl InsertTarget {
-    pub(crate) fn new(source: std::sync::Arc<SourceInfo>) -> Result<Self> {
+    pub(crate) fn new(engine: &Engine, source: std::sync::Arc<SourceInfo>) -> Result<Self> {
+        let source = with_schemas(engine, source)?;
+        let schemas = engine.schemas().as_ref();
         let keys: Vec<Column> = source.schema.columns.iter().filter(|c| c.role == ColumnRole::Key).cloned().collect();
         let values: Vec<Column> =
             source.schema.columns.iter().filter(|c| c.role == ColumnRole::Value).cloned().collect();
-        let key_encoder = serdes::encoder(&source.key_format, Side::Key, &serdes::fields(&keys))?;
-        let value_encoder = serdes::encoder(&source.value_format, Side::Value, &serdes::fields(&values))?;
+        let key_encoder = serdes::encoder(&source.key_format, Side::Key, &serdes::fields(&keys), schemas)?;
+        let value_encoder = serdes::encoder(&source.value_format, Side::Value, &serdes::fields(&values), schemas)?;
         Ok(Self { source, keys, values, key_encoder, value_encoder })
     }
+}
+
+/// The source with the schemas that its rows are written with.
+fn with_schemas(engine: &Engine, source: std::sync::Arc<SourceInfo>) -> Result<std::sync::Arc<SourceInfo>> {
+    let lacks = |spec: &millpond_sql::plan::FormatSpec, columns: bool| {
+        columns
+            && serdes::format_of(spec).is_ok_and(|f| f.uses_schema_registry())
+            && !spec.properties.contains_key(crate::schemas::WRITER_ID)
+    };
+    let (keys, values) = (source.schema.keys().next().is_some(), source.schema.values().next().is_some());
+    if !lacks(&source.key_format, keys) && !lacks(&source.value_format, values) {
+        return Ok(source);
+    }
+    let _guard = engine.0.change.lock();
+    // It may have been dropped or altered meanwhile.
+    let now = engine.catalog().sources.get(&source.name).cloned();
+    let now = now.ok_or_else(|| Error::not_found(format!("source \"{}\" does not exist", source.name)))?;
+    engine.writable(&now)
 }
 
 /// Writes one row; columns not named are NULL.
@@ -121,6 +141,6 @@ pub(super) fn insert(
         .zip(values)
         .map(|(name, expr)| Ok((name.clone(), constant(engine, expr, time)?)))
         .collect::<Result<Vec<_>>>()?;
-    insert_row(engine, &InsertTarget::new(target.clone())?, &row, Some(time))?;
+    insert_row(engine, &InsertTarget::new(engine, target.clone())?, &row, Some(time))?;
     Ok(Entity::Done)
 }

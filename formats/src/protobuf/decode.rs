@@ -108,7 +108,7 @@ fn finish(columns: &mut [Column], base: usize, nullable: Nullable) {
 }
 
 /// The default of a scalar; NULL for messages.
-fn push_default(column: &mut Column) {
+pub(super) fn push_default(column: &mut Column) {
     match &mut column.data {
         Data::Boolean(values) => values.append(false),
         Data::Integer(values) => values.push(0),
@@ -212,7 +212,7 @@ fn item(items: &mut Column, payload: Payload<'_>, at: usize, nullable: Nullable)
 
 /// A value in place of any before it in this row; nothing changes where the wire type is another.
 #[inline]
-fn scalar(column: &mut Column, payload: Payload<'_>, at: usize, base: usize) -> Scan<()> {
+pub(super) fn scalar(column: &mut Column, payload: Payload<'_>, at: usize, base: usize) -> Scan<()> {
     if !fits(&column.data, payload) {
         return Ok(());
     }
@@ -258,7 +258,7 @@ fn fits(data: &Data, payload: Payload<'_>) -> bool {
     }
 }
 
-fn utf8(reader: Reader<'_>) -> Scan<&[u8]> {
+pub(super) fn utf8(reader: Reader<'_>) -> Scan<&[u8]> {
     match simdutf8::basic::from_utf8(reader.rest()) {
         Ok(_) => Ok(reader.rest()),
         Err(_) => fail(reader.pos, "the text is not UTF-8"),
@@ -318,7 +318,7 @@ fn message(data: &Data, mut reader: Reader<'_>, at: usize) -> Scan<Option<i128>>
 }
 
 /// Big-endian two's complement digits of another scale as DECIMAL(precision, scale), exactly.
-fn decimal(digits: &[u8], from: i32, precision: u8, scale: u8, at: usize) -> Scan<i128> {
+pub(crate) fn decimal(digits: &[u8], from: i32, precision: u8, scale: u8, at: usize) -> Scan<i128> {
     let negative = digits.first().is_some_and(|&b| b >= 0x80);
     let sign = if negative { 0xff } else { 0 };
     let significant = digits.iter().position(|&b| b != sign).map_or(&[][..], |i| &digits[i..]);

@@ -97,7 +97,7 @@ fn write_item(out: &mut Vec<u8>, number: usize, cells: &Cells<'_>, row: usize, n
     }
 }
 
-fn write_bytes(out: &mut Vec<u8>, number: usize, bytes: &[u8]) {
+pub(super) fn write_bytes(out: &mut Vec<u8>, number: usize, bytes: &[u8]) {
     write_tag(out, number, Kind::Len);
     write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
@@ -116,7 +116,7 @@ fn write_number(out: &mut Vec<u8>, cells: &Cells<'_>, row: usize) {
 }
 
 /// Appends what stands inside a message; nothing for NULL.
-fn write_message(out: &mut Vec<u8>, cells: &Cells<'_>, row: usize, nullable: Nullable) {
+pub(super) fn write_message(out: &mut Vec<u8>, cells: &Cells<'_>, row: usize, nullable: Nullable) {
     if cells.is_null(row) {
         return;
     }

@@ -20,7 +20,7 @@ pub struct Reader<'a> {
 pub enum Payload<'a> {
     Varint(u64),
     Fixed64(u64),
-    Fixed32,
+    Fixed32(u32),
     Len(Reader<'a>),
     Group,
 }
@@ -73,6 +73,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub fn fixed32(&mut self) -> Scan<u32> {
+        match self.rest().first_chunk::<4>() {
+            Some(bytes) => {
+                self.pos += 4;
+                Ok(u32::from_le_bytes(*bytes))
+            }
+            None => fail(self.pos, "a 32-bit value is cut off"),
+        }
+    }
+
     /// A field's number and payload.
     #[inline(always)]
     pub fn field(&mut self) -> Scan<(usize, Payload<'a>)> {
@@ -105,13 +115,7 @@ impl<'a> Reader<'a> {
                 Payload::Group
             }
             4 => return fail(at, "a group ends that has not begun"),
-            5 => {
-                if self.rest().len() < 4 {
-                    return fail(at, "a 32-bit value is cut off");
-                }
-                self.pos += 4;
-                Payload::Fixed32
-            }
+            5 => Payload::Fixed32(self.fixed32()?),
             kind => return fail(at, format!("wire type {kind} does not exist")),
         };
         Ok((number as usize, payload))
@@ -153,6 +157,7 @@ pub enum Kind {
     Varint = 0,
     Fixed64 = 1,
     Len = 2,
+    Fixed32 = 5,
 }
 
 #[inline]

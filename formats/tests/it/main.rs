@@ -2,6 +2,7 @@
 
 mod properties;
 mod rules;
+mod schemas;
 
 use millpond_formats::{DecodeOptions, Decoded, Decoder, EncodeOptions, Encoded, Encoder, Format};
 use millpond_types::value::{array_from_values, value_at};

@@ -9,7 +9,8 @@ use super::join::plain_format;
 use super::properties::{With, WithOf};
 use super::query::{PlannedQuery, Purpose, QueryAnalysis, wrong_result};
 use super::source::{
-    check_formats, check_replaceable, check_upgrade, default_format, relation, retention, timestamp, topic_configs_of,
+    check_formats, check_replaceable, check_schema_id, check_upgrade, default_format, relation, retention, timestamp,
+    topic_configs_of,
 };
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{
@@ -61,6 +62,9 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
             format!("{prefix}{}", create.name.value)
         }
     };
+    for (side, format) in [(Side::Key, &key_format), (Side::Value, &value_format)] {
+        check_schema_id(&schema, &topic, side, format, &with, env)?;
+    }
     let number = |name: &str| env.property(name).and_then(|v| v.trim().parse::<i32>().ok()).filter(|n| *n > 0);
     let existing = env.topic(&topic);
     let partitions = with.positive::<i32>("PARTITIONS")?;

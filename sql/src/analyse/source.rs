@@ -48,8 +48,8 @@ pub(super) fn create_source(
     let mut key_format = with.format(Side::Key, key_name, None)?;
     let mut value_format = with.format(Side::Value, value_name, None)?;
 
-    let schema = columns(&create.columns, relation, env)?;
-    for (side, format) in [(Side::Key, &key_format), (Side::Value, &value_format)] {
+    let mut schema = columns(&create.columns, relation, env)?;
+    for (side, format) in [(Side::Key, &mut key_format), (Side::Value, &mut value_format)] {
         let declared = match side {
             Side::Key => schema.keys().next().is_some(),
             Side::Value => schema.values().next().is_some(),
@@ -59,8 +59,7 @@ pub(super) fn create_source(
             Side::Value => "VALUE_SCHEMA_ID",
         };
         if !declared && uses_registry(&format.name) {
-            // The columns would be those of the registered schema.
-            check_format(env, format, side, &[], with.format_span(side))?;
+            infer(&mut schema, &topic, side, format, &with, env, create.name.span)?;
         }
         if declared && with.has(id) {
             return Err(Diagnostic::at(
@@ -172,6 +171,113 @@ pub(super) fn create_source(
         or_replace: create.or_replace,
         if_not_exists: create.if_not_exists,
     })
+}
+
+/// Puts in the columns of a side that the statement leaves to the side's schema.
+fn infer(
+    schema: &mut Schema,
+    topic: &str,
+    side: Side,
+    format: &mut FormatSpec,
+    with: &With<'_>,
+    env: &dyn Environment,
+    fallback: Span,
+) -> AnalysisResult<()> {
+    let span = if with.has("FORMAT") || side == Side::Value { with.format_span(side) } else { fallback };
+    // A key stands alone where its format lets it.
+    let unwrap = side == Side::Key || with.boolean("WRAP_SINGLE_VALUE")? == Some(false);
+    let inferred = env.inferred_columns(topic, side, format, unwrap);
+    let inferred = inferred.map_err(|why| {
+        Diagnostic::at(Code::Format, span, format!("unable to use the schema of topic '{topic}': {why}"))
+    })?;
+    let Some(inferred) = inferred else {
+        let what = if side == Side::Key { "keys" } else { "values" };
+        return Err(Diagnostic::at(
+            Code::Format,
+            span,
+            format!("schema for message {what} on topic '{topic}' does not exist in the Schema Registry"),
+        )
+        .with_hint(format!(
+            "register a schema under subject '{topic}-{}', or define the columns",
+            if side == Side::Key { "key" } else { "value" }
+        )));
+    };
+    format.properties.extend(inferred.properties);
+    let role = if side == Side::Key { ColumnRole::Key } else { ColumnRole::Value };
+    for (name, ty) in inferred.columns {
+        if is_pseudo(&name) {
+            return Err(Diagnostic::at(
+                Code::Invalid,
+                fallback,
+                format!("'{name}' is a reserved column name. You cannot use it as a name for a column"),
+            ));
+        }
+        if schema.get(&name).is_some() {
+            return Err(Diagnostic::at(Code::DuplicateName, fallback, format!("duplicate column names: {name}")));
+        }
+        if side == Side::Key {
+            check_key_type(&name, &ty, fallback)?;
+        }
+        schema.columns.push(Column::new(name, ty, role.clone()));
+    }
+    schema.columns.sort_by_key(|c| (!c.is_key(), !c.is_value()));
+    Ok(())
+}
+
+/// Whether the schema that KEY_SCHEMA_ID or VALUE_SCHEMA_ID names can hold what a query gives.
+pub(super) fn check_schema_id(
+    schema: &Schema,
+    topic: &str,
+    side: Side,
+    format: &FormatSpec,
+    with: &With<'_>,
+    env: &dyn Environment,
+) -> AnalysisResult<()> {
+    let (id, what) = match side {
+        Side::Key => ("KEY_SCHEMA_ID", "key"),
+        Side::Value => ("VALUE_SCHEMA_ID", "value"),
+    };
+    if !with.has(id) {
+        return Ok(());
+    }
+    let own: Vec<&Column> = match side {
+        Side::Key => schema.keys().collect(),
+        Side::Value => schema.values().collect(),
+    };
+    let unwrap = own.len() == 1 && (side == Side::Key || with.boolean("WRAP_SINGLE_VALUE")? == Some(false));
+    let span = with.span(id);
+    let registered = env.inferred_columns(topic, side, format, unwrap);
+    let registered = registered
+        .map_err(|why| Diagnostic::at(Code::Format, span, format!("unable to use the schema of {id}: {why}")))?;
+    let Some(registered) = registered else {
+        let number = format.properties.get(id).cloned().unwrap_or_default();
+        return Err(Diagnostic::at(
+            Code::Format,
+            span,
+            format!("schema with id {number} for message {what}s does not exist in the Schema Registry"),
+        ));
+    };
+    let listed = |columns: &mut dyn Iterator<Item = (&str, &SqlType)>| {
+        let shown: Vec<String> = columns.map(|(name, ty)| format!("`{name}` {ty}")).collect();
+        shown.join(", ")
+    };
+    let alone = unwrap && matches!(registered.columns.as_slice(), [(name, _)] if name == "ROWKEY" || name == "ROWVAL");
+    let fits = |i: usize, c: &Column| {
+        registered.columns.get(i).is_some_and(|(name, ty)| *ty == c.ty && (alone || *name == c.name))
+    };
+    let changed: Vec<&Column> = own.iter().enumerate().filter(|(i, c)| !fits(*i, c)).map(|(_, c)| *c).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Diagnostic::at(
+        Code::Format,
+        span,
+        format!(
+            "the following {what} columns are changed, missing or reordered: [{}]. Schema from schema registry is [{}]",
+            listed(&mut changed.iter().map(|c| (c.name.as_str(), &c.ty))),
+            listed(&mut registered.columns.iter().map(|(name, ty)| (name.as_str(), ty)))
+        ),
+    ))
 }
 
 /// What RETENTION_MS says, within what Kafka allows.

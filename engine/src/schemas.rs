@@ -1,0 +1,275 @@
+//! The schema registry as statements and queries use it: which schema a topic's columns come from, which one records are
+//! written with, and that both are there when a statement has succeeded.
+//!
+//! Not here: the registry's rules (`registry`), reading and writing by schemas (`formats`).
+//! Invariants: the snapshot is replaced only after the commit that wrote the same change; a schema that a statement
+//! registers is committed together with what the statement makes.
+
+use std::sync::Arc;
+
+use millpond_formats::{
+    Encoder, Format, Naming, Nullable, Schema, SchemaKind, Schemas, Side, WriterSchema, columns_of, key_record_name,
+    schema_for,
+};
+use millpond_registry::{Change, Limits, NewSchema, Problem as Refusal, Registered, Registry};
+use millpond_sql::plan::{FormatSpec, SourceInfo};
+use millpond_types::ports::{Step, TopicLog};
+use millpond_types::{Error, Field, Result};
+use parking_lot::RwLock;
+
+use crate::catalog;
+use crate::engine::Engine;
+use crate::serdes;
+
+/// The property of a format that holds the id of the schema that records are written with.
+pub(crate) const WRITER_ID: &str = "WRITER_SCHEMA_ID";
+
+/// The registry's snapshot of now.
+#[derive(Debug, Default)]
+pub struct SchemaStore {
+    now: RwLock<Arc<Registry>>,
+}
+
+impl SchemaStore {
+    pub(crate) fn load(storage: &dyn TopicLog) -> Result<Self> {
+        let entries = storage.catalog(&catalog::registry_prefix())?;
+        let entries = entries.iter().map(|(key, value)| (key.as_slice(), value.as_ref()));
+        let registry = Registry::load(Limits::default(), entries)?;
+        Ok(Self { now: RwLock::new(Arc::new(registry)) })
+    }
+
+    pub fn now(&self) -> Arc<Registry> {
+        self.now.read().clone()
+    }
+
+    pub(crate) fn install(&self, registry: Registry) {
+        *self.now.write() = Arc::new(registry);
+    }
+}
+
+impl Schemas for SchemaStore {
+    fn schema(&self, id: u32) -> Result<Option<Arc<Schema>>> {
+        self.now.read().schema(id)
+    }
+}
+
+/// A side's subject.
+pub fn subject_of(topic: &str, side: Side) -> String {
+    match side {
+        Side::Key => format!("{topic}-key"),
+        Side::Value => format!("{topic}-value"),
+    }
+}
+
+fn prefixed(side: Side, name: &str) -> String {
+    match side {
+        Side::Key => format!("KEY_{name}"),
+        Side::Value => format!("VALUE_{name}"),
+    }
+}
+
+/// The name of the record or message that the WITH clause gives.
+pub(crate) fn full_name(spec: &FormatSpec, side: Side) -> Option<&str> {
+    let own = spec.properties.get(&prefixed(side, "SCHEMA_FULL_NAME"));
+    own.or_else(|| spec.properties.get("VALUE_AVRO_SCHEMA_FULL_NAME").filter(|_| side == Side::Value))
+        .map(String::as_str)
+}
+
+/// The id that the WITH clause gives.
+fn given_id(spec: &FormatSpec, side: Side) -> Option<u32> {
+    spec.properties.get(&prefixed(side, "SCHEMA_ID"))?.parse().ok()
+}
+
+/// The schema that a side is written with, where one is known.
+pub(crate) fn writer_of(spec: &FormatSpec, side: Side, schemas: &dyn Schemas) -> Result<Option<WriterSchema>> {
+    let known = spec.properties.get(WRITER_ID).and_then(|id| id.parse().ok());
+    let Some(id) = known.or_else(|| given_id(spec, side)) else { return Ok(None) };
+    let schema = schemas.schema(id)?.ok_or_else(|| Error::not_found(format!("there is no schema with id {id}")))?;
+    Ok(Some(WriterSchema { id, schema, full_name: full_name(spec, side).map(str::to_owned) }))
+}
+
+/// Columns of a side that a statement leaves out, as the registry has them.
+#[derive(Debug)]
+pub(crate) enum Inferred {
+    Columns(Vec<Field>, u32),
+    /// There is no such schema.
+    Missing,
+}
+
+/// The columns of a topic's side after its schema: that of the WITH clause, else the latest of the subject.
+pub(crate) fn infer(registry: &Registry, topic: &str, side: Side, spec: &FormatSpec, unwrap: bool) -> Result<Inferred> {
+    let format = Format::parse(&spec.name)?;
+    let given = given_id(spec, side);
+    let registered: Arc<Registered> = match given {
+        Some(id) => match registry.by_id(id) {
+            Ok(found) => found.clone(),
+            Err(_) => return Ok(Inferred::Missing),
+        },
+        None => match registry.version(&subject_of(topic, side), "latest", false) {
+            Ok(found) => found.registered,
+            Err(_) => return Ok(Inferred::Missing),
+        },
+    };
+    if SchemaKind::of(format) != Some(registered.kind) {
+        let what = if side == Side::Key { "key" } else { "value" };
+        return Err(Error::bad_request(format!(
+            "{what} schema is not in the expected format. You may want to set {what}_format to match: expected {}, but the \
+             schema with id {} is {}",
+            spec.name,
+            registered.id,
+            registered.kind.name()
+        )));
+    }
+    let unwrap = unwrap && format.can_unwrap();
+    match columns_of(&registered.schema, side, unwrap, given.is_some(), full_name(spec, side)) {
+        Ok(columns) => Ok(Inferred::Columns(columns, registered.id)),
+        Err(e) if e.kind() == millpond_types::ErrorKind::NotFound => Ok(Inferred::Missing),
+        Err(e) => Err(e),
+    }
+}
+
+/// What a statement wants of the schemas of a source's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Columns were declared for a topic: they get a schema where its subject has none.
+    Declared,
+    /// A query writes: its columns' schema must be, or become, a version of the subject.
+    Sink,
+    /// Rows are to be written into what was declared: after the latest schema if they fit, else after their own.
+    Insert,
+}
+
+/// The schemas that a source needs, registered: their ids become part of its formats. Returns what is to be committed.
+pub(crate) fn prepare(engine: &Engine, source: &mut SourceInfo, purpose: Purpose) -> Result<Option<Change>> {
+    let mut change: Option<Change> = None;
+    let now = engine.schemas().now();
+    for side in [Side::Key, Side::Value] {
+        let fields = match side {
+            Side::Key => serdes::fields(source.schema.keys()),
+            Side::Value => serdes::fields(source.schema.values()),
+        };
+        let spec = if side == Side::Key { &source.key_format } else { &source.value_format };
+        let format = serdes::format_of(spec)?;
+        if !format.uses_schema_registry() || fields.is_empty() || spec.properties.contains_key(WRITER_ID) {
+            continue;
+        }
+        let registry = change.as_ref().map_or(&*now, |c| &c.registry);
+        let id = match given_id(spec, side) {
+            Some(id) => {
+                registry.by_id(id)?;
+                Some(id)
+            }
+            None => {
+                let subject = subject_of(&source.topic, side);
+                let latest = registry.version(&subject, "latest", false).ok();
+                match (purpose, latest) {
+                    (Purpose::Declared, Some(_)) => None,
+                    (Purpose::Insert, Some(latest)) if fits(spec, side, &fields, &latest.registered) => {
+                        Some(latest.registered.id)
+                    }
+                    _ => {
+                        let new = schema_of(spec, side, &source.name, &fields)?;
+                        let (next, id, _) = registry.register(&subject, &new).map_err(|e| refused(&source.topic, e))?;
+                        if let Some(next) = next {
+                            change = Some(match change {
+                                Some(before) => before.then(next),
+                                None => next,
+                            });
+                        }
+                        Some(id)
+                    }
+                }
+            }
+        };
+        let spec = if side == Side::Key { &mut source.key_format } else { &mut source.value_format };
+        if let Some(id) = id {
+            spec.properties.insert(WRITER_ID.to_owned(), id.to_string());
+        }
+    }
+    Ok(change)
+}
+
+fn refused(topic: &str, problem: Refusal) -> Error {
+    let kind = Error::from(problem.clone()).kind();
+    Error::new(kind, format!("Could not register schema for topic '{topic}': {problem}"))
+}
+
+fn fits(spec: &FormatSpec, side: Side, fields: &[Field], registered: &Registered) -> bool {
+    let full_name = full_name(spec, side).map(str::to_owned);
+    let writer = WriterSchema { id: registered.id, schema: registered.schema.clone(), full_name };
+    serdes::plain_encoder(spec, side, fields).and_then(|e: Encoder| e.with_schema(&writer)).is_ok()
+}
+
+/// The schema of columns, as ksqlDB makes it.
+pub(crate) fn schema_of(spec: &FormatSpec, side: Side, source: &str, fields: &[Field]) -> Result<NewSchema> {
+    let format = serdes::format_of(spec)?;
+    let nullable = spec.properties.get(&prefixed(side, "PROTOBUF_NULLABLE_REPRESENTATION"));
+    let nullable = match nullable.map(|n| n.to_uppercase()).as_deref() {
+        Some("OPTIONAL") => Nullable::Optional,
+        Some("WRAPPER") => Nullable::Wrapper,
+        _ => Nullable::Unset,
+    };
+    let named = full_name(spec, side).map(str::to_owned);
+    let naming = Naming {
+        full_name: named.or_else(|| (side == Side::Key && format == Format::Avro).then(|| key_record_name(source))),
+        unwrap: format.unwraps(side, fields, None, spec.wrap_single)?,
+        nullable,
+    };
+    let schema = schema_for(format, fields, &naming)?;
+    Ok(NewSchema::new(schema.kind(), schema.text))
+}
+
+impl Engine {
+    pub fn schemas(&self) -> &Arc<SchemaStore> {
+        &self.0.schemas
+    }
+
+    /// Changes the registry: `change` sees the snapshot of now, and what it gives is durable when this returns. Blocks.
+    pub fn change_schemas<T>(
+        &self,
+        change: impl FnOnce(&Registry) -> std::result::Result<(Option<Change>, T), Refusal>,
+    ) -> std::result::Result<T, SchemaError> {
+        let _guard = self.0.change.lock();
+        let (change, answer) = change(&self.schemas().now()).map_err(SchemaError::Refused)?;
+        if let Some(change) = change {
+            self.commit_schemas(change).map_err(SchemaError::Failed)?;
+        }
+        Ok(answer)
+    }
+
+    /// The caller holds `change`.
+    fn commit_schemas(&self, change: Change) -> Result<()> {
+        let step = Step { catalog: change.writes, ..Step::default() };
+        self.commit(step, |_| self.0.schemas.install(change.registry))?;
+        Ok(())
+    }
+
+    /// A source that rows can be written into: the schemas for it are there. The caller holds `change`.
+    pub(crate) fn writable(&self, source: &Arc<SourceInfo>) -> Result<Arc<SourceInfo>> {
+        let mut wanted = source.as_ref().clone();
+        let change = prepare(self, &mut wanted, Purpose::Insert)?;
+        if wanted == **source {
+            return Ok(source.clone());
+        }
+        let mut step = Step { catalog: vec![catalog::put_source(&wanted)], ..Step::default() };
+        let registry = change.map(|change| {
+            step.catalog.extend(change.writes);
+            change.registry
+        });
+        let wanted = Arc::new(wanted);
+        self.commit(step, |catalog| {
+            catalog.sources.insert(wanted.name.clone(), wanted.clone());
+            if let Some(registry) = registry {
+                self.0.schemas.install(registry);
+            }
+        })?;
+        Ok(wanted)
+    }
+}
+
+/// Why the registry was not changed.
+#[derive(Debug)]
+pub enum SchemaError {
+    Refused(Refusal),
+    Failed(Error),
+}

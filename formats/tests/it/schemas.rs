@@ -1,0 +1,378 @@
+//! AVRO, JSON_SR and PROTOBUF: records by the schemas that they name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use millpond_formats::{
+    DecodeOptions, Decoder, EncodeOptions, Encoded, Encoder, Format, Naming, Nullable, Schema, SchemaKind, Schemas,
+    Side, WriterSchema, columns_of, framed_to_json, key_record_name, schema_for,
+};
+use millpond_types::value::array_from_values;
+use millpond_types::{Field, Result, SqlType, Value};
+use proptest::prelude::*;
+
+use super::{field, values};
+
+#[derive(Debug, Default)]
+struct Known(HashMap<u32, Arc<Schema>>);
+
+impl Schemas for Known {
+    fn schema(&self, id: u32) -> Result<Option<Arc<Schema>>> {
+        Ok(self.0.get(&id).cloned())
+    }
+}
+
+fn schema(kind: SchemaKind, text: &str) -> Arc<Schema> {
+    Arc::new(Schema::parse(kind, text, &[]).unwrap_or_else(|e| panic!("{text}: {e}")))
+}
+
+fn known(schemas: &[(u32, &Arc<Schema>)]) -> Arc<dyn Schemas> {
+    Arc::new(Known(schemas.iter().map(|(id, s)| (*id, (*s).clone())).collect()))
+}
+
+fn decoder(format: Format, columns: &[Field], schemas: &Arc<dyn Schemas>) -> Decoder {
+    Decoder::all(format, columns, DecodeOptions::default()).unwrap().with_schemas(schemas.clone())
+}
+
+fn write(format: Format, columns: &[Field], writer: &WriterSchema, rows: &[Vec<Value>]) -> Result<Encoded> {
+    let encoder = Encoder::new(format, columns, EncodeOptions::default())?.with_schema(writer)?;
+    let arrays: Vec<_> = columns
+        .iter()
+        .enumerate()
+        .map(|(i, c)| array_from_values(&c.ty, &rows.iter().map(|r| r[i].clone()).collect::<Vec<_>>()).unwrap())
+        .collect();
+    let mut out = Encoded::default();
+    encoder.encode(rows.len(), &arrays, None, &mut out)?;
+    Ok(out)
+}
+
+fn writer(id: u32, schema: &Arc<Schema>) -> WriterSchema {
+    WriterSchema { id, schema: schema.clone(), full_name: None }
+}
+
+fn text(text: &str) -> Value {
+    Value::String(text.into())
+}
+
+/// Columns of every type, and a row of values.
+fn everything() -> (Vec<Field>, Vec<Value>) {
+    let columns = vec![
+        field("B", SqlType::Boolean),
+        field("I", SqlType::Integer),
+        field("L", SqlType::BigInt),
+        field("D", SqlType::Double),
+        field("S", SqlType::String),
+        field("Y", SqlType::Bytes),
+        field("M", SqlType::decimal(6, 2)),
+        field("DAY", SqlType::Date),
+        field("CLOCK", SqlType::Time),
+        field("AT", SqlType::Timestamp),
+        field("LIST", SqlType::array(SqlType::BigInt)),
+        field("MAP", SqlType::map(SqlType::String, SqlType::Double)),
+        field(
+            "P",
+            SqlType::Struct(vec![field("X", SqlType::Integer), field("NAMES", SqlType::array(SqlType::String))]),
+        ),
+    ];
+    let row = vec![
+        Value::Boolean(true),
+        Value::Integer(-7),
+        Value::BigInt(i64::MIN),
+        Value::Double(2.5),
+        text("é"),
+        Value::Bytes(vec![0, 255].into()),
+        Value::Decimal { unscaled: -12_345, precision: 6, scale: 2 },
+        Value::Date(-1),
+        Value::Time(86_399_999),
+        Value::Timestamp(1_700_000_000_123),
+        Value::Array(vec![Value::BigInt(1), Value::BigInt(-2)]),
+        Value::Map(vec![(text("a"), Value::Double(1.5))]),
+        Value::Struct(vec![("X".into(), Value::Integer(3)), ("NAMES".into(), Value::Array(vec![text("n")]))]),
+    ];
+    (columns, row)
+}
+
+#[test]
+fn what_is_written_is_read_again_in_all_three() {
+    let (columns, row) = everything();
+    let nulls = vec![Value::Null; columns.len()];
+    for format in [Format::Avro, Format::JsonSr, Format::Protobuf] {
+        for nullable in [Nullable::Unset, Nullable::Optional, Nullable::Wrapper] {
+            let naming = Naming { nullable, ..Naming::default() };
+            let made = Arc::new(schema_for(format, &columns, &naming).unwrap());
+            // The schema stands for the columns that it was made of.
+            assert_eq!(columns_of(&made, Side::Value, false, true, None).unwrap(), columns, "{}", made.text);
+            let out = write(format, &columns, &writer(77, &made), &[row.clone(), nulls.clone()]).unwrap();
+            assert_eq!(&out.get(0).unwrap()[..5], [0, 0, 0, 0, 77]);
+            let decoded = decoder(format, &columns, &known(&[(77, &made)])).decode(out.iter()).unwrap();
+            assert_eq!(decoded.errors, []);
+            let read = values(&decoded, &columns);
+            assert_eq!(read[0], row, "{} {nullable:?}", format.name());
+            if format != Format::Protobuf {
+                assert_eq!(read[1], nulls, "{}", format.name());
+            } else {
+                // Proto3 knows no NULL for lists, and for scalars only where it is told to.
+                let scalar = if nullable == Nullable::Unset { Value::Integer(0) } else { Value::Null };
+                assert_eq!((&read[1][1], &read[1][9]), (&scalar, &Value::Null));
+                assert_eq!(read[1][10], Value::Array(vec![]));
+            }
+        }
+    }
+}
+
+/// Zigzag numbers of one byte.
+fn n(value: i8) -> u8 {
+    ((value << 1) ^ (value >> 7)) as u8
+}
+
+#[test]
+fn avro_is_read_by_its_writers_schema() {
+    // Other order, other case, wider and narrower types, a field too much, one that is missing, an enum, a fixed.
+    let written = schema(
+        SchemaKind::Avro,
+        r#"{"type":"record","name":"R","fields":[
+            {"name":"extra","type":{"type":"map","values":{"type":"array","items":"string"}}},
+            {"name":"suit","type":{"type":"enum","name":"Suit","symbols":["SPADES","HEARTS"]}},
+            {"name":"hash","type":{"type":"fixed","name":"H","size":2}},
+            {"name":"num","type":"int"},
+            {"name":"ratio","type":["null","float"]},
+            {"name":"label","type":"int"},
+            {"name":"price","type":{"type":"bytes","logicalType":"decimal","precision":4,"scale":1}},
+            {"name":"self","type":["null","R"]}]}"#,
+    );
+    let columns = [
+        field("NUM", SqlType::BigInt),
+        field("RATIO", SqlType::Double),
+        field("LABEL", SqlType::String),
+        field("SUIT", SqlType::String),
+        field("HASH", SqlType::Bytes),
+        field("PRICE", SqlType::decimal(6, 2)),
+        field("ABSENT", SqlType::Date),
+    ];
+    let mut record = vec![0, 0, 0, 0, 9];
+    // A map of one entry in a block that tells its bytes: "k" -> ["v"].
+    record.extend_from_slice(&[n(-1), n(6), n(1), b'k', n(1), n(1), b'v', 0, 0]);
+    record.extend_from_slice(&[n(1), 0xab, 0xcd, n(-3), n(1)]);
+    record.extend_from_slice(&1.5f32.to_le_bytes());
+    record.extend_from_slice(&[n(12), n(1), 0xf6, 0]);
+    let schemas = known(&[(9, &written)]);
+    let decoder = decoder(Format::Avro, &columns, &schemas);
+    let short = &record[..record.len() - 2];
+    let mut long = record.clone();
+    long.push(0);
+    let unknown = [0, 0, 0, 0, 10, 0];
+    let rows: [Option<&[u8]>; 6] = [Some(&record), Some(short), Some(&long), Some(&unknown), Some(b"{}"), None];
+    let decoded = decoder.decode(rows).unwrap();
+    assert_eq!(
+        values(&decoded, &columns)[0],
+        [
+            Value::BigInt(-3),
+            Value::Double(1.5),
+            text("12"),
+            text("HEARTS"),
+            Value::Bytes(vec![0xab, 0xcd].into()),
+            Value::Decimal { unscaled: -100, precision: 6, scale: 2 },
+            Value::Null,
+        ]
+    );
+    let errors: Vec<(usize, &str)> = decoded.errors.iter().map(|e| (e.row, e.message.as_str())).collect();
+    assert_eq!(errors.iter().map(|e| e.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(errors[2].1.contains("no schema with id 10") && errors[3].1.contains("first byte is 123"), "{errors:?}");
+    assert!(decoded.null_rows.unwrap().value(5));
+    // What the columns leave out is there where the schema alone is asked; but for what contains itself.
+    let json = framed_to_json(&record, &schemas).unwrap();
+    assert_eq!(json.get("extra").unwrap().to_string(), r#"{"k":["v"]}"#);
+    assert!(json.get("self").is_none());
+}
+
+#[test]
+fn avro_unions_and_maps_are_connects() {
+    let written = schema(
+        SchemaKind::Avro,
+        r#"{"type":"record","name":"R","fields":[
+            {"name":"u","type":["null","int","string",{"type":"record","name":"a.b.Point","fields":[{"name":"x","type":"int"}]}]},
+            {"name":"m","type":{"type":"array","items":{"type":"record","name":"E","connect.internal.type":"MapEntry","fields":[
+                {"name":"key","type":["null","string"]},{"name":"value","type":["null","long"]}]}}},
+            {"name":"only","type":["string"]}]}"#,
+    );
+    let columns = columns_of(&written, Side::Value, false, false, None).unwrap();
+    let point = SqlType::Struct(vec![field("X", SqlType::Integer)]);
+    let union = vec![field("INT", SqlType::Integer), field("STRING", SqlType::String), field("POINT", point)];
+    assert_eq!(
+        columns,
+        [
+            field("U", SqlType::Struct(union)),
+            field("M", SqlType::map(SqlType::String, SqlType::BigInt)),
+            field("ONLY", SqlType::String),
+        ]
+    );
+    let union = |int: Value, string: Value, x: Value| {
+        Value::Struct(vec![("INT".into(), int), ("STRING".into(), string), ("POINT".into(), x)])
+    };
+    let map = Value::Map(vec![(text("k"), Value::BigInt(5)), (text("l"), Value::Null)]);
+    let point = Value::Struct(vec![("X".into(), Value::Integer(2))]);
+    let rows = vec![
+        vec![union(Value::Null, text("t"), Value::Null), map.clone(), text("o")],
+        vec![union(Value::Null, Value::Null, point), map.clone(), text("o")],
+        vec![Value::Null, map, text("o")],
+    ];
+    let out = write(Format::Avro, &columns, &writer(3, &written), &rows).unwrap();
+    let decoded = decoder(Format::Avro, &columns, &known(&[(3, &written)])).decode(out.iter()).unwrap();
+    assert_eq!(decoded.errors, []);
+    assert_eq!(values(&decoded, &columns), rows);
+}
+
+#[test]
+fn avro_is_written_with_defaults_or_not_at_all() {
+    let columns = [field("C1", SqlType::Integer)];
+    let of = |fields: &str| schema(SchemaKind::Avro, &format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#));
+    let defaults = of(r#"{"name":"c1","type":"int","default":4},{"name":"c2","type":"long","default":100},
+        {"name":"c3","type":["null","string"]},{"name":"c4","type":{"type":"array","items":"int"},"default":[1]}"#);
+    let out =
+        write(Format::Avro, &columns, &writer(1, &defaults), &[vec![Value::Integer(3)], vec![Value::Null]]).unwrap();
+    let json = |row: usize| framed_to_json(out.get(row).unwrap(), &known(&[(1, &defaults)])).unwrap().to_string();
+    assert_eq!(json(0), r#"{"c1":3,"c2":100,"c3":null,"c4":[1]}"#);
+    assert_eq!(json(1), r#"{"c1":4,"c2":100,"c3":null,"c4":[1]}"#);
+    let strict = of(r#"{"name":"c1","type":"int"},{"name":"c2","type":"double"}"#);
+    let error = write(Format::Avro, &columns, &writer(1, &strict), &[vec![Value::Integer(3)]]).unwrap_err();
+    assert!(error.message().contains("\"c2\""), "{error}");
+    let other = of(r#"{"name":"c9","type":"int"}"#);
+    let error = write(Format::Avro, &columns, &writer(1, &other), &[vec![Value::Integer(3)]]).unwrap_err();
+    assert!(error.message().contains("no field for column \"C1\""), "{error}");
+}
+
+#[test]
+fn the_schemas_are_those_that_ksqldb_makes() {
+    let columns = [field("F1", SqlType::Struct(vec![field("F2", SqlType::Integer)]))];
+    let naming = Naming { full_name: Some(key_record_name("MY_OUTPUT")), unwrap: true, ..Naming::default() };
+    assert_eq!(
+        schema_for(Format::Avro, &columns, &naming).unwrap().text,
+        "{\"type\":\"record\",\"name\":\"MyOutputKey\",\"namespace\":\"io.confluent.ksql.avro_schemas\",\"fields\":[{\"name\":\
+         \"F2\",\"type\":[\"null\",\"int\"],\"default\":null}],\"connect.name\":\
+         \"io.confluent.ksql.avro_schemas.MyOutputKey\"}"
+    );
+    let columns = [field("I", SqlType::Integer), columns[0].clone()];
+    assert_eq!(
+        schema_for(Format::Protobuf, &columns, &Naming::default()).unwrap().text,
+        "syntax = \"proto3\";\n\nmessage ConnectDefault1 {\n  int32 I = 1;\n  ConnectDefault2 F1 = 2;\n\n  message \
+         ConnectDefault2 {\n    int32 F2 = 1;\n  }\n}"
+    );
+    assert_eq!(
+        schema_for(Format::JsonSr, &columns[..1], &Naming::default()).unwrap().text,
+        "{\"type\":\"object\",\"properties\":{\"I\":{\"connect.index\":0,\"oneOf\":[{\"type\":\"null\"},{\"type\":\"integer\",\
+         \"connect.type\":\"int32\"}]}}}"
+    );
+}
+
+#[test]
+fn protobuf_is_read_by_its_descriptor() {
+    let written = schema(
+        SchemaKind::Protobuf,
+        r#"syntax = "proto3"; package shop; /* of old */
+        import "google/protobuf/wrappers.proto";
+        message Other { string s = 1; }
+        message Order {
+          option deprecated = true; reserved 4, 9 to 11;
+          enum Suit { SPADES = 0; HEARTS = 1; }
+          message Line { sint32 n = 1; Line next = 2; }
+          Suit suit = 1; uint32 u = 2; fixed64 f = 3 [deprecated = true];
+          repeated Line lines = 5; map<string, Suit> suits = 6;
+          oneof pay { string card = 7; int64 cash = 8; }
+          optional double d = 12; google.protobuf.Int32Value w = 13; repeated float many = 14;
+        }"#,
+    );
+    let columns = columns_of(&written, Side::Value, false, true, Some("shop.Order")).unwrap();
+    let shown: Vec<String> = columns.iter().map(|c| format!("{} {}", c.name, c.ty)).collect();
+    assert_eq!(
+        shown,
+        [
+            "pay_0 STRUCT<`card` STRING, `cash` BIGINT>",
+            "suit STRING",
+            "u BIGINT",
+            "f BIGINT",
+            "lines ARRAY<STRUCT<`n` INTEGER>>",
+            "suits MAP<STRING, STRING>",
+            "d DOUBLE",
+            "w INTEGER",
+            "many ARRAY<DOUBLE>",
+        ]
+    );
+    let struct_of = |name: &str, value: Value| Value::Struct(vec![(name.into(), value)]);
+    let pay = Value::Struct(vec![("card".into(), Value::Null), ("cash".into(), Value::BigInt(0))]);
+    let row = vec![
+        pay,
+        text("HEARTS"),
+        Value::BigInt(4_000_000_000),
+        Value::BigInt(-1),
+        Value::Array(vec![struct_of("n", Value::Integer(-5)), struct_of("n", Value::Integer(0))]),
+        Value::Map(vec![(text("a"), text("SPADES"))]),
+        Value::Double(0.0),
+        Value::Integer(0),
+        Value::Array(vec![Value::Double(1.5)]),
+    ];
+    let writer = WriterSchema { id: 5, schema: written.clone(), full_name: Some("shop.Order".into()) };
+    let out = write(Format::Protobuf, &columns, &writer, std::slice::from_ref(&row)).unwrap();
+    // The second message of the schema: one index, 1.
+    assert_eq!(&out.get(0).unwrap()[..7], [0, 0, 0, 0, 5, 2, 2]);
+    let schemas = known(&[(5, &written)]);
+    let decoder = decoder(Format::Protobuf, &columns, &schemas);
+    let empty: &[u8] = &[0, 0, 0, 0, 5, 2, 2];
+    let nowhere: &[u8] = &[0, 0, 0, 0, 5, 2, 6];
+    let decoded = decoder.decode([out.get(0), Some(empty), Some(nowhere)]).unwrap();
+    let read = values(&decoded, &columns);
+    assert_eq!(read[0], row);
+    assert_eq!(
+        (&read[1][0], &read[1][1], &read[1][6], &read[1][7]),
+        (&Value::Null, &text("SPADES"), &Value::Null, &Value::Null)
+    );
+    assert_eq!(decoded.errors.iter().map(|e| e.row).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn bad_schemas_say_why() {
+    for (kind, text, why) in [
+        (SchemaKind::Avro, r#"{"type":"record","name":"R"}"#, "no fields"),
+        (SchemaKind::Avro, r#"{"type":"record","name":"R","fields":[{"name":"a","type":"nope"}]}"#, "\"nope\""),
+        (SchemaKind::Avro, r#"["int",["null"]]"#, "union"),
+        (SchemaKind::Avro, "{", "JSON"),
+        (SchemaKind::Protobuf, "message A { B b = 1; }", "\"B\""),
+        (SchemaKind::Protobuf, "syntax = \"proto3\"; import \"x.proto\";", "x.proto"),
+        (SchemaKind::Protobuf, "message A { int32 a = 1; int64 b = 1; }", "twice"),
+        (SchemaKind::Json, "[]", "object"),
+    ] {
+        let error = Schema::parse(kind, text, &[]).unwrap_err();
+        assert!(error.message().contains(why), "{text}: {error}");
+    }
+    let deep = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(5000), "}".repeat(5000));
+    assert!(Schema::parse(SchemaKind::Avro, &deep, &[]).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// No bytes make it panic or take long: neither damaged records nor schemas.
+    #[test]
+    fn damaged_bytes_are_refused(cut in 0usize..200, at in 0usize..200, byte: u8, proto: bool) {
+        let (columns, row) = everything();
+        let format = if proto { Format::Protobuf } else { Format::Avro };
+        let made = Arc::new(schema_for(format, &columns, &Naming::default()).unwrap());
+        let out = write(format, &columns, &writer(1, &made), &[row]).unwrap();
+        let mut bytes = out.get(0).unwrap().to_vec();
+        if let Some(place) = bytes.get_mut(5 + at) {
+            *place = byte;
+        }
+        let cut = bytes.len().min(5 + cut);
+        let schemas = known(&[(1, &made)]);
+        for bytes in [&bytes[..], &bytes[..cut]] {
+            let decoded = decoder(format, &columns, &schemas).decode([Some(bytes), out.get(0)]).unwrap();
+            prop_assert_eq!(decoded.rows, 2);
+            prop_assert!(decoded.errors.iter().all(|e| e.row == 0));
+        }
+        let mut text = made.text.clone().into_bytes();
+        let len = text.len();
+        text[(at * 7) % len] = byte;
+        if let Ok(text) = String::from_utf8(text) {
+            let _ = Schema::parse(made.kind(), &text, &[]);
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! Subjects, versions, ids.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use millpond_formats::json::{Comments, Json};
+use millpond_formats::{Schema, SchemaKind, Schemas};
+use millpond_types::Result as TypesResult;
+
+use crate::compatibility::{Compatibility, incompatibilities};
+use crate::problem::Problem;
+use crate::store::{self, CatalogWrite};
+
+/// What everything together may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub schemas_max: usize,
+    pub subjects_max: usize,
+    /// Versions of one subject, deleted ones included.
+    pub versions_max: usize,
+    /// Texts of all schemas.
+    pub bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { schemas_max: 50_000, subjects_max: 50_000, versions_max: 10_000, bytes_max: 64 << 20 }
+    }
+}
+
+const SUBJECT_LEN_MAX: usize = 1024;
+const REFERENCES_MAX: usize = 100;
+/// Texts that a schema refers to, those that they refer to included.
+const REFERENCES_ALL_MAX: usize = 1000;
+
+/// A schema that another one refers to by a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reference {
+    pub name: String,
+    pub subject: String,
+    pub version: u32,
+}
+
+/// A schema to be registered or looked for.
+#[derive(Clone, Debug)]
+pub struct NewSchema {
+    pub kind: SchemaKind,
+    pub text: String,
+    pub references: Vec<Reference>,
+    /// Only in mode IMPORT.
+    pub id: Option<u32>,
+    pub version: Option<u32>,
+}
+
+impl NewSchema {
+    pub fn new(kind: SchemaKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), references: Vec::new(), id: None, version: None }
+    }
+
+    /// The same schema in a form that does not tell how it was written: members by name, types that need no braces without.
+    pub fn normalised(self) -> Self {
+        let text = match (self.kind, Json::parse(&self.text, Comments::Refused)) {
+            (SchemaKind::Avro | SchemaKind::Json, Ok(mut json)) => {
+                normalise(&mut json, self.kind);
+                json.to_string()
+            }
+            _ => self.text,
+        };
+        Self { text, ..self }
+    }
+}
+
+fn normalise(json: &mut Json, kind: SchemaKind) {
+    match json {
+        Json::Array(items) => items.iter_mut().for_each(|item| normalise(item, kind)),
+        Json::Object(members) => {
+            members.sort_by(|a, b| a.0.cmp(&b.0));
+            members.iter_mut().for_each(|(_, value)| normalise(value, kind));
+            if let ([(name, ty @ Json::String(_))], SchemaKind::Avro) = (members.as_slice(), kind)
+                && name == "type"
+            {
+                *json = ty.clone();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A schema with its id.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    pub id: u32,
+    pub kind: SchemaKind,
+    pub text: String,
+    pub references: Vec<Reference>,
+    pub schema: Arc<Schema>,
+}
+
+/// One version of a subject.
+#[derive(Clone, Debug)]
+pub struct SubjectVersion {
+    pub subject: String,
+    pub version: u32,
+    pub deleted: bool,
+    pub registered: Arc<Registered>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    ReadWrite,
+    ReadOnly,
+    ReadOnlyOverride,
+    Import,
+}
+
+impl Mode {
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_uppercase().as_str() {
+            "READWRITE" => Self::ReadWrite,
+            "READONLY" => Self::ReadOnly,
+            "READONLY_OVERRIDE" => Self::ReadOnlyOverride,
+            "IMPORT" => Self::Import,
+            _ => return None,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "READWRITE",
+            Self::ReadOnly => "READONLY",
+            Self::ReadOnlyOverride => "READONLY_OVERRIDE",
+            Self::Import => "IMPORT",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub id: u32,
+    pub deleted: bool,
+}
+
+/// What tells schemas apart.
+type Identity = (SchemaKind, String, Vec<Reference>);
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    limits: Limits,
+    pub(crate) schemas: BTreeMap<u32, Arc<Registered>>,
+    ids: HashMap<Identity, u32>,
+    bytes: usize,
+    pub(crate) subjects: BTreeMap<String, Arc<BTreeMap<u32, Place>>>,
+    /// The empty name is everything's.
+    pub(crate) compatibility: BTreeMap<String, Compatibility>,
+    pub(crate) modes: BTreeMap<String, Mode>,
+    pub(crate) next_id: u32,
+}
+
+/// The next snapshot, and what makes it durable.
+#[derive(Debug)]
+pub struct Change {
+    pub registry: Registry,
+    pub writes: Vec<CatalogWrite>,
+}
+
+type Answer<T> = std::result::Result<T, Problem>;
+
+impl Schemas for Registry {
+    fn schema(&self, id: u32) -> TypesResult<Option<Arc<Schema>>> {
+        Ok(self.schemas.get(&id).map(|r| r.schema.clone()))
+    }
+}
+
+impl Registry {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, next_id: 1, ..Self::default() }
+    }
+
+    /// From the entries of the catalog.
+    pub fn load<'a>(limits: Limits, entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> TypesResult<Self> {
+        let mut registry = Self::new(limits);
+        store::load(&mut registry, entries)?;
+        Ok(registry)
+    }
+
+    pub(crate) fn insert(&mut self, registered: Registered) {
+        let identity = (registered.kind, registered.schema.text.clone(), registered.references.clone());
+        self.bytes += registered.text.len() + registered.schema.text.len();
+        self.ids.entry(identity).or_insert(registered.id);
+        self.next_id = self.next_id.max(registered.id.saturating_add(1));
+        self.schemas.insert(registered.id, Arc::new(registered));
+    }
+
+    fn remove(&mut self, id: u32) {
+        if let Some(old) = self.schemas.remove(&id) {
+            self.bytes = self.bytes.saturating_sub(old.text.len() + old.schema.text.len());
+            let identity = (old.kind, old.schema.text.clone(), old.references.clone());
+            if self.ids.get(&identity) == Some(&id) {
+                self.ids.remove(&identity);
+            }
+        }
+    }
+
+    pub(crate) fn places_mut(&mut self, subject: &str) -> &mut BTreeMap<u32, Place> {
+        Arc::make_mut(self.subjects.entry(subject.to_owned()).or_default())
+    }
+
+    /// The names and texts that references stand for, each after those that it refers to itself.
+    pub(crate) fn resolve(&self, references: &[Reference]) -> Answer<Vec<(String, String)>> {
+        let mut all = Vec::new();
+        self.resolve_into(references, &mut all, 0)?;
+        Ok(all)
+    }
+
+    fn resolve_into(&self, references: &[Reference], all: &mut Vec<(String, String)>, depth: usize) -> Answer<()> {
+        if depth > 32 || references.len() > REFERENCES_MAX {
+            return Err(Problem::invalid_schema("it has too many references"));
+        }
+        for reference in references {
+            if all.iter().any(|(name, _)| *name == reference.name) {
+                continue;
+            }
+            let found = self.subjects.get(&reference.subject).and_then(|places| places.get(&reference.version));
+            let found = found.and_then(|place| self.schemas.get(&place.id)).ok_or_else(|| {
+                let Reference { name, subject, version } = reference;
+                Problem::invalid_schema(format!(
+                    "no schema reference found for subject \"{subject}\" and version {version}, named \"{name}\""
+                ))
+            })?;
+            self.resolve_into(&found.references, all, depth + 1)?;
+            if all.len() >= REFERENCES_ALL_MAX {
+                return Err(Problem::invalid_schema("it has too many references"));
+            }
+            all.push((reference.name.clone(), found.text.clone()));
+        }
+        Ok(())
+    }
+
+    fn parse(&self, new: &NewSchema) -> Answer<Schema> {
+        let references = self.resolve(&new.references)?;
+        Schema::parse(new.kind, &new.text, &references).map_err(|e| Problem::invalid_schema(e.message()))
+    }
+
+    fn identity(&self, new: &NewSchema, schema: &Schema) -> Option<u32> {
+        self.ids.get(&(new.kind, schema.text.clone(), new.references.clone())).copied()
+    }
+
+    /// Registers a schema in a subject, where it is not there yet. Returns its id and version.
+    pub fn register(&self, subject: &str, new: &NewSchema) -> Answer<(Option<Change>, u32, u32)> {
+        if subject.is_empty() || subject.len() > SUBJECT_LEN_MAX || subject.chars().any(char::is_control) {
+            return Err(Problem::new(42208, format!("The specified subject '{subject}' is not a valid.")));
+        }
+        let mode = self.mode(subject);
+        if matches!(mode, Mode::ReadOnly | Mode::ReadOnlyOverride) {
+            return Err(Problem::new(42205, format!("Subject {subject} is in read-only mode")));
+        }
+        let schema = self.parse(new)?;
+        let known = self.identity(new, &schema);
+        let places = self.subjects.get(subject);
+        if let (Some(id), Some(places)) = (known, places)
+            && let Some((version, _)) = places.iter().rev().find(|(_, p)| p.id == id && !p.deleted)
+            && new.id.is_none_or(|wanted| wanted == id)
+        {
+            return Ok((None, id, *version));
+        }
+        if new.id.is_some() && mode != Mode::Import {
+            return Err(Problem::new(42205, format!("Subject {subject} is not in import mode")));
+        }
+        if mode != Mode::Import {
+            let faults = self.faults(subject, &schema);
+            if !faults.is_empty() {
+                return Err(Problem::incompatible(subject, &faults));
+            }
+        }
+        let id = match (new.id, known) {
+            (Some(wanted), _) => {
+                if self.schemas.get(&wanted).is_some_and(|r| r.schema.text != schema.text) {
+                    return Err(Problem::new(
+                        42207,
+                        format!("Overwrite new schema with id {wanted} is not permitted."),
+                    ));
+                }
+                wanted
+            }
+            (None, Some(id)) => id,
+            (None, None) => self.next_id,
+        };
+        self.check_room(subject, &schema, new.text.len())?;
+        let version = places.and_then(|p| p.keys().next_back().copied()).unwrap_or(0) + 1;
+        let version = match new.version {
+            Some(wanted) if mode == Mode::Import && wanted > 0 => wanted,
+            _ => version,
+        };
+        let mut next = self.clone();
+        let mut writes = Vec::new();
+        if !next.schemas.contains_key(&id) {
+            let registered = Registered {
+                id,
+                kind: new.kind,
+                text: new.text.clone(),
+                references: new.references.clone(),
+                schema: Arc::new(schema),
+            };
+            writes.push(store::put_schema(&registered));
+            next.insert(registered);
+        }
+        let place = Place { id, deleted: false };
+        next.places_mut(subject).insert(version, place);
+        writes.push(store::put_version(subject, version, place));
+        writes.push(store::put_next_id(next.next_id));
+        Ok((Some(Change { registry: next, writes }), id, version))
+    }
+
+    fn check_room(&self, subject: &str, schema: &Schema, len: usize) -> Answer<()> {
+        let full = |what: String| Err(Problem::new(50001, format!("the registry is full: {what}")));
+        let Limits { schemas_max, subjects_max, versions_max, bytes_max } = self.limits;
+        if self.schemas.len() >= schemas_max {
+            return full(format!("there are {schemas_max} schemas"));
+        }
+        if self.bytes + schema.text.len() + len > bytes_max {
+            return full(format!("its schemas have {} bytes of {bytes_max}", self.bytes));
+        }
+        match self.subjects.get(subject) {
+            None if self.subjects.len() >= subjects_max => full(format!("there are {subjects_max} subjects")),
+            Some(places) if places.len() >= versions_max => full(format!("the subject has {versions_max} versions")),
+            _ => Ok(()),
+        }
+    }
+
+    /// What stands in the way of a schema in a subject.
+    fn faults(&self, subject: &str, schema: &Schema) -> Vec<String> {
+        let level = self.compatibility(subject);
+        let Some(places) = self.subjects.get(subject) else { return Vec::new() };
+        let live = places.iter().rev().filter(|(_, p)| !p.deleted);
+        let count = if level.is_transitive() { usize::MAX } else { 1 };
+        let mut found = Vec::new();
+        for (version, place) in live.take(count) {
+            if let Some(old) = self.schemas.get(&place.id) {
+                found.extend(incompatibilities(schema, &old.schema, level));
+                if !found.is_empty() {
+                    found.push(format!("{{oldSchemaVersion: {version}}}"));
+                    found.push(format!("{{compatibility: '{}'}}", level.name()));
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a schema could follow a version, or all that count; with the reasons why not.
+    pub fn test(&self, subject: &str, version: Option<&str>, new: &NewSchema) -> Answer<Vec<String>> {
+        let schema = self.parse(new)?;
+        match version {
+            None => Ok(self.faults(subject, &schema)),
+            Some(version) => {
+                let places = self.subjects.get(subject).filter(|p| p.values().any(|p| !p.deleted));
+                if places.is_none() && version == "latest" {
+                    return Ok(Vec::new());
+                }
+                let old = self.version(subject, version, false)?;
+                Ok(incompatibilities(&schema, &old.registered.schema, self.compatibility(subject)))
+            }
+        }
+    }
+
+    pub fn by_id(&self, id: u32) -> Answer<&Arc<Registered>> {
+        self.schemas.get(&id).ok_or_else(|| Problem::new(40403, format!("Schema {id} not found")))
+    }
+
+    /// Names of the subjects that have a version, or with `deleted` ever had one.
+    pub fn subjects(&self, deleted: bool) -> impl Iterator<Item = &str> {
+        let shown = move |places: &BTreeMap<u32, Place>| deleted || places.values().any(|p| !p.deleted);
+        self.subjects.iter().filter(move |(_, places)| shown(places)).map(|(name, _)| name.as_str())
+    }
+
+    /// Where a schema is, by its id.
+    pub fn versions_of(&self, id: u32, deleted: bool) -> Vec<(String, u32)> {
+        let mut found = Vec::new();
+        for (subject, places) in &self.subjects {
+            let here = places.iter().filter(|(_, p)| p.id == id && (deleted || !p.deleted));
+            found.extend(here.map(|(version, _)| (subject.clone(), *version)));
+        }
+        found
+    }
+
+    pub fn versions(&self, subject: &str, deleted: bool) -> Answer<Vec<u32>> {
+        let places = self.subjects.get(subject).ok_or_else(|| Problem::subject_not_found(subject))?;
+        let versions: Vec<u32> = places.iter().filter(|(_, p)| deleted || !p.deleted).map(|(v, _)| *v).collect();
+        if versions.is_empty() { Err(Problem::subject_not_found(subject)) } else { Ok(versions) }
+    }
+
+    /// A version by its number, or `latest` or `-1`.
+    pub fn version(&self, subject: &str, version: &str, deleted: bool) -> Answer<SubjectVersion> {
+        let places = self.subjects.get(subject).ok_or_else(|| Problem::subject_not_found(subject))?;
+        let latest = matches!(version, "latest" | "-1");
+        let wanted = if latest {
+            None
+        } else {
+            let invalid = || {
+                let message = format!(
+                    "The specified version '{version}' is not a valid version id. Allowed values are between [1, 2^31-1] and \
+                     the string \"latest\""
+                );
+                Problem::new(42202, message)
+            };
+            Some(version.parse::<u32>().ok().filter(|v| (1..=i32::MAX as u32).contains(v)).ok_or_else(invalid)?)
+        };
+        let found = match wanted {
+            None => places.iter().rev().find(|(_, p)| deleted || !p.deleted),
+            Some(wanted) => places.get_key_value(&wanted).filter(|(_, p)| deleted || !p.deleted),
+        };
+        let missing = || match wanted {
+            Some(wanted) if places.values().any(|p| deleted || !p.deleted) => Problem::version_not_found(wanted),
+            _ => Problem::subject_not_found(subject),
+        };
+        let (version, place) = found.ok_or_else(missing)?;
+        let registered = self.schemas.get(&place.id).ok_or_else(Problem::schema_not_found)?.clone();
+        Ok(SubjectVersion { subject: subject.to_owned(), version: *version, deleted: place.deleted, registered })
+    }
+
+    /// The version that is this very schema.
+    pub fn look_up(&self, subject: &str, new: &NewSchema, deleted: bool) -> Answer<SubjectVersion> {
+        let places = self.subjects.get(subject).filter(|places| deleted || places.values().any(|p| !p.deleted));
+        let places = places.ok_or_else(|| Problem::subject_not_found(subject))?;
+        let schema = self.parse(new)?;
+        let id = self.identity(new, &schema).ok_or_else(Problem::schema_not_found)?;
+        let found = places.iter().rev().find(|(_, p)| p.id == id && (deleted || !p.deleted));
+        let (version, place) = found.ok_or_else(Problem::schema_not_found)?;
+        let registered = self.schemas.get(&id).ok_or_else(Problem::schema_not_found)?.clone();
+        Ok(SubjectVersion { subject: subject.to_owned(), version: *version, deleted: place.deleted, registered })
+    }
+
+    /// Ids of the schemas that refer to a version.
+    pub fn referenced_by(&self, subject: &str, version: u32) -> Vec<u32> {
+        let refers = |r: &&Reference| r.subject == subject && r.version == version;
+        self.schemas.values().filter(|s| s.references.iter().any(|r| refers(&r))).map(|s| s.id).collect()
+    }
+
+    fn check_unreferenced(&self, subject: &str, versions: &[u32]) -> Answer<()> {
+        for &version in versions {
+            for id in self.referenced_by(subject, version) {
+                let others = self.versions_of(id, false);
+                if others.iter().any(|(s, _)| s != subject) {
+                    let message =
+                        format!("One or more references exist to the schema {{subject={subject},version={version}}}.");
+                    return Err(Problem::new(42206, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a subject: softly, or what has been deleted softly for good. Returns the versions.
+    pub fn delete_subject(&self, subject: &str, permanent: bool) -> Answer<(Change, Vec<u32>)> {
+        self.check_writable(subject)?;
+        let places = self.subjects.get(subject).ok_or_else(|| Problem::subject_not_found(subject))?;
+        let live: Vec<u32> = places.iter().filter(|(_, p)| !p.deleted).map(|(v, _)| *v).collect();
+        if permanent && !live.is_empty() {
+            let message = format!("Subject '{subject}' was not deleted first before being permanently deleted");
+            return Err(Problem::new(40405, message));
+        }
+        if !permanent && live.is_empty() {
+            let message = format!("Subject '{subject}' was soft deleted.Set permanent=true to delete permanently");
+            return Err(Problem::new(40404, message));
+        }
+        let versions = if permanent { places.keys().copied().collect() } else { live };
+        self.check_unreferenced(subject, &versions)?;
+        let mut change = Change { registry: self.clone(), writes: Vec::new() };
+        for &version in &versions {
+            change.delete(subject, version, permanent);
+        }
+        if permanent {
+            change.registry.compatibility.remove(subject);
+            change.registry.modes.remove(subject);
+            change.writes.push(store::delete_compatibility(subject));
+            change.writes.push(store::delete_mode(subject));
+        }
+        Ok((change, versions))
+    }
+
+    /// Deletes one version.
+    pub fn delete_version(&self, subject: &str, version: &str, permanent: bool) -> Answer<(Change, u32)> {
+        self.check_writable(subject)?;
+        let found = self.version(subject, version, true)?;
+        let label = found.version;
+        if permanent && !found.deleted {
+            let message =
+                format!("Subject '{subject}' Version {label} was not deleted first before being permanently deleted");
+            return Err(Problem::new(40407, message));
+        }
+        if !permanent && found.deleted {
+            let message = format!(
+                "Subject '{subject}' Version {label} was soft deleted.Set permanent=true to delete permanently"
+            );
+            return Err(Problem::new(40406, message));
+        }
+        self.check_unreferenced(subject, &[label])?;
+        let mut change = Change { registry: self.clone(), writes: Vec::new() };
+        change.delete(subject, label, permanent);
+        Ok((change, label))
+    }
+
+    fn check_writable(&self, subject: &str) -> Answer<()> {
+        match self.mode(subject) {
+            Mode::ReadOnly | Mode::ReadOnlyOverride => {
+                Err(Problem::new(42205, format!("Subject {subject} is in read-only mode")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// That of the subject, or that of everything.
+    pub fn compatibility(&self, subject: &str) -> Compatibility {
+        self.compatibility.get(subject).or_else(|| self.compatibility.get("")).copied().unwrap_or_default()
+    }
+
+    /// That of the subject itself, if it has one. The empty name is everything.
+    pub fn own_compatibility(&self, subject: &str) -> Option<Compatibility> {
+        let own = self.compatibility.get(subject).copied();
+        if subject.is_empty() { Some(own.unwrap_or_default()) } else { own }
+    }
+
+    pub fn set_compatibility(&self, subject: &str, level: Option<Compatibility>) -> Change {
+        let mut registry = self.clone();
+        let write = match level {
+            Some(level) => {
+                registry.compatibility.insert(subject.to_owned(), level);
+                store::put_compatibility(subject, level)
+            }
+            None => {
+                registry.compatibility.remove(subject);
+                store::delete_compatibility(subject)
+            }
+        };
+        Change { registry, writes: vec![write] }
+    }
+
+    pub fn mode(&self, subject: &str) -> Mode {
+        match self.modes.get("") {
+            Some(Mode::ReadOnlyOverride) => Mode::ReadOnlyOverride,
+            all => self.modes.get(subject).or(all).copied().unwrap_or_default(),
+        }
+    }
+
+    pub fn own_mode(&self, subject: &str) -> Option<Mode> {
+        let own = self.modes.get(subject).copied();
+        if subject.is_empty() { Some(own.unwrap_or_default()) } else { own }
+    }
+
+    pub fn set_mode(&self, subject: &str, mode: Option<Mode>, force: bool) -> Answer<Change> {
+        if mode == Some(Mode::Import) && !force {
+            let taken = match subject {
+                "" => self.subjects(false).next().is_some(),
+                one => self.versions(one, false).is_ok(),
+            };
+            if taken && self.mode(subject) != Mode::Import {
+                return Err(Problem::new(
+                    42205,
+                    format!("Cannot import since found existing subjects; use force=true ({subject})"),
+                ));
+            }
+        }
+        let mut registry = self.clone();
+        let write = match mode {
+            Some(mode) => {
+                registry.modes.insert(subject.to_owned(), mode);
+                store::put_mode(subject, mode)
+            }
+            None => {
+                registry.modes.remove(subject);
+                store::delete_mode(subject)
+            }
+        };
+        Ok(Change { registry, writes: vec![write] })
+    }
+
+    /// How many schemas there are, and the bytes of their texts.
+    pub fn size(&self) -> (usize, usize) {
+        (self.schemas.len(), self.bytes)
+    }
+}
+
+impl Change {
+    fn delete(&mut self, subject: &str, version: u32, permanent: bool) {
+        let places = self.registry.places_mut(subject);
+        let Some(place) = places.get_mut(&version) else { return };
+        if !permanent {
+            place.deleted = true;
+            let place = *place;
+            self.writes.push(store::put_version(subject, version, place));
+            return;
+        }
+        let id = place.id;
+        places.remove(&version);
+        let empty = places.is_empty();
+        self.writes.push(store::delete_version(subject, version));
+        if empty {
+            self.registry.subjects.remove(subject);
+        }
+        if self.registry.versions_of(id, true).is_empty() {
+            self.registry.remove(id);
+            self.writes.push(store::delete_schema(id));
+        }
+    }
+
+    /// Goes on from this change with another made of its snapshot.
+    pub fn then(mut self, next: Change) -> Self {
+        self.writes.extend(next.writes);
+        Self { registry: next.registry, writes: self.writes }
+    }
+}

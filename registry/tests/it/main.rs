@@ -1,0 +1,205 @@
+//! The registry's rules through its face: what is given out, refused, kept.
+
+use millpond_formats::SchemaKind;
+use millpond_registry::{Compatibility, Limits, Mode, NewSchema, Problem, Reference, Registry};
+
+/// A registry with the entries that its changes wrote.
+struct Kept {
+    now: Registry,
+    entries: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self { now: Registry::new(Limits::default()), entries: Default::default() }
+    }
+
+    fn keep(&mut self, change: millpond_registry::Change) {
+        for (key, value) in change.writes {
+            match value {
+                Some(value) => self.entries.insert(key, value),
+                None => self.entries.remove(&key),
+            };
+        }
+        self.now = change.registry;
+        // Whatever there is now is there after a restart, too.
+        let entries = self.entries.iter().map(|(k, v)| (k.as_slice(), v.as_slice()));
+        let again = Registry::load(Limits::default(), entries).unwrap();
+        let shown = |r: &Registry| {
+            let subjects: Vec<String> = r.subjects(true).map(str::to_owned).collect();
+            let versions: Vec<_> = subjects.iter().map(|s| (r.versions(s, true), r.versions(s, false))).collect();
+            (subjects, format!("{versions:?}"), r.size(), r.compatibility(""), r.mode("a"))
+        };
+        assert_eq!(shown(&again), shown(&self.now));
+        self.now = again;
+    }
+
+    fn register(&mut self, subject: &str, new: &NewSchema) -> Result<(u32, u32), Problem> {
+        let (change, id, version) = self.now.register(subject, new)?;
+        if let Some(change) = change {
+            self.keep(change);
+        }
+        Ok((id, version))
+    }
+
+    fn avro(&mut self, subject: &str, fields: &str) -> Result<(u32, u32), Problem> {
+        self.register(subject, &avro(fields))
+    }
+}
+
+fn avro(fields: &str) -> NewSchema {
+    NewSchema::new(SchemaKind::Avro, format!(r#"{{"type": "record", "name": "R", "fields": [{fields}]}}"#))
+}
+
+const A: &str = r#"{"name":"a","type":"int"}"#;
+const AB: &str = r#"{"name":"a","type":"int"},{"name":"b","type":["null","string"],"default":null}"#;
+const A_LONG: &str = r#"{"name":"a","type":"long"}"#;
+const A_C: &str = r#"{"name":"a","type":"int"},{"name":"c","type":"int"}"#;
+
+fn code<T: std::fmt::Debug>(result: Result<T, Problem>) -> u32 {
+    result.unwrap_err().code
+}
+
+#[test]
+fn one_schema_has_one_id_and_a_subject_its_versions() {
+    let mut kept = Kept::new();
+    assert_eq!(kept.avro("a", A), Ok((1, 1)));
+    assert_eq!(kept.avro("a", AB), Ok((2, 2)));
+    // The same again, and elsewhere; how it is written does not matter as far as white space goes.
+    assert_eq!(kept.avro("a", A), Ok((1, 1)));
+    assert_eq!(kept.avro("b", &A.replace(':', " : ")), Ok((1, 1)));
+    assert_eq!(kept.now.look_up("a", &avro(AB), false).unwrap().version, 2);
+    assert_eq!(kept.now.versions_of(1, false), [("a".into(), 1), ("b".into(), 1)]);
+    assert_eq!(kept.now.version("a", "latest", false).unwrap().registered.id, 2);
+    assert_eq!(code(kept.now.version("a", "3", false)), 40402);
+    assert_eq!(code(kept.now.version("z", "1", false)), 40401);
+    assert_eq!(code(kept.now.version("a", "0", false)), 42202);
+    assert_eq!(code(kept.now.look_up("b", &avro(AB), false)), 40403);
+    assert_eq!(code(kept.avro("a", r#"{"name":"a"}"#)), 42201);
+    let normal = avro(r#"{"type":{"type":"int"},"name":"a"}"#);
+    assert_eq!(kept.register("c", &normal.clone().normalised()), kept.register("c", &avro(A).normalised()));
+    assert_ne!(kept.register("d", &normal).unwrap().0, 1);
+}
+
+#[test]
+fn levels_decide_what_may_follow() {
+    // What comes after A: by level, whether a field with a default, a wider type, a field without a default may.
+    for (level, optional, wider, required) in [
+        (Compatibility::None, true, true, true),
+        (Compatibility::Backward, true, true, false),
+        (Compatibility::Forward, true, false, true),
+        (Compatibility::Full, true, false, false),
+    ] {
+        for (fields, expected) in [(AB, optional), (A_LONG, wider), (A_C, required)] {
+            let mut kept = Kept::new();
+            kept.keep(kept.now.set_compatibility("", Some(level)));
+            kept.avro("a", A).unwrap();
+            let tested = kept.now.test("a", Some("latest"), &avro(fields)).unwrap();
+            assert_eq!(tested.is_empty(), expected, "{level:?} {fields} {tested:?}");
+            match kept.avro("a", fields) {
+                Ok(_) => assert!(expected),
+                Err(problem) => assert_eq!((problem.code, problem.status(), expected), (409, 409, false)),
+            }
+        }
+    }
+    // Transitive: b comes, goes, and comes back as something else.
+    let back = r#"{"name":"a","type":"int"},{"name":"b","type":"int","default":0}"#;
+    for (level, expected) in [(Compatibility::Backward, true), (Compatibility::BackwardTransitive, false)] {
+        let mut kept = Kept::new();
+        kept.keep(kept.now.set_compatibility("a", Some(level)));
+        kept.avro("a", AB).unwrap();
+        kept.avro("a", A).unwrap();
+        assert_eq!(kept.avro("a", back).is_ok(), expected);
+    }
+}
+
+#[test]
+fn json_and_protobuf_have_levels_too() {
+    let json = |text: &str| NewSchema::new(SchemaKind::Json, text);
+    let proto =
+        |body: &str| NewSchema::new(SchemaKind::Protobuf, format!("syntax = \"proto3\"; message M {{ {body} }}"));
+    let closed = r#"{"type":"object","additionalProperties":false,"properties":{"a":{"type":"integer"}}}"#;
+    for (first, second, fits) in [
+        (json(closed), json(&closed.replace("integer", "number")), true),
+        (json(closed), json(&closed.replace("integer", "string")), false),
+        (json(closed), json(&closed.replace("}}", "},\"b\":{\"type\":\"string\"}}")), true),
+        (json(r#"{"type":"object"}"#), json(r#"{"type":"object","properties":{"b":{"type":"string"}}}"#), false),
+        (json(closed), json(&closed.replace("\"properties\"", "\"required\":[\"a\"],\"properties\"")), false),
+        (proto("int32 a = 1;"), proto("int32 a = 1; string b = 2;"), true),
+        (proto("int32 a = 1; string b = 2;"), proto("int64 a = 1;"), true),
+        (proto("int32 a = 1;"), proto("string a = 1;"), false),
+        (proto("int32 a = 1;"), proto("repeated int32 a = 1;"), false),
+        (proto("int32 a = 1;"), avro(A), false),
+    ] {
+        let mut kept = Kept::new();
+        kept.register("a", &first).unwrap();
+        assert_eq!(kept.register("a", &second).is_ok(), fits, "{} -> {}", first.text, second.text);
+    }
+}
+
+#[test]
+fn deletion_is_soft_first() {
+    let mut kept = Kept::new();
+    kept.avro("a", A).unwrap();
+    kept.avro("a", AB).unwrap();
+    assert_eq!(code(kept.now.delete_subject("a", true)), 40405);
+    assert_eq!(code(kept.now.delete_version("a", "1", true)), 40407);
+    let (change, version) = kept.now.delete_version("a", "latest", false).unwrap();
+    assert_eq!(version, 2);
+    kept.keep(change);
+    assert_eq!(code(kept.now.delete_version("a", "2", false)), 40406);
+    assert_eq!(kept.now.version("a", "latest", false).unwrap().version, 1);
+    assert_eq!(kept.now.versions("a", true).unwrap(), [1, 2]);
+    // Data with it can still be read; and it comes back under the same id as a new version.
+    assert_eq!(kept.now.by_id(2).unwrap().id, 2);
+    assert_eq!(kept.avro("a", AB), Ok((2, 3)));
+    let (change, versions) = kept.now.delete_subject("a", false).unwrap();
+    assert_eq!(versions, [1, 3]);
+    kept.keep(change);
+    assert_eq!(code(kept.now.versions("a", false)), 40401);
+    assert_eq!(code(kept.now.delete_subject("a", false)), 40404);
+    let (change, versions) = kept.now.delete_subject("a", true).unwrap();
+    assert_eq!(versions, [1, 2, 3]);
+    kept.keep(change);
+    assert_eq!((code(kept.now.by_id(2)), kept.now.size()), (40403, (0, 0)));
+    // Ids are never given twice.
+    assert_eq!(kept.avro("a", A), Ok((3, 1)));
+}
+
+#[test]
+fn references_are_read_first_and_hold_what_they_name() {
+    let mut kept = Kept::new();
+    let proto = |text: &str| NewSchema::new(SchemaKind::Protobuf, text);
+    kept.register("event.proto", &proto("syntax = \"proto3\"; message Event { int64 at = 1; }")).unwrap();
+    let text = "syntax = \"proto3\"; import \"event.proto\"; message Order { Event event = 1; }";
+    assert_eq!(code(kept.register("order", &proto(text))), 42201);
+    let reference = |version| Reference { name: "event.proto".into(), subject: "event.proto".into(), version };
+    let order = NewSchema { references: vec![reference(1)], ..proto(text) };
+    assert_eq!(code(kept.register("order", &NewSchema { references: vec![reference(2)], ..proto(text) })), 42201);
+    assert_eq!(kept.register("order", &order), Ok((2, 1)));
+    assert_eq!(kept.now.referenced_by("event.proto", 1), [2]);
+    assert_eq!(code(kept.now.delete_subject("event.proto", false)), 42206);
+    let (change, _) = kept.now.delete_subject("order", false).unwrap();
+    kept.keep(change);
+    kept.now.delete_subject("event.proto", false).unwrap();
+}
+
+#[test]
+fn modes_and_limits() {
+    let mut kept = Kept::new();
+    kept.keep(kept.now.set_mode("", Some(Mode::ReadOnly), false).unwrap());
+    assert_eq!(code(kept.avro("a", A)), 42205);
+    kept.keep(kept.now.set_mode("a", Some(Mode::Import), false).unwrap());
+    let new = NewSchema { id: Some(40), version: Some(7), ..avro(A) };
+    assert_eq!(kept.register("a", &new), Ok((40, 7)));
+    assert_eq!(code(kept.register("a", &NewSchema { id: Some(40), ..avro(AB) })), 42207);
+    kept.keep(kept.now.set_mode("", None, false).unwrap());
+    assert_eq!(kept.avro("b", AB), Ok((41, 1)));
+    assert_eq!(code(kept.register("b", &NewSchema { id: Some(50), ..avro(A) })), 42205);
+    let small = Limits { schemas_max: 1, ..Limits::default() };
+    let registry = Registry::new(small);
+    let (change, ..) = registry.register("a", &avro(A)).unwrap();
+    let registry = change.unwrap().registry;
+    assert_eq!(code(registry.register("a", &avro(AB)).map(|_| ())), 50001);
+    assert_eq!(code(registry.register("", &avro(AB)).map(|_| ())), 42208);
+}

@@ -1,0 +1,575 @@
+//! The schema registry's API, as Confluent's serializers and tools speak it.
+//!
+//! Rights: a subject is its topic's (`orders-value` that of `orders`). Who may describe the topic may read, who may write it may
+//! register, who may delete it may delete; what is everybody's needs the same right to the cluster. A schema by its id may be
+//! read by whoever may read one of its subjects.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use millpond_engine::Engine;
+use millpond_engine::schemas::SchemaError;
+use millpond_formats::SchemaKind;
+use millpond_registry::{
+    Change, Compatibility, Mode, NewSchema, Problem, Reference, Registered, Registry, SubjectVersion,
+};
+use millpond_types::access::Right;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use crate::errors::{ApiError, WholeBody};
+use crate::ksql::blocking;
+use crate::rights::Speaker;
+use crate::{App, Shared};
+
+const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+
+/// An error in the registry's shape.
+struct Refused {
+    status: u16,
+    code: u32,
+    message: String,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self { status: problem.status(), code: problem.code, message: problem.message }
+    }
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        let message = error.body()["message"].as_str().unwrap_or_default().to_owned();
+        let status = u16::try_from(error.code / 100).unwrap_or(500);
+        Self { status, code: error.code, message }
+    }
+}
+
+impl From<SchemaError> for Refused {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Refused(problem) => problem.into(),
+            SchemaError::Failed(e) => Self { status: 500, code: 50001, message: e.message().to_owned() },
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = json!({ "error_code": self.code, "message": self.message });
+        (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body.to_string()).into_response()
+    }
+}
+
+struct Answer(Json);
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, CONTENT_TYPE)], self.0.to_string()).into_response()
+    }
+}
+
+type Answered = Result<Answer, Refused>;
+
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/subjects", get(subjects))
+        .route("/subjects/{subject}", post(look_up).delete(delete_subject))
+        .route("/subjects/{subject}/versions", get(versions).post(register))
+        .route("/subjects/{subject}/versions/{version}", get(version).delete(delete_version))
+        .route("/subjects/{subject}/versions/{version}/schema", get(version_schema))
+        .route("/subjects/{subject}/versions/{version}/referencedby", get(referenced_by))
+        .route("/schemas", get(all))
+        .route("/schemas/types", get(types))
+        .route("/schemas/ids/{id}", get(by_id))
+        .route("/schemas/ids/{id}/schema", get(by_id_schema))
+        .route("/schemas/ids/{id}/subjects", get(id_subjects))
+        .route("/schemas/ids/{id}/versions", get(id_versions))
+        .route("/config", get(config).put(set_config).delete(delete_config))
+        .route("/config/{subject}", get(subject_config).put(set_subject_config).delete(delete_subject_config))
+        .route("/mode", get(mode).put(set_mode))
+        .route("/mode/{subject}", get(subject_mode).put(set_subject_mode).delete(delete_subject_mode))
+        .route("/compatibility/subjects/{subject}/versions", post(compatible_with_all))
+        .route("/compatibility/subjects/{subject}/versions/{version}", post(compatible))
+        .route("/contexts", get(contexts))
+        .route("/v1/metadata/version", get(metadata_version))
+}
+
+/// What the query part of a request may say.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Asked {
+    deleted: bool,
+    deleted_only: bool,
+    permanent: bool,
+    normalize: bool,
+    verbose: bool,
+    force: bool,
+    latest_only: bool,
+    default_to_global: bool,
+    subject_prefix: Option<String>,
+    subject: Option<String>,
+}
+
+/// The topic that a subject is of.
+fn topic_of(subject: &str) -> &str {
+    subject.strip_suffix("-key").or_else(|| subject.strip_suffix("-value")).unwrap_or(subject)
+}
+
+fn check(speaker: &Speaker, right: Right, subject: &str) -> Result<(), Refused> {
+    Ok(speaker.check_topic(right, topic_of(subject))?)
+}
+
+/// Whether a schema may be seen: with one of its subjects, or by whoever may describe the cluster.
+fn check_id(speaker: &Speaker, registry: &Registry, id: u32) -> Result<(), Refused> {
+    let seen = registry.versions_of(id, true).iter().any(|(s, _)| speaker.may_see(topic_of(s)));
+    if seen { Ok(()) } else { Ok(speaker.check_cluster(Right::Describe)?) }
+}
+
+fn parse_id(id: &str) -> Result<u32, Refused> {
+    id.parse().map_err(|_| Refused { status: 404, code: 40403, message: format!("Schema {id} not found") })
+}
+
+fn read(body: &[u8]) -> Result<Json, Refused> {
+    serde_json::from_slice(body).map_err(|e| Refused {
+        status: 400,
+        code: 400,
+        message: format!("the body is not JSON: {e}"),
+    })
+}
+
+fn schema_of(body: &[u8], asked: &Asked) -> Result<NewSchema, Refused> {
+    let body = read(body)?;
+    let invalid = |message: String| Refused { status: 422, code: 42201, message };
+    let text = body["schema"].as_str().ok_or_else(|| invalid("Empty schema".to_owned()))?;
+    let kind = match &body["schemaType"] {
+        Json::Null => SchemaKind::Avro,
+        Json::String(name) => SchemaKind::parse(name).map_err(|e| invalid(format!("Invalid schema type: {e}")))?,
+        other => return Err(invalid(format!("Invalid schema type {other}"))),
+    };
+    let reference = |r: &Json| {
+        Some(Reference {
+            name: r["name"].as_str()?.to_owned(),
+            subject: r["subject"].as_str()?.to_owned(),
+            version: u32::try_from(r["version"].as_u64()?).ok()?,
+        })
+    };
+    let references = match &body["references"] {
+        Json::Null => Vec::new(),
+        Json::Array(list) => list
+            .iter()
+            .map(reference)
+            .collect::<Option<_>>()
+            .ok_or_else(|| invalid("a reference has a name, a subject and a version".to_owned()))?,
+        _ => return Err(invalid("the references are not a list".to_owned())),
+    };
+    // Negative numbers are those of clients that have none.
+    let number = |name: &str| body[name].as_i64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
+    let new = NewSchema { references, id: number("id"), version: number("version"), ..NewSchema::new(kind, text) };
+    Ok(if asked.normalize { new.normalised() } else { new })
+}
+
+/// Type and references only where they say something, as Confluent's answers have it.
+fn details(body: &mut Map<String, Json>, registered: &Registered) {
+    if registered.kind != SchemaKind::Avro {
+        body.insert("schemaType".into(), json!(registered.kind.name()));
+    }
+    if !registered.references.is_empty() {
+        let list = registered.references.iter();
+        let list: Vec<Json> =
+            list.map(|r| json!({ "name": r.name, "subject": r.subject, "version": r.version })).collect();
+        body.insert("references".into(), Json::Array(list));
+    }
+    body.insert("schema".into(), json!(registered.text));
+}
+
+fn describe(found: &SubjectVersion) -> Json {
+    let mut body = Map::new();
+    body.insert("subject".into(), json!(found.subject));
+    body.insert("version".into(), json!(found.version));
+    body.insert("id".into(), json!(found.registered.id));
+    details(&mut body, &found.registered);
+    Json::Object(body)
+}
+
+async fn change<T: Send + 'static>(
+    app: &Shared,
+    f: impl FnOnce(&Registry) -> Result<(Option<Change>, T), Problem> + Send + 'static,
+) -> Result<T, Refused> {
+    let engine: Engine = app.engine.clone();
+    Ok(blocking(move || engine.change_schemas(f)).await??)
+}
+
+async fn subjects(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
+    let registry = app.engine.schemas().now();
+    let prefix = asked.subject_prefix.as_deref().unwrap_or_default();
+    let live: Vec<&str> = registry.subjects(false).collect();
+    let list = registry.subjects(asked.deleted || asked.deleted_only);
+    let list = list.filter(|s| s.starts_with(prefix) && speaker.may_see(topic_of(s)));
+    let list: Vec<&str> = list.filter(|s| !asked.deleted_only || !live.contains(s)).collect();
+    Ok(Answer(json!(list)))
+}
+
+async fn versions(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    check(&speaker, Right::Describe, &subject)?;
+    Ok(Answer(json!(app.engine.schemas().now().versions(&subject, asked.deleted)?)))
+}
+
+async fn register(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    check(&speaker, Right::Write, &subject)?;
+    let new = schema_of(&body, &asked)?;
+    let id = change(&app, move |registry| {
+        let (change, id, _) = registry.register(&subject, &new)?;
+        Ok((change, id))
+    });
+    Ok(Answer(json!({ "id": id.await? })))
+}
+
+async fn look_up(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    check(&speaker, Right::Describe, &subject)?;
+    let new = schema_of(&body, &asked)?;
+    Ok(Answer(describe(&app.engine.schemas().now().look_up(&subject, &new, asked.deleted)?)))
+}
+
+async fn version(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path((subject, version)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    check(&speaker, Right::Describe, &subject)?;
+    Ok(Answer(describe(&app.engine.schemas().now().version(&subject, &version, asked.deleted)?)))
+}
+
+async fn version_schema(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path((subject, version)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Refused> {
+    check(&speaker, Right::Describe, &subject)?;
+    let found = app.engine.schemas().now().version(&subject, &version, asked.deleted)?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], found.registered.text.clone()).into_response())
+}
+
+async fn referenced_by(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path((subject, version)): Path<(String, String)>,
+) -> Answered {
+    check(&speaker, Right::Describe, &subject)?;
+    let registry = app.engine.schemas().now();
+    let found = registry.version(&subject, &version, false)?;
+    Ok(Answer(json!(registry.referenced_by(&subject, found.version))))
+}
+
+async fn delete_subject(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    check(&speaker, Right::Delete, &subject)?;
+    let versions = change(&app, move |registry| {
+        let (change, versions) = registry.delete_subject(&subject, asked.permanent)?;
+        Ok((Some(change), versions))
+    });
+    Ok(Answer(json!(versions.await?)))
+}
+
+async fn delete_version(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path((subject, version)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    check(&speaker, Right::Delete, &subject)?;
+    let version = change(&app, move |registry| {
+        let (change, version) = registry.delete_version(&subject, &version, asked.permanent)?;
+        Ok((Some(change), version))
+    });
+    Ok(Answer(json!(version.await?)))
+}
+
+async fn all(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
+    let registry = app.engine.schemas().now();
+    let prefix = asked.subject_prefix.as_deref().unwrap_or_default();
+    let mut list = Vec::new();
+    for subject in registry.subjects(asked.deleted).filter(|s| s.starts_with(prefix) && speaker.may_see(topic_of(s))) {
+        let versions = registry.versions(subject, asked.deleted)?;
+        let skipped = if asked.latest_only { versions.len().saturating_sub(1) } else { 0 };
+        for version in versions.iter().skip(skipped) {
+            list.push(describe(&registry.version(subject, &version.to_string(), asked.deleted)?));
+        }
+    }
+    Ok(Answer(Json::Array(list)))
+}
+
+async fn types() -> Answer {
+    Answer(json!(["JSON", "PROTOBUF", "AVRO"]))
+}
+
+async fn by_id(State(app): State<Shared>, speaker: Speaker, Path(id): Path<String>) -> Answered {
+    let (registry, id) = (app.engine.schemas().now(), parse_id(&id)?);
+    check_id(&speaker, &registry, id)?;
+    let mut body = Map::new();
+    details(&mut body, registry.by_id(id)?);
+    Ok(Answer(Json::Object(body)))
+}
+
+async fn by_id_schema(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let (registry, id) = (app.engine.schemas().now(), parse_id(&id)?);
+    check_id(&speaker, &registry, id)?;
+    let text = registry.by_id(id)?.text.clone();
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Subjects and versions of an id, as far as they may be seen.
+fn places(app: &Shared, speaker: &Speaker, id: &str, asked: &Asked) -> Result<Vec<(String, u32)>, Refused> {
+    let (registry, id) = (app.engine.schemas().now(), parse_id(id)?);
+    check_id(speaker, &registry, id)?;
+    registry.by_id(id)?;
+    let mut places = registry.versions_of(id, asked.deleted);
+    let wanted = |s: &str| asked.subject.as_ref().is_none_or(|wanted| wanted == s);
+    places.retain(|(subject, _)| wanted(subject) && speaker.may_see(topic_of(subject)));
+    Ok(places)
+}
+
+async fn id_subjects(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    let mut subjects: Vec<String> = places(&app, &speaker, &id, &asked)?.into_iter().map(|(s, _)| s).collect();
+    subjects.dedup();
+    Ok(Answer(json!(subjects)))
+}
+
+async fn id_versions(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    let places = places(&app, &speaker, &id, &asked)?;
+    let list: Vec<Json> = places.iter().map(|(s, v)| json!({ "subject": s, "version": v })).collect();
+    Ok(Answer(Json::Array(list)))
+}
+
+/// Everything's, or a subject's where it is named.
+fn check_setting(speaker: &Speaker, right: Right, subject: &str) -> Result<(), Refused> {
+    if subject.is_empty() { Ok(speaker.check_cluster(right)?) } else { check(speaker, right, subject) }
+}
+
+fn show_config(app: &Shared, speaker: &Speaker, subject: &str, asked: &Asked) -> Answered {
+    check_setting(speaker, Right::Describe, subject)?;
+    let registry = app.engine.schemas().now();
+    let own = registry.own_compatibility(subject);
+    match own.or_else(|| asked.default_to_global.then(|| registry.compatibility(subject))) {
+        Some(level) => Ok(Answer(json!({ "compatibilityLevel": level.name() }))),
+        None => Err(Refused {
+            status: 404,
+            code: 40408,
+            message: format!("Subject '{subject}' does not have subject-level compatibility configured"),
+        }),
+    }
+}
+
+async fn change_config(app: Shared, speaker: Speaker, subject: String, body: &[u8]) -> Answered {
+    check_setting(&speaker, Right::Alter, &subject)?;
+    let body = read(body)?;
+    let name = body["compatibility"].as_str().unwrap_or_default();
+    let level = Compatibility::parse(name).ok_or_else(|| Refused {
+        status: 422,
+        code: 42203,
+        message: "Invalid compatibility level. Valid values are none, backward, forward, full, backward_transitive, \
+                  forward_transitive, and full_transitive"
+            .to_owned(),
+    })?;
+    change(&app, move |registry| Ok((Some(registry.set_compatibility(&subject, Some(level))), ()))).await?;
+    Ok(Answer(json!({ "compatibility": level.name() })))
+}
+
+async fn forget_config(app: Shared, speaker: Speaker, subject: String) -> Answered {
+    check_setting(&speaker, Right::Alter, &subject)?;
+    let before = change(&app, move |registry| {
+        let before = registry.own_compatibility(&subject);
+        Ok((Some(registry.set_compatibility(&subject, None)), before.unwrap_or_default()))
+    });
+    Ok(Answer(json!({ "compatibilityLevel": before.await?.name() })))
+}
+
+async fn config(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
+    show_config(&app, &speaker, "", &asked)
+}
+
+async fn subject_config(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    show_config(&app, &speaker, &subject, &asked)
+}
+
+async fn set_config(State(app): State<Shared>, speaker: Speaker, WholeBody(body): WholeBody) -> Answered {
+    change_config(app, speaker, String::new(), &body).await
+}
+
+async fn set_subject_config(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    change_config(app, speaker, subject, &body).await
+}
+
+async fn delete_config(State(app): State<Shared>, speaker: Speaker) -> Answered {
+    forget_config(app, speaker, String::new()).await
+}
+
+async fn delete_subject_config(State(app): State<Shared>, speaker: Speaker, Path(subject): Path<String>) -> Answered {
+    forget_config(app, speaker, subject).await
+}
+
+fn show_mode(app: &Shared, speaker: &Speaker, subject: &str, asked: &Asked) -> Answered {
+    check_setting(speaker, Right::Describe, subject)?;
+    let registry = app.engine.schemas().now();
+    let own = registry.own_mode(subject);
+    match own.or_else(|| asked.default_to_global.then(|| registry.mode(subject))) {
+        Some(mode) => Ok(Answer(json!({ "mode": mode.name() }))),
+        None => Err(Refused {
+            status: 404,
+            code: 40409,
+            message: format!("Subject '{subject}' does not have subject-level mode configured"),
+        }),
+    }
+}
+
+async fn change_mode(app: Shared, speaker: Speaker, subject: String, asked: Asked, body: &[u8]) -> Answered {
+    check_setting(&speaker, Right::Alter, &subject)?;
+    let body = read(body)?;
+    let mode = Mode::parse(body["mode"].as_str().unwrap_or_default()).ok_or_else(|| Refused {
+        status: 422,
+        code: 42204,
+        message: "Invalid mode. Valid values are READWRITE, READONLY, READONLY_OVERRIDE, IMPORT".to_owned(),
+    })?;
+    let changed = move |registry: &Registry| Ok((Some(registry.set_mode(&subject, Some(mode), asked.force)?), ()));
+    change(&app, changed).await?;
+    Ok(Answer(json!({ "mode": mode.name() })))
+}
+
+async fn mode(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
+    show_mode(&app, &speaker, "", &asked)
+}
+
+async fn subject_mode(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    show_mode(&app, &speaker, &subject, &asked)
+}
+
+async fn set_mode(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Query(asked): Query<Asked>,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    change_mode(app, speaker, String::new(), asked, &body).await
+}
+
+async fn set_subject_mode(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    change_mode(app, speaker, subject, asked, &body).await
+}
+
+async fn delete_subject_mode(State(app): State<Shared>, speaker: Speaker, Path(subject): Path<String>) -> Answered {
+    check_setting(&speaker, Right::Alter, &subject)?;
+    let before = change(&app, move |registry| {
+        let before = registry.own_mode(&subject).unwrap_or_default();
+        Ok((Some(registry.set_mode(&subject, None, true)?), before))
+    });
+    Ok(Answer(json!({ "mode": before.await?.name() })))
+}
+
+fn tested(
+    app: &Shared,
+    speaker: &Speaker,
+    subject: &str,
+    version: Option<&str>,
+    asked: &Asked,
+    body: &[u8],
+) -> Answered {
+    check(speaker, Right::Describe, subject)?;
+    let new = schema_of(body, asked)?;
+    let faults = app.engine.schemas().now().test(subject, version, &new)?;
+    let mut answer = json!({ "is_compatible": faults.is_empty() });
+    if asked.verbose {
+        answer["messages"] = json!(faults);
+    }
+    Ok(Answer(answer))
+}
+
+async fn compatible(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path((subject, version)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    tested(&app, &speaker, &subject, Some(&version), &asked, &body)
+}
+
+async fn compatible_with_all(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(subject): Path<String>,
+    Query(asked): Query<Asked>,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    tested(&app, &speaker, &subject, None, &asked, &body)
+}
+
+async fn contexts() -> Answer {
+    Answer(json!(["."]))
+}
+
+async fn metadata_version() -> Answer {
+    Answer(json!({ "version": env!("CARGO_PKG_VERSION"), "commitId": "" }))
+}
