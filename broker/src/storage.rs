@@ -13,6 +13,7 @@
 mod compaction;
 mod directory;
 mod error;
+mod forced;
 mod housekeeping;
 mod load;
 mod lookup;
@@ -34,6 +35,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -238,6 +240,18 @@ pub struct TransactionWrite {
     pub entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
+/// How the storage is with its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// False after something failed, until the database could be opened again, and while the disk is nearly full.
+    pub writable: bool,
+    /// What was acknowledged since the last good fsync may be lost.
+    pub in_doubt: bool,
+    pub writes_failed: u64,
+    /// Fsyncs of what had been acknowledged already.
+    pub forces_failed: u64,
+}
+
 /// What a partition remembers of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveProducer {
@@ -308,6 +322,16 @@ impl Storage {
     /// What of its limits on memory is used now, by the limit's name.
     pub fn memory_used(&self) -> Vec<(&'static str, usize)> {
         self.shared.memory_used()
+    }
+
+    pub fn health(&self) -> Health {
+        let shared = &self.shared;
+        Health {
+            writable: !shared.broken.load(Ordering::Relaxed) && !shared.space.is_low(),
+            in_doubt: shared.forced.limit().is_some_and(|limit| shared.sequence() > limit),
+            writes_failed: shared.writes_failed.load(Ordering::Relaxed),
+            forces_failed: shared.forced.failures(),
+        }
     }
 
     pub fn cluster_id(&self) -> &str {
@@ -500,7 +524,7 @@ impl Storage {
     /// As [`Storage::fetch`] from memory alone; `None` where that would not do, as where aborted transactions have to
     /// be looked up.
     pub fn fetch_hot(&self, place: TopicPartition, offset: Offset, limits: FetchLimits) -> Result<Option<Fetched>> {
-        read::fetch_hot(&*self.shared.partition(place)?, offset, limits)
+        read::fetch_hot(&self.shared, &*self.shared.partition(place)?, offset, limits)
     }
 
     /// Unknown partitions are left out; a look at them fails at once.

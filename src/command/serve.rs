@@ -163,6 +163,7 @@ impl Server {
             Arc::new(BrokerMetrics(kafka.metrics(), authenticator)),
             Arc::new(GroupMetrics(kafka.groups().clone())),
             Arc::new(ProcessMetrics),
+            Arc::new(StorageMetrics(database.storage().clone())),
             Arc::new(MemoryMetrics {
                 database: database.clone(),
                 listeners: vec![
@@ -468,6 +469,37 @@ impl MetricsSource for BrokerMetrics {
             ),
         ]);
         samples
+    }
+}
+
+/// How the storage is with its disk.
+struct StorageMetrics(Storage);
+
+impl MetricsSource for StorageMetrics {
+    fn samples(&self) -> Vec<Sample> {
+        let health = self.0.health();
+        let one = |name, help, counter, value: f64| Sample { name, help, counter, labels: Vec::new(), value };
+        vec![
+            one(
+                "storage_writable",
+                "0 while nothing is written: a write or an fsync failed, or the disk is nearly full.",
+                false,
+                f64::from(u8::from(health.writable)),
+            ),
+            one(
+                "storage_in_doubt",
+                "1 while it is not known whether all that was acknowledged is on disk, after an fsync that failed.",
+                false,
+                f64::from(u8::from(health.in_doubt)),
+            ),
+            one("storage_writes_failed_total", "Writes that failed.", true, health.writes_failed as f64),
+            one(
+                "storage_forces_failed_total",
+                "Fsyncs that failed of what had been acknowledged.",
+                true,
+                health.forces_failed as f64,
+            ),
+        ]
     }
 }
 

@@ -110,10 +110,8 @@ fn keep(shared: &Shared, stop: &Stop) {
             let _closing = shared.queue.push_change(nothing).is_err();
             continue;
         }
-        if sync.is_some()
-            && let Err(e) = shared.db().and_then(|db| Ok(db.flush_wal(true)?))
-        {
-            tracing::error!("writes cannot be forced to disk: {e}");
+        if sync.is_some() && force(shared).is_err() {
+            continue;
         }
         // Waiting is what takes the time here; a clock that somebody sets back must not stop retention.
         since_retention += turn;
@@ -127,6 +125,15 @@ fn keep(shared: &Shared, stop: &Stop) {
             tracing::error!("deleted space is not given back: {e}");
         }
     }
+}
+
+/// Forces to disk what was acknowledged.
+fn force(shared: &Shared) -> Result<()> {
+    let shown = shared.sequence();
+    let Ok(db) = shared.db() else { return Ok(()) };
+    db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
+    shared.forced.good(shown);
+    Ok(())
 }
 
 /// Retention of all partitions; without an end to wait for, somebody asked for it.
@@ -218,7 +225,14 @@ fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()
     // What is left in memtables keeps all that was written since in the write-ahead log.
     let db = shared.db()?;
     for name in cf::ALL {
-        db.flush_cf(family(&db, name)?)?;
+        let flushed = db.flush_cf(family(&db, name)?);
+        // It begins with an fsync of the log.
+        if let Err(e) = &flushed
+            && shared.options.durability != Durability::Group
+        {
+            shared.force_failed("what is in memory", e);
+        }
+        flushed?;
     }
     Ok(())
 }

@@ -7,6 +7,8 @@
 //! What is read from disk in one go is of one snapshot, so that batches and what the index says of them belong together
 //! although compaction changes both.
 //!
+//! After a failed fsync, what was written since the last good one is not read (`forced`).
+//!
 //! Ends are read before an iterator is opened, so nothing is seen that is not durable. Log starts are looked at again
 //! afterwards, so that what was deleted meanwhile is an error and not a gap.
 
@@ -21,6 +23,7 @@ use rocksdb::{DB, ReadOptions, Snapshot};
 
 use super::Result;
 use super::error::StorageError;
+use super::forced;
 use super::partition::{Aborted, LogState, Partition, Settled, StoredBatch};
 use super::shared::{Shared, family};
 use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress, is_intact};
@@ -130,7 +133,15 @@ fn begin(partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<B
     Ok(Begun { fetched, end, batches, look_up })
 }
 
-pub fn fetch_hot(partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Option<Fetched>> {
+pub fn fetch_hot(
+    shared: &Shared,
+    partition: &Partition,
+    offset: Offset,
+    limits: FetchLimits,
+) -> Result<Option<Fetched>> {
+    if shared.forced.limit().is_some() {
+        return Ok(None);
+    }
     let Begun { mut fetched, batches, look_up, .. } = begin(partition, offset, limits)?;
     Ok(batches.filter(|batches| !look_up || batches.is_empty()).map(|batches| {
         fetched.add(batches);
@@ -140,19 +151,21 @@ pub fn fetch_hot(partition: &Partition, offset: Offset, limits: FetchLimits) -> 
 
 pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Fetched> {
     let Begun { mut fetched, end, batches, look_up } = begin(partition, offset, limits)?;
-    if !look_up && let Some(batches) = batches {
+    if !look_up && let Some(mut batches) = batches {
+        leave_doubtful(shared, &mut batches)?;
         fetched.add(batches);
         return Ok(fetched);
     }
     let db = shared.db()?;
     let view = View::of(shared, &db);
-    let batches = match batches {
+    let mut batches = match batches {
         Some(batches) => batches,
         None => {
             let budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
             from_disk(&view, partition, offset, end, budget)?
         }
     };
+    leave_doubtful(shared, &mut batches)?;
     if look_up && let Some(last) = batches.back() {
         let mut aborted = aborted_from(&view, partition, offset, last.last + 1)?;
         aborted.sort_unstable_by_key(|a| a.first);
@@ -162,6 +175,17 @@ pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: Fet
     fetched.add(batches);
     check_range(partition, &partition.log.lock(), offset)?;
     Ok(fetched)
+}
+
+/// Leaves out what is not known to be on disk; where that is all, it is an error, so that nobody takes it for the end.
+fn leave_doubtful(shared: &Shared, batches: &mut VecDeque<StoredBatch>) -> Result<()> {
+    let Some(limit) = shared.forced.limit() else { return Ok(()) };
+    let sure = batches.iter().take_while(|b| b.sequence <= limit).count();
+    if sure == 0 && !batches.is_empty() {
+        return Err(forced::in_doubt());
+    }
+    batches.truncate(sure);
+    Ok(())
 }
 
 /// The log and its index as of one moment.
@@ -359,14 +383,16 @@ pub fn stored(
         let log = partition.log.lock();
         check_range(partition, &log, from)?;
         let mut budget = Budget { left: bytes_max, first_is_free: true };
-        if let Some(batches) = from_tail(&log, from, log.end, &mut budget) {
+        if let Some(mut batches) = from_tail(&log, from, log.end, &mut budget) {
+            leave_doubtful(shared, &mut batches)?;
             return Ok((batches, log.end));
         }
         log.end
     };
     let budget = Budget { left: bytes_max, first_is_free: true };
     let db = shared.db()?;
-    let batches = from_disk(&View::of(shared, &db), partition, from, end, budget)?;
+    let mut batches = from_disk(&View::of(shared, &db), partition, from, end, budget)?;
+    leave_doubtful(shared, &mut batches)?;
     check_range(partition, &partition.log.lock(), from)?;
     Ok((batches, end))
 }
@@ -387,10 +413,11 @@ fn decided(
     };
     let db = shared.db()?;
     let view = View::of(shared, &db);
-    let batches = match batches {
+    let mut batches = match batches {
         Some(batches) => batches,
         None => from_disk(&view, partition, from, end, budget)?,
     };
+    leave_doubtful(shared, &mut batches)?;
     let to = batches.back().map_or(from, |b| b.last + 1);
     let verdicts = Verdicts::of(&view, partition, transactions, from, to)?;
     check_range(partition, &partition.log.lock(), from)?;
@@ -433,6 +460,8 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
             }
             // Deleted while this read went on: what was read is right, and the next read tells.
             Err(StorageError::OffsetOutOfRange { .. }) if !records.views.is_empty() => return Ok(records),
+            // What lies before it is right; the next read begins with it.
+            Err(_) if !records.views.is_empty() => return Ok(records),
             Err(e) => return Err(e),
         };
         records.stable_end = end;
@@ -447,8 +476,17 @@ pub fn records(shared: &Shared, partition: &Partition, from: Offset, limits: Rea
                 return Ok(records);
             }
             let skipped = BatchHeader::parse(&stored.batch()).is_some_and(|h| h.is_control() || verdicts.aborts(&h));
-            if !skipped && !add_batch(shared, partition, (&stored, place), from, limits, &mut size, &mut records)? {
-                return Ok(records);
+            if !skipped {
+                let before = records.views.len();
+                match add_batch(shared, partition, (&stored, place), from, limits, &mut size, &mut records) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(records),
+                    Err(_) if before > 0 => {
+                        records.views.truncate(before);
+                        return Ok(records);
+                    }
+                    Err(e) => return Err(e),
+                }
             }
             records.next_offset = stored.last + 1;
         }

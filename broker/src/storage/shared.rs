@@ -14,12 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::directory::Claim;
 use super::error::StorageError;
+use super::forced::Forced;
 use super::partition::Partition;
 use super::recovery;
 use super::space::Space;
 use super::topics::{NewTopic, Topic, TopicTable};
 use super::writer::{Change, ChangeJob, Job, ProduceJob, StepJob, Work};
-use super::{Result, StorageOptions};
+use super::{Durability, Result, StorageOptions};
 use crate::configs::ChangedConfigs;
 use crate::keys::{self, Counter, Kind, cf};
 
@@ -49,8 +50,10 @@ pub struct Shared {
     /// Held by whoever compacts, so that the memory for it is taken once.
     pub compacting: Mutex<()>,
     pub space: Space,
-    /// A write has failed, and the database takes no more.
+    /// A write or a force has failed, and the database takes no more.
     pub broken: AtomicBool,
+    pub writes_failed: AtomicU64,
+    pub forced: Forced,
     /// It is time to try to open the database again, if it takes no writes.
     pub mend_due: AtomicBool,
     database: RwLock<Option<Arc<DB>>>,
@@ -138,6 +141,8 @@ impl Shared {
             reclaim: Mutex::new(HashMap::new()),
             compacting: Mutex::new(()),
             broken: AtomicBool::new(false),
+            writes_failed: AtomicU64::new(0),
+            forced: Forced::new(sequence),
             mend_due: AtomicBool::new(false),
             database: RwLock::new(Some(Arc::new(database))),
             claim: Mutex::new(Some(claim)),
@@ -167,7 +172,7 @@ impl Shared {
 
     fn finish(&self, db: &DB) -> Result<()> {
         if self.broken.load(Ordering::Relaxed) {
-            return Ok(());
+            return self.check_state();
         }
         // Open segments are closed, so that the next open need not read their batches.
         let mut batch = rocksdb::WriteBatch::default();
@@ -182,15 +187,40 @@ impl Shared {
         let last = recovery::number_in(db)?;
         batch.put_cf(family(db, cf::META)?, keys::counter(Counter::Closed), last.to_be_bytes());
         db.write(batch)?;
-        db.flush_wal(true)?;
-        // All is safe now; memtables on disk only make the next open faster.
-        for name in keys::cf::ALL {
-            if let Err(e) = db.flush_cf(family(db, name)?) {
-                tracing::warn!("column family \"{name}\" is not flushed: {e}");
+        let in_log = db.flush_wal(true);
+        if let Err(e) = &in_log {
+            match self.options.durability {
+                Durability::Group => {
+                    tracing::warn!("the log's end is not forced to disk, all that was acknowledged is: {e}")
+                }
+                _ => self.force_failed("the write-ahead log", e),
             }
+        }
+        for name in keys::cf::ALL {
+            match (db.flush_cf(family(db, name)?), &in_log) {
+                (Ok(()), _) => {}
+                // It only makes the next open faster.
+                (Err(e), Ok(())) => tracing::warn!("column family \"{name}\" is not flushed: {e}"),
+                // Nor can it be trusted to what is in the log.
+                (Err(e), Err(_)) => return self.check_state().and(Err(e.into())),
+            }
+        }
+        if in_log.is_err() {
+            tracing::info!("all of it was written to tables instead, and is on disk");
         }
         db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    /// After an fsync that failed: nothing is written until the database could be opened again.
+    pub fn force_failed(&self, what: &str, e: &rocksdb::Error) {
+        self.forced.failed(what, e);
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// An error while what was written last is in doubt.
+    pub fn check_state(&self) -> Result<()> {
+        self.forced.check(self.sequence())
     }
 
     /// By the name of the limit.

@@ -27,8 +27,8 @@ self_cell!(
 /// A view of all state as of one commit. It keeps the database open until it is dropped.
 struct Snapshot(OwnedSnapshot);
 
-/// What is left of a closed storage.
-struct Closed;
+/// Why there is nothing to be read.
+struct Refused(StorageError);
 
 fn failed(e: rocksdb::Error) -> Error {
     StorageError::from(e).into()
@@ -77,23 +77,26 @@ fn scan(db: &DB, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits, mut 
 
 impl StateReader for Storage {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.shared.check_state()?;
         get(&*self.shared.db()?, key, &ReadOptions::default())
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        self.shared.check_state()?;
         multi_get(&*self.shared.db()?, keys, &ReadOptions::default())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
+        self.shared.check_state()?;
         scan(&*self.shared.db()?, from, to, reverse, limits, ReadOptions::default())
     }
 }
 
 impl StateStore for Storage {
     fn snapshot(&self) -> Box<dyn StateReader> {
-        match self.shared.db() {
+        match self.shared.check_state().and_then(|()| self.shared.db()) {
             Ok(db) => Box::new(Snapshot(OwnedSnapshot::new(db, |db| db.snapshot()))),
-            Err(_) => Box::new(Closed),
+            Err(e) => Box::new(Refused(e)),
         }
     }
 }
@@ -120,16 +123,16 @@ impl StateReader for Snapshot {
     }
 }
 
-impl StateReader for Closed {
+impl StateReader for Refused {
     fn get(&self, _: &[u8]) -> Result<Option<Bytes>> {
-        Err(StorageError::Closed.into())
+        Err(self.0.clone().into())
     }
 
     fn multi_get(&self, _: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        Err(StorageError::Closed.into())
+        Err(self.0.clone().into())
     }
 
     fn scan(&self, _: &[u8], _: &[u8], _: bool, _: ScanLimits) -> Result<Scan> {
-        Err(StorageError::Closed.into())
+        Err(self.0.clone().into())
     }
 }

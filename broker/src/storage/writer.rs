@@ -3,8 +3,9 @@
 //! Everything a pass would change is kept beside what is visible until the write is done, so a write that fails leaves
 //! nothing behind: no offset, no sequence, no producer state.
 //!
-//! After a write that failed no other is made here (RocksDB itself would take them): the storage can only be read, until the database could be opened
-//! again (`recovery`). Whether the write that failed is there all the same is looked up before anybody is answered.
+//! After a write that failed, or an fsync of what had been written, no other is made here (RocksDB itself would take
+//! them): the storage can only be read, until the database could be opened again (`recovery`). Whether the write that
+//! failed is there all the same is looked up before anybody is answered.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -232,6 +233,11 @@ type Failed = (StorageError, Option<Shown>);
 
 impl Writer<'_> {
     fn write(&mut self, work: Work) {
+        if let Some(why) = self.shared.forced.take_failure()
+            && self.broken.is_none()
+        {
+            self.broken = Some(Broken { why, doubt: None, hopeless: false });
+        }
         if self.broken.is_some() && self.shared.mend_due.swap(false, Ordering::Relaxed) {
             self.mend();
         }
@@ -251,6 +257,7 @@ impl Writer<'_> {
         let outcome = Err(e.clone());
         let Some(shown) = shown else { return answers.into_iter().for_each(|answer| answer.give(&outcome)) };
         tracing::error!("a write failed, and nothing can be written until the database could be opened again: {e}");
+        self.shared.writes_failed.fetch_add(1, Ordering::Relaxed);
         self.shared.broken.store(true, Ordering::Relaxed);
         let mut doubt = None;
         match recovery::last_write(&self.shared.options) {
@@ -293,6 +300,8 @@ impl Writer<'_> {
                 doubt.into_iter().flat_map(|(_, answers)| answers).for_each(|answer| answer.give(&outcome));
             }
         }
+        // What was read back lies in new files, all of which were forced to disk.
+        self.shared.forced.good(self.counters.sequence);
         self.shared.broken.store(false, Ordering::Relaxed);
         tracing::info!("the database is open again: writing goes on");
     }

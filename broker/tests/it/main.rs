@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod directory;
 mod fixture;
+mod forced;
 mod histories;
 mod model;
 mod space;

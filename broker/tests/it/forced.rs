@@ -1,0 +1,246 @@
+//! A disk whose fsync fails, or takes long: what is not surely on it is not shown, and nothing acknowledged is lost.
+//!
+//! The system calls of another process are made to fail by strace. Without it the tests say so and do nothing.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use millpond_broker::storage::{Durability, FetchLimits, OffsetQuery, Storage, StorageError};
+use millpond_types::TopicPartition;
+use millpond_types::ports::{Outcome, StateReader, StateStore, Step, TopicLog};
+use millpond_types::record::RecordBuffer;
+
+use crate::fixture::{ALL, START_MS, batch, create, options, produce, read_all, send, step};
+
+/// Says what a child is to do, and where.
+const ROLE: &str = "MILLPOND_TEST_FORCED_ROLE";
+const DIRECTORY: &str = "MILLPOND_TEST_FORCED_DIRECTORY";
+
+const FSYNCS: &str = "fdatasync,fsync";
+
+/// Another process of this test, which does a role and says how far it is; it goes on when it is told.
+struct Actor {
+    child: Child,
+    told: ChildStdin,
+    says: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    fn start(role: &str, directory: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "forced::a_role", "--nocapture"])
+            .env(ROLE, role)
+            .env(DIRECTORY, directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (told, says) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, told, says }
+    }
+
+    fn expect(&mut self, what: &str) {
+        for line in (&mut self.says).lines() {
+            if line.unwrap().ends_with(&format!("at {what}")) {
+                return;
+            }
+        }
+        panic!("it ended before it was at {what}: {:?}", self.child.wait());
+    }
+
+    fn go_on(&mut self) {
+        self.told.write_all(b"\n").unwrap();
+    }
+
+    fn end(mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// In the role: says where it is, and waits.
+fn at(what: &str) {
+    println!("\nat {what}");
+    std::io::stdout().flush().unwrap();
+    assert_ne!(std::io::stdin().read_line(&mut String::new()).unwrap(), 0, "nobody is there any more");
+}
+
+/// What strace does to system calls of a process, for as long as it is kept.
+struct Fault(Child);
+
+impl Fault {
+    fn is_possible() -> bool {
+        let possible = Command::new("strace").arg("-V").output().is_ok_and(|o| o.status.success());
+        if !possible {
+            println!("NOT RUN: there is no strace here, so nothing is known of a disk whose fsync fails");
+        }
+        possible
+    }
+
+    fn on(process: &Child, calls: &str, what: &str) -> Self {
+        let mut strace = Command::new("strace")
+            .args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{what}")])
+            .args(["-p", &process.id().to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(strace.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.contains("attached"), "{said}");
+        Self(strace)
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        // It lets go of the process before it ends.
+        let _told = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        let _ended = self.0.wait();
+    }
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const LIMITS: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true, committed: false };
+
+/// What a test does in a process of its own; without the variable it has nothing to do.
+#[test]
+fn a_role() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let directory = std::env::var(DIRECTORY).unwrap();
+    match &role[..] {
+        "interval" => loses_trust(Path::new(&directory)),
+        "close" => ends_on_a_bad_disk(Path::new(&directory)),
+        other => panic!("{other}"),
+    }
+}
+
+fn commit_state(storage: &Storage, place: TopicPartition, value: &str) -> Outcome {
+    let mut records = RecordBuffer::default();
+    records.push(None, Some(value.as_bytes()), 1, &[]);
+    let state = vec![(b"k".to_vec(), Some(value.as_bytes().to_vec()))].into();
+    step(storage, Step { appends: vec![(place, records)], state, ..Step::default() })
+}
+
+fn loses_trust(directory: &Path) {
+    let mut options = options(directory);
+    options.durability = Durability::Interval(Duration::from_millis(50));
+    let storage = Storage::open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..10 {
+        send(&storage, place, &[&format!("v{i}")]);
+    }
+    assert!(matches!(commit_state(&storage, place, "v10"), Outcome::Committed { .. }));
+    // A few turns of the keeper.
+    std::thread::sleep(Duration::from_millis(300));
+    let good = storage.health();
+    assert!(good.writable && !good.in_doubt && good.forces_failed == 0, "{good:?}");
+    at("ready");
+
+    assert!(
+        matches!(commit_state(&storage, place, "v11"), Outcome::Committed { .. }),
+        "acknowledged before it is forced"
+    );
+    wait_until("nobody notices", || storage.health().in_doubt);
+    let bad = storage.health();
+    assert!(!bad.writable && bad.forces_failed == 1, "{bad:?}");
+    // From memory and from disk.
+    for from in [0, 3] {
+        assert_eq!(storage.fetch(place, from, LIMITS).unwrap().batches.len() as i64, 11 - from, "what is sure is read");
+    }
+    assert!(storage.fetch_hot(place, 11, LIMITS).unwrap().is_none());
+    let refused = |e: StorageError| matches!(&e, StorageError::Unavailable(why) if why.contains("in doubt"));
+    assert!(refused(storage.fetch(place, 11, LIMITS).unwrap_err()));
+    assert!(refused(storage.list_offset(place, OffsetQuery::MaxTimestamp).unwrap_err()));
+    assert_eq!(storage.read(place, 0, ALL).unwrap().views.len(), 11);
+    assert!(storage.read(place, 11, ALL).unwrap_err().message().contains("in doubt"));
+    assert!(storage.get(b"k").is_err() && storage.snapshot().get(b"k").is_err(), "state goes with the log");
+    wait_until("it writes on", || refused_write(&storage, place));
+    at("doubt");
+
+    wait_until("it does not go on", || {
+        produce(&storage, place, &batch(&[("v12", START_MS)], millpond_broker::batch::Codec::None)).is_ok()
+    });
+    let mended = storage.health();
+    assert!(mended.writable && !mended.in_doubt, "{mended:?}");
+    let all = |storage: &Storage| {
+        let values: Vec<String> = (0..13).map(|i| format!("v{i}")).collect();
+        assert_eq!(read_all(storage, place, 0).into_iter().map(|r| r.1).collect::<Vec<_>>(), values);
+        assert_eq!(storage.get(b"k").unwrap().unwrap(), "v11");
+    };
+    all(&storage);
+    storage.close().unwrap();
+    all(&Storage::open(options).unwrap());
+}
+
+fn refused_write(storage: &Storage, place: TopicPartition) -> bool {
+    let batch = batch(&[("refused", START_MS)], millpond_broker::batch::Codec::None);
+    matches!(produce(storage, place, &batch), Err(StorageError::Unavailable(why)) if why.contains("in doubt"))
+}
+
+#[test]
+fn what_was_acknowledged_before_an_fsync_that_failed_is_in_doubt_until_it_was_read_back() {
+    if !Fault::is_possible() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("interval", directory.path());
+    actor.expect("ready");
+    let fault = Fault::on(&actor.child, FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect("doubt");
+    drop(fault);
+    actor.go_on();
+    actor.end();
+}
+
+fn ends_on_a_bad_disk(directory: &Path) {
+    for durability in [Durability::Interval(Duration::from_secs(3600)), Durability::None, Durability::Group] {
+        let mut options = options(directory);
+        options.durability = durability;
+        let storage = Storage::open(options.clone()).unwrap();
+        let place = match storage.topic("t") {
+            Some(topic) => TopicPartition { topic: topic.id, partition: 0 },
+            None => create(&storage, "t", &[]),
+        };
+        send(&storage, place, &["a"]);
+        let end = storage.partition_offsets(place).unwrap().end;
+        at("ready");
+        let closed = storage.close();
+        if durability == Durability::Group {
+            assert!(closed.is_ok(), "all was forced before: {closed:?}");
+        } else {
+            assert!(matches!(&closed, Err(StorageError::Unavailable(why)) if why.contains("in doubt")), "{closed:?}");
+        }
+        at("closed");
+        drop(storage);
+        let storage = Storage::open(options).unwrap();
+        assert_eq!(read_all(&storage, place, 0).len() as i64, end);
+        storage.close().unwrap();
+    }
+}
+
+#[test]
+fn a_last_fsync_that_fails_is_not_passed_over() {
+    if !Fault::is_possible() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("close", directory.path());
+    for _ in 0..3 {
+        actor.expect("ready");
+        let fault = Fault::on(&actor.child, FSYNCS, "error=EIO");
+        actor.go_on();
+        actor.expect("closed");
+        drop(fault);
+        actor.go_on();
+    }
+    actor.end();
+}
