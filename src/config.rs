@@ -30,6 +30,9 @@ pub struct Config {
     pub http_security: HttpSecurity,
     /// `none`, `group` (an fsync per group commit) or `interval:MS` (so many milliseconds between fsyncs).
     pub durability: Option<String>,
+    /// Of the command alone: a loss is accepted once, not for good.
+    #[serde(skip)]
+    pub accept_data_loss: bool,
     #[serde(default)]
     pub memory: Memory,
     #[serde(default)]

@@ -67,6 +67,9 @@ pub struct Serve {
     /// When a write counts as done: group, interval:MS or none [default: group]
     #[arg(long, value_name = "WHEN")]
     durability: Option<String>,
+    /// Open a damaged data directory with what is left before the damage
+    #[arg(long)]
+    accept_data_loss: bool,
     /// The same and limits, in TOML; flags win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

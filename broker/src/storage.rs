@@ -17,6 +17,7 @@ mod forced;
 mod housekeeping;
 mod load;
 mod lookup;
+mod note;
 mod partition;
 mod pass;
 mod port;
@@ -28,6 +29,8 @@ mod space;
 mod state;
 mod tails;
 mod topics;
+mod verify;
+mod wal;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -116,6 +119,8 @@ pub struct StorageOptions {
     pub compaction_bytes_per_second: u64,
     /// Nothing but what is small and deletions is written while the disk has less than this free.
     pub disk_free_bytes_min: u64,
+    /// A database that lost something is opened with what is left, this once.
+    pub accept_data_loss: bool,
     /// At most so much of the newest of a partition is left uncompacted, whatever "segment.bytes" says.
     pub active_bytes_max: u64,
     pub retention_interval: Duration,
@@ -152,6 +157,7 @@ impl StorageOptions {
             compaction_bytes_per_second: 64 << 20,
             active_bytes_max: 16 << 20,
             disk_free_bytes_min: 256 << 20,
+            accept_data_loss: false,
             // At full speed a minute is a disk full of what nobody wants any more.
             retention_interval: Duration::from_secs(5),
             producer_expiration: Duration::from_secs(24 * 3600),

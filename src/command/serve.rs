@@ -46,6 +46,7 @@ pub fn run(args: &Serve) -> Result<()> {
     config.kafka = args.kafka.clone().or(config.kafka);
     config.http = args.http.clone().or(config.http);
     config.durability = args.durability.clone().or(config.durability);
+    config.accept_data_loss = args.accept_data_loss;
     start_log();
     runtime()?.block_on(async {
         // Before anything is said to be ready, so that a signal is never missed.
@@ -260,6 +261,7 @@ async fn bind(what: &str, address: &str) -> Result<TcpListener> {
 fn options(config: &Config) -> Result<DatabaseOptions> {
     let mut options = DatabaseOptions::new(config.data.clone().unwrap_or_else(|| DATA_DEFAULT.into()));
     options.storage.durability = config.durability()?;
+    options.storage.accept_data_loss = config.accept_data_loss;
     fn set<T: Copy>(target: &mut T, value: Option<T>) {
         if let Some(value) = value {
             *target = value;

@@ -3,6 +3,8 @@
 //! ```text
 //! millpond   text: "millpond data directory", "format N", "ready" once the database was made; locked while in use
 //! db/        RocksDB
+//! written    how far was written: `note`
+//! lost-*     what was put aside because something before it was lost: `verify`
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,7 +20,7 @@ use super::error::OpenError;
 use crate::keys::{FORMAT_VERSION, cf};
 
 const MARKER: &str = "millpond";
-const DATABASE: &str = "db";
+pub const DATABASE: &str = "db";
 const FIRST_LINE: &str = "millpond data directory";
 const MARKER_BYTES_MAX: u64 = 4096;
 
@@ -126,20 +128,11 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Opens the database of a claimed directory, making it where it is missing.
+/// Opens the database of a claimed directory, making it where it is missing. Whether its log is whole was looked at
+/// before (`verify`).
 pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
     let families = families(options);
     let path = options.path.join(DATABASE);
-    // Without paranoid checks RocksDB passes over a write-ahead log that it cannot open, and what is in it would be lost.
-    for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
-        let file = entry.path();
-        if file.extension().is_some_and(|extension| extension == "log")
-            && let Err(e) = File::open(&file)
-        {
-            let detail = format!("\"{}\" cannot be opened: {e}", file.display());
-            return Err(OpenError::Io { path: options.path.display().to_string(), detail });
-        }
-    }
     let db =
         DB::open_cf_descriptors(&database_options(options), &path, families).map_err(|e| open_error(options, &e))?;
     for file in db.live_files().map_err(|e| open_error(options, &e))? {
@@ -188,9 +181,13 @@ fn database_options(options: &StorageOptions) -> Options {
     let mut db = Options::default();
     db.create_if_missing(true);
     db.create_missing_column_families(true);
-    // A block that is damaged fails those who read it, RocksDB's own compactions too, but must not end all writing.
-    // Whether all files are there is looked at when the database is opened.
+    // A block that is damaged fails those who read it, RocksDB's own compactions too, but must not end all writing, as it
+    // would with paranoid checks; they cannot be changed later. What else hangs on them is done here: that tables and
+    // blob files are there, when the database was opened; that its log is whole, before (`verify`), because RocksDB would
+    // go on behind what it cannot read; that nothing is written after a write that failed (`writer`).
     db.set_paranoid_checks(false);
+    // RocksDB knows which of its closed logs must be there, and how large. Where a loss was accepted it forgets them.
+    db.set_track_and_verify_wals_in_manifest(!options.accept_data_loss);
     db.set_max_open_files(OPEN_FILES_MAX);
     db.set_max_background_jobs(options.background_jobs);
     db.set_db_write_buffer_size(options.write_buffer_bytes);

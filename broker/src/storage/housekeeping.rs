@@ -129,10 +129,11 @@ fn keep(shared: &Shared, stop: &Stop) {
 
 /// Forces to disk what was acknowledged.
 fn force(shared: &Shared) -> Result<()> {
-    let shown = shared.sequence();
+    let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
     let Ok(db) = shared.db() else { return Ok(()) };
     db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
     shared.forced.good(shown);
+    shared.notes.forced(written);
     Ok(())
 }
 

@@ -10,10 +10,13 @@ use super::StorageOptions;
 use super::compaction::Compacted;
 use super::directory::{claim, open_database};
 use super::error::{OpenError, StorageError};
+use super::note::Notes;
 use super::partition::{LogState, Partition, Segment};
 use super::producers::Producer;
+use super::recovery::number_in;
 use super::shared::{Counters, Found, Shared, family};
 use super::topics::{StoredTopic, Topic, TopicTable};
+use super::verify;
 use crate::batch::BatchHeader;
 use crate::configs::{ChangedConfigs, topic_settings};
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Fields, Kind, cf};
@@ -21,6 +24,8 @@ use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Fields, Kind, cf};
 const IDENTITY_VERSION: u8 = 1;
 /// Offsets and counters stay below this, so that nothing that is added to them overflows.
 const NUMBER_MAX: u64 = 1 << 62;
+/// More numbers than what was lost can have used.
+const LOST_NUMBERS: u64 = 1 << 32;
 
 fn checked_offset(offset: u64) -> Option<Offset> {
     Offset::try_from(offset).ok().filter(|_| offset < NUMBER_MAX)
@@ -28,7 +33,20 @@ fn checked_offset(offset: u64) -> Option<Offset> {
 
 pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
     let mut claim = claim(&options.path)?;
-    let db = open_database(&options)?;
+    let least = if options.accept_data_loss {
+        verify::accept_loss(&options)?;
+        0
+    } else {
+        verify::verify(&options)?;
+        verify::least_write(&options)?
+    };
+    let db = open_database(&options).map_err(verify::with_way_out)?;
+    // What is in tables and what is in the log may both have been whole, and a file of the log be missing.
+    if let Ok(last) = number_in(&db)
+        && last < least
+    {
+        return Err(verify::ends_early(&options, last, least, None));
+    }
     let found = load(&db, &options).map_err(|e| {
         let path = options.path.display().to_string();
         match e {
@@ -37,7 +55,8 @@ pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
         }
     })?;
     claim.set_ready(&options.path)?;
-    Ok(Shared::new(options, found, db, claim))
+    let notes = Notes::begin(&options.path, found.counters.writes, options.durability)?;
+    Ok(Shared::new(options, found, db, claim, notes))
 }
 
 fn damaged(what: &str, key: &[u8]) -> StorageError {
@@ -66,13 +85,26 @@ fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
         }
     };
     let epoch = counter(Counter::LeaderEpoch)? + 1;
-    batch.put_cf(meta, keys::counter(Counter::LeaderEpoch), epoch.to_be_bytes());
-    let counters = Counters {
+    let mut counters = Counters {
         partition_uid: counter(Counter::PartitionUid)?.max(1),
         producer_id: counter(Counter::ProducerId)?,
         sequence: counter(Counter::Sequence)?,
         writes: counter(Counter::Writes)?,
     };
+    if options.accept_data_loss {
+        // Tables may hold what was written later than the counters that are left say.
+        for (which, number) in [
+            (Counter::PartitionUid, &mut counters.partition_uid),
+            (Counter::ProducerId, &mut counters.producer_id),
+            (Counter::Sequence, &mut counters.sequence),
+        ] {
+            *number = number.saturating_add(LOST_NUMBERS).min(NUMBER_MAX - 1);
+            batch.put_cf(meta, keys::counter(which), number.to_be_bytes());
+        }
+    }
+    batch.put_cf(meta, keys::counter(Counter::LeaderEpoch), epoch.to_be_bytes());
+    // Each log says by its first write how far it was before.
+    batch.put_cf(meta, keys::counter(Counter::Writes), counters.writes.to_be_bytes());
     // The new epoch must be on disk before anything is stamped with it.
     let mut durable = WriteOptions::default();
     durable.set_sync(true);

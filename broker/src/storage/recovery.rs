@@ -10,6 +10,7 @@ use super::directory::{open_database, open_read_only};
 use super::error::{OpenError, StorageError};
 use super::housekeeping::Stop;
 use super::shared::{Shared, family};
+use super::verify::verify;
 use super::{Result, StorageOptions};
 use crate::keys::{self, Counter, Fields, cf};
 
@@ -41,7 +42,8 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
         match Arc::try_unwrap(old) {
             Ok(last) => {
                 drop(last);
-                let db = open_database(&shared.options).map_err(unavailable)?;
+                let options = &shared.options;
+                let db = verify(options).and_then(|()| open_database(options)).map_err(unavailable)?;
                 let last = number_in(&db)?;
                 shared.replace_db(Arc::new(db))?;
                 return Ok(last);

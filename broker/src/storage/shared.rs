@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::directory::Claim;
 use super::error::StorageError;
 use super::forced::Forced;
+use super::note::Notes;
 use super::partition::Partition;
 use super::recovery;
 use super::space::Space;
@@ -54,6 +55,9 @@ pub struct Shared {
     pub broken: AtomicBool,
     pub writes_failed: AtomicU64,
     pub forced: Forced,
+    pub notes: Notes,
+    /// Number of the last write that is shown.
+    pub written: AtomicU64,
     /// It is time to try to open the database again, if it takes no writes.
     pub mend_due: AtomicBool,
     database: RwLock<Option<Arc<DB>>>,
@@ -118,7 +122,7 @@ pub fn family<'a>(db: &'a DB, name: &str) -> Result<&'a ColumnFamily> {
 }
 
 impl Shared {
-    pub fn new(options: StorageOptions, found: Found, database: DB, claim: Claim) -> Self {
+    pub fn new(options: StorageOptions, found: Found, database: DB, claim: Claim, notes: Notes) -> Self {
         let sequence = found.counters.sequence;
         let room = options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self {
@@ -143,6 +147,8 @@ impl Shared {
             broken: AtomicBool::new(false),
             writes_failed: AtomicU64::new(0),
             forced: Forced::new(sequence),
+            notes,
+            written: AtomicU64::new(found.counters.writes),
             mend_due: AtomicBool::new(false),
             database: RwLock::new(Some(Arc::new(database))),
             claim: Mutex::new(Some(claim)),
@@ -205,6 +211,7 @@ impl Shared {
                 (Err(e), Err(_)) => return self.check_state().and(Err(e.into())),
             }
         }
+        self.notes.forced(last);
         if in_log.is_err() {
             tracing::info!("all of it was written to tables instead, and is on disk");
         }

@@ -302,6 +302,7 @@ impl Writer<'_> {
         }
         // What was read back lies in new files, all of which were forced to disk.
         self.shared.forced.good(self.counters.sequence);
+        self.shared.notes.wrote(self.counters.writes, true);
         self.shared.broken.store(false, Ordering::Relaxed);
         tracing::info!("the database is open again: writing goes on");
     }
@@ -382,6 +383,8 @@ impl Writer<'_> {
         let options = &self.shared.options;
         let Shown { counters, partitions, created, deleted, configs } = shown;
         self.counters = counters;
+        self.shared.notes.wrote(counters.writes, options.durability == Durability::Group);
+        self.shared.written.store(counters.writes, Ordering::Release);
         if let Some(configs) = configs {
             self.shared.set_configs(configs);
         }

@@ -123,7 +123,7 @@ fn damage_in_what_is_said_of_topics_keeps_the_log_closed() {
     assert!(current.contains("MANIFEST"), "{current}");
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -133,7 +133,7 @@ pub fn with_producer(batch: &Bytes, id: i64, epoch: i16, sequence: i32) -> Bytes
 }
 
 /// The checksum bit by bit, so that the test does not trust the code it tests.
-fn crc32c_of(bytes: &[u8]) -> u32 {
+pub fn crc32c_of(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
     })

@@ -12,4 +12,5 @@ mod model;
 mod space;
 mod storage;
 mod transactions;
+mod wal;
 mod wire;

@@ -1,0 +1,165 @@
+//! Whether the database still holds what was acknowledged, looked at before RocksDB opens it for writing, which deletes
+//! the files that would tell.
+//!
+//! A write that was under way when the process or the machine ended may be there in part: that is no damage. Neither is a
+//! hole in what a power cut may take by the durability setting; what lies behind it is put aside then. Everything else is
+//! refused, with the file and the place, unless somebody accepts the loss.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::StorageOptions;
+use super::directory::{DATABASE, open_read_only};
+use super::error::OpenError;
+use super::note::Note;
+use super::recovery::number_in;
+use super::wal::{self, Found, Log, Place};
+
+const OLDEST_NEEDED: &str = "rocksdb.min-log-number-to-keep";
+/// What RocksDB says before the number.
+const MISSING: &str = "Missing WAL with log number: ";
+const WAY_OUT: &str =
+    "bring back a copy, or start once with --accept-data-loss: it opens with what lies before and puts the rest aside";
+
+/// The write that must be there, by what was noted.
+pub fn least_write(options: &StorageOptions) -> Result<u64, OpenError> {
+    Ok(Note::read(&options.path)?.map_or(0, |note| note.least()))
+}
+
+fn damaged(options: &StorageOptions, detail: String) -> OpenError {
+    OpenError::Damaged { path: options.path.display().to_string(), detail }
+}
+
+fn io_error(options: &StorageOptions, file: &Path, e: &io::Error) -> OpenError {
+    let detail = format!("\"{}\" cannot be read: {e}", file.display());
+    OpenError::Io { path: options.path.display().to_string(), detail }
+}
+
+/// The database ends before the write that must be there.
+pub fn ends_early(options: &StorageOptions, last: u64, least: u64, torn: Option<&Place>) -> OpenError {
+    let place = torn.map_or_else(
+        || "a file of the write-ahead log is missing or cut short".into(),
+        |place| format!("the write-ahead log cannot be read from {place} on"),
+    );
+    damaged(options, format!("it ends with write {last}, but write {least} was acknowledged: {place}; {WAY_OUT}"))
+}
+
+fn read_logs(options: &StorageOptions, oldest: u64) -> Result<(Vec<Log>, wal::Scan), OpenError> {
+    let database = options.path.join(DATABASE);
+    let mut logs = wal::logs(&database).map_err(|e| io_error(options, &database, &e))?;
+    logs.retain(|log| log.number >= oldest);
+    let scan = wal::scan(&logs).map_err(|(log, e)| io_error(options, &log.path, &e))?;
+    Ok((logs, scan))
+}
+
+/// The files of the log that are needed, and what they hold.
+fn look(options: &StorageOptions) -> Result<(Vec<Log>, wal::Scan), OpenError> {
+    let (logs, scan) = read_logs(options, 0)?;
+    if let Found::Damaged { .. } = scan.found
+        // What is in tables already need not be in the log; RocksDB may have been deleting that just then.
+        && let Ok(db) = open_read_only(options)
+        && let Ok(Some(oldest)) = db.property_int_value(OLDEST_NEEDED)
+    {
+        return read_logs(options, oldest);
+    }
+    Ok((logs, scan))
+}
+
+/// Refuses a database that has lost something. Blocks on disk.
+pub fn verify(options: &StorageOptions) -> Result<(), OpenError> {
+    let note = Note::read(&options.path)?;
+    let least = note.as_ref().map_or(0, Note::least);
+    let (logs, scan) = look(options)?;
+    let torn = match &scan.found {
+        Found::Whole if scan.records == 0 || scan.last_write >= Some(least) => return Ok(()),
+        Found::Whole => None,
+        Found::Torn(at) => Some(at),
+        Found::Damaged { at, resumes } => {
+            if note.is_some_and(|note| note.allows_holes()) && scan.last_write >= Some(least) {
+                let aside = put_aside(options, &logs, at.log.number, Some(at))?;
+                tracing::warn!(
+                    "a power cut took what was not forced to disk: the log ends with write {}; what lies behind {at} is in \"{}\"",
+                    scan.last_write.unwrap_or_default(),
+                    aside.display()
+                );
+                return Ok(());
+            }
+            let detail = format!(
+                "the write-ahead log is damaged at {at}, and goes on at {resumes}: what was acknowledged from there on would be lost; {WAY_OUT}"
+            );
+            return Err(damaged(options, detail));
+        }
+    };
+    let db = open_read_only(options).map_err(with_way_out)?;
+    let last = number_in(&db).map_err(|e| damaged(options, e.to_string()))?;
+    if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(()) }
+}
+
+/// Makes the log end where something is missing, if it is. Somebody has accepted the loss.
+pub fn accept_loss(options: &StorageOptions) -> Result<(), OpenError> {
+    let (logs, scan) = look(options)?;
+    let (aside, end) = match &scan.found {
+        Found::Damaged { at, .. } | Found::Torn(at) => {
+            (put_aside(options, &logs, at.log.number, Some(at))?, at.to_string())
+        }
+        Found::Whole => {
+            let Some(missing) = missing_log(options) else { return Ok(()) };
+            (put_aside(options, &logs, missing, None)?, format!("the missing file {missing:06}.log"))
+        }
+    };
+    tracing::warn!("data loss was accepted: the log ends at {end} now; the rest is in \"{}\"", aside.display());
+    Ok(())
+}
+
+/// A file that RocksDB knows must be there, and is not.
+fn missing_log(options: &StorageOptions) -> Option<u64> {
+    let strict = StorageOptions { accept_data_loss: false, ..options.clone() };
+    let said = open_read_only(&strict).err()?.to_string();
+    let (_, number) = said.split_once(MISSING)?;
+    let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+    number.get(..digits)?.parse().ok()
+}
+
+/// Says what to do about an error of RocksDB that the log is not what it should be.
+pub fn with_way_out(e: OpenError) -> OpenError {
+    match e {
+        OpenError::Damaged { path, detail } if detail.contains("WAL") => {
+            OpenError::Damaged { path, detail: format!("{detail}; {WAY_OUT}") }
+        }
+        other => other,
+    }
+}
+
+/// Moves what lies behind a place, and files of the log after one, out of the database; returns the folder.
+fn put_aside(options: &StorageOptions, logs: &[Log], after: u64, from: Option<&Place>) -> Result<PathBuf, OpenError> {
+    let seconds = options.clock.now_ms() / 1000;
+    let folder = (0..).map(|n| options.path.join(format!("lost-{seconds}-{n}"))).find(|path| !path.exists());
+    let folder = folder.unwrap_or_else(|| options.path.join("lost"));
+    let moved = || -> io::Result<()> {
+        fs::create_dir_all(&folder)?;
+        // From the end on, so that at every moment what is left is damaged where it was, or whole.
+        for log in logs.iter().rev().filter(|log| log.number > after) {
+            fs::rename(&log.path, folder.join(log.path.file_name().unwrap_or_default()))?;
+        }
+        if let Some(from) = from {
+            let mut file = OpenOptions::new().read(true).write(true).open(&from.log.path)?;
+            file.seek(SeekFrom::Start(from.at))?;
+            let name = format!("{:06}.log.from-{}", from.log.number, from.at);
+            let mut rest = File::create(folder.join(name))?;
+            io::copy(&mut file, &mut rest)?;
+            rest.sync_all()?;
+            File::open(&folder)?.sync_all()?;
+            File::open(&options.path)?.sync_all()?;
+            file.set_len(from.at)?;
+            file.sync_all()?;
+        }
+        File::open(&folder)?.sync_all()?;
+        File::open(options.path.join(DATABASE))?.sync_all()
+    };
+    moved().map_err(|e| OpenError::Io {
+        path: options.path.display().to_string(),
+        detail: format!("what is damaged cannot be put into \"{}\": {e}", folder.display()),
+    })?;
+    Ok(folder)
+}

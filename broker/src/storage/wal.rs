@@ -1,0 +1,284 @@
+//! RocksDB's write-ahead log, read to find out whether it is whole. RocksDB itself goes on behind a damaged place, as it
+//! has to be opened here (`directory`), and what was lost would be lost without a word.
+//!
+//! ```text
+//! db/NNNNNN.log   blocks of 32 KiB; what does not fit into the rest of a block goes on in the next
+//! fragment        crc32c u32 le, masked | length u16 le | kind u8 | payload
+//! kind            1 whole record, 2 first, 3 middle, 4 last part of one; 9, 10, 130 and more: not a write
+//! record          sequence u64 le | count u32 le | entries: a WriteBatch of RocksDB
+//! ```
+//!
+//! Each write has the sequence that follows the one before it, over all files, so that a place that cannot be read has
+//! cost something exactly if what comes next does not go on where it should. Our writes end with their number
+//! (`Counter::Writes`).
+//!
+//! Not here: what is done about it (`verify`).
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::keys::{self, Counter};
+
+const BLOCK: usize = 32 << 10;
+const HEADER: usize = 7;
+const FULL: u8 = 1;
+const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
+const LAST: u8 = 4;
+/// Kinds that are no writes.
+const OTHERS: [u8; 3] = [9, 10, 130];
+/// Sequence and count.
+const BATCH_HEADER: usize = 12;
+/// The number of a write: the key with its length, the value with its.
+const NUMBER: usize = 12;
+const CRC_MASK: u32 = 0xa282_ead8;
+
+/// A file of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub number: u64,
+    pub path: PathBuf,
+}
+
+/// Where something begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub log: Log,
+    pub at: u64,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{}\" byte {}", self.log.path.display(), self.at)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Whole,
+    /// What lies from there on cannot be read, and nothing that can follows.
+    Torn(Place),
+    /// Between the two something is missing.
+    Damaged {
+        at: Place,
+        resumes: Place,
+    },
+}
+
+/// What the files hold up to the first place at which something is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    pub found: Found,
+    pub records: u64,
+    /// Number of the last write, where one has a number.
+    pub last_write: Option<u64>,
+}
+
+/// Files of the log, oldest first.
+pub fn logs(database: &Path) -> io::Result<Vec<Log>> {
+    let mut logs = Vec::new();
+    let entries = match fs::read_dir(database) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(logs),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        if let (Some(number), Some("log")) = (number, path.extension().and_then(|e| e.to_str())) {
+            logs.push(Log { number, path });
+        }
+    }
+    logs.sort_unstable_by_key(|log| log.number);
+    Ok(logs)
+}
+
+/// Reads files of the log, oldest first. Blocks on disk.
+pub fn scan(logs: &[Log]) -> Result<Scan, (Log, io::Error)> {
+    let mut scanner = Scanner { expected: None, bad: None, damaged: None, records: 0, last_write: None };
+    for log in logs {
+        scanner.file(log).map_err(|e| (log.clone(), e))?;
+        if scanner.damaged.is_some() {
+            break;
+        }
+    }
+    let found = match (scanner.damaged, scanner.bad) {
+        (Some((at, resumes)), _) => Found::Damaged { at, resumes },
+        (None, Some(at)) => Found::Torn(at),
+        (None, None) => Found::Whole,
+    };
+    Ok(Scan { found, records: scanner.records, last_write: scanner.last_write })
+}
+
+struct Scanner {
+    /// Sequence of the next record.
+    expected: Option<u64>,
+    /// What cannot be read; whether it has cost something is known when something follows.
+    bad: Option<Place>,
+    damaged: Option<(Place, Place)>,
+    records: u64,
+    last_write: Option<u64>,
+}
+
+/// A record of which some fragments were read.
+struct Begun {
+    at: u64,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Begun {
+    fn add(&mut self, payload: &[u8]) {
+        let missing = BATCH_HEADER.saturating_sub(self.head.len()).min(payload.len());
+        self.head.extend_from_slice(payload.get(..missing).unwrap_or_default());
+        self.tail.extend_from_slice(payload.get(payload.len().saturating_sub(NUMBER)..).unwrap_or_default());
+        self.tail.drain(..self.tail.len().saturating_sub(NUMBER));
+    }
+
+    fn sequence(&self) -> Option<(u64, u32)> {
+        let (sequence, count) = self.head.split_first_chunk::<8>()?;
+        Some((u64::from_le_bytes(*sequence), u32::from_le_bytes(*count.first_chunk()?)))
+    }
+
+    fn number(&self) -> Option<u64> {
+        let key = keys::counter(Counter::Writes);
+        let number = self.tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[8])?;
+        Some(u64::from_be_bytes(number.try_into().ok()?))
+    }
+}
+
+impl Scanner {
+    fn file(&mut self, log: &Log) -> io::Result<()> {
+        let mut file = File::open(&log.path)?;
+        let mut buffer = vec![0; BLOCK];
+        let mut begun = None;
+        let mut start = 0;
+        while self.damaged.is_none() {
+            let len = fill(&mut file, &mut buffer)?;
+            let block = buffer.get(..len).unwrap_or_default();
+            if block.is_empty() {
+                break;
+            }
+            let mut at = 0;
+            // Less than a header at the end of a block is filling.
+            while let Some(rest) = block.get(at..).filter(|rest| rest.len() >= HEADER)
+                && self.damaged.is_none()
+            {
+                let place = start + at as u64;
+                if let Some((kind, payload)) = fragment(rest) {
+                    self.add(log, place, kind, payload, &mut begun);
+                    at += HEADER + payload.len();
+                } else {
+                    let from = begun.take().map_or(place, |begun: Begun| begun.at);
+                    self.cannot_read(log, from);
+                    at = (at + 1..block.len()).find(|at| begins(block, *at)).unwrap_or(block.len());
+                }
+            }
+            if at < len && len < BLOCK && self.damaged.is_none() {
+                let from = begun.take().map_or(start + at as u64, |begun| begun.at);
+                self.cannot_read(log, from);
+            }
+            start += len as u64;
+        }
+        if let Some(begun) = begun {
+            self.cannot_read(log, begun.at);
+        }
+        Ok(())
+    }
+
+    fn cannot_read(&mut self, log: &Log, at: u64) {
+        if self.bad.is_none() {
+            self.bad = Some(Place { log: log.clone(), at });
+        }
+    }
+
+    fn add(&mut self, log: &Log, at: u64, kind: u8, payload: &[u8], begun: &mut Option<Begun>) {
+        match kind {
+            FULL | FIRST => {
+                if let Some(before) = begun.take() {
+                    self.cannot_read(log, before.at);
+                }
+                *begun = Some(Begun { at, head: Vec::with_capacity(BATCH_HEADER), tail: Vec::new() });
+            }
+            MIDDLE | LAST if begun.is_none() => return self.cannot_read(log, at),
+            MIDDLE | LAST => {}
+            _ => return,
+        }
+        let Some(record) = begun else { return };
+        let known = record.sequence().is_some();
+        record.add(payload);
+        let Some((sequence, count)) = record.sequence() else {
+            // Too short for a write.
+            if matches!(kind, FULL | LAST) {
+                let from = record.at;
+                *begun = None;
+                self.cannot_read(log, from);
+            }
+            return;
+        };
+        if !known && !self.goes_on(log, record.at, sequence) {
+            *begun = None;
+            return;
+        }
+        if matches!(kind, FULL | LAST) {
+            self.expected = Some(sequence.saturating_add(u64::from(count)));
+            self.records += 1;
+            self.last_write = record.number().or(self.last_write);
+            *begun = None;
+        }
+    }
+
+    /// Whether a record that begins has the sequence that it should.
+    fn goes_on(&mut self, log: &Log, at: u64, sequence: u64) -> bool {
+        let here = Place { log: log.clone(), at };
+        match (self.expected, self.bad.take()) {
+            (None, None) => true,
+            (Some(expected), _) if sequence == expected => true,
+            // Not the log's own record, but something within what cannot be read that looks like one.
+            (Some(expected), Some(bad)) if sequence < expected => {
+                self.bad = Some(bad);
+                false
+            }
+            (_, bad) => {
+                self.damaged = Some((bad.unwrap_or_else(|| here.clone()), here));
+                false
+            }
+        }
+    }
+}
+
+/// The fragment that `bytes` begin with, if it is one and whole.
+fn fragment(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let ([c0, c1, c2, c3, l0, l1, kind], rest) = bytes.split_first_chunk::<HEADER>()?;
+    let payload = rest.get(..usize::from(u16::from_le_bytes([*l0, *l1])))?;
+    if !(FULL..=LAST).contains(kind) && !OTHERS.contains(kind) {
+        return None;
+    }
+    let crc = u32::from_le_bytes([*c0, *c1, *c2, *c3]).wrapping_sub(CRC_MASK).rotate_left(15);
+    (crc32c::crc32c_append(crc32c::crc32c(&[*kind]), payload) == crc).then_some((*kind, payload))
+}
+
+/// Whether a record begins there.
+fn begins(block: &[u8], at: usize) -> bool {
+    match block.get(at..).and_then(fragment) {
+        Some((FULL, payload)) => payload.len() >= BATCH_HEADER,
+        // It goes on in the next block.
+        Some((FIRST, payload)) => at + HEADER + payload.len() == BLOCK,
+        _ => false,
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(len)
+}

@@ -1,0 +1,268 @@
+//! The write-ahead log on the disk is not what was written: nothing acknowledged is lost without a word, and what a crash
+//! leaves behind is no damage.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use millpond_broker::batch::Codec;
+use millpond_broker::storage::{Durability, OpenError, Storage, StorageOptions};
+use millpond_types::TopicPartition;
+
+use crate::damage::copy;
+use crate::fixture::{START_MS, batch, crc32c_of, create, options, produce, read_all, send, topic};
+
+/// A directory whose process ended in the midst.
+struct Crashed {
+    storage: Option<Storage>,
+    options: StorageOptions,
+    place: TopicPartition,
+    rows: usize,
+    directory: tempfile::TempDir,
+}
+
+impl Crashed {
+    /// After `rows` records, each a write of its own, of different sizes.
+    fn after(rows: usize, change: impl FnOnce(&mut StorageOptions)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = options(&directory.path().join("data"));
+        options.durability = Durability::Group;
+        change(&mut options);
+        let storage = Storage::open(options.clone()).unwrap();
+        let place = create(&storage, "t", &[]);
+        let mut crashed = Self { storage: Some(storage), options, place, rows: 0, directory };
+        (0..rows).for_each(|_| crashed.send());
+        crashed
+    }
+
+    fn send(&mut self) {
+        let size = [10, 200, 3000, 40_000][self.rows % 4];
+        let value = format!("{} {}", self.rows, "x".repeat(size));
+        produce(self.storage.as_ref().unwrap(), self.place, &batch(&[(&value, START_MS)], Codec::None)).unwrap();
+        self.rows += 1;
+    }
+
+    /// The directory as the process would leave it now.
+    fn left(&self) -> PathBuf {
+        let path = self.directory.path().join("copy");
+        let _gone = fs::remove_dir_all(&path);
+        copy(&self.options.path, &path);
+        path
+    }
+
+    fn open(&self, path: &Path, accept_data_loss: bool) -> Result<Storage, OpenError> {
+        Storage::open(StorageOptions { path: path.to_owned(), accept_data_loss, ..self.options.clone() })
+    }
+
+    /// How many rows there are, all of which must be the first ones.
+    fn rows(&self, storage: &Storage) -> usize {
+        if storage.find_topic("t").is_none() {
+            return 0;
+        }
+        let place = TopicPartition { topic: topic(storage, "t").id, partition: 0 };
+        let rows = read_all(storage, place, 0);
+        for (i, (offset, value)) in rows.iter().enumerate() {
+            assert!(*offset == i as i64 && value.starts_with(&format!("{i} ")), "{i}: {offset} {value:.20}");
+        }
+        rows.len()
+    }
+
+    fn check_whole(&self, path: &Path, what: &str) {
+        match self.open(path, false) {
+            Ok(storage) => assert_eq!(self.rows(&storage), self.rows, "{what}"),
+            Err(e) => panic!("{what}: {e}"),
+        }
+        assert!(lost(path).is_empty(), "{what}: something was put aside");
+    }
+
+    /// It is refused, with the way out, which leads to a log that can be written.
+    fn check_refused(&self, path: &Path, named: &str, what: &str) {
+        for _ in 0..2 {
+            match self.open(path, false).err() {
+                Some(OpenError::Damaged { detail, .. }) => {
+                    assert!(detail.contains(named) && detail.contains("--accept-data-loss"), "{what}: {detail}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+        let storage = self.open(path, true).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(self.rows(&storage) <= self.rows, "{what}");
+        let after = create(&storage, "after", &[]);
+        send(&storage, after, &["goes on"]);
+        assert_eq!(read_all(&storage, after, 0).len(), 1);
+        storage.close().unwrap();
+        drop(storage);
+        let storage = self.open(path, false).unwrap_or_else(|e| panic!("{what}, opened again: {e}"));
+        assert_eq!(read_all(&storage, after, 0).len(), 1);
+    }
+}
+
+fn logs(path: &Path) -> Vec<PathBuf> {
+    let mut logs: Vec<PathBuf> = fs::read_dir(path.join("db")).unwrap().map(|e| e.unwrap().path()).collect();
+    logs.retain(|p| p.extension().is_some_and(|e| e == "log"));
+    logs.sort();
+    logs
+}
+
+fn lost(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+    entries.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("lost-")).collect()
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+fn only_log(path: &Path) -> PathBuf {
+    let [log] = &logs(path)[..] else { panic!("{:?}", logs(path)) };
+    log.clone()
+}
+
+/// Says that another machine, or this one before it was started again, has noted how far was written.
+fn noted_before_a_power_cut(path: &Path) {
+    let file = path.join("written");
+    let text = fs::read_to_string(&file).unwrap();
+    let (body, _) = text.split_once(" boot ").unwrap();
+    let body = format!("{body} boot {}", "0".repeat(36));
+    fs::write(file, format!("{body} crc {:08x}\n", crc32c_of(body.as_bytes()))).unwrap();
+}
+
+#[test]
+fn a_changed_byte_in_the_log_is_named() {
+    let crashed = Crashed::after(24, |_| {});
+    let len = fs::metadata(only_log(&crashed.left())).unwrap().len() as usize;
+    assert!(len > 6 * 32768, "{len}");
+    let steps = if std::env::var_os("SLOW").is_some() { 1500 } else { 60 };
+    // The first records, the borders of blocks, the last record, and some in between.
+    let mut places: Vec<usize> = (0..60).step_by(5).chain((0..steps).map(|i| len * i / steps)).collect();
+    places.extend([32767 - 3, 32768, 32768 + 4, 32768 + 6, len - 1, len - 30_000]);
+    for at in places {
+        let path = crashed.left();
+        let log = only_log(&path);
+        flip(&log, at);
+        // Filling between blocks says nothing.
+        if at % 32768 > 32768 - 7 && crashed.open(&path, false).is_ok() {
+            continue;
+        }
+        crashed.check_refused(&path, ".log", &format!("byte {at} of {len}"));
+        assert_eq!(lost(&path).len(), 1, "what lies behind byte {at} is kept");
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_of_a_last_write_is_no_damage() {
+    let mut crashed = Crashed::after(10, |_| {});
+    let path = crashed.left();
+    let log = only_log(&path);
+    let (before, noted) = (fs::read(&log).unwrap(), fs::read(path.join("written")).unwrap());
+    // Something behind the last write, of which nobody was told.
+    for rest in [&b"x"[..], &before[..5], &before[..40], &[0; 9], &[0; 70_000]] {
+        let path = crashed.left();
+        fs::write(only_log(&path), [&before[..], rest].concat()).unwrap();
+        crashed.check_whole(&path, &format!("{} bytes more", rest.len()));
+    }
+    // The largest, which lies in several blocks.
+    crashed.send();
+    crashed.send();
+    let after = fs::read(only_log(&crashed.left())).unwrap();
+    let begins = after.len() - 40_200;
+    assert!(begins > before.len());
+    crashed.rows -= 1;
+    for at in [begins + 200, begins + 5000, begins + 20_000, after.len() - 32_768, after.len() - 1] {
+        // Cut, and there in part: the disk wrote pages in any order.
+        let mut holed = after.clone();
+        holed[at..(at + 4096).min(after.len())].fill(0);
+        for (torn, what) in [(&after[..at], "cut"), (&holed[..], "a hole")] {
+            let path = crashed.left();
+            fs::write(only_log(&path), torn).unwrap();
+            let acknowledged = fs::read(path.join("written")).unwrap();
+            assert_ne!(acknowledged, noted);
+            crashed.check_refused(&path, ".log", &format!("{what} at {at}, acknowledged"));
+            // As noted before that write: it was never acknowledged.
+            let path = crashed.left();
+            fs::write(only_log(&path), torn).unwrap();
+            fs::write(path.join("written"), &noted).unwrap();
+            crashed.check_whole(&path, &format!("{what} at {at}"));
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_cut_short_or_missing_is_named() {
+    let crashed = Crashed::after(12, |_| {});
+    let len = fs::metadata(only_log(&crashed.left())).unwrap().len();
+    for to in [0, 1, 500, len / 2, len - 1] {
+        let path = crashed.left();
+        fs::OpenOptions::new().write(true).open(only_log(&path)).unwrap().set_len(to).unwrap();
+        crashed.check_refused(&path, "write-ahead log", &format!("cut to {to}"));
+    }
+    let path = crashed.left();
+    fs::remove_file(only_log(&path)).unwrap();
+    crashed.check_refused(&path, "missing", "no log");
+
+    // Several, because others than the log's own tables still need what is in old ones.
+    let mut crashed = Crashed::after(160, |o| o.write_buffer_bytes = 3 << 19);
+    drop(crashed.storage.take());
+    let files = logs(&crashed.left()).len();
+    assert!(files >= 3, "{files}");
+    crashed.check_whole(&crashed.left(), "untouched");
+    for which in 0..files {
+        let path = crashed.left();
+        fs::remove_file(&logs(&path)[which]).unwrap();
+        crashed.check_refused(&path, "", &format!("without file {which} of {files}"));
+        let path = crashed.left();
+        let log = &logs(&path)[which];
+        let len = fs::metadata(log).unwrap().len();
+        fs::OpenOptions::new().write(true).open(log).unwrap().set_len(len / 2).unwrap();
+        crashed.check_refused(&path, "", &format!("file {which} of {files} cut"));
+        let path = crashed.left();
+        flip(&logs(&path)[which], len as usize / 3);
+        crashed.check_refused(&path, ".log", &format!("file {which} of {files} changed"));
+    }
+}
+
+#[test]
+fn a_power_cut_may_take_what_was_not_forced() {
+    for durability in [Durability::None, Durability::Interval(std::time::Duration::from_secs(3600))] {
+        let crashed = Crashed::after(24, |o| o.durability = durability);
+        let len = fs::metadata(only_log(&crashed.left())).unwrap().len() as usize;
+        for at in [len / 4, len / 2, len - 10] {
+            let path = crashed.left();
+            flip(&only_log(&path), at);
+            crashed.check_refused(&path, ".log", "the machine ran on, so that it is damage");
+            let path = crashed.left();
+            flip(&only_log(&path), at);
+            noted_before_a_power_cut(&path);
+            let storage = crashed.open(&path, false).unwrap();
+            let rows = crashed.rows(&storage);
+            assert!((1..24).contains(&rows), "{rows}");
+            assert_eq!(lost(&path).len(), usize::from(at < len - 10), "what follows is kept");
+        }
+    }
+    let crashed = Crashed::after(24, |_| {});
+    let path = crashed.left();
+    let log = only_log(&path);
+    flip(&log, fs::metadata(&log).unwrap().len() as usize / 2);
+    noted_before_a_power_cut(&path);
+    crashed.check_refused(&path, ".log", "all was forced, so that no power cut can have taken it");
+}
+
+#[test]
+fn after_a_clean_end_nothing_hangs_on_the_log() {
+    let mut crashed = Crashed::after(24, |_| {});
+    crashed.storage.take().unwrap().close().unwrap();
+    for log in logs(&crashed.left()) {
+        for change in 0..3 {
+            let path = crashed.left();
+            let log = path.join("db").join(log.file_name().unwrap());
+            match change {
+                0 => fs::remove_file(&log).unwrap(),
+                1 => fs::write(&log, "").unwrap(),
+                _ => fs::write(&log, [&fs::read(&log).unwrap()[..], b"something"].concat()).unwrap(),
+            }
+            crashed.check_whole(&path, &format!("change {change}"));
+        }
+    }
+    crashed.check_whole(&crashed.left(), "untouched");
+}
