@@ -13,6 +13,7 @@
 mod compaction;
 mod directory;
 mod error;
+mod flush;
 mod forced;
 mod housekeeping;
 mod load;

@@ -141,7 +141,8 @@ impl LogReader {
         Self { partitions }
     }
 
-    /// Up to so many rows in the order of the log, without moving past them.
+    /// Up to so many rows in the order of the log, without moving past them. They end before what cannot be read; it is an
+    /// error only when it is next.
     pub fn peek(
         &mut self,
         storage: &dyn Storage,
@@ -189,7 +190,11 @@ impl LogReader {
                 input.bytes += view.key.map_or(0, |s| s.len as usize) + view.value.map_or(0, |s| s.len as usize) + 16;
                 input.rows.push((numbers[p][chunk], row as u32));
                 at[p].1 += 1;
-                place = self.partitions[p].place(&mut at[p], storage, limits, reset_latest)?;
+                place = match self.partitions[p].place(&mut at[p], storage, limits, reset_latest) {
+                    Ok(place) => place,
+                    // It has no place, so that nothing is known to come before it but what is here.
+                    Err(_) => return Ok(input),
+                };
             }
             places[p] = place;
         }

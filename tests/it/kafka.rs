@@ -35,6 +35,8 @@ const INCREMENTAL_ALTER_CONFIGS: (i16, i16) = (44, 1);
 pub struct Client {
     stream: TcpStream,
     correlation: i32,
+    /// Reads committed records only.
+    pub committed: bool,
 }
 
 /// A record on its way in.
@@ -76,7 +78,7 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Self { stream, correlation: 0 })
+        Ok(Self { stream, correlation: 0, committed: false })
     }
 
     /// Sends a request without waiting for its answer.
@@ -197,7 +199,8 @@ impl Client {
     pub fn end_offset(&mut self, topic: &str, partition: usize) -> Result<i64> {
         let partition = ListOffsetsPartition::default().with_partition_index(partition as i32).with_timestamp(-1);
         let topic = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
-        self.send(LIST_OFFSETS, &ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]))?;
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        self.send(LIST_OFFSETS, &request.with_isolation_level(i8::from(self.committed)))?;
         let answer: ListOffsetsResponse = self.receive(LIST_OFFSETS.1)?;
         let found = answer.topics.first().and_then(|t| t.partitions.first()).context("an empty answer")?;
         ensure!(found.error_code == 0, "list_offsets: error {}", found.error_code);
@@ -217,6 +220,7 @@ impl Client {
             .with_min_bytes(1)
             .with_max_bytes(bytes_max)
             .with_session_epoch(-1)
+            .with_isolation_level(i8::from(self.committed))
             .with_topics(vec![topic]);
         self.send(FETCH, &request)?;
         let answer: FetchResponse = self.receive(FETCH.1)?;

@@ -133,8 +133,12 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
 pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
     let families = families(options);
     let path = options.path.join(DATABASE);
-    let db =
-        DB::open_cf_descriptors(&database_options(options), &path, families).map_err(|e| open_error(options, &e))?;
+    let mut database = database_options(options);
+    if options.accept_data_loss {
+        // It forgets those that were lost. Never where it only reads, because it crashes then.
+        database.set_track_and_verify_wals_in_manifest(false);
+    }
+    let db = DB::open_cf_descriptors(&database, &path, families).map_err(|e| open_error(options, &e))?;
     for file in db.live_files().map_err(|e| open_error(options, &e))? {
         let name = file.name.trim_start_matches('/');
         let found = fs::metadata(path.join(name)).map(|found| found.len()).unwrap_or(0);
@@ -186,8 +190,8 @@ fn database_options(options: &StorageOptions) -> Options {
     // blob files are there, when the database was opened; that its log is whole, before (`verify`), because RocksDB would
     // go on behind what it cannot read; that nothing is written after a write that failed (`writer`).
     db.set_paranoid_checks(false);
-    // RocksDB knows which of its closed logs must be there, and how large. Where a loss was accepted it forgets them.
-    db.set_track_and_verify_wals_in_manifest(!options.accept_data_loss);
+    // RocksDB knows which of its closed logs must be there, and how large.
+    db.set_track_and_verify_wals_in_manifest(true);
     db.set_max_open_files(OPEN_FILES_MAX);
     db.set_max_background_jobs(options.background_jobs);
     db.set_db_write_buffer_size(options.write_buffer_bytes);

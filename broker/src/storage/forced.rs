@@ -41,7 +41,7 @@ impl Forced {
     }
 
     /// Forcing failed. The caller sees to it that nothing more is written.
-    pub fn failed(&self, what: &str, e: &rocksdb::Error) {
+    pub fn failed(&self, what: &str, e: &dyn std::fmt::Display) {
         let why = format!(
             "{what} could not be forced to disk, so that what was acknowledged since the last time is in doubt: {e}"
         );
@@ -51,6 +51,12 @@ impl Forced {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.doubt.store(true, Ordering::Release);
         *self.why.lock() = Some(StorageError::Unavailable(why));
+    }
+
+    /// Something else failed so that nothing can be written, and nothing is in doubt.
+    pub fn stopped(&self, e: &StorageError) {
+        tracing::error!("{e}; nothing is written until the database could be opened again");
+        *self.why.lock() = Some(e.clone());
     }
 
     pub fn take_failure(&self) -> Option<StorageError> {

@@ -1,5 +1,5 @@
-//! The storage's threads: the writer, and one that does what time asks for: retention, forgetting producers, forcing
-//! writes to disk at intervals, giving deleted space back.
+//! The storage's threads: the writer, one that looks whether RocksDB could write its memtables, and one that does what time
+//! asks for: retention, forgetting producers, forcing writes to disk at intervals, giving deleted space back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::compaction;
 use super::error::OpenError;
+use super::flush::flush;
 use super::partition::{LogState, Partition};
 use super::shared::{Shared, family};
 use super::topics::Topic;
@@ -25,6 +26,8 @@ use crate::keys::{self, Kind, cf};
 const GARBAGE_BYTES_MIN: u64 = 64 << 20;
 /// How often it is looked whether there is space to give back.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether a flush failed.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// As long as less than this was deleted, it is left to RocksDB when the disk gets the space back.
 const RECLAIM_BYTES_MIN: u64 = 32 << 20;
 
@@ -53,6 +56,7 @@ pub fn start(shared: &Arc<Shared>) -> Result<Threads, OpenError> {
     let threads = Threads { shared: shared.clone(), stop: Arc::default(), running: Mutex::default() };
     threads.spawn("storage-writer", |shared, stop| writer::run(&shared, &stop))?;
     threads.spawn("storage-keeper", |shared, stop| keep(&shared, &stop))?;
+    threads.spawn("storage-watch", |shared, stop| watch_flushes(&shared, &stop))?;
     threads.spawn("storage-compactor", |shared, stop| compaction::run(&shared, &stop))?;
     Ok(threads)
 }
@@ -127,11 +131,31 @@ fn keep(shared: &Shared, stop: &Stop) {
     }
 }
 
+/// Looks whether RocksDB could write its memtables, until the writer has ended: it may wait for that.
+fn watch_flushes(shared: &Shared, stop: &Stop) {
+    let mut turn = WATCH_INTERVAL;
+    while !shared.writer_ended.load(Ordering::Acquire) {
+        if stop.wait(turn) {
+            thread::sleep(WATCH_INTERVAL / 20);
+            turn = Duration::ZERO;
+        }
+        if !shared.broken.load(Ordering::Relaxed)
+            && let Err(e) = shared.db().and_then(|db| shared.flush_failures.look(&db))
+        {
+            shared.flush_failed(&e);
+        }
+    }
+}
+
 /// Forces to disk what was acknowledged.
 fn force(shared: &Shared) -> Result<()> {
     let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
     let Ok(db) = shared.db() else { return Ok(()) };
     db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
+    // A flush forces logs too, and whoever comes second is not told that it failed.
+    if !shared.flush_failures.none(&db)? {
+        return Ok(());
+    }
     shared.forced.good(shown);
     shared.notes.forced(written);
     Ok(())
@@ -212,6 +236,11 @@ pub fn reclaim_all(shared: &Shared) -> Result<()> {
 
 /// Has RocksDB drop what was deleted of partitions, and count what is dead in blob files.
 fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()> {
+    if uids.is_empty() {
+        return Ok(());
+    }
+    // RocksDB's compaction begins with it, and what is left in memtables keeps all that was written since in the log.
+    flush(&*shared.db()?)?;
     for uid in uids {
         if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
             return Ok(());
@@ -219,21 +248,6 @@ fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()
         let db = shared.db()?;
         let (from, to) = keys::partition_range(Kind::Batch, *uid);
         db.compact_range_cf(family(&db, cf::LOG)?, Some(from), Some(to));
-    }
-    if uids.is_empty() {
-        return Ok(());
-    }
-    // What is left in memtables keeps all that was written since in the write-ahead log.
-    let db = shared.db()?;
-    for name in cf::ALL {
-        let flushed = db.flush_cf(family(&db, name)?);
-        // It begins with an fsync of the log.
-        if let Err(e) = &flushed
-            && shared.options.durability != Durability::Group
-        {
-            shared.force_failed("what is in memory", e);
-        }
-        flushed?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::directory::Claim;
 use super::error::StorageError;
+use super::flush::{Failures, flush};
 use super::forced::Forced;
 use super::note::Notes;
 use super::partition::Partition;
@@ -27,6 +28,8 @@ use crate::keys::{self, Counter, Kind, cf};
 
 /// A change without bytes of its own counts as so many in the produce queue.
 const CHANGE_COST: usize = 256;
+/// Until the database is opened again.
+const UNLIMITED_MEMTABLES: [(&str, &str); 1] = [("max_write_buffer_number", "64")];
 
 pub struct Shared {
     pub options: StorageOptions,
@@ -55,6 +58,8 @@ pub struct Shared {
     pub broken: AtomicBool,
     pub writes_failed: AtomicU64,
     pub forced: Forced,
+    pub flush_failures: Failures,
+    pub writer_ended: AtomicBool,
     pub notes: Notes,
     /// Number of the last write that is shown.
     pub written: AtomicU64,
@@ -147,6 +152,8 @@ impl Shared {
             broken: AtomicBool::new(false),
             writes_failed: AtomicU64::new(0),
             forced: Forced::new(sequence),
+            flush_failures: Failures::default(),
+            writer_ended: AtomicBool::new(false),
             notes,
             written: AtomicU64::new(found.counters.writes),
             mend_due: AtomicBool::new(false),
@@ -202,17 +209,18 @@ impl Shared {
                 _ => self.force_failed("the write-ahead log", e),
             }
         }
-        for name in keys::cf::ALL {
-            match (db.flush_cf(family(db, name)?), &in_log) {
-                (Ok(()), _) => {}
-                // It only makes the next open faster.
-                (Err(e), Ok(())) => tracing::warn!("column family \"{name}\" is not flushed: {e}"),
-                // Nor can it be trusted to what is in the log.
-                (Err(e), Err(_)) => return self.check_state().and(Err(e.into())),
+        match (flush(db), &in_log) {
+            (Ok(()), _) => {}
+            // It only makes the next open faster.
+            (Err(e), Ok(())) => tracing::warn!("{e}"),
+            // Nor can it be trusted to what is in the log.
+            (Err(e), Err(_)) => {
+                self.check_state()?;
+                tracing::warn!("{e}");
             }
         }
         self.notes.forced(last);
-        if in_log.is_err() {
+        if in_log.is_err() && self.options.durability != Durability::Group {
             tracing::info!("all of it was written to tables instead, and is on disk");
         }
         db.cancel_all_background_work(true);
@@ -223,6 +231,23 @@ impl Shared {
     pub fn force_failed(&self, what: &str, e: &rocksdb::Error) {
         self.forced.failed(what, e);
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// After a flush that failed, which begins with an fsync of the log. RocksDB does not try it again.
+    pub fn flush_failed(&self, e: &StorageError) {
+        match self.options.durability {
+            Durability::Group | Durability::None => self.forced.stopped(e),
+            Durability::Interval(_) => self.forced.failed("the write-ahead log or what is in memory", e),
+        }
+        self.broken.store(true, Ordering::Relaxed);
+        // A write that waits for the flush goes on, so that the writer takes notice.
+        if let Ok(db) = self.db() {
+            for name in cf::ALL {
+                if let Err(e) = family(&db, name).and_then(|f| Ok(db.set_options_cf(f, &UNLIMITED_MEMTABLES)?)) {
+                    tracing::debug!("column family \"{name}\": {e}");
+                }
+            }
+        }
     }
 
     /// An error while what was written last is in doubt.

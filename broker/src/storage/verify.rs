@@ -114,8 +114,7 @@ pub fn accept_loss(options: &StorageOptions) -> Result<(), OpenError> {
 
 /// A file that RocksDB knows must be there, and is not.
 fn missing_log(options: &StorageOptions) -> Option<u64> {
-    let strict = StorageOptions { accept_data_loss: false, ..options.clone() };
-    let said = open_read_only(&strict).err()?.to_string();
+    let said = open_read_only(options).err()?.to_string();
     let (_, number) = said.split_once(MISSING)?;
     let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
     number.get(..digits)?.parse().ok()

@@ -181,6 +181,7 @@ pub fn run(shared: &Shared, stop: &Stop) {
                 tracing::error!("the storage's writer ended by a panic: nothing is written until the next start");
             }
             self.0.queue.clear();
+            self.0.writer_ended.store(true, Ordering::Release);
         }
     }
     let _clear = Clear(shared);

@@ -118,6 +118,7 @@ fn a_role() {
     match &role[..] {
         "interval" => loses_trust(Path::new(&directory)),
         "close" => ends_on_a_bad_disk(Path::new(&directory)),
+        "flush" => cannot_write_tables(Path::new(&directory)),
         other => panic!("{other}"),
     }
 }
@@ -242,5 +243,57 @@ fn a_last_fsync_that_fails_is_not_passed_over() {
         drop(fault);
         actor.go_on();
     }
+    actor.end();
+}
+
+fn cannot_write_tables(directory: &Path) {
+    let mut options = options(directory);
+    options.durability = Durability::None;
+    options.write_buffer_bytes = 3 << 20;
+    options.tail_bytes = 0;
+    let storage = Storage::open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    at("ready");
+
+    let value = |i: usize| format!("{i} {}", "x".repeat(100_000));
+    let try_send = |i: usize| {
+        produce(&storage, place, &batch(&[(&value(i), START_MS)], millpond_broker::batch::Codec::None)).map(drop)
+    };
+    // More than all memtables that may wait hold. It must not wait for ever.
+    let mut sent = 0;
+    wait_until("it writes on", || {
+        let done = try_send(sent);
+        sent += usize::from(done.is_ok());
+        matches!(done, Err(StorageError::Unavailable(_)))
+    });
+    assert!(!storage.health().writable && !storage.health().in_doubt, "{:?}", storage.health());
+    assert_eq!(read_all(&storage, place, 0).len(), sent, "all can be read");
+    at("stopped");
+
+    wait_until("it does not go on", || try_send(sent).is_ok());
+    sent += 1;
+    let check = |storage: &Storage| {
+        let rows = read_all(storage, place, 0);
+        assert_eq!(rows.len(), sent);
+        assert!(rows.iter().enumerate().all(|(i, row)| row.1.starts_with(&format!("{i} "))));
+    };
+    check(&storage);
+    storage.close().unwrap();
+    check(&Storage::open(options).unwrap());
+}
+
+#[test]
+fn tables_that_cannot_be_written_stop_writing_until_they_can() {
+    if !Fault::is_possible() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("flush", directory.path());
+    actor.expect("ready");
+    let fault = Fault::on(&actor.child, FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect("stopped");
+    drop(fault);
+    actor.go_on();
     actor.end();
 }

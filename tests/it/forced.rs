@@ -1,0 +1,119 @@
+//! With durability "group" nobody sees what is not forced to disk yet.
+//!
+//! The server's fsync is made slow by strace. Without it the test says so and does nothing.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::kafka::{Client, Sent, encode};
+use crate::process::Process;
+
+/// How long each fsync takes.
+const SLOW: Duration = Duration::from_secs(5);
+
+struct SlowFsync(Child);
+
+impl SlowFsync {
+    fn of(pid: u32) -> Option<Self> {
+        if !Command::new("strace").arg("-V").output().is_ok_and(|o| o.status.success()) {
+            println!(
+                "NOT RUN: there is no strace here, so nothing is known of what is seen while an fsync is under way"
+            );
+            return None;
+        }
+        let inject = format!("inject=fdatasync,fsync:delay_enter={}", SLOW.as_micros());
+        let mut strace = Command::new("strace")
+            .args(["-f", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e", &inject, "-p", &pid.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(strace.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.contains("attached"), "{said}");
+        Some(Self(strace))
+    }
+}
+
+impl Drop for SlowFsync {
+    fn drop(&mut self) {
+        let _told = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        let _ended = self.0.wait();
+    }
+}
+
+fn sent(value: &str) -> bytes::Bytes {
+    let value = format!(r#"{{"V": "{value}"}}"#);
+    encode(&[Sent { key: Some("a".into()), value, timestamp: 1_000 }], None).unwrap()
+}
+
+/// Whether the text is in the write-ahead log.
+fn is_logged(data: &std::path::Path, text: &str) -> bool {
+    let files = std::fs::read_dir(data.join("db")).unwrap().map(|e| e.unwrap().path());
+    files
+        .filter(|p| p.extension().is_some_and(|e| e == "log"))
+        .any(|path| std::fs::read(path).is_ok_and(|bytes| bytes.windows(text.len()).any(|w| w == text.as_bytes())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_seen_before_it_is_forced_to_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path());
+    server
+        .sql(
+            "CREATE STREAM S (K STRING KEY, V STRING) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');
+             CREATE TABLE T AS SELECT K, COUNT(*) AS N, MAX(V) AS V FROM S GROUP BY K EMIT CHANGES;",
+        )
+        .await;
+    let mut producer = Client::connect(server.kafka).unwrap();
+    producer.send_batches("s", &[(0, sent("first"))]).unwrap();
+    producer.acknowledged().unwrap();
+    let table = "SELECT K, N, V FROM T;";
+    server.eventually(table, &[json!(["a", 1, "first"])]).await;
+
+    let Some(slow) = SlowFsync::of(server.pid()) else { return };
+    let begun = Instant::now();
+    producer.send_batches("s", &[(0, sent("second"))]).unwrap();
+    let acknowledged = Arc::new(AtomicBool::new(false));
+    let waiting = std::thread::spawn({
+        let acknowledged = acknowledged.clone();
+        move || {
+            producer.acknowledged().unwrap();
+            acknowledged.store(true, Ordering::SeqCst);
+        }
+    });
+    while !is_logged(directory.path(), "second") {
+        assert!(begun.elapsed() < SLOW, "it is not written");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut looks = 0;
+    while begun.elapsed() < SLOW / 2 {
+        let address = server.kafka;
+        let seen = tokio::task::spawn_blocking(move || {
+            let mut other = Client::connect(address).unwrap();
+            let mut seen = Vec::new();
+            for committed in [false, true] {
+                other.committed = committed;
+                seen.push((other.end_offset("s", 0).unwrap(), other.read_all("s", 0).unwrap().len()));
+                // Waiting at the end, as consumers do.
+                assert!(other.fetch("s", 0, 1, 1 << 20).unwrap().is_empty(), "committed: {committed}");
+            }
+            seen
+        });
+        assert_eq!(seen.await.unwrap(), [(1, 1), (1, 1)]);
+        assert_eq!(server.pull(table).await, [json!(["a", 1, "first"])]);
+        assert_eq!(server.pull("SELECT V FROM S;").await, [json!(["first"])]);
+        looks += 1;
+    }
+    assert!(!acknowledged.load(Ordering::SeqCst), "it is acknowledged before it is on disk");
+    assert!(looks > 0);
+    drop(slow);
+    waiting.join().unwrap();
+    server.eventually(table, &[json!(["a", 2, "second"])]).await;
+    assert_eq!(Client::connect(server.kafka).unwrap().read_all("s", 0).unwrap().len(), 2);
+    server.stop();
+}
