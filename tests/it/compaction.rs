@@ -138,7 +138,7 @@ fn a_query_that_meets_damage_says_where() {
     db.execute(
         "CREATE TABLE CS AS SELECT ID, COUNT(*) AS N FROM S GROUP BY ID EMIT CHANGES;
          CREATE TABLE CO AS SELECT ID, COUNT(*) AS N FROM O GROUP BY ID EMIT CHANGES;
-         CREATE STREAM CI WITH (PARTITIONS=1) AS SELECT ID FROM S EMIT CHANGES;",
+         CREATE STREAM CI WITH (PARTITIONS=1) AS SELECT ID, SUBSTRING(TEXT, 1, 6) AS TEXT FROM S EMIT CHANGES;",
     )
     .unwrap();
     let count = |table: &str| crate::pull::rows(&db, &format!("SELECT COUNT(*) AS C FROM {table};"));

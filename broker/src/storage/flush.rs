@@ -58,7 +58,8 @@ pub fn flush(db: &DB) -> Result<()> {
 }
 
 fn wait(db: &DB, errors_before: u64) -> Result<()> {
-    while waiting(db)? > 0 {
+    // It runs until what the tables replace is deleted.
+    while waiting(db)? > 0 || is_running(db)? {
         if errors(db)? > errors_before && !is_running(db)? && waiting(db)? > 0 {
             return Err(failed());
         }
