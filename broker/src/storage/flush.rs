@@ -63,7 +63,7 @@ fn wait(db: &DB, errors_before: u64) -> Result<()> {
         if errors(db)? > errors_before && !is_running(db)? && waiting(db)? > 0 {
             return Err(failed());
         }
-        std::thread::sleep(POLL);
+        std::thread::park_timeout(POLL);
     }
     Ok(())
 }

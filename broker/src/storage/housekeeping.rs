@@ -136,7 +136,7 @@ fn watch_flushes(shared: &Shared, stop: &Stop) {
     let mut turn = WATCH_INTERVAL;
     while !shared.writer_ended.load(Ordering::Acquire) {
         if stop.wait(turn) {
-            thread::sleep(WATCH_INTERVAL / 20);
+            thread::park_timeout(WATCH_INTERVAL / 20);
             turn = Duration::ZERO;
         }
         if !shared.broken.load(Ordering::Relaxed)

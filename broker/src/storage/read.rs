@@ -122,9 +122,20 @@ struct Begun {
     look_up: bool,
 }
 
-fn begin(partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Begun> {
+/// A marker may be in doubt while the records that it made stable are not.
+fn check_markers(shared: &Shared, log: &LogState, from: Offset) -> Result<()> {
+    match shared.forced.limit() {
+        Some(_) if from <= log.transactions.settled_to => Err(forced::in_doubt()),
+        _ => Ok(()),
+    }
+}
+
+fn begin(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Begun> {
     let log = partition.log.lock();
     check_range(partition, &log, offset)?;
+    if limits.committed {
+        check_markers(shared, &log, offset)?;
+    }
     let fetched = Fetched::empty(&log);
     let end = if limits.committed { fetched.last_stable_offset } else { fetched.high_watermark };
     let mut budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
@@ -142,7 +153,7 @@ pub fn fetch_hot(
     if shared.forced.limit().is_some() {
         return Ok(None);
     }
-    let Begun { mut fetched, batches, look_up, .. } = begin(partition, offset, limits)?;
+    let Begun { mut fetched, batches, look_up, .. } = begin(shared, partition, offset, limits)?;
     Ok(batches.filter(|batches| !look_up || batches.is_empty()).map(|batches| {
         fetched.add(batches);
         fetched
@@ -150,7 +161,7 @@ pub fn fetch_hot(
 }
 
 pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Fetched> {
-    let Begun { mut fetched, end, batches, look_up } = begin(partition, offset, limits)?;
+    let Begun { mut fetched, end, batches, look_up } = begin(shared, partition, offset, limits)?;
     if !look_up && let Some(mut batches) = batches {
         leave_doubtful(shared, &mut batches)?;
         fetched.add(batches);
@@ -408,6 +419,7 @@ fn decided(
     let (end, batches, transactions) = {
         let log = partition.log.lock();
         check_range(partition, &log, from)?;
+        check_markers(shared, &log, from)?;
         let end = log.stable_end();
         (end, from_tail(&log, from, end, &mut budget), (log.transactions.settled_to, log.transactions.aborted_to))
     };

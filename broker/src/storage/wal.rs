@@ -48,6 +48,12 @@ pub struct Place {
     pub at: u64,
 }
 
+impl Place {
+    fn is_in_block_of(&self, other: &Place) -> bool {
+        self.log == other.log && self.at / BLOCK as u64 == other.at / BLOCK as u64
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "\"{}\" byte {}", self.log.path.display(), self.at)
@@ -234,6 +240,11 @@ impl Scanner {
         let here = Place { log: log.clone(), at };
         match (self.expected, self.bad.take()) {
             (None, None) => true,
+            // RocksDB passes over what is left of a block in which it cannot read something.
+            (Some(expected), Some(bad)) if sequence == expected && bad.is_in_block_of(&here) => {
+                self.damaged = Some((bad, here));
+                false
+            }
             (Some(expected), _) if sequence == expected => true,
             // Not the log's own record, but something within what cannot be read that looks like one.
             (Some(expected), Some(bad)) if sequence < expected => {
