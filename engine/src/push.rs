@@ -30,9 +30,12 @@ pub enum Selected {
     Print(PrintQuery),
 }
 
-/// Open push queries by id.
+/// Open push queries by id, and how often PRINT is at it.
 pub(crate) struct PushQueries {
     open: Mutex<BTreeMap<String, Open>>,
+    /// PRINTs have no ids and are not shown.
+    prints: Mutex<usize>,
+    /// Of both together.
     max: usize,
 }
 
@@ -44,7 +47,7 @@ struct Open {
 
 impl PushQueries {
     pub(crate) fn new(max: usize) -> Self {
-        Self { open: Mutex::new(BTreeMap::new()), max }
+        Self { open: Mutex::new(BTreeMap::new()), prints: Mutex::new(0), max }
     }
 
     /// Those that may be shown: one's own, and all to those who may describe the cluster.
@@ -95,16 +98,28 @@ impl PushQueries {
         engine: &Engine,
     ) -> std::result::Result<(), Problem> {
         let mut open = self.open.lock();
-        if open.len() >= self.max {
-            return Err(Problem::TooManyPushQueries(format!(
-                "there are {} push queries open, and no more than {} are allowed; close one, or raise push_queries_max",
-                open.len(),
-                self.max
-            )));
-        }
+        self.check_room(open.len() + *self.prints.lock())?;
         let entry = Open { statement: statement.to_string(), owner, engine: Arc::downgrade(&engine.0) };
         open.insert(id.to_string(), entry);
         Ok(())
+    }
+
+    fn add_print(&self) -> std::result::Result<(), Problem> {
+        let open = self.open.lock();
+        let mut prints = self.prints.lock();
+        self.check_room(open.len() + *prints)?;
+        *prints += 1;
+        Ok(())
+    }
+
+    fn check_room(&self, there: usize) -> std::result::Result<(), Problem> {
+        if there < self.max {
+            return Ok(());
+        }
+        Err(Problem::TooManyPushQueries(format!(
+            "there are {there} push queries open, with PRINT, and no more than {} are allowed; close one, or raise push_queries_max",
+            self.max
+        )))
     }
 }
 
@@ -124,11 +139,13 @@ impl Drop for PushQuery {
     }
 }
 
-/// PRINT: the records of a topic as text.
+/// PRINT: the records of a topic as text. It counts as a push query until it is dropped.
 pub struct PrintQuery {
     pub topic: String,
     engine: Engine,
     next: Vec<(TopicPartition, Offset)>,
+    /// Which of them is read first.
+    turn: usize,
     left: Option<u64>,
     interval: u64,
     seen: u64,
@@ -138,6 +155,13 @@ pub struct PrintQuery {
     header: [Told; 2],
 }
 
+impl Drop for PrintQuery {
+    fn drop(&mut self) {
+        let mut prints = self.engine.0.push.prints.lock();
+        *prints = prints.saturating_sub(1);
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Nothing,
@@ -145,7 +169,7 @@ enum Told {
     Format,
 }
 
-/// Records read from a partition at a time for PRINT.
+/// Records read from a partition at a time for PRINT, and bytes from all of them.
 const PRINT_RECORDS: usize = 500;
 const PRINT_BYTES: usize = 1 << 20;
 
@@ -269,7 +293,7 @@ impl Engine {
         }
     }
 
-    fn print(&self, print: &Print) -> Result<PrintQuery> {
+    fn print(&self, print: &Print) -> std::result::Result<PrintQuery, Problem> {
         let topic = self.topic_of(&print.topic.node)?;
         let next = (0..topic.partitions)
             .map(|partition| {
@@ -278,10 +302,12 @@ impl Engine {
                 Ok((at, if print.from_beginning { offsets.start } else { offsets.stable_end }))
             })
             .collect::<Result<Vec<_>>>()?;
+        self.0.push.add_print()?;
         Ok(PrintQuery {
             topic: topic.name,
             engine: self.clone(),
             next,
+            turn: 0,
             left: print.limit,
             interval: print.interval.unwrap_or(1).max(1),
             seen: 0,
@@ -301,7 +327,13 @@ impl PrintQuery {
         let storage = self.engine.storage().clone();
         let up_to = storage.sequence();
         let mut lines = Vec::new();
-        for i in 0..self.next.len() {
+        let (partitions, first) = (self.next.len(), self.turn);
+        let mut bytes = 0;
+        for i in (first..partitions).chain(0..first.min(partitions)) {
+            if bytes >= PRINT_BYTES {
+                self.turn = i;
+                return Ok(Some(lines));
+            }
             let (at, from) = self.next[i];
             let limits = ReadLimits { records_max: PRINT_RECORDS, bytes_max: PRINT_BYTES, up_to };
             let records = match storage.read(at, from, limits) {
@@ -322,6 +354,7 @@ impl PrintQuery {
                     continue;
                 }
                 let (key, value) = (records.key(row), records.value(row));
+                bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
                 let (key, value) = (self.keys.show(key), self.values.show(value));
                 if self.header[0] == Told::Nothing {
                     // NULLs say nothing: the first that is not counts, as far as records have been read.

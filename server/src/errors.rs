@@ -9,6 +9,7 @@ use millpond_types::ErrorKind;
 use serde_json::{Value as Json, json};
 
 use crate::entities;
+use crate::pace::is_too_slow;
 
 /// An answer that is an error. `code / 100` is the HTTP status.
 pub(crate) struct ApiError {
@@ -26,6 +27,8 @@ pub(crate) const UNAUTHORIZED: u32 = 40100;
 pub(crate) const FORBIDDEN: u32 = 40301;
 pub(crate) const NOT_FOUND: u32 = 40400;
 pub(crate) const METHOD: u32 = 40500;
+/// The body came too slowly.
+pub(crate) const TIMEOUT: u32 = 40800;
 pub(crate) const CONFLICT: u32 = 40900;
 pub(crate) const ASSERTION: u32 = 41700;
 pub(crate) const TOO_LARGE: u32 = 41300;
@@ -150,6 +153,9 @@ impl<S: Send + Sync> FromRequest<S> for WholeBody {
             Ok(bytes) => Ok(Self(bytes)),
             Err(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Err(ApiError::new(TOO_LARGE, "the request is larger than the server's limit for it"))
+            }
+            Err(e) if is_too_slow(&e) => {
+                Err(ApiError::new(TIMEOUT, "the request's body came too slowly, and its connection is closed"))
             }
             Err(e) => Err(ApiError::new(BAD_REQUEST, format!("the request's body could not be read: {e}"))),
         }

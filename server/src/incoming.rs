@@ -1,4 +1,4 @@
-//! Connections as they come in, with TLS agreed on where the server speaks it.
+//! Connections as they come in, with TLS agreed on where the server speaks it; each is then served in a task of its own.
 //!
 //! Invariant: no client that is slow or silent keeps others from coming in.
 
@@ -9,20 +9,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::Router;
 use millpond_types::Principal;
 use rustls::{ServerConfig, ServerConnection};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::debug;
+use tracing::{debug, error};
 
-/// Connections that agreed and wait to be served.
-const READY_MAX: usize = 64;
+use crate::activity::Activity;
+use crate::connection::{self, ConnectionLimits};
+use crate::places::{Full, Places};
+
 /// How long the listener rests when a connection cannot be accepted, as when files have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -35,17 +37,6 @@ pub trait TlsSource: Send + Sync {
     fn principal(&self, connection: &ServerConnection) -> Result<Option<Principal>, String>;
 }
 
-/// Limits of connections.
-#[derive(Debug, Clone, Copy)]
-pub struct HandshakeLimits {
-    /// From the connection to its first byte, and for agreeing on TLS.
-    pub timeout: Duration,
-    /// That have sent nothing yet or agree on TLS, at a time; more are turned away.
-    pub handshakes_max: usize,
-    /// In all, at a time; more are turned away.
-    pub connections_max: usize,
-}
-
 /// Whom a request comes from.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
@@ -53,49 +44,28 @@ pub(crate) struct Peer {
     pub principal: Option<Principal>,
 }
 
-/// A connection in the one way or the other, with its place among all.
-pub(crate) enum Io {
-    Plain(TcpStream, #[expect(dead_code, reason = "given back at the end")] OwnedSemaphorePermit),
-    Tls(
-        Box<TlsStream<TcpStream>>,
-        Option<Principal>,
-        #[expect(dead_code, reason = "given back at the end")] OwnedSemaphorePermit,
-    ),
+/// What every connection is served with.
+pub(crate) struct Service {
+    pub tls: Option<Arc<dyn TlsSource>>,
+    pub limits: ConnectionLimits,
+    pub router: Router,
+    pub stopped: watch::Receiver<bool>,
 }
 
-/// All that come in.
-pub(crate) struct Incoming {
-    ready: mpsc::Receiver<(Io, SocketAddr)>,
-    address: SocketAddr,
-}
-
-impl Incoming {
-    /// What comes in, and the work that has to be done for it until the server stops.
-    pub fn new(
-        listener: TcpListener,
-        tls: Option<Arc<dyn TlsSource>>,
-        limits: HandshakeLimits,
-        stopped: watch::Receiver<bool>,
-    ) -> io::Result<(Self, impl Future<Output = ()> + Send)> {
-        let address = listener.local_addr()?;
-        let (sender, ready) = mpsc::channel(READY_MAX);
-        Ok((Self { ready, address }, accept_all(listener, tls, limits, stopped, sender)))
-    }
-}
-
-async fn accept_all(
-    listener: TcpListener,
-    tls: Option<Arc<dyn TlsSource>>,
-    limits: HandshakeLimits,
-    mut stopped: watch::Receiver<bool>,
-    ready: mpsc::Sender<(Io, SocketAddr)>,
-) {
-    let mut handshakes = JoinSet::new();
-    let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
+/// Takes connections and serves them, until the server stops and they have ended.
+pub(crate) async fn accept_all(listener: TcpListener, service: Service) {
+    let mut stopped = service.stopped.clone();
+    let limits = &service.limits;
+    let places = Places::new(limits.connections_max, limits.connections_per_address_max);
+    // Of an odd number one address has the greater part, so that there is one.
+    let requests = Places::new(limits.requests_max, limits.requests_max.div_ceil(2));
+    let handshakes = Arc::new(Semaphore::new(limits.handshakes_max.min(Semaphore::MAX_PERMITS)));
+    let service = Arc::new(service);
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stopping(&mut stopped) => break,
-            Some(_ended) = handshakes.join_next() => {}
+            Some(ended) = connections.join_next() => reap(ended),
             accepted = listener.accept() => {
                 let (socket, remote) = match accepted {
                     Ok(accepted) => accepted,
@@ -105,123 +75,148 @@ async fn accept_all(
                         continue;
                     }
                 };
-                // Only a hint to the system.
-                let _hint = socket.set_nodelay(true);
-                if handshakes.len() >= limits.handshakes_max {
+                let Ok(handshake) = Arc::clone(&handshakes).try_acquire_owned() else {
                     debug!(%remote, "connection refused: \"handshakes_max\" have not begun to speak");
                     continue;
-                }
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    debug!(%remote, "connection refused: there are \"http_connections_max\"");
-                    continue;
                 };
-                let (tls, ready) = (tls.clone(), ready.clone());
-                handshakes.spawn(async move {
-                    match begin(socket, tls.as_deref(), place, limits.timeout).await {
-                        // Whoever would serve it may be gone.
-                        Ok(io) => drop(ready.send((io, remote)).await),
-                        Err(reason) => debug!(%remote, reason, "connection closed before its first request"),
+                let place = match places.take(remote.ip()) {
+                    Ok(place) => place,
+                    Err(Full::All) => {
+                        debug!(%remote, "connection refused: there are \"http_connections_max\"");
+                        continue;
                     }
+                    Err(Full::Address) => {
+                        debug!(%remote, "connection refused: its address has \"http_connections_per_address_max\"");
+                        continue;
+                    }
+                };
+                hints(&socket, service.limits.ping_interval);
+                let (service, requests) = (Arc::clone(&service), Arc::clone(&requests));
+                connections.spawn(async move {
+                    serve(socket, remote, &service, requests, handshake).await;
+                    drop(place);
                 });
             }
         }
     }
-    handshakes.shutdown().await;
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        reap(ended);
+    }
 }
 
-async fn stopping(stopped: &mut watch::Receiver<bool>) {
+/// Hints to the system: answers at once; whoever has vanished is noticed, also where nothing is to be sent.
+fn hints(socket: &TcpStream, ping_interval: Duration) {
+    let keepalive = TcpKeepalive::new().with_time(ping_interval).with_interval(ping_interval);
+    let _hint = socket.set_nodelay(true);
+    let _hint = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+}
+
+fn reap(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "an HTTP connection ended by a defect");
+    }
+}
+
+pub(crate) async fn stopping(stopped: &mut watch::Receiver<bool>) {
     // An error says that whoever stops it is gone, which is the same.
     let _gone = stopped.wait_for(|stop| *stop).await.is_err();
+}
+
+async fn serve(
+    socket: TcpStream,
+    remote: SocketAddr,
+    service: &Service,
+    requests: Arc<Places>,
+    handshake: OwnedSemaphorePermit,
+) {
+    let (limits, mut stopped) = (&service.limits, service.stopped.clone());
+    let begun = tokio::select! {
+        begun = begin(socket, service.tls.as_deref(), limits.handshake_timeout) => begun,
+        () = stopping(&mut stopped) => return,
+    };
+    drop(handshake);
+    let router = service.router.clone();
+    match begun {
+        Ok((Stream::Plain(stream), principal)) => {
+            connection::serve(stream, Peer { address: remote, principal }, router, requests, limits, stopped).await;
+        }
+        Ok((Stream::Tls(stream), principal)) => {
+            connection::serve(stream, Peer { address: remote, principal }, router, requests, limits, stopped).await;
+        }
+        Err(reason) => debug!(%remote, reason, "connection closed before its first request"),
+    }
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Waits for the first byte, and agrees on TLS where it is spoken.
 async fn begin(
     socket: TcpStream,
     tls: Option<&dyn TlsSource>,
-    place: OwnedSemaphorePermit,
     timeout: Duration,
-) -> Result<Io, String> {
+) -> Result<(Stream, Option<Principal>), String> {
     let late = |_| "it took too long".to_owned();
     let Some(tls) = tls else {
         tokio::time::timeout(timeout, socket.readable()).await.map_err(late)?.map_err(|e| e.to_string())?;
-        return Ok(Io::Plain(socket, place));
+        return Ok((Stream::Plain(socket), None));
     };
     let agreed = tokio::time::timeout(timeout, TlsAcceptor::from(tls.config()).accept(socket)).await;
     let stream = agreed.map_err(late)?.map_err(|e| e.to_string())?;
     let principal = tls.principal(stream.get_ref().1)?;
-    Ok(Io::Tls(Box::new(stream), principal, place))
+    Ok((Stream::Tls(Box::new(stream)), principal))
 }
 
-impl Listener for Incoming {
-    type Io = Io;
-    type Addr = SocketAddr;
+/// A connection's bytes; each that comes is told.
+pub(crate) struct Io<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
 
-    async fn accept(&mut self) -> (Io, SocketAddr) {
-        match self.ready.recv().await {
-            Some(accepted) => accepted,
-            // The server stops: nobody comes any more.
-            None => std::future::pending().await,
+impl<S> Io<S> {
+    pub fn new(stream: S, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.heard();
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
+        read
     }
 }
 
-impl Connected<IncomingStream<'_, Incoming>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
-        let principal = match stream.io() {
-            Io::Plain(..) => None,
-            Io::Tls(_, principal, _) => principal.clone(),
-        };
-        Self { address: *stream.remote_addr(), principal }
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream, _) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream, ..) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream, _) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream, ..) => Pin::new(stream).poll_write(cx, buf),
-        }
+impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream, _) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream, ..) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream, _) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream, ..) => Pin::new(stream).poll_flush(cx),
-        }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream, _) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream, ..) => Pin::new(stream).poll_shutdown(cx),
-        }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

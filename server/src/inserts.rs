@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, HTTP2_ONLY, TOO_LARGE};
-use crate::ksql::{DELIMITED, JSON, accepted, blocking};
+use crate::ksql::{DELIMITED, JSON, accepted};
 use crate::rights::Speaker;
 use crate::{Shared, no_room};
 
@@ -104,7 +104,7 @@ pub(crate) async fn inserts_stream(
         )
     })?;
     let engine = app.engine.clone();
-    let inserter = blocking(move || engine.inserter(&target.target, &speaker.session())).await?;
+    let inserter = app.threads.run(move || engine.inserter(&target.target, &speaker.session())).await?;
     let inserter = Arc::new(inserter.map_err(|e| match e.kind() {
         ErrorKind::Forbidden => e.into(),
         _ => ApiError::new(BAD_STATEMENT, e.message()),
@@ -120,7 +120,7 @@ pub(crate) async fn inserts_stream(
         while let Some(line) = lines.next().await {
             let ack = match line {
                 Err(e) => e.body().clone(),
-                Ok(line) => insert(inserter.clone(), line, seq).await,
+                Ok(line) => insert(&app, inserter.clone(), line, seq).await,
             };
             let text = match (array, seq) {
                 (false, _) => format!("{ack}\n"),
@@ -140,8 +140,8 @@ pub(crate) async fn inserts_stream(
     Ok(([(header::CONTENT_TYPE, form)], body).into_response())
 }
 
-async fn insert(inserter: Arc<Inserter>, line: Vec<u8>, seq: u64) -> Json {
-    let done = blocking(move || inserter.insert_json(&line)).await;
+async fn insert(app: &Shared, inserter: Arc<Inserter>, line: Vec<u8>, seq: u64) -> Json {
+    let done = app.threads.run(move || inserter.insert_json(&line)).await;
     match done {
         Ok(Ok(())) => json!({ "status": "ok", "seq": seq }),
         Ok(Err(e)) => json!({ "status": "error", "seq": seq, "error_code": BAD_REQUEST, "message": e.message() }),

@@ -1,6 +1,7 @@
 //! POST /ksql: statements in, entities out. And what all statement requests share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use millpond_engine::session::Session;
 use serde::Deserialize;
 use serde_json::Value as Json;
+use tokio::sync::Semaphore;
 
 use crate::errors::{ApiError, BAD_REQUEST, INTERNAL, WholeBody};
 use crate::rights::Speaker;
@@ -65,9 +67,26 @@ pub(crate) fn accepted(headers: &HeaderMap, offered: &[&'static str]) -> &'stati
     offered[0]
 }
 
-/// Runs a blocking call of the engine on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(f).await.map_err(|_| ApiError::new(INTERNAL, "the request failed inside the server"))
+/// What may block runs on threads that may, so many at a time; the rest of the program has others of them.
+pub(crate) struct Threads(Arc<Semaphore>);
+
+impl Threads {
+    pub fn new(max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    /// Runs a blocking call of the engine. Whoever goes away while it waits for its turn takes it along; once it runs
+    /// its place is taken until it has ended.
+    pub async fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+        let failed = || ApiError::new(INTERNAL, "the request failed inside the server");
+        let place = Arc::clone(&self.0).acquire_owned().await.map_err(|_| failed())?;
+        let run = move || {
+            let result = f();
+            drop(place);
+            result
+        };
+        tokio::task::spawn_blocking(run).await.map_err(|_| failed())
+    }
 }
 
 pub(crate) async fn ksql(
@@ -81,7 +100,7 @@ pub(crate) async fn ksql(
     speaker.restrict(&mut session);
     let engine = app.engine.clone();
     let text = request.ksql.clone();
-    let result = blocking(move || engine.execute(&text, &mut session)).await?;
+    let result = app.threads.run(move || engine.execute(&text, &mut session)).await?;
     match result {
         Ok(answers) => {
             let list: Vec<Json> = answers.iter().filter_map(entities::to_json).collect();

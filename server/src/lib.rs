@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod activity;
+mod connection;
 mod entities;
 mod errors;
 mod incoming;
@@ -11,6 +13,8 @@ mod info;
 mod inserts;
 mod ksql;
 mod metrics;
+mod pace;
+mod places;
 mod rights;
 mod rows;
 mod schemas;
@@ -22,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -33,13 +38,17 @@ use millpond_types::access::Authority;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::error;
 
 pub use access::{Access, Checked, Shown};
+pub use connection::ConnectionLimits;
 use errors::{ApiError, METHOD, UNAVAILABLE};
-pub use incoming::{HandshakeLimits, TlsSource};
-use incoming::{Incoming, Peer};
+pub use incoming::TlsSource;
+use ksql::Threads;
 pub use metrics::{MetricsSource, Sample};
+use pace::{Pace, Paced};
+
+/// Scrapes of metrics at a time; more wait.
+const SCRAPES_MAX: usize = 2;
 
 /// Settings of the HTTP server, with their defaults.
 #[derive(Clone, Debug)]
@@ -54,12 +63,13 @@ pub struct HttpOptions {
     pub shutdown_grace: Duration,
     /// What principals may do; everything where nobody says.
     pub authority: Option<Arc<dyn Authority>>,
-    /// TLS must be agreed on within this.
-    pub handshake_timeout: Duration,
-    /// Connections that agree on TLS at a time.
-    pub handshakes_max: usize,
-    /// Connections at a time; more are turned away.
-    pub connections_max: usize,
+    pub connections: ConnectionLimits,
+    /// Statements that are run at a time, also those whose client has gone; more wait.
+    pub statements_max: usize,
+    /// What a body must bring per second at least, but for the first `stall_timeout`.
+    pub body_bytes_per_second_min: u64,
+    /// Longest silence of a stream of inserts.
+    pub inserts_silence_max: Duration,
 }
 
 impl Default for HttpOptions {
@@ -70,9 +80,10 @@ impl Default for HttpOptions {
             memory: Pool::root("http_bodies", 256 << 20),
             shutdown_grace: Duration::from_secs(5),
             authority: None,
-            handshake_timeout: Duration::from_secs(10),
-            handshakes_max: 1000,
-            connections_max: 2000,
+            connections: ConnectionLimits::default(),
+            statements_max: 64,
+            body_bytes_per_second_min: 8 << 10,
+            inserts_silence_max: Duration::from_secs(600),
         }
     }
 }
@@ -96,6 +107,9 @@ pub(crate) struct App {
     pub authority: Option<Arc<dyn Authority>>,
     pub stop: watch::Receiver<bool>,
     pub bodies: Pool,
+    pub threads: Threads,
+    /// Of scrapes, which do not wait for statements.
+    pub scrapes: Threads,
 }
 
 pub(crate) type Shared = Arc<App>;
@@ -132,36 +146,28 @@ pub fn serve(
     let (stop, stopped) = watch::channel(false);
     let authority = options.authority.clone();
     let bodies = options.memory.clone();
-    let app = Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stopped.clone(), bodies });
-    let limits = HandshakeLimits {
-        timeout: options.handshake_timeout,
-        handshakes_max: options.handshakes_max,
-        connections_max: options.connections_max,
-    };
-    let (incoming, accepting) = Incoming::new(listener, security.tls.clone(), limits, stopped.clone())?;
+    let threads = Threads::new(options.statements_max);
+    let scrapes = Threads::new(SCRAPES_MAX);
+    let stop_app = stopped.clone();
+    let app =
+        Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stop_app, bodies, threads, scrapes });
     let gate = access::Gate { access: security.access, healthcheck_open: security.healthcheck_open };
-    let service = router(app, &options, gate).into_make_service_with_connect_info::<Peer>();
-    let mut until = stopped;
-    let signal = async move {
-        let _ = until.wait_for(|stop| *stop).await;
-    };
+    let router = router(app, &options, gate);
+    let service = incoming::Service { tls: security.tls, limits: options.connections, router, stopped };
     #[allow(clippy::disallowed_methods, reason = "awaited in HttpServer::shutdown")]
-    let task = tokio::spawn(async move {
-        let serving = async {
-            if let Err(e) = axum::serve(incoming, service).with_graceful_shutdown(signal).await {
-                error!(reason = %e, "HTTP server ended");
-            }
-        };
-        tokio::join!(serving, accepting);
-    });
+    let task = tokio::spawn(incoming::accept_all(listener, service));
     Ok(HttpServer { address, stop, task, grace: options.shutdown_grace })
 }
 
 fn router(app: Shared, options: &HttpOptions, gate: access::Gate) -> Router {
+    let whole =
+        Pace { silence_max: options.connections.stall_timeout, rate_min: Some(options.body_bytes_per_second_min) };
+    let endless = Pace { silence_max: options.inserts_silence_max, rate_min: None };
     let uploads = Router::new()
         .route("/udfs", get(udfs::list))
         .route("/udfs/{name}", put(udfs::upload).get(udfs::show).delete(udfs::delete))
         .layer(DefaultBodyLimit::max(options.upload_bytes_max))
+        .layer(from_fn_with_state(whole, paced))
         .layer(from_fn_with_state(Bodies::of(options, options.upload_bytes_max), counted));
     let rest = Router::new()
         .route("/", get(info::root))
@@ -181,10 +187,12 @@ fn router(app: Shared, options: &HttpOptions, gate: access::Gate) -> Router {
         .route("/close-query", post(stream::close_query))
         .merge(schemas::routes())
         .layer(DefaultBodyLimit::max(options.request_bytes_max))
+        .layer(from_fn_with_state(whole, paced))
         .layer(from_fn_with_state(Bodies::of(options, options.request_bytes_max), counted));
     // Its body is a stream without an end; lines are limited one by one.
     let inserts =
         Router::new().route("/inserts-stream", post(inserts::inserts_stream)).layer(DefaultBodyLimit::disable());
+    let inserts = inserts.layer(from_fn_with_state(endless, paced));
     uploads
         .merge(rest)
         .merge(inserts)
@@ -221,6 +229,11 @@ async fn counted(State(bodies): State<Bodies>, request: Request, next: Next) -> 
     let response = next.run(request).await;
     drop(room);
     Ok(response)
+}
+
+/// Has a request's body come at a pace.
+async fn paced(State(pace): State<Pace>, request: Request, next: Next) -> Response {
+    next.run(request.map(|body| Body::new(Paced::new(body, pace)))).await
 }
 
 pub(crate) fn no_room(pool: &Pool) -> ApiError {

@@ -1,6 +1,7 @@
 //! GET /metrics: counters in Prometheus' text form.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
@@ -8,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 
 use crate::Shared;
 use crate::errors::ApiError;
-use crate::ksql::blocking;
 
 /// One measured value.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,9 @@ pub trait MetricsSource: Send + Sync {
 }
 
 pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, ApiError> {
-    let text = blocking(move || {
+    let scraped = Arc::clone(&app);
+    let scrape = move || {
+        let app = scraped;
         let mut text = String::new();
         let mut samples: Vec<Sample> = app.metrics.iter().flat_map(|source| source.samples()).collect();
         samples.extend(queries(&app));
@@ -46,8 +48,8 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, ApiEr
             let _ = writeln!(text, "millpond_{}{labels} {}", sample.name, sample.value);
         }
         text
-    })
-    .await?;
+    };
+    let text = app.scrapes.run(scrape).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

@@ -19,15 +19,17 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, WholeBody};
-use crate::ksql::{DELIMITED, JSON, StatementRequest, V1_JSON, accepted, blocking};
+use crate::ksql::{DELIMITED, JSON, StatementRequest, V1_JSON, accepted};
 use crate::rights::Speaker;
 use crate::rows::{schema_text, type_text, write_batch_row};
 use crate::{Shared, rows};
 
 /// Chunks of a response that wait for a slow client; the query pauses behind them.
 const CHUNKS_MAX: usize = 4;
-/// How long PRINT waits for records before it looks whether it should end.
-const PRINT_WAIT: Duration = Duration::from_millis(250);
+/// A chunk is sent once it is this long.
+const CHUNK_BYTES: usize = 64 << 10;
+/// How long PRINT rests where there were no records. It rests here, so that it keeps no thread from others.
+const PRINT_REST: Duration = Duration::from_millis(100);
 
 /// The three ways to write a row stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -153,7 +155,7 @@ async fn select(
     let mut session = request.session();
     speaker.restrict(&mut session);
     let (engine, text) = (app.engine.clone(), request.ksql.clone());
-    let selected = blocking(move || engine.select(&text, &session)).await?;
+    let selected = app.threads.run(move || engine.select(&text, &session)).await?;
     let selected = selected.map_err(|e| ApiError::statement(&e, &request.ksql))?;
     let (sender, receiver) = mpsc::channel::<String>(CHUNKS_MAX);
     let content = match selected {
@@ -198,6 +200,9 @@ async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) 
         let mut text = String::new();
         for row in 0..batch.num_rows() {
             form.row(&mut text, false, false, |out| write_batch_row(&result.schema, batch, row, out));
+            if text.len() >= CHUNK_BYTES && !send(&mut sender, std::mem::take(&mut text)).await {
+                return;
+            }
         }
         if !send(&mut sender, text).await {
             return;
@@ -230,7 +235,8 @@ async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::S
                         rows::write_row(&query.schema, rows.columns(), row, out)
                     });
                     // Published clients take each chunk of this form for one line.
-                    if form == Form::Delimited && !send(&mut sender, std::mem::take(&mut text)).await {
+                    let is_full = form == Form::Delimited || text.len() >= CHUNK_BYTES;
+                    if is_full && !send(&mut sender, std::mem::take(&mut text)).await {
                         return;
                     }
                 }
@@ -267,15 +273,23 @@ async fn print_lines(app: Shared, mut print: PrintQuery, mut sender: mpsc::Sende
         if sender.is_closed() || *app.stop.borrow() {
             return;
         }
-        let read = tokio::task::spawn_blocking(move || {
-            let lines = print.next_lines(PRINT_WAIT);
+        let read = app.threads.run(move || {
+            let lines = print.next_lines(Duration::ZERO);
             (print, lines)
         });
         let Ok((back, lines)) = read.await else { return };
         print = back;
         match lines {
+            Ok(Some(lines)) if lines.is_empty() => tokio::time::sleep(PRINT_REST).await,
             Ok(Some(lines)) => {
-                let text: String = lines.into_iter().map(|line| line + "\n").collect();
+                let mut text = String::new();
+                for line in lines {
+                    text.push_str(&line);
+                    text.push('\n');
+                    if text.len() >= CHUNK_BYTES && !send(&mut sender, std::mem::take(&mut text)).await {
+                        return;
+                    }
+                }
                 if !send(&mut sender, text).await {
                     return;
                 }

@@ -10,7 +10,6 @@ use serde_json::{Value as Json, json};
 
 use crate::Shared;
 use crate::errors::{ApiError, CONFLICT, NOT_FOUND, WholeBody, code_of_kind};
-use crate::ksql::blocking;
 use crate::rights::Speaker;
 
 fn describe(entry: &ModuleEntry) -> Json {
@@ -64,7 +63,8 @@ pub(crate) async fn upload(
 ) -> Result<Response, ApiError> {
     speaker.check_cluster(Right::Alter)?;
     let (engine, module) = (app.engine.clone(), name.clone());
-    let put = blocking(move || engine.put_module(&module, &body)).await?.map_err(|e| refused(&app, &name, &e))?;
+    let put =
+        app.threads.run(move || engine.put_module(&module, &body)).await?.map_err(|e| refused(&app, &name, &e))?;
     let status = match put {
         Put::Created(_) => StatusCode::CREATED,
         Put::Unchanged(_) => StatusCode::OK,
@@ -79,6 +79,6 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     speaker.check_cluster(Right::Alter)?;
     let (engine, module) = (app.engine.clone(), name.clone());
-    blocking(move || engine.delete_module(&module)).await?.map_err(|e| refused(&app, &name, &e))?;
+    app.threads.run(move || engine.delete_module(&module)).await?.map_err(|e| refused(&app, &name, &e))?;
     Ok(StatusCode::NO_CONTENT)
 }

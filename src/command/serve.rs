@@ -5,6 +5,7 @@ mod key_set;
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millpond::config::Config;
@@ -16,7 +17,7 @@ use millpond_broker::security::tls::{self, Tls};
 use millpond_broker::server::{Hooks, ServerHandle, ServerSettings, TopicGuard};
 use millpond_broker::storage::Storage;
 use millpond_engine::Engine;
-use millpond_server::{HttpOptions, HttpServer, MetricsSource, Sample};
+use millpond_server::{ConnectionLimits, HttpOptions, HttpServer, MetricsSource, Sample};
 use millpond_sql::plan::Relation;
 use millpond_types::Pool;
 use millpond_types::access::Authority;
@@ -33,7 +34,7 @@ use crate::Serve;
 
 pub const DATA_DEFAULT: &str = "./millpond-data";
 const HTTP_DEFAULT: &str = "127.0.0.1:8088";
-const OPENING_TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(3);
+const OPENING_TOLD_EVERY: Duration = Duration::from_secs(3);
 
 pub fn run(args: &Serve) -> Result<()> {
     let mut config = match &args.config {
@@ -174,16 +175,10 @@ impl Server {
                 ],
             }),
         ];
-        let defaults = HttpOptions::default();
         let http_options = HttpOptions {
-            request_bytes_max: config.limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
-            upload_bytes_max: config.limits.upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
             authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
-            handshake_timeout: handshakes.0,
-            handshakes_max: handshakes.1,
-            connections_max: config.limits.http_connections_max.unwrap_or(defaults.connections_max),
             memory: bodies,
-            ..defaults
+            ..http_options(config, handshakes)
         };
         let cluster = database.storage().cluster_id().to_string();
         let http = millpond_server::serve(
@@ -320,6 +315,37 @@ fn fixed_parts(config: &Config) -> FixedParts {
         group_members: limits.group_members_bytes_max.unwrap_or(parts.group_members),
         group_offsets: limits.group_offsets_bytes_max.unwrap_or(parts.group_offsets),
         transactions: limits.transactions_bytes_max.unwrap_or(parts.transactions),
+    }
+}
+
+/// What the configuration says about HTTP; `handshakes` as of Kafka's listeners.
+fn http_options(config: &Config, handshakes: (Duration, usize)) -> HttpOptions {
+    let (limits, defaults) = (&config.limits, HttpOptions::default());
+    let of = defaults.connections;
+    let milliseconds = |value: Option<u64>, default| value.map_or(default, Duration::from_millis);
+    let connections_max = limits.http_connections_max.unwrap_or(of.connections_max);
+    let connections = ConnectionLimits {
+        connections_max,
+        // One address never has all of them, unless it is said that it may.
+        connections_per_address_max: limits.http_connections_per_address_max.unwrap_or(connections_max.div_ceil(2)),
+        requests_max: limits.http_requests_max.unwrap_or(of.requests_max),
+        handshake_timeout: handshakes.0,
+        handshakes_max: handshakes.1,
+        headers_timeout: milliseconds(limits.http_headers_timeout_ms, of.headers_timeout),
+        headers_bytes_max: limits.http_headers_bytes_max.unwrap_or(of.headers_bytes_max),
+        idle_timeout: milliseconds(limits.http_idle_timeout_ms, of.idle_timeout),
+        stall_timeout: milliseconds(limits.http_stall_timeout_ms, of.stall_timeout),
+        ping_interval: milliseconds(limits.http_ping_interval_ms, of.ping_interval),
+        streams_max: limits.http2_streams_max.unwrap_or(of.streams_max),
+    };
+    HttpOptions {
+        request_bytes_max: limits.http_request_bytes_max.unwrap_or(defaults.request_bytes_max),
+        upload_bytes_max: limits.upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
+        connections,
+        statements_max: limits.http_statements_max.unwrap_or(defaults.statements_max),
+        body_bytes_per_second_min: limits.http_body_bytes_per_second_min.unwrap_or(defaults.body_bytes_per_second_min),
+        inserts_silence_max: milliseconds(limits.http_inserts_silence_max_ms, defaults.inserts_silence_max),
+        ..defaults
     }
 }
 

@@ -570,7 +570,7 @@ async fn push_queries_have_a_limit() {
 async fn connections_are_limited() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config.toml");
-    std::fs::write(&config, "[limits]\nhttp_connections_max = 2\n[security]\nhandshake_timeout_ms = 500\n").unwrap();
+    std::fs::write(&config, "[limits]\nhttp_connections_max = 2\nhttp_connections_per_address_max = 2\n[security]\nhandshake_timeout_ms = 500\n").unwrap();
     let mut command = crate::process::serve(&directory.path().join("data"));
     command.arg("--config").arg(&config);
     let server = Process::spawn(command);

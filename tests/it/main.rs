@@ -19,6 +19,7 @@ mod forced;
 mod http;
 mod kafka;
 mod library;
+mod limits;
 mod memory;
 mod process;
 mod pull;

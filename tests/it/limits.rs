@@ -1,0 +1,253 @@
+//! Clients of HTTP that are slow, silent or greedy, over raw sockets: each loses its place, and nobody else does.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::process::{Answer, Process, client, serve};
+
+/// Limits that a test can wait for.
+const LIMITS: &str = "\
+[limits]
+http_connections_max = 8
+http_connections_per_address_max = 6
+http_headers_timeout_ms = 400
+http_idle_timeout_ms = 1500
+http_stall_timeout_ms = 700
+http_body_bytes_per_second_min = 1000
+http_ping_interval_ms = 60000
+http2_streams_max = 10
+push_queries_max = 3
+";
+
+struct Fixture {
+    server: Process,
+    address: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.toml");
+        std::fs::write(&config, LIMITS).unwrap();
+        let mut command = serve(&directory.path().join("data"));
+        command.arg("--config").arg(&config);
+        let server = Process::spawn(command);
+        let address = server.http.strip_prefix("http://").unwrap().parse().unwrap();
+        Self { server, address, _directory: directory }
+    }
+
+    fn connect(&self, first: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        stream.write_all(first).unwrap();
+        stream
+    }
+}
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").into_bytes()
+}
+
+fn post(path: &str, length: usize) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n").into_bytes()
+}
+
+/// Sends these again and again until the server has closed; what it said, and how long that took.
+fn until_closed(stream: &mut TcpStream, trickle: &[u8]) -> (String, Duration) {
+    let begun = Instant::now();
+    let mut said = Vec::new();
+    while begun.elapsed() < Duration::from_secs(20) {
+        // The server may be gone already.
+        let _sent = stream.write(trickle);
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer) {
+            Ok(0) => return (String::from_utf8_lossy(&said).into_owned(), begun.elapsed()),
+            Ok(n) => said.extend_from_slice(&buffer[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return (String::from_utf8_lossy(&said).into_owned(), begun.elapsed()),
+        }
+    }
+    panic!("the connection is still open; the server said {}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_slow_loses_his_place() {
+    let f = Fixture::new();
+    // The head of a first request, byte by byte; that of a second one; the beginning of HTTP/2's.
+    for first in [&b"GET /info HTTP/1.1\r\nx: "[..], &[get("/info").as_slice(), b"GET /"].concat()] {
+        let (_, after) = until_closed(&mut f.connect(first), b"a");
+        assert!(after < Duration::from_millis(1400), "{after:?}");
+    }
+    let (_, after) = until_closed(&mut f.connect(b"PRI * HTT"), b"");
+    assert!(after < Duration::from_millis(1400), "{after:?}");
+    // Nothing after an answer.
+    let (said, after) = until_closed(&mut f.connect(&get("/info")), b"");
+    assert!(said.starts_with("HTTP/1.1 200") && after >= Duration::from_millis(1300), "{after:?} {said}");
+    // A body that stops, and one that trickles.
+    for trickle in ["", " "] {
+        let (said, after) = until_closed(&mut f.connect(&post("/ksql", 100_000)), trickle.as_bytes());
+        assert!(said.starts_with("HTTP/1.1 408") && said.contains("40800"), "{said}");
+        assert!((Duration::from_millis(600)..Duration::from_secs(4)).contains(&after), "{after:?}");
+    }
+    f.server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_rows_stays_and_who_takes_none_goes() {
+    let f = Fixture::new();
+    f.server
+        .sql("CREATE STREAM S (K STRING KEY, V STRING) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');")
+        .await;
+    let sql = json!({ "sql": "SELECT V FROM S EMIT CHANGES;" }).to_string();
+    let request = [post("/query-stream", sql.len()), sql.into_bytes()].concat();
+    let mut waiting = f.connect(&request);
+    // Longer than everything that is limited.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let reading = std::thread::spawn(move || {
+        let (mut said, until) = (0, Instant::now() + Duration::from_secs(20));
+        while said < 1_000_000 {
+            assert!(Instant::now() < until, "rows come to whoever waited for them");
+            if let Ok(n) = waiting.read(&mut [0; 65536]) {
+                assert!(n > 0, "closed after {said} bytes");
+                said += n;
+            }
+        }
+    });
+    let inserts = format!("INSERT INTO S (K, V) VALUES ('k', '{}');", "x".repeat(100_000)).repeat(20);
+    for _ in 0..10 {
+        f.server.sql(&inserts).await;
+    }
+    reading.join().unwrap();
+
+    // 20 MB that nobody takes, in HTTP/1.1.
+    let sql = json!({ "sql": "SELECT V FROM S;" }).to_string();
+    let request = [post("/query-stream", sql.len()), sql.into_bytes()].concat();
+    let greedy = f.connect(&request);
+    closed_without_reading(&f, greedy).await;
+
+    // And in HTTP/2, whose client reads what comes but never opens its window.
+    let mut greedy = f.connect(&http2_preface(0));
+    let sql = json!({ "sql": "SELECT V FROM S;" }).to_string();
+    greedy.write_all(&http2_post("/query-stream", 1, sql.as_bytes())).unwrap();
+    let (_, after) = until_closed(&mut greedy, b"");
+    assert!(after < Duration::from_secs(5), "{after:?}");
+    f.server.stop();
+}
+
+/// Waits until the server has only the connection that asks it.
+async fn closed_without_reading(f: &Fixture, stream: TcpStream) {
+    let until = Instant::now() + Duration::from_secs(10);
+    // What is there to be read is not read: whether it is closed shows in that writing fails.
+    while (&stream).write_all(b"x").is_ok() {
+        assert!(Instant::now() < until, "it is closed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(f.server.get("/info").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_does_not_take_all_places() {
+    let f = Fixture::new();
+    let mut mine: Vec<TcpStream> = (0..6).map(|_| f.connect(&get("/info"))).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let (said, after) = until_closed(&mut f.connect(b""), b"");
+    assert!(said.is_empty() && after < Duration::from_millis(300), "{after:?} {said}");
+    // Somebody else, from another address of this machine.
+    let other = reqwest_from([127, 0, 0, 2]);
+    assert_eq!(Answer::of(other.get(format!("{}/info", f.server.http))).await.status, 200);
+    mine.clear();
+    let until = Instant::now() + Duration::from_secs(10);
+    while client().get(format!("{}/info", f.server.http)).send().await.is_err() {
+        assert!(Instant::now() < until, "places are given back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    f.server.stop();
+}
+
+fn reqwest_from(address: [u8; 4]) -> reqwest::Client {
+    millpond::http_client::builder(millpond::http_client::Trust::Nobody)
+        .unwrap()
+        .local_address(Some(address.into()))
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_streams_end_their_connection_alone() {
+    let f = Fixture::new();
+    // Opened and reset at once, without end.
+    let mut flood = f.connect(&http2_preface(65_535));
+    let mut frames = Vec::new();
+    for stream in (1..2000_u32).step_by(2) {
+        frames.extend(http2_get("/info", stream));
+        frames.extend(http2_frame(3, 0, stream, &8_u32.to_be_bytes()));
+    }
+    let begun = Instant::now();
+    // It may be closed in the middle.
+    let _sent = flood.write_all(&frames);
+    let (_, after) = until_closed(&mut flood, &frames);
+    assert!(after < Duration::from_secs(10), "{after:?} {:?}", begun.elapsed());
+    // Headers without an end.
+    let mut endless = f.connect(&http2_preface(65_535));
+    endless.write_all(&http2_frame(1, 0, 1, &[0x82, 0x86, 0x84])).unwrap();
+    let literal = [&[0x00, 0x01, b'a', 0x7f, 0x99, 0x74][..], &[b'x'; 15_000]].concat();
+    let (_, after) = until_closed(&mut endless, &http2_frame(9, 0, 1, &literal));
+    assert!(after < Duration::from_secs(10), "{after:?}");
+    // Pings keep nobody.
+    let mut pinging = f.connect(&http2_preface(65_535));
+    let (_, after) = until_closed(&mut pinging, &http2_frame(6, 0, 0, b"12345678"));
+    assert!(after < Duration::from_secs(5), "{after:?}");
+    assert_eq!(f.server.get("/info").await.status, 200);
+    f.server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prints_count_as_push_queries() {
+    let f = Fixture::new();
+    f.server.sql("CREATE STREAM S (V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');").await;
+    let print = || {
+        let body = json!({ "ksql": "PRINT s;" }).to_string();
+        client().post(format!("{}/query", f.server.http)).body(body)
+    };
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(print().send().await.unwrap().error_for_status().unwrap());
+    }
+    Answer::of(print()).await.error("statement_error", 40003);
+    open.clear();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !print().send().await.unwrap().status().is_success() {
+        assert!(Instant::now() < until, "places are given back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    f.server.stop();
+}
+
+/// What a client of HTTP/2 begins with; `window` is what each stream may send.
+fn http2_preface(window: u32) -> Vec<u8> {
+    let settings = [&4_u16.to_be_bytes()[..], &window.to_be_bytes()].concat();
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), http2_frame(4, 0, 0, &settings)].concat()
+}
+
+fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Header fields without compression: method and scheme by their index, the path and the authority written out.
+fn http2_head(method: u8, path: &str) -> Vec<u8> {
+    let path = [&[0x04, path.len() as u8], path.as_bytes()].concat();
+    [&[method, 0x86][..], &path, &[0x01, 1, b'x']].concat()
+}
+
+fn http2_get(path: &str, stream: u32) -> Vec<u8> {
+    http2_frame(1, 0x5, stream, &http2_head(0x82, path))
+}
+
+fn http2_post(path: &str, stream: u32, body: &[u8]) -> Vec<u8> {
+    [http2_frame(1, 0x4, stream, &http2_head(0x83, path)), http2_frame(0, 0x1, stream, body)].concat()
+}
