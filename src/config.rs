@@ -157,6 +157,8 @@ pub struct Security {
     pub quotas_max: Option<usize>,
     pub users_max: Option<usize>,
     pub failed_authentication_delay_ms: Option<u64>,
+    pub password_checks_max: Option<usize>,
+    pub tries_per_address_max: Option<usize>,
     /// After this a connection must authenticate again.
     pub session_max_ms: Option<u64>,
     pub authentication_timeout_ms: Option<u64>,

@@ -75,6 +75,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use tokio::sync::Semaphore;
 
 use crate::groups::{Coordinator, GroupError};
+use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::security::authorizer::Authorizer;
 use crate::security::quotas::Quotas;
@@ -218,6 +219,8 @@ pub(crate) struct Shared {
     pub authenticator: Arc<Authenticator>,
     /// Permits for connections that agree on TLS.
     pub handshakes: Semaphore,
+    /// One address has at most half of them.
+    pub handshakes_by_address: Arc<Lanes>,
     pub metrics: Arc<Metrics>,
     /// Permits for reads that may have to go to disk.
     pub disk_reads: Semaphore,

@@ -10,6 +10,7 @@ pub mod configs;
 pub mod groups;
 pub mod inspect;
 mod keys;
+mod lanes;
 pub mod metrics;
 pub mod security;
 mod seldom;

@@ -24,6 +24,7 @@ use tracing::{debug, error, warn};
 use self::admission::Addresses;
 use crate::api::{FetchSessions, SessionLimits, Shared};
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
+use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::security::quotas::Quotas;
 use crate::security::users::UserError;
@@ -281,6 +282,7 @@ pub async fn serve(
         requests_bytes_total: requests_bytes,
         requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
         handshakes: Semaphore::new(settings.handshakes_max.max(1)),
+        handshakes_by_address: Lanes::new(settings.handshakes_max.div_ceil(2)),
         settings,
         guard: hooks.guard,
         authorizer: authorizer.clone(),

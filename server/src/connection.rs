@@ -49,7 +49,7 @@ pub struct ConnectionLimits {
     pub requests_max: usize,
     /// From the connection to its first byte, and for agreeing on TLS.
     pub handshake_timeout: Duration,
-    /// That have sent nothing yet or agree on TLS, at a time; more are turned away.
+    /// That have sent nothing yet or agree on TLS, at a time; more are turned away. One address has at most half of them.
     pub handshakes_max: usize,
     /// From a request's first byte to the end of its headers.
     pub headers_timeout: Duration,

@@ -15,7 +15,7 @@ use rustls::{ServerConfig, ServerConnection};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -23,7 +23,7 @@ use tracing::{debug, error};
 
 use crate::activity::Activity;
 use crate::connection::{self, ConnectionLimits};
-use crate::places::{Full, Places};
+use crate::places::{Full, Place, Places};
 
 /// How long the listener rests when a connection cannot be accepted, as when files have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -59,7 +59,7 @@ pub(crate) async fn accept_all(listener: TcpListener, service: Service) {
     let places = Places::new(limits.connections_max, limits.connections_per_address_max);
     // Of an odd number one address has the greater part, so that there is one.
     let requests = Places::new(limits.requests_max, limits.requests_max.div_ceil(2));
-    let handshakes = Arc::new(Semaphore::new(limits.handshakes_max.min(Semaphore::MAX_PERMITS)));
+    let handshakes = Places::new(limits.handshakes_max, limits.handshakes_max.div_ceil(2));
     let service = Arc::new(service);
     let mut connections = JoinSet::new();
     loop {
@@ -75,7 +75,7 @@ pub(crate) async fn accept_all(listener: TcpListener, service: Service) {
                         continue;
                     }
                 };
-                let Ok(handshake) = Arc::clone(&handshakes).try_acquire_owned() else {
+                let Ok(handshake) = handshakes.take(remote.ip()) else {
                     debug!(%remote, "connection refused: \"handshakes_max\" have not begun to speak");
                     continue;
                 };
@@ -125,13 +125,7 @@ pub(crate) async fn stopping(stopped: &mut watch::Receiver<bool>) {
     let _gone = stopped.wait_for(|stop| *stop).await.is_err();
 }
 
-async fn serve(
-    socket: TcpStream,
-    remote: SocketAddr,
-    service: &Service,
-    requests: Arc<Places>,
-    handshake: OwnedSemaphorePermit,
-) {
+async fn serve(socket: TcpStream, remote: SocketAddr, service: &Service, requests: Arc<Places>, handshake: Place) {
     let (limits, mut stopped) = (&service.limits, service.stopped.clone());
     let begun = tokio::select! {
         begun = begin(socket, service.tls.as_deref(), limits.handshake_timeout) => begun,

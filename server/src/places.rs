@@ -3,9 +3,10 @@
 //! Invariant: a place is counted for as long as its [`Place`] lives, however its use ends.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use millpond_types::network;
 use parking_lot::Mutex;
 
 /// How many there are, and who has them.
@@ -69,14 +70,6 @@ impl Drop for Place {
                 taken.of.remove(&self.address);
             }
         }
-    }
-}
-
-/// What counts as one address: of IPv6 the network that one customer is given, since they choose the rest at will.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX))),
-        v4 => v4,
     }
 }
 

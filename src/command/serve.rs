@@ -377,9 +377,9 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     if let Some(partitions) = config.limits.fetch_sessions_partitions_max {
         settings.fetch_sessions_partitions_max = partitions;
     }
-    if let Some(connections) = config.limits.connections_per_address_max {
-        settings.connections_per_address_max = connections;
-    }
+    // One address never has all of them, unless it is said that it may.
+    let half = settings.connections_max.div_ceil(2);
+    settings.connections_per_address_max = config.limits.connections_per_address_max.unwrap_or(half);
     if let Some(bytes) = config.limits.connection_bytes_max {
         settings.connection_bytes_max = bytes;
     }

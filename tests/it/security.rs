@@ -159,6 +159,56 @@ async fn http_asks_who_somebody_is() {
     server.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_do_not_keep_others_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    for name in ["alice", "bob"] {
+        assert!(user(&["add", name], &path.join("data"), PASSWORD).status.success());
+    }
+    std::fs::write(path.join("c.toml"), "[http_security]\nauthentication = true\n").unwrap();
+    let mut command = serve(&path.join("data"));
+    command.arg("--config").arg(path.join("c.toml"));
+    let server = Process::spawn(command);
+    let from = |address: [u8; 4]| {
+        let builder = builder(Trust::Nobody).unwrap().local_address(Some(std::net::IpAddr::from(address)));
+        builder.timeout(Duration::from_secs(60)).build().unwrap()
+    };
+    let url = format!("{}/info", server.http);
+    let (here, elsewhere) = (from([127, 0, 0, 1]), from([127, 0, 0, 2]));
+    let asked = |client: &reqwest::Client, user: &str, password: &str| {
+        let request = client.get(&url).basic_auth(user, Some(password));
+        async move { request.send().await.unwrap().status() }
+    };
+    assert_eq!(asked(&here, "alice", PASSWORD).await, StatusCode::OK);
+    // A crowd at one address, half of it with names that nobody has.
+    let wrong = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let begun = Instant::now();
+    let crowd: Vec<_> = (0..150)
+        .map(|i| {
+            let request = here.get(&url).basic_auth(["alice", "nobody"][i % 2], Some(format!("{WRONG}{i}")));
+            let wrong = wrong.clone();
+            tokio::spawn(async move {
+                let answer = request.send().await;
+                if answer.is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED) {
+                    wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for (client, name, what) in [(&here, "alice", "right lately"), (&elsewhere, "bob", "from another address")] {
+        let tried = Instant::now();
+        assert_eq!(asked(client, name, PASSWORD).await, StatusCode::OK);
+        assert!(tried.elapsed() < Duration::from_secs(1), "{what}: {:?}", tried.elapsed());
+    }
+    // Eight at a time, each for a quarter of a second.
+    let (tried, seconds) = (wrong.load(std::sync::atomic::Ordering::Relaxed), begun.elapsed().as_secs_f64());
+    assert!(tried < 150 && tried as f64 <= 8.0 + 32.0 * seconds, "{tried} in {seconds} s");
+    crowd.into_iter().for_each(|one| one.abort());
+    server.stop();
+}
+
 #[test]
 fn sql_over_tls_and_a_log_without_secrets() {
     let directory = tempfile::tempdir().unwrap();

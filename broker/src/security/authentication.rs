@@ -1,7 +1,9 @@
 //! Finding out whether somebody is who they say: by password or by token, for Kafka's listeners and for HTTP alike.
 //!
-//! Whoever is refused is told nothing but that, after a time that does not depend on why.
+//! Whoever is refused is told nothing but that, after a time that does not depend on why. Invariant: who tries wrong
+//! passwords keeps only others of the same address waiting, and among those nobody whose password was right lately.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tracing::{debug, info};
 
 use super::tokens::{TokenSettings, Tokens, Verified};
 use super::users::{UserError, Users};
+use crate::lanes::Lanes;
 use crate::seldom::Seldom;
 use crate::storage::Storage;
 
@@ -25,8 +28,10 @@ pub struct AuthenticationSettings {
     pub failure_delay: Duration,
     /// After this a connection must authenticate again; never where absent. A token's end counts in any case.
     pub session_max: Option<Duration>,
-    /// Passwords that are checked the slow way at a time; others wait.
+    /// Passwords that are checked the slow way at a time, and tokens; others wait.
     pub derivations_max: usize,
+    /// Of one address, and who was wrong counts for as long as a refusal takes.
+    pub tries_per_address_max: usize,
     /// Whose tokens are believed; nobody's where absent.
     pub tokens: Option<TokenSettings>,
 }
@@ -38,6 +43,7 @@ impl Default for AuthenticationSettings {
             failure_delay: Duration::from_millis(250),
             session_max: None,
             derivations_max: 4,
+            tries_per_address_max: 8,
             tokens: None,
         }
     }
@@ -53,7 +59,9 @@ pub struct Authenticator {
     users: Arc<Users>,
     tokens: Option<Arc<Tokens>>,
     settings: AuthenticationSettings,
-    derivations: Semaphore,
+    derivations: Arc<Semaphore>,
+    verifications: Arc<Semaphore>,
+    tries: Arc<Lanes>,
     accepted: AtomicU64,
     denied: AtomicU64,
     refusals: Seldom,
@@ -65,7 +73,9 @@ impl Authenticator {
         Ok(Arc::new(Self {
             users: Arc::new(Users::open(storage, settings.users_max).await?),
             tokens: settings.tokens.clone().map(|settings| Arc::new(Tokens::new(settings))),
-            derivations: Semaphore::new(settings.derivations_max.max(1)),
+            derivations: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
+            verifications: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
+            tries: Lanes::new(settings.tries_per_address_max),
             settings,
             accepted: AtomicU64::new(0),
             denied: AtomicU64::new(0),
@@ -90,14 +100,30 @@ impl Authenticator {
         self.settings.session_max
     }
 
-    /// Checks a password. `from` says in the log who tried.
-    pub async fn password(&self, user: &str, password: &str, from: &str) -> Result<Principal, Denied> {
+    /// Checks a password that somebody at this address showed.
+    pub async fn password(&self, user: &str, password: &str, from: IpAddr) -> Result<Principal, Denied> {
         let begun = Instant::now();
-        let users = Arc::clone(&self.users);
-        let (name, secret) = (user.to_owned(), password.to_owned());
-        let is_right = {
-            let _permit = self.derivations.acquire().await.map_err(|_| Denied)?;
-            tokio::task::spawn_blocking(move || users.is_password(&name, &secret)).await.unwrap_or(false)
+        if self.users.was_right(user, password) {
+            self.accept();
+            return Ok(Principal::user(user));
+        }
+        let lane = self.tries.enter(from).await;
+        // Others may have found it right in the meantime: clients connect several times at once.
+        let is_right = self.users.was_right(user, password) || {
+            let permit = Arc::clone(&self.derivations).acquire_owned().await.map_err(|_| Denied)?;
+            let (users, name, secret) = (Arc::clone(&self.users), user.to_owned(), password.to_owned());
+            let rest = self.settings.failure_delay;
+            // It goes on when whoever asked goes away: the permit and the lane are its own.
+            let check = move || {
+                let rested = Instant::now() + rest;
+                let is_right = users.is_password(&name, &secret);
+                drop(permit);
+                if !is_right {
+                    lane.rest(rested);
+                }
+                is_right
+            };
+            tokio::task::spawn_blocking(check).await.unwrap_or(false)
         };
         if is_right {
             self.accept();
@@ -107,13 +133,19 @@ impl Authenticator {
     }
 
     /// Checks a token. Refuses all where tokens are not set up.
-    pub async fn token(&self, token: &str, from: &str) -> Result<Verified, Denied> {
+    pub async fn token(&self, token: &str, from: IpAddr) -> Result<Verified, Denied> {
         let begun = Instant::now();
         let result = match self.tokens.clone() {
             Some(tokens) => {
                 let token = token.to_owned();
-                let _permit = self.derivations.acquire().await.map_err(|_| Denied)?;
-                tokio::task::spawn_blocking(move || tokens.check(&token)).await.ok()
+                let _lane = self.tries.enter(from).await;
+                let permit = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| Denied)?;
+                let check = move || {
+                    let checked = tokens.check(&token);
+                    drop(permit);
+                    checked
+                };
+                tokio::task::spawn_blocking(check).await.ok()
             }
             None => None,
         };
@@ -124,7 +156,7 @@ impl Authenticator {
             }
             refused => {
                 if let Some(Err(error)) = refused {
-                    debug!(from, %error, "token refused");
+                    debug!(%from, %error, "token refused");
                 }
                 Err(self.deny(begun, from, "token").await)
             }
@@ -135,14 +167,22 @@ impl Authenticator {
         self.accepted.fetch_add(1, Relaxed);
     }
 
-    /// Counts a refusal and waits until it may be told.
-    pub(super) async fn deny(&self, begun: Instant, from: &str, by: &str) -> Denied {
+    /// Counts a refusal and waits until it may be told: a whole number of delays after the beginning, so that what took
+    /// longer does not show by how much.
+    pub(super) async fn deny(&self, begun: Instant, from: IpAddr, by: &str) -> Denied {
         self.denied.fetch_add(1, Relaxed);
         // Neither names nor secrets: people type one where the other belongs.
         if let Some(left_out) = self.refusals.due() {
-            info!(from, by, left_out, "authentication failed");
+            info!(%from, by, left_out, "authentication failed");
         }
-        tokio::time::sleep_until(begun + self.settings.failure_delay).await;
+        tokio::time::sleep_until(begun + whole(self.settings.failure_delay, begun.elapsed())).await;
         Denied
     }
+}
+
+/// The least multiple of a delay that is not less than what has passed.
+fn whole(delay: Duration, passed: Duration) -> Duration {
+    let (delay_ms, passed_ms) = (delay.as_millis().max(1), passed.as_millis());
+    let times = u32::try_from(passed_ms / delay_ms + 1).unwrap_or(u32::MAX);
+    delay.saturating_mul(times)
 }

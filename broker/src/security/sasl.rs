@@ -5,6 +5,7 @@
 //! has ended; who a connection belongs to never changes.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +120,7 @@ pub(crate) struct Sasl {
     authenticator: Arc<Authenticator>,
     mechanisms: Arc<[Mechanism]>,
     /// Who tries, for the log.
-    from: String,
+    from: IpAddr,
     state: Mutex<State>,
 }
 
@@ -130,7 +131,7 @@ impl fmt::Debug for Sasl {
 }
 
 impl Sasl {
-    pub fn new(authenticator: Arc<Authenticator>, mechanisms: Arc<[Mechanism]>, from: String) -> Self {
+    pub fn new(authenticator: Arc<Authenticator>, mechanisms: Arc<[Mechanism]>, from: IpAddr) -> Self {
         let state = State { stage: Stage::Rest, bare: false, session: None };
         Self { authenticator, mechanisms, from, state: Mutex::new(state) }
     }
@@ -203,7 +204,7 @@ impl Sasl {
             // Taken for a wrong password, with the time that takes.
             _ => ("", ""),
         };
-        match self.authenticator.password(user, password, &self.from).await {
+        match self.authenticator.password(user, password, self.from).await {
             Ok(principal) => self.succeed(principal, Mechanism::Plain, Vec::new(), None),
             Err(_) => denied(Mechanism::Plain),
         }
@@ -240,7 +241,7 @@ impl Sasl {
     }
 
     async fn scram_failed(&self, error: ScramError, mechanism: ScramMechanism, begun: Instant) -> Answer {
-        let _denied = self.authenticator.deny(begun, &self.from, mechanism.name()).await;
+        let _denied = self.authenticator.deny(begun, self.from, mechanism.name()).await;
         match error {
             ScramError::Credentials => denied(Mechanism::Scram(mechanism)),
             ScramError::Malformed(problem) => Answer::Denied(format!("authentication failed: {problem}")),
@@ -249,11 +250,11 @@ impl Sasl {
 
     async fn token(&self, message: &[u8], begun: Instant) -> Answer {
         let (authzid, token) = token_of(message).unwrap_or_default();
-        match self.authenticator.token(token, &self.from).await {
+        match self.authenticator.token(token, self.from).await {
             Ok(verified) if authzid.is_empty() || authzid == verified.principal.name() => {
                 return self.succeed(verified.principal, Mechanism::OAuthBearer, Vec::new(), Some(verified.remaining));
             }
-            Ok(_other) => drop(self.authenticator.deny(begun, &self.from, "token").await),
+            Ok(_other) => drop(self.authenticator.deny(begun, self.from, "token").await),
             Err(_) => {}
         }
         self.state.lock().stage = Stage::TokenRefused;

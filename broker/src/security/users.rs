@@ -239,20 +239,25 @@ impl Users {
         }
     }
 
-    /// Whether this is the user's password. Slow, unless it was right lately.
+    /// Whether this is the user's password as it was found right lately. Quick; says nothing of others.
+    pub fn was_right(&self, name: &str, password: &str) -> bool {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return false;
+        }
+        let (credential, is_real) = self.any(name);
+        let tag = self.remembered(&credential, password);
+        is_real & self.right.lock().get(name).is_some_and(|right| is_same(right.as_ref(), tag.as_ref()))
+    }
+
+    /// Whether this is the user's password. Slow, and as slow where there is no such user.
     pub fn is_password(&self, name: &str, password: &str) -> bool {
         if password.len() > PASSWORD_BYTES_MAX {
             return false;
         }
-        let any = self.table.read().get(name).and_then(|of_user| of_user.values().next().cloned());
-        let is_real = any.is_some();
-        let credential = any.unwrap_or_else(|| self.made_up(ScramMechanism::Sha256, name));
-        let tag = self.remembered(&credential, password);
-        if is_real && self.right.lock().get(name).is_some_and(|right| is_same(right.as_ref(), tag.as_ref())) {
-            return true;
-        }
+        let (credential, is_real) = self.any(name);
         let is_right = credential.is_of(password) & is_real;
         if is_right {
+            let tag = self.remembered(&credential, password);
             let mut right = self.right.lock();
             if right.len() >= REMEMBERED_MAX {
                 right.clear();
@@ -260,6 +265,13 @@ impl Users {
             right.insert(name.to_owned(), tag);
         }
         is_right
+    }
+
+    /// The credential that a user's password is held against, or one made up.
+    fn any(&self, name: &str) -> (Credential, bool) {
+        let found = self.table.read().get(name).and_then(|of_user| of_user.values().next().cloned());
+        let is_real = found.is_some();
+        (found.unwrap_or_else(|| self.made_up(ScramMechanism::Sha256, name)), is_real)
     }
 
     fn remembered(&self, credential: &Credential, password: &str) -> hmac::Tag {

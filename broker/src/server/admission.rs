@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use millpond_types::network;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -45,15 +46,16 @@ pub(super) fn admit(
         return Err("connections_max");
     }
     let address = remote.ip().to_canonical();
+    let network = network(address);
     {
         let mut counts = addresses.0.lock();
-        let count = counts.entry(address).or_default();
+        let count = counts.entry(network).or_default();
         if *count >= shared.settings.connections_per_address_max {
             return Err("connections_per_address_max");
         }
         *count += 1;
     }
-    let slot = Slot { addresses: Arc::clone(addresses), address };
+    let slot = Slot { addresses: Arc::clone(addresses), address: network };
     if !shared.quotas.connected(address, Instant::now()).is_zero() {
         return Err("connection_creation_rate");
     }

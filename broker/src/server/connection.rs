@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,7 +174,7 @@ async fn serve_tls(
     mut stopping: watch::Receiver<bool>,
 ) -> End {
     let agreed = tokio::select! {
-        agreed = tokio::time::timeout(shared.settings.handshake_timeout, agree(socket, tls, shared)) => agreed,
+        agreed = tokio::time::timeout(shared.settings.handshake_timeout, agree(socket, tls, caller.host(), shared)) => agreed,
         () = stopped(&mut stopping) => return End::Quiet,
     };
     let stream = match agreed {
@@ -192,7 +193,8 @@ async fn serve_tls(
     end
 }
 
-async fn agree(socket: TcpStream, tls: &Tls, shared: &Shared) -> io::Result<TlsStream<TcpStream>> {
+async fn agree(socket: TcpStream, tls: &Tls, from: IpAddr, shared: &Shared) -> io::Result<TlsStream<TcpStream>> {
+    let _lane = shared.handshakes_by_address.enter(from).await;
     let _permit = shared.handshakes.acquire().await.map_err(io::Error::other)?;
     TlsAcceptor::from(tls.config()).accept(socket).await
 }

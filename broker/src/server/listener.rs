@@ -86,7 +86,7 @@ impl Listening {
     /// What is known of somebody who has just come.
     pub fn caller(&self, remote: SocketAddr, local: SocketAddr, authenticator: &Arc<Authenticator>) -> Caller {
         let sasl = self.endpoint.protocol.is_sasl().then(|| {
-            let from = remote.ip().to_canonical().to_string();
+            let from = remote.ip().to_canonical();
             Arc::new(Sasl::new(Arc::clone(authenticator), Arc::clone(&self.mechanisms), from))
         });
         Caller {

@@ -121,6 +121,8 @@ pub fn authentication(config: &Config) -> AuthenticationSettings {
     AuthenticationSettings {
         users_max: security.users_max.unwrap_or(defaults.users_max),
         failure_delay: milliseconds(security.failed_authentication_delay_ms).unwrap_or(defaults.failure_delay),
+        derivations_max: security.password_checks_max.unwrap_or(defaults.derivations_max),
+        tries_per_address_max: security.tries_per_address_max.unwrap_or(defaults.tries_per_address_max),
         session_max: milliseconds(security.session_max_ms).filter(|session| !session.is_zero()),
         tokens: security.oauth.as_ref().map(|oauth| TokenSettings {
             issuer: oauth.issuer.clone(),
@@ -195,10 +197,9 @@ impl Access for ByAuthenticator {
     fn check(&self, shown: Shown, from: IpAddr) -> Checked {
         let authenticator = Arc::clone(&self.0);
         Box::pin(async move {
-            let from = from.to_string();
             match shown {
-                Shown::Password { user, password } => authenticator.password(&user, &password, &from).await.ok(),
-                Shown::Token(token) => authenticator.token(&token, &from).await.ok().map(|verified| verified.principal),
+                Shown::Password { user, password } => authenticator.password(&user, &password, from).await.ok(),
+                Shown::Token(token) => authenticator.token(&token, from).await.ok().map(|verified| verified.principal),
             }
         })
     }
