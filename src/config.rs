@@ -67,6 +67,8 @@ pub struct Limits {
     pub request_bytes_max: Option<usize>,
     pub requests_bytes_max: Option<usize>,
     pub fetch_answers_bytes_max: Option<usize>,
+    pub answers_bytes_max: Option<usize>,
+    pub answer_bytes_max: Option<usize>,
     pub http_bodies_bytes_max: Option<usize>,
     pub group_members_bytes_max: Option<usize>,
     pub group_offsets_bytes_max: Option<usize>,
@@ -75,6 +77,8 @@ pub struct Limits {
     pub fetch_sessions_max: Option<usize>,
     pub fetch_session_partitions_max: Option<usize>,
     pub fetch_sessions_partitions_max: Option<usize>,
+    pub fetch_sessions_bytes_max: Option<usize>,
+    pub transaction_bytes_max: Option<usize>,
     pub connections_per_address_max: Option<usize>,
     pub connection_bytes_max: Option<usize>,
     pub http_request_bytes_max: Option<usize>,
@@ -193,6 +197,9 @@ pub struct OAuth {
     pub principal_claim: Option<String>,
     pub clock_skew_ms: Option<u64>,
     pub jwks_refresh_ms: Option<u64>,
+    pub jwks_timeout_ms: Option<u64>,
+    /// How long keys of a URL count that could not be fetched again.
+    pub jwks_stale_max_ms: Option<u64>,
 }
 
 /// `[http_security]`

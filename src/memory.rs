@@ -34,6 +34,9 @@ pub struct FixedParts {
     /// Kafka requests under way.
     pub requests: usize,
     pub fetch_answers: usize,
+    /// Other answers of the Kafka listeners.
+    pub answers: usize,
+    pub fetch_sessions: usize,
     pub http_bodies: usize,
     pub group_members: usize,
     pub group_offsets: usize,
@@ -54,6 +57,8 @@ impl FixedParts {
             compaction_map: part(32 * MIB, 32),
             requests: part(512 * MIB, 8),
             fetch_answers: part(512 * MIB, 12),
+            answers: part(128 * MIB, 64),
+            fetch_sessions: part(256 * MIB, 64),
             http_bodies: part(256 * MIB, 16),
             group_members: part(256 * MIB, 32),
             group_offsets: part(256 * MIB, 32),

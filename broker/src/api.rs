@@ -178,6 +178,11 @@ pub(crate) fn waits(key: i16) -> bool {
     matches!(key, FETCH | JOIN_GROUP | SYNC_GROUP)
 }
 
+/// Whether an answer to this may be large, however small the request is.
+pub(crate) fn answers_much(key: i16) -> bool {
+    matches!(key, 2 | 3 | 9 | 11 | 15 | 16 | 19 | 29 | 31 | 32 | 35 | 48 | 50 | 61 | 65 | 66 | 69 | 74 | 75)
+}
+
 /// Whether an API may create or delete partitions.
 pub(crate) fn changes_topics(key: i16) -> bool {
     const CREATE_TOPICS: i16 = 19;
@@ -286,6 +291,24 @@ impl Request {
         Response::of(&self.head, self.flexible_head(), message).map(Reply::Response)
     }
 
+    /// As `respond`, or what says that it is too much, where it is larger than an answer may be.
+    fn respond_within<T: Encodable>(
+        &self,
+        shared: &Shared,
+        message: T,
+        refused: impl FnOnce(Refusal) -> T,
+    ) -> Result<Reply, Error> {
+        let max = shared.settings.answer_bytes_max;
+        // What cannot be sized cannot be encoded, which is told there.
+        match message.compute_size(self.head.version) {
+            Ok(size) if size > max => {
+                drop(message);
+                self.respond(&refused(too_much(max)))
+            }
+            _ => self.respond(&message),
+        }
+    }
+
     /// As `respond`, and the connection ends with it.
     fn respond_last<T: Encodable>(&self, message: &T) -> Result<Reply, Error> {
         Response::of(&self.head, self.flexible_head(), message).map(Reply::Last)
@@ -369,9 +392,27 @@ pub(crate) struct Refusal {
     pub message: String,
 }
 
+/// The refusal of a request whose answer would be too large.
+pub(crate) fn too_much(max: usize) -> Refusal {
+    let message = format!("the answer would be larger than \"answer_bytes_max\" = {max} bytes; ask for less at a time");
+    Refusal::new(ResponseError::InvalidRequest, message)
+}
+
+/// A refusal's sentence is cut here: it may be told for each partition of a topic whose name is long.
+const MESSAGE_BYTES_MAX: usize = 400;
+/// As much of a name is told in a sentence.
+const BRIEF_BYTES_MAX: usize = 260;
+
+/// A name as far as it goes into a sentence that is said many times. No topic's name is cut.
+pub(crate) fn brief(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(BRIEF_BYTES_MAX)).unwrap_or_default()
+}
+
 impl Refusal {
     pub fn new(error: ResponseError, message: impl Into<String>) -> Self {
-        Self { error, message: message.into() }
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        Self { error, message }
     }
 
     pub fn code(&self) -> i16 {
@@ -381,14 +422,14 @@ impl Refusal {
 
 impl From<StorageError> for Refusal {
     fn from(error: StorageError) -> Self {
-        Self { error: code_by_name(&error), message: error.to_string() }
+        Self::new(code_by_name(&error), error.to_string())
     }
 }
 
 impl From<GroupError> for Refusal {
     fn from(error: GroupError) -> Self {
         let error = code_of_group(error);
-        Self { error, message: error.to_string() }
+        Self::new(error, error.to_string())
     }
 }
 

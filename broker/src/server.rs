@@ -62,6 +62,11 @@ pub struct ServerSettings {
     pub fetch_bytes_max: usize,
     /// Fetch answers that are being read or sent, all together; where it is short they are smaller.
     pub fetch_memory: Pool,
+    /// Other answers that are being sent, all together; where it is used up, requests whose answers may be large wait, and
+    /// whoever takes his slowly is let go.
+    pub answers: Pool,
+    /// Largest answer, but for those to fetches and to metadata requests.
+    pub answer_bytes_max: usize,
     /// Longest wait of a fetch, whatever is asked.
     pub fetch_wait_max: Duration,
     /// Fetch sessions that are kept.
@@ -70,6 +75,8 @@ pub struct ServerSettings {
     pub fetch_session_partitions_max: usize,
     /// Partitions of all fetch sessions.
     pub fetch_sessions_partitions_max: usize,
+    /// About what all fetch sessions take in memory.
+    pub fetch_sessions_bytes_max: usize,
     /// A fetch session that was used more recently keeps its place.
     pub fetch_session_eviction: Duration,
     /// Reads from disk at a time.
@@ -114,10 +121,13 @@ impl Default for ServerSettings {
             pipelined_requests_max: 8,
             fetch_bytes_max: 64 * 1024 * 1024,
             fetch_memory: Pool::root("fetch_answers", 512 * 1024 * 1024),
+            answers: Pool::root("answers", 128 * 1024 * 1024),
+            answer_bytes_max: 64 * 1024 * 1024,
             fetch_wait_max: Duration::from_secs(60),
             fetch_sessions_max: 1_000,
             fetch_session_partitions_max: 20_000,
             fetch_sessions_partitions_max: 500_000,
+            fetch_sessions_bytes_max: 256 * 1024 * 1024,
             fetch_session_eviction: Duration::from_secs(120),
             disk_reads_max: 16,
             idle_timeout: Duration::from_secs(600),
@@ -271,6 +281,7 @@ pub async fn serve(
         sessions_max: settings.fetch_sessions_max,
         session_partitions_max: settings.fetch_session_partitions_max,
         partitions_max: settings.fetch_sessions_partitions_max,
+        bytes_max: settings.fetch_sessions_bytes_max,
         eviction_ms: settings.fetch_session_eviction.as_millis() as u64,
     });
     let shared = Arc::new(Shared {

@@ -38,8 +38,10 @@ pub struct TransactionSettings {
     /// A transactional id that nobody used for so long is forgotten.
     pub expiration_ms: i64,
     pub ids_max: usize,
-    /// Memory for all that transactions touch: partitions and offsets.
+    /// Memory for all transactional ids and what their transactions touch: partitions, groups and offsets.
     pub bytes_max: usize,
+    /// The same for a single one.
+    pub transaction_bytes_max: usize,
 }
 
 impl Default for TransactionSettings {
@@ -49,6 +51,7 @@ impl Default for TransactionSettings {
             expiration_ms: 7 * 24 * 60 * 60 * 1000,
             ids_max: 100_000,
             bytes_max: 128 * 1024 * 1024,
+            transaction_bytes_max: 8 * 1024 * 1024,
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::Serve;
 
 pub const DATA_DEFAULT: &str = "./millpond-data";
 const HTTP_DEFAULT: &str = "127.0.0.1:8088";
+const STACK_BYTES: usize = 8 << 20;
 const OPENING_TOLD_EVERY: Duration = Duration::from_secs(3);
 
 pub fn run(args: &Serve) -> Result<()> {
@@ -86,7 +87,9 @@ pub fn start_log_quietly() {
 }
 
 fn log_from(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    // What strangers do wrong over HTTP/2 is no warning here.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| format!("{level},h2=error").into());
     // A second call in one process changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -99,6 +102,8 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("millpond-io")
+        // Statements are parsed and planned on these threads, as deeply nested as they may be.
+        .thread_stack_size(STACK_BYTES)
         .max_blocking_threads(128)
         .build()
         .context("cannot start the I/O threads")
@@ -145,7 +150,7 @@ impl Server {
             access::http(config, &kafka_listeners, http_tls.as_ref(), http_listener.local_addr().ok(), &authenticator);
         let listeners = kafka_listeners.iter().map(|l| l.endpoint.name.clone()).collect();
         let certificates = kafka_listeners.iter().filter_map(|l| l.tls.clone()).chain(http_tls.clone()).collect();
-        let fetches = settings.fetch_memory.clone();
+        let (fetches, answers) = (settings.fetch_memory.clone(), settings.answers.clone());
         let bodies = Pool::root("http_bodies", fixed_parts(config).http_bodies);
         let hooks = Hooks {
             guard: Arc::new(SinkGuard(database.engine().clone())),
@@ -171,6 +176,7 @@ impl Server {
                 listeners: vec![
                     ("requests_bytes_max", Box::new(kafka.requests_bytes())),
                     ("fetch_answers_bytes_max", used_of(&fetches)),
+                    ("answers_bytes_max", used_of(&answers)),
                     ("http_bodies_bytes_max", used_of(&bodies)),
                 ],
             }),
@@ -274,6 +280,8 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     options.memory_set_aside = vec![
         ("requests_bytes_max", parts.requests),
         ("fetch_answers_bytes_max", parts.fetch_answers),
+        ("answers_bytes_max", parts.answers),
+        ("fetch_sessions_bytes_max", parts.fetch_sessions),
         ("http_bodies_bytes_max", parts.http_bodies),
         ("group_members_bytes_max", parts.group_members),
         ("group_offsets_bytes_max", parts.group_offsets),
@@ -311,6 +319,8 @@ fn fixed_parts(config: &Config) -> FixedParts {
         // One request must always fit.
         requests: limits.requests_bytes_max.unwrap_or(parts.requests).max(limits.request_bytes_max.unwrap_or(0)),
         fetch_answers: limits.fetch_answers_bytes_max.unwrap_or(parts.fetch_answers),
+        answers: limits.answers_bytes_max.unwrap_or(parts.answers),
+        fetch_sessions: limits.fetch_sessions_bytes_max.unwrap_or(parts.fetch_sessions),
         http_bodies: limits.http_bodies_bytes_max.unwrap_or(parts.http_bodies),
         group_members: limits.group_members_bytes_max.unwrap_or(parts.group_members),
         group_offsets: limits.group_offsets_bytes_max.unwrap_or(parts.group_offsets),
@@ -356,9 +366,15 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     settings.request_bytes_max = settings.request_bytes_max.min(parts.requests);
     settings.fetch_bytes_max = settings.fetch_bytes_max.min(parts.fetch_answers);
     settings.fetch_memory = Pool::root("fetch_answers", parts.fetch_answers);
+    settings.answers = Pool::root("answers", parts.answers);
+    settings.answer_bytes_max = config.limits.answer_bytes_max.unwrap_or(settings.answer_bytes_max).min(parts.answers);
     settings.groups.members_bytes_max = parts.group_members;
     settings.groups.offsets_bytes_max = parts.group_offsets;
     settings.transactions.bytes_max = parts.transactions;
+    settings.fetch_sessions_bytes_max = parts.fetch_sessions;
+    if let Some(bytes) = config.limits.transaction_bytes_max {
+        settings.transactions.transaction_bytes_max = bytes;
+    }
     if let Some(create) = config.broker.auto_create_topics {
         settings.auto_create_topics = create;
     }

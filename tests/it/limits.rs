@@ -14,7 +14,7 @@ const LIMITS: &str = "\
 http_connections_max = 8
 http_connections_per_address_max = 6
 http_headers_timeout_ms = 400
-http_idle_timeout_ms = 1500
+http_idle_timeout_ms = 6000
 http_stall_timeout_ms = 700
 http_body_bytes_per_second_min = 1000
 http_ping_interval_ms = 60000
@@ -80,13 +80,13 @@ async fn whoever_is_slow_loses_his_place() {
     // The head of a first request, byte by byte; that of a second one; the beginning of HTTP/2's.
     for first in [&b"GET /info HTTP/1.1\r\nx: "[..], &[get("/info").as_slice(), b"GET /"].concat()] {
         let (_, after) = until_closed(&mut f.connect(first), b"a");
-        assert!(after < Duration::from_millis(1400), "{after:?}");
+        assert!(after < Duration::from_secs(4), "{after:?}");
     }
     let (_, after) = until_closed(&mut f.connect(b"PRI * HTT"), b"");
-    assert!(after < Duration::from_millis(1400), "{after:?}");
+    assert!(after < Duration::from_secs(4), "{after:?}");
     // Nothing after an answer.
     let (said, after) = until_closed(&mut f.connect(&get("/info")), b"");
-    assert!(said.starts_with("HTTP/1.1 200") && after >= Duration::from_millis(1300), "{after:?} {said}");
+    assert!(said.starts_with("HTTP/1.1 200") && after >= Duration::from_secs(5), "{after:?} {said}");
     // A body that stops, and one that trickles.
     for trickle in ["", " "] {
         let (said, after) = until_closed(&mut f.connect(&post("/ksql", 100_000)), trickle.as_bytes());
@@ -106,7 +106,7 @@ async fn who_waits_for_rows_stays_and_who_takes_none_goes() {
     let request = [post("/query-stream", sql.len()), sql.into_bytes()].concat();
     let mut waiting = f.connect(&request);
     // Longer than everything that is limited.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     let reading = std::thread::spawn(move || {
         let (mut said, until) = (0, Instant::now() + Duration::from_secs(20));
         while said < 1_000_000 {
@@ -200,7 +200,7 @@ async fn floods_of_streams_end_their_connection_alone() {
     // Pings keep nobody.
     let mut pinging = f.connect(&http2_preface(65_535));
     let (_, after) = until_closed(&mut pinging, &http2_frame(6, 0, 0, b"12345678"));
-    assert!(after < Duration::from_secs(5), "{after:?}");
+    assert!(after < Duration::from_secs(15), "{after:?}");
     assert_eq!(f.server.get("/info").await.status, 200);
     f.server.stop();
 }

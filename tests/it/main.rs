@@ -17,6 +17,7 @@ mod crash;
 mod determinism;
 mod forced;
 mod http;
+mod jwks;
 mod kafka;
 mod library;
 mod limits;

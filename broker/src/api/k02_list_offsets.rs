@@ -48,11 +48,18 @@ fn answer(
     version: i16,
 ) -> ListOffsetsResponse {
     let committed = asked.isolation_level == 1;
+    // As in Kafka, who names a partition twice is told so and nothing else of it.
+    let mut seen = HashSet::new();
+    let all = asked.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.clone(), p.partition_index)));
+    let twice: HashSet<(TopicName, i32)> = all.filter(|place| !seen.insert(place.clone())).collect();
     let topics = asked.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|p| {
             let response = ListOffsetsPartitionResponse::default().with_partition_index(p.partition_index);
             let found = match denied.contains(&topic.name) {
                 true => Err(Refusal::new(ResponseError::TopicAuthorizationFailed, "authorization failed")),
+                false if twice.contains(&(topic.name.clone(), p.partition_index)) => {
+                    Err(Refusal::new(ResponseError::InvalidRequest, "the request names this partition more than once"))
+                }
                 false => look(storage, &topic.name, p, committed),
             };
             match found {

@@ -13,7 +13,8 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
-use super::{Refusal, Request, Shared, code_of_group};
+use super::topics::merged;
+use super::{Refusal, Request, Shared, code_of_group, too_much};
 use crate::groups::{Committed, OffsetKey};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
@@ -37,8 +38,14 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &asked.group_id) {
             return request.respond(&refuse(&asked, &refusal, request.head.version));
         }
+        // Before version 2 a refusal names what was asked for.
+        let again = OffsetFetchRequest::default().with_topics(asked.topics.clone());
         let named = asked.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let topics = find(shared, request, &asked.group_id, named, stable).into_iter().map(|(name, partitions)| {
+        let mut left = shared.settings.answer_bytes_max;
+        let Some(found) = find(shared, request, &asked.group_id, named, stable, &mut left) else {
+            return request.respond(&refuse(&again, &too_much(shared.settings.answer_bytes_max), request.head.version));
+        };
+        let topics = found.into_iter().map(|(name, partitions)| {
             let partition = |(index, offset): (i32, Offset)| {
                 let response = OffsetFetchResponsePartition::default().with_partition_index(index);
                 match &offset {
@@ -59,7 +66,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         });
         return request.respond(&OffsetFetchResponse::default().with_topics(topics.collect()));
     }
-    let groups = asked.groups.into_iter().map(|group| {
+    let (mut seen, mut left) = (HashSet::new(), shared.settings.answer_bytes_max);
+    let once = asked.groups.into_iter().filter(|group| seen.insert(group.group_id.clone()));
+    let groups = once.map(|group| {
         let allowed = shared.check_group(&request.caller, Operation::Describe, &group.group_id).map_err(|r| r.code());
         let allowed = allowed.and_then(|()| {
             let (member, epoch) = (group.member_id.as_deref(), group.member_epoch);
@@ -69,7 +78,11 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             return OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code);
         }
         let named = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let topics = find(shared, request, &group.group_id, named, stable).into_iter().map(|(name, partitions)| {
+        let Some(found) = find(shared, request, &group.group_id, named, stable, &mut left) else {
+            let code = too_much(shared.settings.answer_bytes_max).code();
+            return OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code);
+        };
+        let topics = found.into_iter().map(|(name, partitions)| {
             let partition = |(index, offset): (i32, Offset)| {
                 let response = OffsetFetchResponsePartitions::default().with_partition_index(index);
                 match &offset {
@@ -120,23 +133,31 @@ fn refuse(asked: &OffsetFetchRequest, refusal: &Refusal, version: i16) -> Offset
     OffsetFetchResponse::default().with_topics(topics.collect())
 }
 
+/// What an offset takes in the answer and while it is made, beside its texts, about.
+const OFFSET_BYTES: usize = 64;
+
+/// `None`: it is more than there is room `left` for in the answer.
 fn find(
     shared: &Shared,
     request: &Request,
     group: &str,
     named: Option<Vec<(TopicName, Vec<i32>)>>,
     stable: bool,
-) -> Found {
+    left: &mut usize,
+) -> Option<Found> {
     let may_see = |topic: &str| shared.may_topic(&request.caller, Operation::Describe, topic);
     // Before the offsets themselves: what ends in between is then taken as not stable, and not as what it was before.
     let unstable: HashSet<OffsetKey> = match stable {
         true => shared.transactions.look(|machine| machine.pending_of(group).cloned().collect()),
         false => HashSet::new(),
     };
-    let offset = |key: &OffsetKey, committed: Option<Committed>| match committed {
-        _ if unstable.contains(key) => Offset::Unstable,
-        None => Offset::None,
-        Some(committed) => Offset::At(committed),
+    let mut offset = |key: &OffsetKey, committed: Option<Committed>| {
+        *left = left.checked_sub(OFFSET_BYTES + committed.as_ref().map_or(0, |c| c.metadata.len()))?;
+        Some(match committed {
+            _ if unstable.contains(key) => Offset::Unstable,
+            None => Offset::None,
+            Some(committed) => Offset::At(committed),
+        })
     };
     let Some(named) = named else {
         let mut all: BTreeMap<OffsetKey, Option<Committed>> =
@@ -147,27 +168,30 @@ fn find(
         all.retain(|key, _| may_see(&key.topic));
         let mut found: Found = Vec::new();
         for (key, committed) in all {
-            let at = (key.partition, offset(&key, committed));
+            let at = (key.partition, offset(&key, committed)?);
             match found.last_mut() {
                 Some((name, partitions)) if ***name == *key.topic => partitions.push(at),
                 _ => found.push((text(&key.topic), vec![at])),
             }
         }
-        return found;
+        return Some(found);
     };
-    named
-        .into_iter()
-        .map(|(name, indexes)| {
-            let may = may_see(&name);
-            let at = |partition| {
-                if !may {
-                    return (partition, Offset::Denied);
-                }
-                let key = OffsetKey { topic: name.to_string(), partition };
-                (partition, offset(&key, shared.groups.offset(group, &key)))
+    // Each once, so that the answer grows with what there is and not with how often it is asked for.
+    let named = merged(named.into_iter());
+    let mut found: Found = Vec::with_capacity(named.len());
+    for (name, indexes) in named {
+        let may = may_see(&name);
+        let mut key = OffsetKey { topic: name.to_string(), partition: 0 };
+        let mut partitions = Vec::with_capacity(indexes.len());
+        for partition in indexes {
+            key.partition = partition;
+            let at = match may {
+                true => offset(&key, shared.groups.offset(group, &key))?,
+                false => Offset::Denied,
             };
-            let partitions = indexes.into_iter().map(at).collect();
-            (name, partitions)
-        })
-        .collect()
+            partitions.push((partition, at));
+        }
+        found.push((name, partitions));
+    }
+    Some(found)
 }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use uuid::Uuid;
 
-use super::{Request, Shared, code_of_group};
+use super::{Request, Shared, brief, code_of_group};
 use crate::groups::JoinRequest;
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
@@ -17,7 +17,8 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let version = request.head.version;
     let asked: JoinGroupRequest = request.decode()?;
     let instance_id = asked.group_instance_id.as_ref().map(ToString::to_string);
-    let prefix = instance_id.as_deref().unwrap_or(request.client_id());
+    // Not all of a long one: the id would be longer than a text may be.
+    let prefix = brief(instance_id.as_deref().unwrap_or(request.client_id()));
     // What is kept is copied: it would keep the whole frame otherwise.
     let protocols = asked.protocols.iter().map(|p| (p.name.to_string(), Bytes::copy_from_slice(&p.metadata)));
     let join = JoinRequest {

@@ -1,6 +1,8 @@
 //! DescribeGroups (15), versions 0 to 6. A group that is not there is "Dead"; from v6 on with an error. So is a group of
 //! the consumer protocol, which ConsumerGroupDescribe describes.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
@@ -12,7 +14,10 @@ use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeGroupsRequest = request.decode()?;
-    let groups = asked.groups.into_iter().map(|id| {
+    // Each once, so that the answer grows with what there is and not with how often it is asked for.
+    let mut seen = HashSet::new();
+    let once = asked.groups.into_iter().filter(|id| seen.insert(id.clone()));
+    let groups = once.map(|id| {
         if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &id) {
             let group = DescribedGroup::default().with_group_id(id).with_error_code(refusal.code());
             return group.with_authorized_operations(NOT_ASKED);
@@ -47,5 +52,16 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             .with_protocol_data(text(&found.protocol))
             .with_members(members.collect())
     });
-    request.respond(&DescribeGroupsResponse::default().with_groups(groups.collect()))
+    let (mut ids, mut described) = (Vec::new(), Vec::new());
+    for group in groups {
+        ids.push(group.group_id.clone());
+        described.push(group);
+    }
+    request.respond_within(shared, DescribeGroupsResponse::default().with_groups(described), |refusal| {
+        let refused = |id| {
+            let group = DescribedGroup::default().with_group_id(id).with_error_code(refusal.code());
+            group.with_authorized_operations(NOT_ASKED)
+        };
+        DescribeGroupsResponse::default().with_groups(ids.into_iter().map(refused).collect())
+    })
 }

@@ -19,6 +19,8 @@ use crate::configs::{TOPIC_CONFIGS, TopicConfig};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
+/// What a setting takes in the answer, about.
+const SETTING_BYTES: usize = 64;
 /// First version whose clients know of a quota that is used up.
 const QUOTA_STRICT_SINCE: i16 = 6;
 
@@ -30,6 +32,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         asked.topics.iter().filter(|t| !seen.insert(t.name.as_str())).map(|t| t.name.to_string()).collect();
     let mut results: Vec<CreatableTopicResult> = Vec::with_capacity(asked.topics.len());
     let mut refused = BTreeSet::new();
+    let mut left = shared.settings.answer_bytes_max;
     for topic in &asked.topics {
         if twice.contains(topic.name.as_str()) {
             if refused.insert(topic.name.as_str()) {
@@ -50,6 +53,12 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
                 if request.head.version < 5 {
                     result.configs = None;
                 }
+                // The topic is there; what does not fit into the answer is its settings.
+                let bytes = SETTING_BYTES * result.configs.as_ref().map_or(0, Vec::len);
+                match left.checked_sub(bytes) {
+                    Some(rest) => left = rest,
+                    None => result = withheld(result, ResponseError::InvalidRequest),
+                }
                 result.with_name(topic.name.clone())
             }
             Err(refusal) => failure(topic, &refusal),
@@ -60,8 +69,12 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
 
 /// As for somebody who may create topics and not know their settings.
 fn secretive(result: CreatableTopicResult) -> CreatableTopicResult {
+    withheld(result, ResponseError::TopicAuthorizationFailed)
+}
+
+fn withheld(result: CreatableTopicResult, why: ResponseError) -> CreatableTopicResult {
     result
-        .with_topic_config_error_code(ResponseError::TopicAuthorizationFailed.code())
+        .with_topic_config_error_code(why.code())
         .with_num_partitions(-1)
         .with_replication_factor(-1)
         .with_configs(Some(Vec::new()))

@@ -16,7 +16,10 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             .with_error_code(refusal.code())
             .with_error_message(Some(text(&refusal.message))),
     };
-    request.respond(&response)
+    request.respond_within(shared, response, |refusal| {
+        let response = DescribeAclsResponse::default().with_error_code(refusal.code());
+        response.with_error_message(Some(text(&refusal.message)))
+    })
 }
 
 fn find(shared: &Shared, request: &Request, asked: &DescribeAclsRequest) -> Result<Vec<Binding>, Refusal> {

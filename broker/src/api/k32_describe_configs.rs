@@ -12,7 +12,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_cluster, of_topic};
 use super::topics::advertised;
-use super::{Refusal, Request, Shared};
+use super::{Refusal, Request, Shared, too_much};
 use crate::security::Caller;
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
@@ -22,18 +22,33 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     // Each once, so that the answer grows with what there is and not with how often it is asked for.
     let mut seen = HashSet::new();
     let once = asked.resources.iter().filter(|r| seen.insert((r.resource_type, r.resource_name.clone())));
+    let mut left = shared.settings.answer_bytes_max;
     let results = once.map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
         let (kind, name) = (resource.resource_type, &resource.resource_name);
         let may = shared.check_settings(&request.caller, Operation::DescribeConfigs, kind, name);
-        match may.and_then(|()| entries(shared, &request.caller, resource, &asked)) {
+        let found = may.and_then(|()| entries(shared, &request.caller, resource, &asked)).and_then(|found| {
+            // Before there are more of them, as they take much more than what they are asked for by.
+            let bytes: usize = found.iter().map(bytes_of).sum();
+            left = left.checked_sub(bytes).ok_or_else(|| too_much(shared.settings.answer_bytes_max))?;
+            Ok(found)
+        });
+        match found {
             Ok(configs) => result.with_configs(configs),
             Err(refusal) => result.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         }
     });
     request.respond(&DescribeConfigsResponse::default().with_results(results.collect()))
+}
+
+/// What a setting takes in the answer, about.
+fn bytes_of(entry: &DescribeConfigsResourceResult) -> usize {
+    let texts = entry.value.as_ref().map_or(0, |v| v.len()) + entry.documentation.as_ref().map_or(0, |d| d.len());
+    let synonyms: usize =
+        entry.synonyms.iter().map(|s| 16 + s.name.len() + s.value.as_ref().map_or(0, |v| v.len())).sum();
+    32 + entry.name.len() + texts + synonyms
 }
 
 fn entries(

@@ -1,13 +1,16 @@
 //! DescribeLogDirs (35), versions 1 to 4: one directory holds everything. Its size and free space are not told (-1).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use millpond_types::TopicPartition;
 
+use super::topics::merged;
 use super::{Request, Shared};
 use crate::security::acl::Operation;
 use crate::storage::Storage;
@@ -21,30 +24,38 @@ pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Re
     if let Err(refusal) = shared.check_cluster(&request.caller, Operation::Describe) {
         return request.respond(&DescribeLogDirsResponse::default().with_error_code(refusal.code()));
     }
+    let gone = || Error::malformed("the server is shutting down");
+    let _permit = shared.disk_reads.acquire().await.map_err(|_| gone())?;
     let storage = shared.storage.clone();
-    let task = tokio::task::spawn_blocking(move || topics(&storage, &asked));
-    let topics = task.await.map_err(|_| Error::malformed("the server is shutting down"))?;
+    let task = tokio::task::spawn_blocking(move || topics(&storage, asked));
+    let topics = task.await.map_err(|_| gone())?;
     let result = DescribeLogDirsResult::default()
         .with_log_dir(text(DIRECTORY))
         .with_topics(topics)
         .with_total_bytes(-1)
         .with_usable_bytes(-1);
-    request.respond(&DescribeLogDirsResponse::default().with_results(vec![result]))
+    let response = DescribeLogDirsResponse::default().with_results(vec![result]);
+    request
+        .respond_within(shared, response, |refusal| DescribeLogDirsResponse::default().with_error_code(refusal.code()))
 }
 
-fn topics(storage: &Storage, asked: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsTopic> {
-    let wanted: Vec<(_, Option<&[i32]>)> = match &asked.topics {
+fn topics(storage: &Storage, asked: DescribeLogDirsRequest) -> Vec<DescribeLogDirsTopic> {
+    // Each once, so that the answer grows with what there is and not with how often it is asked for.
+    let named = |topics: Vec<DescribableLogDirTopic>| merged(topics.into_iter().map(|t| (t.topic, t.partitions)));
+    let wanted: Vec<(_, Option<HashSet<i32>>)> = match asked.topics {
         None => storage.all_topics().into_iter().map(|topic| (topic, None)).collect(),
-        Some(named) => named
-            .iter()
-            .filter_map(|t| storage.find_topic(&t.topic).map(|topic| (topic, Some(t.partitions.as_slice()))))
+        Some(topics) => named(topics)
+            .into_iter()
+            .filter_map(|(name, indexes)| {
+                storage.find_topic(&name).map(|topic| (topic, Some(indexes.into_iter().collect())))
+            })
             .collect(),
     };
     let mut out = Vec::with_capacity(wanted.len());
     for (topic, only) in wanted {
         let size = |index| storage.partition_bytes(TopicPartition { topic: topic.id, partition: index });
         let partitions = (0..topic.partition_count())
-            .filter(|index| only.is_none_or(|only| only.is_empty() || only.contains(index)))
+            .filter(|index| only.as_ref().is_none_or(|only| only.is_empty() || only.contains(index)))
             .filter_map(|index| size(index).ok().map(|bytes| (index, bytes)))
             .map(|(index, bytes)| {
                 DescribeLogDirsPartition::default()

@@ -31,7 +31,12 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             .with_error_message(Some(text(&refusal.message)))
             .with_entries(None),
     };
-    request.respond(&response)
+    request.respond_within(shared, response, |refusal| {
+        DescribeClientQuotasResponse::default()
+            .with_error_code(refusal.code())
+            .with_error_message(Some(text(&refusal.message)))
+            .with_entries(None)
+    })
 }
 
 fn filter(asked: &DescribeClientQuotasRequest) -> Result<Filter, Refusal> {

@@ -48,7 +48,11 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         }
         _ => users.list().iter().map(|(name, credentials)| described(name, credentials)).collect(),
     };
-    request.respond(&DescribeUserScramCredentialsResponse::default().with_results(results))
+    let response = DescribeUserScramCredentialsResponse::default().with_results(results);
+    request.respond_within(shared, response, |refusal| {
+        let response = DescribeUserScramCredentialsResponse::default().with_error_code(refusal.code());
+        response.with_error_message(Some(text(&refusal.message)))
+    })
 }
 
 fn described(name: &str, credentials: &[(ScramMechanism, u32)]) -> DescribeUserScramCredentialsResult {

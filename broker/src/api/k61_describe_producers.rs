@@ -3,7 +3,7 @@
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
-use super::topics::partition;
+use super::topics::{merged, partition};
 use super::{Refusal, Request, Shared};
 use crate::security::acl::Operation;
 use crate::storage::ActiveProducer;
@@ -11,11 +11,14 @@ use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeProducersRequest = request.decode()?;
-    let topics = asked.topics.into_iter().map(|topic| {
-        let may = shared.check_topic(&request.caller, Operation::Read, &topic.name);
+    // Each once, so that the answer grows with what there is and not with how often it is asked for.
+    let asked = merged(asked.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)));
+    let again = asked.clone();
+    let topics = asked.into_iter().map(|(name, indexes)| {
+        let may = shared.check_topic(&request.caller, Operation::Read, &name);
         let describe = |index: &i32| {
             let response = PartitionResponse::default().with_partition_index(*index);
-            match may.clone().and_then(|()| find(shared, &topic.name, *index)) {
+            match may.clone().and_then(|()| find(shared, &name, *index)) {
                 Ok(producers) => {
                     response.with_active_producers(producers.into_iter().map(|p| state(shared, p)).collect())
                 }
@@ -24,10 +27,20 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
                 }
             }
         };
-        let partitions = topic.partition_indexes.iter().map(describe).collect();
-        TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
+        let partitions = indexes.iter().map(describe).collect();
+        TopicResponse::default().with_name(name).with_partitions(partitions)
     });
-    request.respond(&DescribeProducersResponse::default().with_topics(topics.collect()))
+    let response = DescribeProducersResponse::default().with_topics(topics.collect());
+    request.respond_within(shared, response, |refusal| {
+        let partition = |index| {
+            let response = PartitionResponse::default().with_partition_index(index);
+            response.with_error_code(refusal.code())
+        };
+        let topic = |(name, indexes): (_, Vec<i32>)| {
+            TopicResponse::default().with_name(name).with_partitions(indexes.into_iter().map(partition).collect())
+        };
+        DescribeProducersResponse::default().with_topics(again.into_iter().map(topic).collect())
+    })
 }
 
 fn find(shared: &Shared, name: &str, index: i32) -> Result<Vec<ActiveProducer>, Refusal> {

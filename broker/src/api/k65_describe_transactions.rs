@@ -1,6 +1,6 @@
 //! DescribeTransactions (65), version 0. Topics that the caller may not describe are left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
@@ -23,7 +23,10 @@ pub(super) fn name_of(state: State) -> &'static str {
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeTransactionsRequest = request.decode()?;
-    let states = asked.transactional_ids.into_iter().map(|id| {
+    // Each once, so that the answer grows with what there is and not with how often it is asked for.
+    let mut seen = HashSet::new();
+    let once = asked.transactional_ids.into_iter().filter(|id| seen.insert(id.clone()));
+    let states = once.map(|id| {
         if let Err(refusal) = shared.check_transact(&request.caller, Operation::Describe, &id) {
             return TransactionState::default().with_transactional_id(id).with_error_code(refusal.code());
         }
@@ -51,5 +54,14 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             .with_producer_epoch(found.epoch)
             .with_topics(topics.into_iter().map(topic).collect())
     });
-    request.respond(&DescribeTransactionsResponse::default().with_transaction_states(states.collect()))
+    let (mut ids, mut described) = (Vec::new(), Vec::new());
+    for state in states {
+        ids.push(state.transactional_id.clone());
+        described.push(state);
+    }
+    let response = DescribeTransactionsResponse::default().with_transaction_states(described);
+    request.respond_within(shared, response, |refusal| {
+        let refused = |id| TransactionState::default().with_transactional_id(id).with_error_code(refusal.code());
+        DescribeTransactionsResponse::default().with_transaction_states(ids.into_iter().map(refused).collect())
+    })
 }

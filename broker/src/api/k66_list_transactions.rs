@@ -1,6 +1,8 @@
 //! ListTransactions (66), versions 0 to 2: filtered by state, producer id, how long they have been open, (v2) a regular
 //! expression for the whole transactional id, in RE2's dialect, and the caller's right to describe them.
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_transactions_response::TransactionState;
 use kafka_protocol::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId};
@@ -34,11 +36,13 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     };
     let now = shared.groups.time();
     let may = |id: &str| shared.may_transact(&request.caller, Operation::Describe, id);
+    // Looked up and not searched through, since every transaction is held against them.
+    let wanted_states: HashSet<&str> = asked.state_filters.iter().map(|s| s.as_str()).collect();
+    let producers: HashSet<ProducerId> = asked.producer_id_filters.iter().copied().collect();
     let wanted = |found: &Transaction| {
         let state = name_of(found.state);
-        (asked.state_filters.is_empty() || asked.state_filters.iter().any(|s| **s == *state))
-            && (asked.producer_id_filters.is_empty()
-                || asked.producer_id_filters.contains(&ProducerId(found.producer_id)))
+        (asked.state_filters.is_empty() || wanted_states.contains(state))
+            && (producers.is_empty() || producers.contains(&ProducerId(found.producer_id)))
             && (asked.duration_filter < 0
                 || (found.state == State::Ongoing && now.saturating_sub(found.since) > asked.duration_filter))
     };
@@ -56,7 +60,8 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let unknown = asked.state_filters.iter().filter(|s| !STATES.contains(&&***s)).cloned().collect();
     let response =
         ListTransactionsResponse::default().with_unknown_state_filters(unknown).with_transaction_states(states);
-    request.respond(&response)
+    request
+        .respond_within(shared, response, |refusal| ListTransactionsResponse::default().with_error_code(refusal.code()))
 }
 
 /// An expression that matches all of a text or nothing.

@@ -2,7 +2,7 @@
 //! those that are not there, are GROUP_ID_NOT_FOUND; clients then ask DescribeGroups. A group that has to do with topics
 //! that the caller may not describe is not described.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use kafka_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
 use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
@@ -22,7 +22,10 @@ const MEMBER_CONSUMER: i8 = 1;
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ConsumerGroupDescribeRequest = request.decode()?;
     let version = request.head.version;
-    let groups = asked.group_ids.into_iter().map(|id| {
+    // Each once, so that the answer grows with what there is and not with how often it is asked for.
+    let mut seen = HashSet::new();
+    let once = asked.group_ids.into_iter().filter(|id| seen.insert(id.clone()));
+    let groups = once.map(|id| {
         let refused = |refusal: Refusal| {
             let group = DescribedGroup::default().with_group_id(id.clone()).with_error_code(refusal.code());
             group.with_error_message(Some(text(&refusal.message))).with_authorized_operations(NOT_ASKED)
@@ -70,7 +73,18 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             .with_assignor_name(text(found.assignor))
             .with_members(members.collect())
     });
-    request.respond(&ConsumerGroupDescribeResponse::default().with_groups(groups.collect()))
+    let (mut ids, mut described) = (Vec::new(), Vec::new());
+    for group in groups {
+        ids.push(group.group_id.clone());
+        described.push(group);
+    }
+    request.respond_within(shared, ConsumerGroupDescribeResponse::default().with_groups(described), |refusal| {
+        let refused = |id| {
+            let group = DescribedGroup::default().with_group_id(id).with_error_code(refusal.code());
+            group.with_error_message(Some(text(&refusal.message))).with_authorized_operations(NOT_ASKED)
+        };
+        ConsumerGroupDescribeResponse::default().with_groups(ids.into_iter().map(refused).collect())
+    })
 }
 
 /// The topics that a member subscribes to, has, or is meant to have.

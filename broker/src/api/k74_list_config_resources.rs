@@ -35,5 +35,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     if wanted(RESOURCE_BROKER) {
         resources.push(resource(RESOURCE_BROKER, &shared.storage.node_id().to_string()));
     }
-    request.respond(&response.with_config_resources(resources))
+    request.respond_within(shared, response.with_config_resources(resources), |refusal| {
+        ListConfigResourcesResponse::default().with_error_code(refusal.code())
+    })
 }

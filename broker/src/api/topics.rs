@@ -1,12 +1,14 @@
 //! Finding topics, checking epochs and counting changes of topics, as several APIs do.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::TopicName;
 use millpond_types::TopicPartition;
 use tokio::time::Instant;
 
-use super::{Refusal, Request, Shared};
+use super::{Refusal, Request, Shared, brief};
 use crate::security::Caller;
 use crate::security::quotas::{Client, Measure};
 use crate::storage::{Storage, Topic};
@@ -14,7 +16,7 @@ use crate::storage::{Storage, Topic};
 /// The partition of a topic, if there is one.
 pub(super) fn partition(storage: &Storage, name: &str, index: i32) -> Result<(Arc<Topic>, TopicPartition), Refusal> {
     let unknown = || {
-        let message = format!("there is no partition {index} of a topic \"{name}\"");
+        let message = format!("there is no partition {index} of a topic \"{}\"", brief(name));
         Refusal::new(ResponseError::UnknownTopicOrPartition, message)
     };
     let topic = storage.find_topic(name).ok_or_else(unknown)?;
@@ -23,6 +25,24 @@ pub(super) fn partition(storage: &Storage, name: &str, index: i32) -> Result<(Ar
     }
     let id = TopicPartition { topic: topic.id, partition: index };
     Ok((topic, id))
+}
+
+/// Topics and partitions that a request names, each once, in the order that it first names them in.
+pub(super) fn merged(asked: impl Iterator<Item = (TopicName, Vec<i32>)>) -> Vec<(TopicName, Vec<i32>)> {
+    let mut places: HashMap<TopicName, usize> = HashMap::new();
+    let mut merged: Vec<(TopicName, Vec<i32>)> = Vec::new();
+    for (name, indexes) in asked {
+        let place = *places.entry(name.clone()).or_insert(merged.len());
+        match merged.get_mut(place) {
+            Some((_, known)) => known.extend(indexes),
+            None => merged.push((name, indexes)),
+        }
+    }
+    for (_, indexes) in &mut merged {
+        let mut seen = HashSet::with_capacity(indexes.len());
+        indexes.retain(|index| seen.insert(*index));
+    }
+    merged
 }
 
 /// Holds the epoch that a client believes in against ours; -1 is not checked.

@@ -69,9 +69,10 @@ impl HeartbeatRequest {
     /// About what it adds to memory at most.
     pub fn bytes(&self) -> usize {
         let names: usize = self.topics.iter().flatten().map(|name| 48 + name.len()).sum();
-        names
-            + self.pattern.as_ref().map_or(0, String::len)
-            + self.owned.as_ref().map_or(0, |owned| 16 * assign::count(owned))
+        let optional = [&self.pattern, &self.instance_id, &self.rack_id];
+        let optional: usize = optional.into_iter().flatten().map(|text| 2 * text.len()).sum();
+        let ids = 3 * (self.group.len() + self.member_id.len().max(self.new_id.len())) + self.client_id.len();
+        names + optional + ids + self.owned.as_ref().map_or(0, |owned| 16 * assign::count(owned))
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::consumer::member::Member as ConsumerMember;
 use super::consumer::record::Head;
 use super::consumer::{self, Consumer, HeartbeatAnswer, HeartbeatRequest, Refused, Times, Topics};
-use super::group::{Commit, Group};
+use super::group::{Commit, GROUP_BYTES, Group};
 use super::member::{self, JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest};
 use super::offsets::{self, Committed, OffsetKey};
 use super::record::GroupRecord;
@@ -133,6 +133,9 @@ impl Machine {
         let mut fx = Vec::new();
         let result = self.try_consumer_heartbeat(request, topics, now, &mut fx);
         self.after_change(&request.group, &mut fx);
+        if result.is_err() {
+            self.forget_void(&request.group);
+        }
         (result, fx)
     }
 
@@ -191,6 +194,11 @@ impl Machine {
         if let Some(before) = group.offsets.insert(key.clone(), committed) {
             self.offsets_bytes -= offsets::bytes_of(&key, &before);
         }
+        // A group that an offset has made is counted with its name.
+        if group.counted == 0 {
+            group.counted = group.bytes();
+            self.members_bytes += group.counted;
+        }
     }
 
     pub fn join(&mut self, request: &JoinRequest, ticket: Ticket, now: i64) -> Vec<Effect> {
@@ -203,7 +211,7 @@ impl Machine {
         if !session.contains(&request.session_timeout_ms) || request.rebalance_timeout_ms < 0 {
             return refuse(GroupError::InvalidSessionTimeout);
         }
-        if self.members_bytes + member::bytes_of(&request.protocols) > self.settings.members_bytes_max {
+        if self.members_bytes + request.bytes() > self.settings.members_bytes_max {
             return refuse(GroupError::TooMany);
         }
         if !self.groups.contains_key(&request.group) {
@@ -219,6 +227,7 @@ impl Machine {
         let mut fx = Vec::new();
         group.join(request, ticket, &self.settings, now, &mut fx);
         self.reschedule(id);
+        self.forget_void(id);
         fx
     }
 
@@ -236,7 +245,7 @@ impl Machine {
         let session = self.settings.session_timeout_min_ms..=self.settings.session_timeout_max_ms;
         let refused = if !session.contains(&request.session_timeout_ms) || request.rebalance_timeout_ms < 0 {
             Some(GroupError::InvalidSessionTimeout)
-        } else if self.members_bytes + member::bytes_of(&request.protocols) > self.settings.members_bytes_max {
+        } else if self.members_bytes + request.bytes() > self.settings.members_bytes_max {
             Some(GroupError::TooMany)
         } else {
             None
@@ -288,7 +297,7 @@ impl Machine {
     ) -> Result<(), GroupError> {
         let Some(found) = self.groups.get_mut(group) else { return Err(GroupError::UnknownMember) };
         let result = found.heartbeat(member_id, instance_id, generation, now);
-        self.reschedule(group);
+        self.heard(group);
         result
     }
 
@@ -343,11 +352,14 @@ impl Machine {
                 g if g >= 0 && way == Commit::ByEpoch => Err(GroupError::GroupNotFound),
                 g if g >= 0 => Err(GroupError::IllegalGeneration),
                 _ if count >= self.settings.groups_max => Err(GroupError::TooMany),
+                _ if self.members_bytes + GROUP_BYTES + 3 * group.len() > self.settings.members_bytes_max => {
+                    Err(GroupError::TooMany)
+                }
                 _ => Ok(()),
             };
         };
         found.may_commit(member_id, instance_id, generation, way, now)?;
-        self.reschedule(group);
+        self.heard(group);
         Ok(())
     }
 
@@ -537,6 +549,22 @@ impl Machine {
             }
         }
         fx
+    }
+
+    /// A member was heard, which puts off its end and nothing else: the timer that is set comes no later than it must, and
+    /// is set anew when it comes. So what members do most often does not cost a look at all others.
+    fn heard(&mut self, id: &str) {
+        let Some(group) = self.groups.get(id) else { return };
+        if group.scheduled.is_none() || group.consumer.is_some() {
+            self.reschedule(id);
+        }
+    }
+
+    /// Forgets a group that a request made and that nothing came of.
+    fn forget_void(&mut self, id: &str) {
+        if self.groups.get(id).is_some_and(Group::is_void) {
+            self.forget(id);
+        }
     }
 
     /// Brings timers and sums in line with what a group has become.

@@ -25,6 +25,15 @@ pub struct JoinRequest {
     pub new_id: String,
 }
 
+impl JoinRequest {
+    /// About what it adds to memory at most.
+    pub fn bytes(&self) -> usize {
+        let instance = self.instance_id.as_ref().map_or(0, String::len);
+        let texts = 3 * self.group.len() + 3 * self.new_id.len() + 2 * instance + self.client_id.len();
+        MEMBER_BYTES + texts + self.protocol_type.len() + bytes_of(&self.protocols)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinAnswer {
     pub generation: i32,
@@ -144,7 +153,9 @@ impl Member {
 
     /// About what it takes in memory.
     pub fn bytes(&self) -> usize {
-        let texts = self.id.len() + self.client_id.len() + self.instance_id.as_ref().map_or(0, String::len);
+        // The ids are keys too, and those of static members look each other up.
+        let instance = self.instance_id.as_ref().map_or(0, String::len);
+        let texts = 3 * self.id.len() + 2 * instance + self.client_id.len() + self.client_host.len();
         MEMBER_BYTES + texts + bytes_of(&self.protocols) + self.assignment.len()
     }
 

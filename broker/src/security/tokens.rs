@@ -88,6 +88,11 @@ impl Tokens {
         Ok(count)
     }
 
+    /// Refuses all tokens until keys are set again.
+    pub fn forget_keys(&self) {
+        self.keys.write().clear();
+    }
+
     /// Ready when a token came whose key is not known: the set may have changed.
     pub async fn key_missing(&self) {
         self.missing.notified().await;

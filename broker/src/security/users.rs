@@ -6,7 +6,7 @@
 //! ```
 //! Invariant: memory shows what storage holds; a change is seen when it is durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parking_lot::{Mutex, RwLock};
 use ring::hmac;
@@ -76,6 +76,17 @@ impl UserChange {
     }
 }
 
+/// By mechanism the numbers of iterations and the lengths of salts that occur, which a stranger is shown.
+type Looks = BTreeMap<ScramMechanism, Vec<(u32, usize)>>;
+
+fn looks_of(table: &Table) -> Looks {
+    let mut looks: BTreeMap<ScramMechanism, BTreeSet<(u32, usize)>> = BTreeMap::new();
+    for credential in table.values().flat_map(BTreeMap::values) {
+        looks.entry(credential.mechanism).or_default().insert((credential.iterations, credential.salt.len()));
+    }
+    looks.into_iter().map(|(mechanism, looks)| (mechanism, looks.into_iter().collect())).collect()
+}
+
 type Table = BTreeMap<String, BTreeMap<ScramMechanism, Credential>>;
 
 /// All users of a storage.
@@ -86,6 +97,8 @@ pub struct Users {
     /// Held over a change, so that memory and storage change in the same order.
     changing: tokio::sync::Mutex<()>,
     secret: hmac::Key,
+    /// What credentials there are look like, so that made-up ones look like them.
+    looks: RwLock<Looks>,
     /// By user, what `remembered` says of the password that was right last.
     right: Mutex<HashMap<String, hmac::Tag>>,
     /// Of this process alone.
@@ -119,6 +132,7 @@ impl Users {
         Ok(Self {
             storage: storage.clone(),
             users_max,
+            looks: RwLock::new(looks_of(&table)),
             table: RwLock::new(table),
             changing: tokio::sync::Mutex::new(()),
             secret: hmac::Key::new(hmac::HMAC_SHA512, &secret),
@@ -213,10 +227,11 @@ impl Users {
                 }
             }
         }
+        *self.looks.write() = looks_of(&table);
         Ok(())
     }
 
-    /// The credential of a user, or one made up, always the same one for the same name.
+    /// The credential of a user, or one made up, the same one for the same name while users' own look the same.
     pub fn find(&self, mechanism: ScramMechanism, name: &str) -> Found {
         let table = self.table.read();
         match table.get(name).and_then(|of_user| of_user.get(&mechanism)) {
@@ -230,10 +245,15 @@ impl Users {
             let tag = hmac::sign(&self.secret, format!("{what} {} {name}", mechanism.name()).as_bytes());
             tag.as_ref().iter().copied().take(len).collect::<Vec<u8>>()
         };
+        let place = part("look", 4).iter().fold(0_usize, |place, byte| place << 8 | usize::from(*byte));
+        let looks = self.looks.read();
+        let looks = looks.get(&mechanism).map_or(&[][..], Vec::as_slice);
+        let look = looks.get(place.checked_rem(looks.len()).unwrap_or(0)).copied();
+        let (iterations, salt_len) = look.unwrap_or((ITERATIONS_DEFAULT, SALT_BYTES));
         Credential {
             mechanism,
-            salt: part("salt", SALT_BYTES),
-            iterations: ITERATIONS_DEFAULT,
+            salt: part("salt", salt_len),
+            iterations,
             stored_key: part("stored", mechanism.hash_len()),
             server_key: part("server", mechanism.hash_len()),
         }

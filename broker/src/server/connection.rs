@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,11 @@ use super::throttle::Used;
 const BELIEVED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long the last words of a TLS connection may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a request waits before it looks again whether there is memory for its answer.
+const CROWDED_REST: Duration = Duration::from_millis(20);
+/// While memory for answers is short, so much must be taken in so long.
+const SLOW_LOOK: Duration = Duration::from_secs(2);
+const SLOW_BYTES: usize = 64 * 1024;
 /// Pieces of a response that go to one system call.
 const PIECES_PER_WRITE: usize = 64;
 
@@ -250,12 +256,21 @@ impl Connection {
         if self.starting.is_none() && self.authenticate_until.is_some_and(|end| Instant::now() >= end) {
             return Err(End::Timeout("not authenticated"));
         }
-        while muted.is_none() && self.start_next()? {}
+        let mut crowded = false;
+        while muted.is_none() && !crowded {
+            // What has been answered makes room first.
+            let answers = &self.shared.settings.answers;
+            let much = self.frames.peek_key().is_some_and(api::answers_much);
+            crowded = much && self.starting.is_none() && self.awaited.is_empty() && answers.left() == 0;
+            if crowded || !self.start_next()? {
+                break;
+            }
+        }
         let settings = &self.shared.settings;
         let ready = self.frames.ready()?;
         let allowance = self.allowance()?;
         let held = self.held();
-        let busy = self.starting.is_some() || !self.awaited.is_empty() || muted.is_some();
+        let busy = self.starting.is_some() || !self.awaited.is_empty() || muted.is_some() || crowded;
         if self.read_end {
             let waits = self.starting.as_ref().is_some_and(|handled| api::waits(handled.key));
             let more = busy || (ready && held < allowance);
@@ -300,7 +315,7 @@ impl Connection {
             stage = started(&mut self.starting, timed), if self.starting.is_some() => {
                 if let Some(Handled { used, permit, .. }) = self.starting.take() {
                     let answer = match stage {
-                        Stage::Done(reply) => Answer::Ready(Some(reply)),
+                        Stage::Done(reply) => Answer::Ready(Some(reply.counted(&self.shared.settings.answers))),
                         Stage::Later(later) => Answer::Later(later),
                     };
                     self.awaited.push_back(Awaited { answer, used, permit });
@@ -318,6 +333,7 @@ impl Connection {
                 self.read_end = read? == 0;
             }
             () = tokio::time::sleep_until(muted.unwrap_or(until)), if muted.is_some() => {}
+            () = tokio::time::sleep(CROWDED_REST), if crowded => {}
             () = tokio::time::sleep_until(until), if patience.is_some() => {
                 return Err(End::Timeout(what));
             }
@@ -433,14 +449,26 @@ async fn send<W: AsyncWrite + Unpin>(shared: &Shared, writer: &mut W, reply: Rep
 }
 
 async fn send_response<W: AsyncWrite + Unpin>(shared: &Shared, writer: &mut W, response: &Response) -> Result<(), End> {
-    let written = write_all(writer, response.pieces());
-    match tokio::time::timeout(shared.settings.write_timeout, written).await {
-        Err(_) => Err(End::Timeout("response not taken")),
-        Ok(result) => {
+    let written = AtomicUsize::new(0);
+    let mut writing = std::pin::pin!(write_all(writer, response.pieces(), &written));
+    let until = Instant::now() + shared.settings.write_timeout;
+    let mut before = 0;
+    loop {
+        let look = until.min(Instant::now() + SLOW_LOOK);
+        if let Ok(result) = tokio::time::timeout_at(look, &mut writing).await {
             result?;
             shared.metrics.response(response.size());
-            Ok(())
+            return Ok(());
         }
+        if Instant::now() >= until {
+            return Err(End::Timeout("response not taken"));
+        }
+        // While memory is short, whoever hardly takes what is for him does not keep it from others.
+        let now = written.load(Ordering::Relaxed);
+        if response.is_crowding() && now - before < SLOW_BYTES {
+            return Err(End::Timeout("response not taken, and memory for answers is short"));
+        }
+        before = now;
     }
 }
 
@@ -471,14 +499,15 @@ async fn started(starting: &mut Option<Handled>, timed: bool) -> Stage {
     .await
 }
 
-/// Writes all pieces, several with one call.
-async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, pieces: &[Bytes]) -> io::Result<()> {
+/// Writes all pieces, several with one call, and adds up what has gone.
+async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, pieces: &[Bytes], all: &AtomicUsize) -> io::Result<()> {
     let (mut piece, mut offset) = (0, 0);
     while piece < pieces.len() {
         let rest = pieces.iter().skip(piece).take(PIECES_PER_WRITE).enumerate();
         let slices: Vec<IoSlice<'_>> =
             rest.map(|(i, p)| IoSlice::new(if i == 0 { p.get(offset..).unwrap_or_default() } else { p })).collect();
         let mut written = writer.write_vectored(&slices).await?;
+        all.fetch_add(written, Ordering::Relaxed);
         if written == 0 && slices.iter().any(|s| !s.is_empty()) {
             return Err(io::ErrorKind::WriteZero.into());
         }

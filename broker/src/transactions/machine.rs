@@ -94,7 +94,8 @@ impl Transaction {
     fn bytes(&self) -> usize {
         let groups: usize = self.groups.iter().map(|g| g.len() + 64).sum();
         let offset = |((group, key), committed): (&(String, OffsetKey), &Committed)| {
-            group.len() + key.topic.len() + committed.metadata.len() + 256
+            // The key once more, among those that are held back.
+            group.len() + 2 * key.topic.len() + committed.metadata.len() + 320
         };
         ENTRY_BYTES + 64 * self.partitions.len() + groups + self.offsets.iter().map(offset).sum::<usize>()
     }
@@ -151,6 +152,11 @@ impl Change {
     }
 }
 
+/// About what a transactional id takes in memory; its name lies in two places.
+fn bytes_of(id: &str, transaction: &Transaction) -> usize {
+    2 * id.len() + transaction.bytes()
+}
+
 fn ended_as(commit: bool) -> State {
     if commit { State::Committed } else { State::Aborted }
 }
@@ -183,7 +189,7 @@ impl Machine {
     /// Takes in what was written, or what storage knows at start.
     pub fn apply(&mut self, id: &str, after: Option<Transaction>) {
         if let Some(before) = self.ids.remove(id) {
-            self.bytes -= before.bytes();
+            self.bytes -= bytes_of(id, &before);
             self.timers.remove(&(before.deadline(&self.settings), id.to_owned()));
             for (group, key) in before.offsets.keys() {
                 let Some(keys) = self.pending.get_mut(group) else { continue };
@@ -199,7 +205,7 @@ impl Machine {
             }
         }
         let Some(after) = after else { return };
-        self.bytes += after.bytes();
+        self.bytes += bytes_of(id, &after);
         self.timers.insert((after.deadline(&self.settings), id.to_owned()));
         for (group, key) in after.offsets.keys() {
             *self.pending.entry(group.clone()).or_default().entry(key.clone()).or_default() += 1;
@@ -226,11 +232,14 @@ impl Machine {
             return Err(TransactionError::InvalidTimeout);
         }
         let Some(found) = self.ids.get(&request.id) else {
-            if self.ids.len() >= self.settings.ids_max {
+            let next = Transaction::new(fresh_id.unwrap_or(-1), request.timeout_ms, now);
+            let bytes = self.bytes.saturating_add(bytes_of(&request.id, &next));
+            if self.ids.len() >= self.settings.ids_max || bytes > self.settings.bytes_max {
                 return Err(TransactionError::TooMany);
             }
-            let Some(producer_id) = fresh_id else { return Ok(Init::NeedsProducerId) };
-            let next = Transaction::new(producer_id, request.timeout_ms, now);
+            if fresh_id.is_none() {
+                return Ok(Init::NeedsProducerId);
+            }
             return self.begin(&request.id, next);
         };
         if let Some((producer_id, epoch)) = request.expected {
@@ -287,7 +296,10 @@ impl Machine {
 
     /// `next` as a change, within the limits.
     fn grow(&self, id: &str, found: &Transaction, next: Transaction) -> Result<Change, TransactionError> {
-        if self.bytes.saturating_sub(found.bytes()).saturating_add(next.bytes()) > self.settings.bytes_max {
+        // Whatever changes it copies and writes the whole transaction, so that a single one has a limit too.
+        let (before, bytes) = (found.bytes(), next.bytes());
+        let all = self.bytes.saturating_sub(before).saturating_add(bytes);
+        if all > self.settings.bytes_max || (bytes > before && bytes > self.settings.transaction_bytes_max) {
             return Err(TransactionError::TooMany);
         }
         Ok(Change::new(id, Some(next)))

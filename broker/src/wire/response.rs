@@ -2,9 +2,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
-use millpond_types::Reservation;
+use millpond_types::{Pool, Reservation};
 
 use super::{Error, RequestHead};
+
+/// Smaller responses are not counted: a connection has one at a time.
+const COUNTED_BYTES_MIN: usize = 16 * 1024;
 
 /// What goes back for a request.
 #[derive(Debug)]
@@ -18,13 +21,22 @@ pub enum Reply {
     Close(String),
 }
 
+impl Reply {
+    pub fn counted(self, pool: &Pool) -> Self {
+        match self {
+            Self::Response(response) => Self::Response(response.counted(pool)),
+            other => other,
+        }
+    }
+}
+
 /// A response frame in pieces, its length in the first of them.
 #[derive(Debug, Default)]
 pub struct Response {
     pieces: Vec<Bytes>,
     size: usize,
     /// Counts the bytes until they are sent.
-    _room: Option<Reservation>,
+    room: Option<Reservation>,
 }
 
 impl Response {
@@ -44,12 +56,27 @@ impl Response {
         let mut frame = BytesMut::with_capacity(4 + bytes.len());
         frame.put_i32(length);
         frame.extend_from_slice(bytes);
-        Ok(Self { size: frame.len(), pieces: vec![frame.freeze()], _room: None })
+        Ok(Self { size: frame.len(), pieces: vec![frame.freeze()], room: None })
     }
 
     /// Counts its bytes for as long as it is held.
     pub fn holding(self, room: Reservation) -> Self {
-        Self { _room: Some(room), ..self }
+        Self { room: Some(room), ..self }
+    }
+
+    /// Counts its bytes for as long as it is held, where nothing counts them yet and they are many.
+    pub fn counted(mut self, pool: &Pool) -> Self {
+        if self.room.is_none() && self.size >= COUNTED_BYTES_MIN {
+            let mut room = pool.reservation();
+            room.set(self.size);
+            self.room = Some(room);
+        }
+        self
+    }
+
+    /// Whether more than half of the memory that it takes a part of is taken.
+    pub fn is_crowding(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.pool().used() > room.pool().limit() / 2)
     }
 
     pub fn pieces(&self) -> &[Bytes] {
@@ -122,7 +149,7 @@ impl Builder {
             if let Some(prefix) = self.current.first_chunk_mut::<4>() {
                 *prefix = length.to_be_bytes();
             }
-            return Ok(Response { pieces: vec![self.current.freeze()], size: self.size, _room: None });
+            return Ok(Response { pieces: vec![self.current.freeze()], size: self.size, room: None });
         }
         // The first piece is shared by now: its length goes before it as a piece of its own.
         if let Some(first) = self.pieces.first_mut() {
@@ -132,6 +159,6 @@ impl Builder {
             self.pieces.push(self.current.freeze());
         }
         self.pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()));
-        Ok(Response { pieces: self.pieces, size: self.size, _room: None })
+        Ok(Response { pieces: self.pieces, size: self.size, room: None })
     }
 }

@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod administration;
+mod amplification;
 pub mod answers;
 mod captured;
 pub mod client;

@@ -1,6 +1,7 @@
 //! The keys that tokens are checked with: read from a file or fetched from a URL, again and again.
 //!
-//! Invariant: a set that cannot be had or used leaves the last good one in place.
+//! Invariant: a set that cannot be had or used leaves the last good one in place, if it is of a URL for as long as
+//! `jwks_stale_max_ms`; after that all tokens are refused until there is one again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use tracing::{debug, warn};
 
 /// Larger sets are not taken.
 const SET_BYTES_MAX: usize = 1 << 20;
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const FILE_REFRESH_DEFAULT: Duration = Duration::from_secs(30);
 const URL_REFRESH_DEFAULT: Duration = Duration::from_secs(900);
+const STALE_MAX_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A token with an unknown key makes for an early look, but not more often than this.
 const EARLY_REST: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,8 @@ enum Source {
 pub struct KeySet {
     source: Source,
     refresh: Duration,
+    /// How long a set of a URL counts that could not be fetched again.
+    stale_max: Duration,
     tokens: Arc<Tokens>,
 }
 
@@ -47,14 +51,16 @@ impl KeySet {
                 Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read \"{}\"", path.display()))?),
                 None => None,
             };
+            let timeout = config.jwks_timeout_ms.map_or(FETCH_TIMEOUT_DEFAULT, Duration::from_millis);
             let trust = pem.as_deref().map_or(Trust::System, Trust::Only);
-            let client = builder(trust)?.timeout(FETCH_TIMEOUT).https_only(true).build()?;
+            let client = builder(trust)?.timeout(timeout).https_only(true).build()?;
             (Source::Url(config.jwks.clone(), client), URL_REFRESH_DEFAULT)
         } else {
             (Source::File(PathBuf::from(&config.jwks)), FILE_REFRESH_DEFAULT)
         };
         let refresh = config.jwks_refresh_ms.map_or(refresh, Duration::from_millis).max(Duration::from_secs(1));
-        Ok(Self { source, refresh, tokens })
+        let stale_max = config.jwks_stale_max_ms.map_or(STALE_MAX_DEFAULT, Duration::from_millis);
+        Ok(Self { source, refresh, stale_max, tokens })
     }
 
     /// Reads the set the first time. A file must be right; a URL may be out of reach for now.
@@ -71,10 +77,19 @@ impl KeySet {
 
     /// Reads it again until the server stops.
     pub async fn keep_current(self, mut stopping: watch::Receiver<bool>) {
+        let mut good = Instant::now();
+        let mut dropped = false;
         loop {
             let last = Instant::now();
             tokio::select! {
                 () = tokio::time::sleep(self.refresh) => {}
+                () = tokio::time::sleep_until(good + self.stale_max), if self.may_be_stale() && !dropped => {
+                    dropped = true;
+                    self.tokens.forget_keys();
+                    let seconds = self.stale_max.as_secs();
+                    warn!(seconds, "keys for tokens could not be read again for too long: all tokens are refused");
+                    continue;
+                }
                 () = self.key_missing(last) => {}
                 () = stopped(&mut stopping) => return,
             }
@@ -83,9 +98,13 @@ impl KeySet {
                 () = stopped(&mut stopping) => return,
             };
             match loaded {
-                Ok(()) => debug!("keys for tokens read again"),
+                Ok(()) => {
+                    (good, dropped) = (Instant::now(), false);
+                    debug!("keys for tokens read again");
+                }
                 Err(error) => {
-                    warn!(error = format!("{error:#}"), "keys for tokens not read again: the old ones stay in use");
+                    let left = if dropped { "there are none" } else { "the old ones stay in use for now" };
+                    warn!(error = format!("{error:#}"), left, "keys for tokens not read again");
                 }
             }
         }
@@ -93,7 +112,12 @@ impl KeySet {
 
     async fn key_missing(&self, last: Instant) {
         self.tokens.key_missing().await;
-        tokio::time::sleep_until(last + EARLY_REST).await;
+        tokio::time::sleep_until(last + EARLY_REST.min(self.refresh)).await;
+    }
+
+    /// A file that cannot be read says nothing about its keys.
+    fn may_be_stale(&self) -> bool {
+        matches!(self.source, Source::Url(..))
     }
 
     async fn load(&self) -> Result<()> {

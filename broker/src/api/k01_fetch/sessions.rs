@@ -59,6 +59,8 @@ pub(crate) struct Limits {
     pub session_partitions_max: usize,
     /// Partitions of all sessions.
     pub partitions_max: usize,
+    /// About what all sessions take in memory.
+    pub bytes_max: usize,
     /// A session that was used more recently, or is younger, is not evicted.
     pub eviction_ms: u64,
 }
@@ -70,6 +72,37 @@ pub(super) struct Kind {
     pub owner: Principal,
     pub by_id: bool,
     pub committed: bool,
+}
+
+/// What a part takes in memory beside its topic's name, about: its slot, its place, its waiter.
+const PART_BYTES: usize = 384;
+
+/// How large a session is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Size {
+    partitions: usize,
+    bytes: usize,
+}
+
+impl Size {
+    fn of(topic: &Named) -> Self {
+        // Partitions of one topic may share its name, or not.
+        let name = match topic {
+            Named::Name(name) => name.len(),
+            Named::Id(_) => 0,
+        };
+        Self { partitions: 1, bytes: PART_BYTES + name }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let partitions = self.partitions.saturating_add(other.partitions);
+        Self { partitions, bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        let partitions = self.partitions.saturating_sub(other.partitions);
+        Self { partitions, bytes: self.bytes.saturating_sub(other.bytes) }
+    }
 }
 
 struct Slot {
@@ -88,6 +121,7 @@ pub(super) struct Session {
     /// Those that may have something, who was served last at the end.
     queue: VecDeque<u32>,
     wakeups: Arc<Wakeups>,
+    size: Size,
 }
 
 impl Session {
@@ -100,11 +134,8 @@ impl Session {
             places: HashMap::new(),
             queue: VecDeque::new(),
             wakeups: Arc::default(),
+            size: Size::default(),
         }
-    }
-
-    fn len(&self) -> usize {
-        self.places.len()
     }
 
     pub fn wakeups(&self) -> Arc<Wakeups> {
@@ -134,6 +165,7 @@ impl Session {
                 if token as usize == self.slots.len() {
                     self.slots.push(None);
                 }
+                self.size = self.size.plus(Size::of(&place.0));
                 self.places.insert(place, token);
                 token
             }
@@ -164,6 +196,7 @@ impl Session {
         for (topic, indexes) in topics {
             for index in indexes {
                 let Some(token) = self.places.remove(&(Arc::clone(topic), *index)) else { continue };
+                self.size = self.size.minus(Size::of(topic));
                 if let Some(slot) = self.slots.get_mut(token as usize) {
                     *slot = None;
                 }
@@ -269,7 +302,7 @@ pub(super) enum Resumed {
 
 struct Entry {
     session: Arc<Mutex<Session>>,
-    size: usize,
+    size: Size,
     created_ms: u64,
     used_ms: u64,
 }
@@ -277,29 +310,32 @@ struct Entry {
 #[derive(Default)]
 struct Table {
     entries: HashMap<i32, Entry>,
-    partitions: usize,
+    size: Size,
 }
 
 impl Table {
     fn remove(&mut self, id: i32) {
         if let Some(entry) = self.entries.remove(&id) {
-            self.partitions -= entry.size;
+            self.size = self.size.minus(entry.size);
         }
     }
 
-    fn has_room(&self, size: usize, limits: &Limits) -> bool {
-        self.entries.len() < limits.sessions_max && self.partitions + size <= limits.partitions_max
+    fn has_room(&self, size: Size, limits: &Limits) -> bool {
+        let all = self.size.plus(size);
+        self.entries.len() < limits.sessions_max
+            && all.partitions <= limits.partitions_max
+            && all.bytes <= limits.bytes_max
     }
 
     /// Makes room for a session of a size, as Kafka does: who was not used for long goes first; then who is smaller and
     /// not new.
-    fn make_room(&mut self, size: usize, limits: &Limits, now_ms: u64) -> bool {
+    fn make_room(&mut self, size: Size, limits: &Limits, now_ms: u64) -> bool {
         while !self.has_room(size, limits) {
             let past = |then: u64| now_ms.saturating_sub(then) > limits.eviction_ms;
             let unused = self.entries.iter().min_by_key(|(id, e)| (e.used_ms, **id)).filter(|(_, e)| past(e.used_ms));
             let smaller = || {
                 let old = self.entries.iter().filter(|(_, e)| past(e.created_ms));
-                old.min_by_key(|(id, e)| (e.size, **id)).filter(|(_, e)| e.size < size)
+                old.min_by_key(|(id, e)| (e.size.bytes, **id)).filter(|(_, e)| e.size.bytes < size.bytes)
             };
             let Some(id) = unused.or_else(smaller).map(|(id, _)| *id) else { return false };
             self.remove(id);
@@ -332,10 +368,12 @@ impl FetchSessions {
         parts: impl ExactSizeIterator<Item = (Part, Seen)>,
     ) -> i32 {
         let now_ms = self.now_ms();
-        if parts.len() == 0
-            || parts.len() > self.limits.session_partitions_max
-            || !self.table.lock().make_room(parts.len(), &self.limits, now_ms)
-        {
+        if parts.len() == 0 || parts.len() > self.limits.session_partitions_max {
+            return 0;
+        }
+        let parts: Vec<(Part, Seen)> = parts.collect();
+        let size = parts.iter().fold(Size::default(), |size, (part, _)| size.plus(Size::of(&part.topic)));
+        if !self.table.lock().make_room(size, &self.limits, now_ms) {
             return 0;
         }
         let mut session = Session::new(kind);
@@ -346,7 +384,7 @@ impl FetchSessions {
     }
 
     fn insert(&self, session: Session, now_ms: u64) -> i32 {
-        let size = session.len();
+        let size = session.size;
         let mut table = self.table.lock();
         if !table.make_room(size, &self.limits, now_ms) {
             return 0;
@@ -360,7 +398,7 @@ impl FetchSessions {
         };
         let session = Arc::new(Mutex::new(session));
         table.entries.insert(id, Entry { session, size, created_ms: now_ms, used_ms: now_ms });
-        table.partitions += size;
+        table.size = table.size.plus(size);
         id
     }
 
@@ -405,31 +443,31 @@ impl FetchSessions {
                 session.kind = changes.kind;
                 (0..session.slots.len() as u32).for_each(|token| session.enqueue(token));
             }
-            session.len()
+            session.size
         };
         self.resize(id, size, now_ms)?;
-        Ok(if size == 0 { Resumed::Empty } else { Resumed::Session(session) })
+        Ok(if size.partitions == 0 { Resumed::Empty } else { Resumed::Session(session) })
     }
 
     /// Accounts for what a session holds now; without room for it, or without anything in it, it is over.
-    fn resize(&self, id: i32, size: usize, now_ms: u64) -> Result<(), ResponseError> {
+    fn resize(&self, id: i32, size: Size, now_ms: u64) -> Result<(), ResponseError> {
         let mut table = self.table.lock();
         let Some(before) = table.entries.get(&id).map(|entry| entry.size) else { return Ok(()) };
         if size == before {
             return Ok(());
         }
-        if size == 0 {
+        if size.partitions == 0 {
             table.remove(id);
             return Ok(());
         }
         // Its own place is free while room is made for the larger one.
         let Some(entry) = table.entries.remove(&id) else { return Ok(()) };
-        table.partitions -= before;
-        if size > before && (size > self.limits.session_partitions_max || !table.make_room(size, &self.limits, now_ms))
-        {
+        table.size = table.size.minus(before);
+        let too_many = size.partitions > before.partitions && size.partitions > self.limits.session_partitions_max;
+        if too_many || (size.bytes > before.bytes && !table.make_room(size, &self.limits, now_ms)) {
             return Err(ResponseError::FetchSessionIdNotFound);
         }
-        table.partitions += size;
+        table.size = table.size.plus(size);
         table.entries.insert(id, Entry { size, ..entry });
         Ok(())
     }
@@ -445,12 +483,17 @@ mod tests {
 
     fn table(sessions: &[(i32, usize, u64, u64)]) -> Table {
         let mut table = Table::default();
-        for &(id, size, created_ms, used_ms) in sessions {
+        for &(id, partitions, created_ms, used_ms) in sessions {
+            let size = of(partitions);
             let session = Arc::new(Mutex::new(Session::new(kind())));
             table.entries.insert(id, Entry { session, size, created_ms, used_ms });
-            table.partitions += size;
+            table.size = table.size.plus(size);
         }
         table
+    }
+
+    fn of(partitions: usize) -> Size {
+        Size { partitions, bytes: 10 * partitions }
     }
 
     fn left(table: &Table) -> Vec<i32> {
@@ -459,22 +502,28 @@ mod tests {
         ids
     }
 
-    const LIMITS: Limits =
-        Limits { sessions_max: 3, session_partitions_max: 100, partitions_max: 100, eviction_ms: 1000 };
+    const LIMITS: Limits = Limits {
+        sessions_max: 3,
+        session_partitions_max: 100,
+        partitions_max: 100,
+        bytes_max: 1000,
+        eviction_ms: 1000,
+    };
 
     #[test]
     fn who_is_unused_goes_first_and_then_who_is_smaller() {
         let mut t = table(&[(1, 5, 0, 1999), (2, 50, 0, 0), (3, 10, 0, 2000)]);
-        assert!(t.make_room(1, &LIMITS, 2000));
+        assert!(t.make_room(of(1), &LIMITS, 2000));
         assert_eq!(left(&t), [1, 3], "2 was used last at 0");
         let mut t = table(&[(1, 5, 0, 1999), (2, 50, 0, 1500), (3, 4, 1500, 2000)]);
-        assert!(!t.make_room(5, &LIMITS, 2000), "1 is as large, 3 is new");
-        assert!(t.make_room(6, &LIMITS, 2000));
+        assert!(!t.make_room(of(5), &LIMITS, 2000), "1 is as large, 3 is new");
+        assert!(t.make_room(of(6), &LIMITS, 2000));
         assert_eq!(left(&t), [2, 3]);
         let mut t = table(&[(1, 30, 0, 2000), (2, 40, 0, 2000)]);
-        assert!(t.make_room(60, &LIMITS, 2000), "partitions are what there is too little of");
-        assert_eq!((left(&t), t.partitions), (vec![2], 40));
-        assert!(!t.make_room(101, &LIMITS, 2000));
+        assert!(t.make_room(of(60), &LIMITS, 2000), "partitions are what there is too little of");
+        assert_eq!((left(&t), t.size.partitions), (vec![2], 40));
+        assert!(!t.make_room(of(101), &LIMITS, 2000));
+        assert!(!t.make_room(Size { partitions: 1, bytes: 1001 }, &LIMITS, 2000), "names count too");
     }
 
     #[test]

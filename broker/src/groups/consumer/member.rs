@@ -102,7 +102,10 @@ impl Member {
         let partitions = [&self.assigned, &self.revoking, &self.target];
         let partitions: usize = partitions.into_iter().chain(&self.owned).map(assign::count).sum();
         let classic = self.classic.as_ref().map_or(0, |classic| classic.bytes());
-        MEMBER_BYTES + classic + self.id.len() + self.client_id.len() + names + PARTITION_BYTES * partitions
+        let optional = [&self.instance_id, &self.rack_id, &self.pattern];
+        let optional: usize = optional.into_iter().flatten().map(|text| 2 * text.len()).sum();
+        let texts = 3 * self.id.len() + self.client_id.len() + self.client_host.len() + optional;
+        MEMBER_BYTES + classic + texts + names + PARTITION_BYTES * partitions
     }
 
     /// Whether both have the same entry in storage.

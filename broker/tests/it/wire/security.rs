@@ -285,6 +285,41 @@ fn a_stranger_is_shown_the_same_salt_each_time() {
     assert_eq!(connect(again.address).scram(ScramMechanism::Sha256, "alice", PASSWORD).error_code, 0);
 }
 
+/// As Kafka's broker and clients do it, without the mapping that RFC 5802 asks for.
+#[test]
+fn names_and_passwords_count_as_their_bytes() {
+    let (server, authenticator) = server(|_| {}, sasl(None, &[SCRAM[0], Mechanism::Plain]));
+    // What SASLprep would make "IX" of, and "aX".
+    let (name, password) = ("\u{2168}", "\u{aa}\u{ad}X");
+    server.block_on(authenticator.users().set_password(name, password, 4096)).unwrap();
+    let scram =
+        |name: &str, password: &str| connect(server.address).scram(ScramMechanism::Sha256, name, password).error_code;
+    assert_eq!((scram(name, password), scram(name, "aX"), scram("IX", password)), (0, 58, 58));
+    assert_eq!(connect(server.address).plain(name, password).error_code, 0);
+    assert_eq!(connect(server.address).plain(name, "aX").error_code, 58);
+}
+
+/// Iterations and salts are told before anybody is known.
+#[test]
+fn who_does_not_exist_looks_like_who_does() {
+    let (server, authenticator) = server(|_| {}, sasl(None, &SCRAM));
+    for name in ["alice", "bob"] {
+        server.block_on(authenticator.users().set_password(name, PASSWORD, 4321)).unwrap();
+    }
+    let shown = |name: &str| {
+        let mut session = connect(server.address);
+        session.handshake("SCRAM-SHA-512");
+        let first = session.authenticate(format!("n,,n={name},r=x").as_bytes());
+        let text = String::from_utf8(first.auth_bytes.to_vec()).unwrap();
+        let (_, rest) = text.split_once(",s=").unwrap();
+        let (salt, iterations) = rest.split_once(",i=").unwrap();
+        (salt.len(), iterations.to_owned())
+    };
+    let expected = shown("alice");
+    assert_eq!(expected.1, "4321");
+    assert!((0..20).all(|i| shown(&format!("nobody{i}")) == expected));
+}
+
 #[test]
 fn plain_in_both_framings_over_tls() {
     let directory = tempfile::tempdir().unwrap();
