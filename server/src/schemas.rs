@@ -22,7 +22,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use crate::errors::{ApiError, WholeBody};
-use crate::ksql::blocking;
 use crate::rights::Speaker;
 use crate::{App, Shared};
 
@@ -202,7 +201,7 @@ async fn change<T: Send + 'static>(
     f: impl FnOnce(&Registry) -> Result<(Option<Change>, T), Problem> + Send + 'static,
 ) -> Result<T, Refused> {
     let engine: Engine = app.engine.clone();
-    Ok(blocking(move || engine.change_schemas(f)).await??)
+    Ok(app.threads.run(move || engine.change_schemas(f)).await??)
 }
 
 async fn subjects(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
