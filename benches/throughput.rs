@@ -77,8 +77,10 @@ fn event(i: u64) -> (String, String, i64) {
     (format!("id-{i}"), value, START_MS + i as i64)
 }
 
-fn filled(directory: &Path, events: u64) -> Result<Database> {
-    let db = Database::open_with(DatabaseOptions::new(directory))?;
+fn filled(directory: &Path, events: u64, workers: Option<usize>) -> Result<Database> {
+    let mut options = DatabaseOptions::new(directory);
+    options.engine.workers = workers.unwrap_or(options.engine.workers);
+    let db = Database::open_with(options)?;
     db.execute(&format!(
         "CREATE STREAM EVENTS (ID STRING KEY, USER STRING, URL STRING, AGENT STRING, STATUS INT, BYTES BIGINT, N BIGINT)
            WITH (KAFKA_TOPIC='events', PARTITIONS={PARTITIONS}, VALUE_FORMAT='JSON');"
@@ -131,9 +133,9 @@ fn per_second(events: u64, (wall, cpu): (f64, f64)) -> (String, String) {
     (format!("{:>9.0} events/s", events as f64 / wall), format!("{:.2} CPU s per million events", cpu / million))
 }
 
-fn queries(events: u64, lines: &mut Vec<Line>) -> Result<()> {
+fn queries(events: u64, workers: Option<usize>, lines: &mut Vec<Line>) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let db = filled(directory.path(), events)?;
+    let db = filled(directory.path(), events, workers)?;
     let (key, value, _) = event(events / 2);
     println!("{events} events of {} bytes, {PARTITIONS} partitions", key.len() + value.len());
     let passed =
@@ -366,7 +368,8 @@ fn main() -> Result<()> {
         calls(if short { 50 } else { 200 }, &mut lines)?;
     }
     if wanted("queries") {
-        queries(if short { 200_000 } else { 2_000_000 }, &mut lines)?;
+        let workers = arguments.iter().find_map(|a| a.strip_prefix("--workers=")?.parse().ok());
+        queries(if short { 200_000 } else { 2_000_000 }, workers, &mut lines)?;
     }
     if wanted("wire") {
         wire(&runtime, if short { 400 } else { 4_000 }, &mut lines)?;

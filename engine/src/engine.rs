@@ -271,7 +271,9 @@ impl Engine {
 
     pub(crate) fn build_query(&self, spec: QuerySpec) -> Result<Query> {
         let inner = &self.0;
-        Query::new(spec, inner.storage.clone(), inner.library.clone(), inner.clock.clone(), inner.log.clone())
+        let (library, clock, log) = (inner.library.clone(), inner.clock.clone(), inner.log.clone());
+        let query = Query::new(spec, inner.storage.clone(), library, clock, log)?;
+        Ok(query.helped_by(inner.runner.crew()))
     }
 
     /// Lets a query move: by itself, or when it is told to (`stepped`).

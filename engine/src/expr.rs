@@ -252,7 +252,7 @@ pub struct EvalContext {
     /// What the random numbers of all rows have in common.
     names_seed: u64,
     /// By place in the step; empty where no guest asks.
-    input_names: Vec<u64>,
+    input_names: Arc<[u64]>,
     /// Set from outside when nobody wants the result any more.
     stop: Option<Arc<AtomicBool>>,
 }
@@ -267,7 +267,7 @@ impl EvalContext {
             errors_count: 0,
             instances: HashMap::new(),
             names_seed: 0,
-            input_names: Vec::new(),
+            input_names: Arc::new([]),
             stop: None,
         }
     }
@@ -306,7 +306,18 @@ impl EvalContext {
     /// Tells what the input rows are called, and whose they are: from both follow guests' random numbers.
     pub fn name_inputs(&mut self, seed: u64, names: Vec<u64>) {
         self.names_seed = seed;
-        self.input_names = names;
+        self.input_names = names.into();
+    }
+
+    /// What contexts of other threads are made from, for work on the same rows.
+    pub fn seed(&mut self) -> EvalSeed {
+        EvalSeed {
+            now_ms: self.now_ms,
+            random: self.next_random(),
+            names_seed: self.names_seed,
+            input_names: self.input_names.clone(),
+            stop: self.stop.clone(),
+        }
     }
 
     /// Time and seed of each evaluated row, as guests see them. Rows of unknown origin have none of their own.
@@ -364,6 +375,27 @@ impl EvalContext {
     /// Throws an instance away (after a trap).
     pub fn drop_instance(&mut self, key: u64) {
         self.instances.remove(&key);
+    }
+}
+
+/// What the contexts of a step's threads have in common. Each has its own random numbers and guests' instances.
+#[derive(Clone, Debug)]
+pub struct EvalSeed {
+    now_ms: i64,
+    random: u64,
+    names_seed: u64,
+    input_names: Arc<[u64]>,
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl EvalSeed {
+    pub fn context(&self, thread: usize) -> EvalContext {
+        EvalContext {
+            names_seed: self.names_seed,
+            input_names: self.input_names.clone(),
+            stop: self.stop.clone(),
+            ..EvalContext::new(self.now_ms, mixed(self.random, thread as u64))
+        }
     }
 }
 

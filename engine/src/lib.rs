@@ -8,6 +8,7 @@
 
 mod access;
 pub mod catalog;
+pub mod crew;
 pub mod engine;
 pub mod entity;
 mod environment;

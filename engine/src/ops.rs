@@ -107,6 +107,28 @@ pub trait Operator: Send + Sync {
     /// `inputs` has one entry per input of the operator's node, left first.
     fn prepare<'a>(&'a self, inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>>;
 
+    /// It keeps nothing: any runs of its rows, worked on one after the other or at the same time, give what all of them
+    /// give together. It then has one input.
+    fn is_stateless(&self) -> bool {
+        false
+    }
+
+    /// What it does in one partition has nothing to do with what it does in another, and so each may be a task.
+    fn is_partitioned(&self) -> bool {
+        false
+    }
+
+    /// What can be done without state to a run of rows of the one input: to evaluate what is needed of them, and to hand
+    /// each to its partition. [`Operator::prepare_exchanged`] goes on with that.
+    fn exchange(&self, rows: Rows, _cx: &mut Evaluation<'_>) -> OpResult<Rows> {
+        Ok(rows)
+    }
+
+    /// As `prepare`, of what `exchange` gave.
+    fn prepare_exchanged<'a>(&'a self, inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
+        self.prepare(inputs, cx)
+    }
+
     /// Goes on with a half-done row. Called with what `More::resume` said.
     fn resume(&self, _resume: &[u8], _pos: u32, _cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
         Err(Error::bug(format!("operator \"{}\" has no half-done rows", self.id())).into())
@@ -175,6 +197,15 @@ impl Notes {
         } else {
             self.more += 1;
         }
+    }
+
+    /// Takes over what a task has noted.
+    pub fn append(&mut self, task: Notes) {
+        let room = LINES_PER_STEP_MAX.saturating_sub(self.lines.len());
+        self.more += task.more + task.lines.len().saturating_sub(room) as u64;
+        self.late += task.late;
+        self.skipped += task.skipped;
+        self.lines.extend(task.lines.into_iter().take(room));
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millpond_formats::Schemas;
+use millpond_formats::{Encoded, Schemas};
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::budget::{Pool, Reservation};
 use millpond_types::ports::{Cursor, Outcome, Scan, ScanLimits, StateReader, Step, Storage};
@@ -21,18 +21,21 @@ use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
 use tokio::sync::mpsc;
 
+use crate::crew::{Crew, Share};
 use crate::expr::{EvalContext, hashed};
 use crate::functions::FunctionLibrary;
 use crate::memory::EngineMemory;
 use crate::ops::{Context, Failure, More, Notes, OpResult};
 use crate::processing_log::{Line, LineKind, ProcessingLog};
 use crate::rows::Rows;
-use crate::sink::{ResultRows, ResultSink, TopicSink, coalesce};
-use crate::source::{Input, LogReader, Origin, Start};
+use crate::sink::{Placed, ResultRows, ResultSink, ResultWrites, TopicSink, coalesce};
+use crate::source::{Greatest, Input, LogReader, Origin, Start};
 use crate::state::cells::{put_bytes, take_bytes, take_int, take_u8};
 use crate::state::key::{KeySpace, Kind};
 use crate::state::points::Points;
+use crate::state::shards::SHARDS_MAX;
 use crate::state::view::{Changes, View};
+use crate::step::tasks::{Feed, Flow, Pass};
 use crate::step::{Pending, Pipeline};
 
 /// Most input rows that `millpond.step.rows.max` may give a step.
@@ -75,6 +78,8 @@ pub struct QuerySettings {
     pub throw_on_invalid_timestamp: bool,
     /// Where records are gone before they were read, go on at the end instead of at the first that is left.
     pub reset_latest: bool,
+    /// A step is cut for several threads into parts of at least so many rows.
+    pub task_rows_min: usize,
 }
 
 impl Default for QuerySettings {
@@ -91,6 +96,7 @@ impl Default for QuerySettings {
             quirks: false,
             throw_on_invalid_timestamp: false,
             reset_latest: false,
+            task_rows_min: 1_024,
         }
     }
 }
@@ -100,9 +106,11 @@ impl QuerySettings {
     pub fn from_properties(property: &dyn Fn(&str) -> Option<String>) -> Self {
         let is = |name: &str| property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let cache = property("cache.max.bytes.buffering");
-        let step_rows = property("millpond.step.rows.max").and_then(|v| v.trim().parse::<usize>().ok());
+        let number = |name: &str| property(name).and_then(|v| v.trim().parse::<usize>().ok());
+        let (step_rows, task_rows) = (number("millpond.step.rows.max"), number("millpond.task.rows.min"));
         Self {
             step_rows_max: step_rows.unwrap_or(Self::default().step_rows_max).clamp(1, STEP_ROWS_MAX),
+            task_rows_min: task_rows.unwrap_or(Self::default().task_rows_min).max(1),
             coalesce: cache.is_none_or(|v| v.trim() != "0"),
             quirks: is("ksql.compat.quirks"),
             throw_on_invalid_timestamp: is("ksql.timestamp.throw.on.invalid"),
@@ -227,6 +235,8 @@ pub struct Metrics {
     pub rows_skipped: AtomicU64,
     pub row_errors: AtomicU64,
     pub steps: AtomicU64,
+    /// Steps for which idle workers were lent.
+    pub steps_helped: AtomicU64,
 }
 
 impl Metrics {
@@ -239,6 +249,7 @@ impl Metrics {
             ("rows_skipped", get(&self.rows_skipped)),
             ("row_errors", get(&self.row_errors)),
             ("steps", get(&self.steps)),
+            ("steps_helped", get(&self.steps_helped)),
         ]
     }
 }
@@ -261,10 +272,13 @@ pub struct Query {
     coalesce: bool,
     sinks: Sinks,
     reader: LogReader,
-    points: Points,
+    /// One for each task that works on its state at the same time.
+    points: Vec<Points>,
     transient: Option<TransientState>,
     half_done: Option<HalfDone>,
     half_done_key: Vec<u8>,
+    /// Threads that large steps may be spread over.
+    crew: Option<Arc<Crew>>,
     metrics: Arc<Metrics>,
     /// Where guests are called: what their random numbers follow from, besides the row.
     names_seed: Option<u64>,
@@ -273,6 +287,8 @@ pub struct Query {
     memory: EngineMemory,
     /// Counts the records read and not yet worked on.
     read_ahead: Reservation,
+    /// Whether there was room for them after the last step.
+    reads_ahead: bool,
     /// Input rows of the next step.
     rows_target: usize,
 }
@@ -362,9 +378,11 @@ impl Query {
             relation: root.relation,
             keys: root.schema.keys().count(),
             coalesce: coalesce_rows && !shape.grouped,
-            points: Points::new(settings.cache_bytes_max, &memory.read_caches),
+            points: vec![Points::new(settings.cache_bytes_max, &memory.read_caches)],
+            crew: None,
             transient: transient.then(|| TransientState::new(&memory.push_queries)),
             read_ahead: memory.read_ahead.reservation(),
+            reads_ahead: true,
             memory,
             metrics: Arc::new(Metrics::default()),
             id,
@@ -381,6 +399,15 @@ impl Query {
             stop: Arc::new(AtomicBool::new(false)),
             rows_target: most_rows.min(FIRST_STEP_ROWS),
         })
+    }
+
+    /// Lets the crew's idle workers help with large steps. Before the first step.
+    pub fn helped_by(self, crew: &Arc<Crew>) -> Self {
+        let partitions = usize::try_from(self.pipeline.partitions).unwrap_or(1);
+        let tasks = crew.workers().min(partitions).clamp(1, SHARDS_MAX);
+        let (bytes_max, pool) = (self.settings.cache_bytes_max / tasks, &self.memory.read_caches);
+        let points = (0..tasks).map(|_| Points::new(bytes_max, pool)).collect();
+        Self { points, crew: (crew.workers() > 1).then(|| crew.clone()), ..self }
     }
 
     pub fn id(&self) -> &str {
@@ -428,7 +455,8 @@ impl Query {
         let room = self.memory.steps.reserve_between(least * STEP_BYTES_PER_INPUT, most);
         let outcome = self.step_within(room.bytes() / STEP_BYTES_PER_INPUT);
         drop(room);
-        if !self.read_ahead.try_set(self.reader.held_bytes()) {
+        self.reads_ahead = self.read_ahead.try_set(self.reader.held_bytes());
+        if !self.reads_ahead {
             self.reader.reset();
             self.read_ahead.set(0);
         }
@@ -437,7 +465,7 @@ impl Query {
 
     /// Lets go of memory that others need more. Between steps.
     pub fn make_room(&mut self) {
-        self.points.fit();
+        self.points.iter_mut().for_each(Points::fit);
     }
 
     fn step_within(&mut self, bytes_max: usize) -> StepOutcome {
@@ -516,6 +544,30 @@ impl Query {
 
     /// `bytes_max`: of state that it may read, unless it is of one row.
     fn attempt(&mut self, input: &Input, rows: usize, bytes_max: usize) -> OpResult<Attempt> {
+        if let Some(crew) = self.crew.clone() {
+            let helpers = crew.helpers((rows / self.settings.task_rows_min).min(crew.workers()).saturating_sub(1));
+            if helpers.threads() > 0 {
+                match self.attempt_with(input, rows, bytes_max, Some(&helpers)) {
+                    // One thread needs less, as of guests' memory, and has the rows in order.
+                    Err((failure, in_order)) if in_order || failure.error.kind() == ErrorKind::Retry => {}
+                    other => {
+                        self.metrics.steps_helped.fetch_add(u64::from(other.is_ok()), Ordering::Relaxed);
+                        return other.map_err(|(failure, _)| failure);
+                    }
+                }
+            }
+        }
+        self.attempt_with(input, rows, bytes_max, None).map_err(|(failure, _)| failure)
+    }
+
+    /// On this thread and the helpers. A failure comes with whether it was for want of what is before a part.
+    fn attempt_with(
+        &mut self,
+        input: &Input,
+        rows: usize,
+        bytes_max: usize,
+        helpers: Option<&Share<'_>>,
+    ) -> std::result::Result<Attempt, (Failure, bool)> {
         let Self { storage, transient, points, pipeline, reader, settings, sinks, .. } = self;
         let sink = RowSink { sinks, relation: self.relation, keys: self.keys, coalesce: self.coalesce };
         let (now, seed) = (self.clock.now_ms(), seed());
@@ -523,9 +575,12 @@ impl Query {
         let stop = self.stop.clone();
         let alone = rows <= 1;
         let read_max = if alone { usize::MAX } else { bytes_max };
-        // What attempts before this one read is let go where it is too much.
-        points.rollback();
-        points.fit();
+        for points in points.iter_mut() {
+            // What attempts before this one read is let go where it is too much.
+            points.rollback();
+            points.fit();
+        }
+        let feed = Feed { reader, input, rows, in_order: AtomicBool::new(false) };
         let run = || {
             let store: &dyn StateReader = match transient.as_ref() {
                 Some(state) => state,
@@ -537,15 +592,24 @@ impl Query {
                 eval.name_inputs(seed, reader.names(input, rows));
             }
             let mut notes = Notes::default();
+            let headers = |pos: u32| input.headers(pos as usize);
+            if let Some(share) = helpers {
+                let cx = &mut Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings, alone };
+                let mut pass = Pass { pipeline, feed: &feed, share, cx, pending: Vec::new() };
+                let flow = pass.run(&|rows, _| sink.part(rows))?;
+                let pending = pass.pending;
+                return sink.write_parts(flow, &headers, pending, view, notes);
+            }
             let mut sources = Vec::with_capacity(pipeline.sources.len());
             for source in &pipeline.sources {
-                sources.push(source.rows(reader, input, rows, &mut view, &mut notes, settings)?);
+                let mut kept = Greatest::Kept(&mut view);
+                sources.push(source.rows(reader, input, 0..rows, &mut kept, &mut notes, settings)?);
             }
             let mut cx = Context { view: &mut view, eval: &mut eval, notes: &mut notes, config: settings, alone };
             let (out, pending) = pipeline.run(sources, &mut cx)?;
-            sink.write(out, &|pos| input.headers(pos as usize), pending, view, notes)
+            sink.write(out, &headers, pending, view, notes)
         };
-        caught(run)
+        caught(run).map_err(|failure| (failure, feed.in_order.load(Ordering::Relaxed)))
     }
 
     /// Goes on with a half-done row: that alone is the step.
@@ -646,7 +710,13 @@ impl Query {
                 drop_state: changes.drops,
                 ..Step::default()
             };
-            match self.storage.commit(step).wait() {
+            let ticket = self.storage.commit(step);
+            // Under lag there is something to do meanwhile.
+            if self.reads_ahead && rows >= FIRST_STEP_ROWS as u64 {
+                let bytes_max = self.settings.step_bytes_max;
+                self.reader.read_ahead(self.storage.as_ref(), self.rows_target, bytes_max, &cursors);
+            }
+            match ticket.wait() {
                 Outcome::Committed { .. } => {}
                 Outcome::Retry(why) => return StepOutcome::Stalled(why),
                 Outcome::Fenced => {
@@ -658,7 +728,7 @@ impl Query {
                 Outcome::Fatal(why) => return StepOutcome::Failed { why, place: String::new() },
             }
         }
-        self.points.commit();
+        self.points.iter_mut().for_each(Points::commit);
         self.reader.advance(&cursors);
         self.half_done = half;
         self.metrics.rows_in.fetch_add(rows, Ordering::Relaxed);
@@ -742,7 +812,7 @@ impl Query {
 }
 
 /// Runs a step's computation; a panic in it is a failure like any other.
-fn caught(run: impl FnOnce() -> OpResult<Attempt>) -> OpResult<Attempt> {
+pub(crate) fn caught<T>(run: impl FnOnce() -> OpResult<T>) -> OpResult<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result,
         Err(panic) => {
@@ -803,10 +873,94 @@ impl RowSink<'_> {
                 Sinks::Client { .. } => client = Some(ResultRows::of(&rows, self.relation)),
             }
         }
+        Ok(Attempt::new(view, appends, client, notes, rows_out, pending))
+    }
+
+    /// Serialises a part of the result, where the parts need not be looked at together.
+    fn part(&self, rows: Rows) -> OpResult<SinkPart> {
+        if rows.is_empty() || self.coalesce && self.keys > 0 {
+            return Ok(SinkPart { rows, made: None });
+        }
+        let (topic, result, records) = match self.sinks {
+            Sinks::Topic { topic, result } => (topic, result.as_ref(), true),
+            Sinks::State(result, topic) => (topic, Some(result), false),
+            Sinks::Client { .. } => return Ok(SinkPart { rows, made: None }),
+        };
+        let placed = topic.place(&rows)?;
+        let values = if records { Some(topic.values(&rows)?) } else { None };
+        let mut writes = ResultWrites::default();
+        if let Some(result) = result {
+            result.put(&rows, &placed.partition, &mut writes)?;
+        }
+        Ok(SinkPart { rows, made: Some(Made { placed, values, writes }) })
+    }
+
+    /// As `write`, of parts. A table's rows of one key are in one part, or the parts are in order.
+    fn write_parts<'h>(
+        &self,
+        flow: Flow<SinkPart>,
+        headers: &dyn Fn(u32) -> &'h [u8],
+        pending: Vec<Pending>,
+        mut view: View<'_>,
+        mut notes: Notes,
+    ) -> OpResult<Attempt> {
+        let Flow { parts, in_order } = flow;
+        let (mut rows, mut made) = (Vec::new(), Vec::new());
+        for part in parts.into_iter().filter(|part| !part.rows.is_empty()) {
+            rows.push(part.rows);
+            made.extend(part.made);
+        }
+        let rows = Flow { parts: rows, in_order };
+        if made.len() < rows.parts.len() {
+            let all = rows.take(&rows.order())?;
+            return self.write(all, headers, pending, view, notes);
+        }
+        let rows_out = rows.parts.iter().map(Rows::len).sum::<usize>() as u64;
+        let mut appends = Vec::new();
+        if let Sinks::Topic { topic, .. } = self.sinks {
+            let mut records = topic.records();
+            for (part, row) in rows.order() {
+                if let Made { placed, values: Some(values), .. } = &made[part] {
+                    records.push(&rows.parts[part], placed, values, row, headers, &mut notes)?;
+                }
+            }
+            appends = records.finish();
+        }
+        if let Sinks::Topic { result: Some(result), .. } | Sinks::State(result, _) = self.sinks {
+            let writes: Vec<ResultWrites> = made.into_iter().map(|made| made.writes).collect();
+            result.keep(&writes, &mut view)?;
+        }
+        Ok(Attempt::new(view, appends, None, notes, rows_out, pending))
+    }
+}
+
+/// A part of a result.
+struct SinkPart {
+    rows: Rows,
+    made: Option<Made>,
+}
+
+/// What is written of a part.
+struct Made {
+    placed: Placed,
+    /// Where there are records.
+    values: Option<Encoded>,
+    writes: ResultWrites,
+}
+
+impl Attempt {
+    fn new(
+        view: View<'_>,
+        appends: Vec<(TopicPartition, RecordBuffer)>,
+        client: Option<ResultRows>,
+        notes: Notes,
+        rows_out: u64,
+        pending: Vec<Pending>,
+    ) -> Self {
         let read = view.read_bytes();
         let changes = view.into_changes();
         let bytes = changes.bytes + appends.iter().map(|(_, b)| b.size()).sum::<usize>();
-        Ok(Attempt { changes, appends, client, notes, rows_out, pending, bytes, read })
+        Self { changes, appends, client, notes, rows_out, pending, bytes, read }
     }
 }
 

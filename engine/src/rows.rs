@@ -198,6 +198,54 @@ impl Rows {
         })
     }
 
+    /// Rows of several batches of the same columns, none of them empty, by batch and row.
+    pub fn interleave(parts: &[&Rows], at: &[(usize, usize)]) -> Result<Self> {
+        let Some(first) = parts.first() else { return Err(Error::bug("rows of no batch")) };
+        if parts.len() == 1 {
+            if at.len() == first.len && at.iter().enumerate().all(|(i, (_, row))| i == *row) {
+                return Ok((*first).clone());
+            }
+            return first.take(&UInt32Array::from_iter_values(at.iter().map(|(_, row)| *row as u32)));
+        }
+        let pick = |columns: &dyn Fn(&Rows) -> &[ArrayRef]| {
+            let sources: Vec<&[ArrayRef]> = parts.iter().map(|part| columns(part)).collect();
+            interleave_columns(&sources, at)
+        };
+        let times = |f: &dyn Fn(&Rows, usize) -> i64| -> ScalarBuffer<i64> {
+            at.iter().map(|(part, row)| f(parts[*part], *row)).collect::<Vec<i64>>().into()
+        };
+        let empty: &[ArrayRef] = &[];
+        let old = if parts.iter().any(|part| part.old.is_some()) {
+            if parts.iter().any(|part| part.old.is_none()) {
+                return Err(Error::bug("old rows are known of some batches only"));
+            }
+            Some(OldRows {
+                state: at.iter().map(|(part, row)| parts[*part].old_state(*row)).collect(),
+                time: times(&|rows, row| rows.old.as_ref().map_or(0, |o| o.time[row])),
+                columns: pick(&|rows| rows.old.as_ref().map_or(empty, |o| &o.columns))?,
+            })
+        } else {
+            None
+        };
+        Ok(Self {
+            schema: first.schema.clone(),
+            columns: pick(&|rows| &rows.columns)?,
+            len: at.len(),
+            pos: at.iter().map(|(part, row)| parts[*part].pos[*row]).collect::<Vec<_>>().into(),
+            partition: at.iter().map(|(part, row)| parts[*part].partition[*row]).collect::<Vec<_>>().into(),
+            time: times(&|rows, row| rows.time[row]),
+            null: parts
+                .iter()
+                .any(|part| part.null.is_some())
+                .then(|| BooleanBuffer::collect_bool(at.len(), |i| parts[at[i].0].is_null(at[i].1))),
+            old,
+            window: parts.iter().any(|part| part.window.is_some()).then(|| {
+                let bound = |rows: &Rows, row: usize| rows.window_of(row).unwrap_or((0, 0));
+                (times(&|rows, row| bound(rows, row).0), times(&|rows, row| bound(rows, row).1))
+            }),
+        })
+    }
+
     /// The rows whose bit is set.
     pub fn filter(&self, keep: &BooleanArray) -> Result<Self> {
         let count = keep.true_count();

@@ -18,6 +18,7 @@ use millpond_types::{Error, Result, Sequence, TopicId};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
+use crate::crew::Crew;
 use crate::memory::EngineMemory;
 use crate::query::{Metrics, Query, StepOutcome};
 
@@ -80,6 +81,7 @@ struct Shared {
     /// Slots with a time to look again, about.
     waiting: AtomicU64,
     memory: EngineMemory,
+    crew: Arc<Crew>,
     ready: Mutex<VecDeque<Arc<Slot>>>,
     work: Condvar,
     shutdown: AtomicBool,
@@ -100,6 +102,7 @@ impl Runner {
             readers: Mutex::new(HashMap::new()),
             waiting: AtomicU64::new(0),
             memory,
+            crew: Arc::new(Crew::new(workers)),
             ready: Mutex::new(VecDeque::new()),
             work: Condvar::new(),
             shutdown: AtomicBool::new(false),
@@ -120,6 +123,11 @@ impl Runner {
             spawn("query-watch".into(), Box::new(move || shared.watch()));
         }
         Self { shared, threads: Mutex::new(threads) }
+    }
+
+    /// The workers, as those whose steps are large know them.
+    pub fn crew(&self) -> &Arc<Crew> {
+        &self.shared.crew
     }
 
     /// Takes over a query; it moves from now on unless it is paused.
@@ -293,6 +301,7 @@ impl Shared {
             let mut query = slot.query.lock();
             match query.as_mut() {
                 Some(query) if !slot.paused.load(Ordering::SeqCst) && !slot.stopped.load(Ordering::SeqCst) => {
+                    let _busy = self.crew.work();
                     query.step()
                 }
                 _ => {

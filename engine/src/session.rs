@@ -38,6 +38,7 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     ("ksql.timestamp.throw.on.invalid", "false"),
     ("ksql.variable.substitution.enable", "true"),
     ("millpond.step.rows.max", "8192"),
+    ("millpond.task.rows.min", "1024"),
 ];
 
 /// Lower case, without the prefix under which Kafka Streams properties may be given.

@@ -3,6 +3,7 @@
 //! Not here: the commit (`query`). Invariants: results come in the order of (`pos`, emission); what is coalesced is
 //! updates of one row of a table within a step, never a stream's rows, sessions' or EMIT FINAL.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -11,7 +12,7 @@ use datafusion::common::HashMap;
 use millpond_formats::{Encoded, Encoder, Schemas, Side, windowed};
 use millpond_sql::plan::{Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::budget::{Pool, Reservation};
-use millpond_types::ports::{TopicInfo, partition_of};
+use millpond_types::ports::{TopicInfo, Writes, partition_of};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Error, Field, PartitionId, Result, Schema, TopicPartition};
 
@@ -120,6 +121,14 @@ impl TopicSink {
         Ok(Placed { keys, partition })
     }
 
+    /// Serialises the values.
+    pub fn values(&self, rows: &Rows) -> OpResult<Encoded> {
+        let mut values = Encoded::default();
+        let columns = &rows.columns()[self.keys..self.keys + self.values];
+        self.value.encode(rows.len(), columns, rows.null.as_ref(), &mut values)?;
+        Ok(values)
+    }
+
     /// The records of the rows, by partition. `headers` gives those of an input row.
     pub fn write<'h>(
         &self,
@@ -128,47 +137,18 @@ impl TopicSink {
         headers: &dyn Fn(u32) -> &'h [u8],
         notes: &mut Notes,
     ) -> OpResult<Vec<(TopicPartition, RecordBuffer)>> {
-        let mut values = Encoded::default();
-        let columns = &rows.columns()[self.keys..self.keys + self.values];
-        if let Err(e) = self.value.encode(rows.len(), columns, rows.null.as_ref(), &mut values) {
-            return Err(e.into());
-        }
-        let mut buffers: Vec<Option<RecordBuffer>> = vec![None; self.topic.partitions.max(1) as usize];
-        let mut windowed_key = Vec::new();
+        let values = self.values(rows)?;
+        let mut records = self.records();
         for row in 0..rows.len() {
-            let time = match self.time_of(rows, row) {
-                Ok(time) => time,
-                Err(message) => {
-                    notes.push(rows.pos[row], LineKind::Timestamp, || message);
-                    continue;
-                }
-            };
-            let inner = placed.keys.get(row);
-            let key = match (self.window, rows.window_of(row), inner) {
-                (Some(kind), Some((start, end)), inner) => {
-                    windowed_key.clear();
-                    let inner = inner.unwrap_or_default();
-                    if kind == WindowKind::Session {
-                        windowed::write_session_key(&mut windowed_key, inner, start, end);
-                    } else {
-                        windowed::write_time_key(&mut windowed_key, inner, start);
-                    }
-                    Some(windowed_key.as_slice())
-                }
-                (_, _, inner) => inner,
-            };
-            let Some(buffer) = buffers.get_mut(placed.partition[row] as usize) else {
-                return Err(Failure::at(rows.pos[row], Error::bug("a row's partition is outside of the sink's topic")));
-            };
-            buffer.get_or_insert_with(RecordBuffer::default).push(key, values.get(row), time, headers(rows.pos[row]));
+            records.push(rows, placed, &values, row, headers, notes)?;
         }
-        Ok(buffers
-            .into_iter()
-            .enumerate()
-            .filter_map(|(partition, buffer)| {
-                Some((TopicPartition { topic: self.topic.id, partition: partition as PartitionId }, buffer?))
-            })
-            .collect())
+        Ok(records.finish())
+    }
+
+    /// No records yet.
+    pub fn records(&self) -> SinkRecords<'_> {
+        let buffers = vec![None; self.topic.partitions.max(1) as usize];
+        SinkRecords { sink: self, buffers, windowed_key: Vec::new() }
     }
 
     fn time_of(&self, rows: &Rows, row: usize) -> std::result::Result<i64, String> {
@@ -196,6 +176,69 @@ impl TopicSink {
     }
 }
 
+/// Records on their way to the partitions of a topic.
+pub struct SinkRecords<'a> {
+    sink: &'a TopicSink,
+    buffers: Vec<Option<RecordBuffer>>,
+    windowed_key: Vec<u8>,
+}
+
+impl SinkRecords<'_> {
+    pub fn push<'h>(
+        &mut self,
+        rows: &Rows,
+        placed: &Placed,
+        values: &Encoded,
+        row: usize,
+        headers: &dyn Fn(u32) -> &'h [u8],
+        notes: &mut Notes,
+    ) -> OpResult<()> {
+        let time = match self.sink.time_of(rows, row) {
+            Ok(time) => time,
+            Err(message) => {
+                notes.push(rows.pos[row], LineKind::Timestamp, || message);
+                return Ok(());
+            }
+        };
+        let inner = placed.keys.get(row);
+        let key = match (self.sink.window, rows.window_of(row), inner) {
+            (Some(kind), Some((start, end)), inner) => {
+                let key = &mut self.windowed_key;
+                key.clear();
+                let inner = inner.unwrap_or_default();
+                if kind == WindowKind::Session {
+                    windowed::write_session_key(key, inner, start, end);
+                } else {
+                    windowed::write_time_key(key, inner, start);
+                }
+                Some(key.as_slice())
+            }
+            (_, _, inner) => inner,
+        };
+        let Some(buffer) = self.buffers.get_mut(placed.partition[row] as usize) else {
+            return Err(Failure::at(rows.pos[row], Error::bug("a row's partition is outside of the sink's topic")));
+        };
+        buffer.get_or_insert_with(RecordBuffer::default).push(key, values.get(row), time, headers(rows.pos[row]));
+        Ok(())
+    }
+
+    pub fn finish(self) -> Vec<(TopicPartition, RecordBuffer)> {
+        let topic = self.sink.topic.id;
+        let of = |(partition, buffer): (usize, Option<RecordBuffer>)| {
+            Some((TopicPartition { topic, partition: partition as PartitionId }, buffer?))
+        };
+        self.buffers.into_iter().enumerate().filter_map(of).collect()
+    }
+}
+
+/// Rows of a table for pull queries, not yet in a view.
+#[derive(Default)]
+pub struct ResultWrites {
+    pub writes: Writes,
+    /// The newest window of each partition.
+    newest: HashMap<PartitionId, i64>,
+}
+
 impl ResultSink {
     pub fn new(query: &str, schema: &Schema, windowed: bool, retention_ms: Option<i64>) -> Self {
         Self {
@@ -208,22 +251,41 @@ impl ResultSink {
 
     /// Writes the rows to state; `partition` are those of the sink's topic.
     pub fn write(&self, rows: &Rows, partition: &[PartitionId], view: &mut View<'_>) -> OpResult<()> {
+        let mut result = ResultWrites::default();
+        self.put(rows, partition, &mut result)?;
+        self.keep(&[result], view)
+    }
+
+    /// What the rows write to state.
+    pub fn put(&self, rows: &Rows, partition: &[PartitionId], out: &mut ResultWrites) -> OpResult<()> {
         let keys = Cells::of(&rows.columns()[..self.keys])?;
         let values = Cells::of(&rows.columns()[self.keys..self.keys + self.values])?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        let mut newest: HashMap<PartitionId, i64> = HashMap::new();
         for (row, &partition) in partition.iter().enumerate().take(rows.len()) {
             self.layout.key(partition, &keys, row, rows.window_of(row), &mut key);
             if rows.is_null(row) {
-                view.write(&key, None);
+                out.writes.push(&key, None);
             } else {
                 value.clear();
                 put_row(&values, row, rows.time[row], &mut value);
-                view.write(&key, Some(&value));
+                out.writes.push(&key, Some(&value));
             }
             if let Some((start, _)) = rows.window_of(row) {
-                let newest = newest.entry(partition).or_insert(start);
+                let newest = out.newest.entry(partition).or_insert(start);
                 *newest = start.max(*newest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes to state what `put` gave, in this order, and drops windows that are over.
+    pub fn keep(&self, results: &[ResultWrites], view: &mut View<'_>) -> OpResult<()> {
+        let mut newest: BTreeMap<PartitionId, i64> = BTreeMap::new();
+        for result in results {
+            view.write_all(&result.writes);
+            for (partition, start) in &result.newest {
+                let newest = newest.entry(*partition).or_insert(*start);
+                *newest = (*start).max(*newest);
             }
         }
         if let (true, Some(retention)) = (self.layout.is_windowed(), self.retention_ms) {

@@ -7,8 +7,10 @@
 //! Not here: what rows become (`ops`), when a step ends (`step`).
 //! Invariants: reading moves nothing; only `advance`, after the commit, does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, UInt32Array};
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMillisecondType};
@@ -156,13 +158,7 @@ impl LogReader {
         let mut at: Vec<(usize, usize)> =
             self.partitions.iter().map(|p| (0, p.chunks.front().map_or(0, |c| c.1))).collect();
         let mut numbers: Vec<Vec<u32>> = vec![Vec::new(); self.partitions.len()];
-        // What is read ahead of all partitions together is about a step.
-        let share = self.partitions.len().max(1);
-        let limits = ReadLimits {
-            records_max: (rows_max / share).max(READ_ROWS_MIN.min(rows_max)).max(1),
-            bytes_max: (bytes_max / share).max(READ_BYTES_MIN.min(bytes_max)),
-            up_to,
-        };
+        let limits = self.limits(rows_max, bytes_max, up_to);
         let mut places: Vec<Option<Place>> = Vec::with_capacity(at.len());
         for (partition, at) in self.partitions.iter_mut().zip(&mut at) {
             places.push(partition.place(at, storage, limits, reset_latest)?);
@@ -199,6 +195,37 @@ impl LogReader {
             places[p] = place;
         }
         Ok(input)
+    }
+
+    /// What is read at once of each partition: of all of them together about a step.
+    fn limits(&self, rows_max: usize, bytes_max: usize, up_to: Sequence) -> ReadLimits {
+        let share = self.partitions.len().max(1);
+        ReadLimits {
+            records_max: (rows_max / share).max(READ_ROWS_MIN.min(rows_max)).max(1),
+            bytes_max: (bytes_max / share).max(READ_BYTES_MIN.min(bytes_max)),
+            up_to,
+        }
+    }
+
+    /// Reads what the next step will want while what is before the cursors is still being committed. What cannot be read
+    /// now is left to `peek`, which says why.
+    pub fn read_ahead(&mut self, storage: &dyn Storage, rows_max: usize, bytes_max: usize, cursors: &[Cursor]) {
+        let limits = self.limits(rows_max, bytes_max, storage.sequence());
+        for partition in &mut self.partitions {
+            let done = cursors.iter().find(|c| c.source == partition.at).map_or(partition.next, |c| c.offset);
+            let left = partition.chunks.iter().map(|(records, row)| {
+                records.views[*row..].len() - records.views[*row..].partition_point(|view| view.offset < done)
+            });
+            if left.sum::<usize>() >= limits.records_max {
+                continue;
+            }
+            if let Ok(records) = storage.read(partition.at, partition.read_to, limits)
+                && !records.views.is_empty()
+            {
+                partition.read_to = records.next_offset.max(partition.read_to);
+                partition.chunks.push_back((Arc::new(records), 0));
+            }
+        }
     }
 
     /// Offsets behind the first `rows` rows of an input: where the cursors go when they are worked on.
@@ -360,6 +387,14 @@ pub struct SourceStage {
     times: KeySpace,
 }
 
+/// The greatest time of each partition so far, which records without a value take.
+pub enum Greatest<'a, 'v> {
+    /// In state, of all rows before.
+    Kept(&'a mut View<'v>),
+    /// Of this part of the input alone, for [`SourceStage::keep_greatest`]; `before` is set where that does not do.
+    OfPart { greatest: BTreeMap<PartitionId, i64>, before: &'a AtomicBool },
+}
+
 /// Where a column comes from.
 #[derive(Clone, Debug)]
 enum ColumnFrom {
@@ -445,19 +480,33 @@ impl SourceStage {
         &self.schema
     }
 
-    /// The rows of this source among the first `rows` of the input.
+    /// Whether its rows have their time from a column.
+    pub fn has_times(&self) -> bool {
+        self.time.is_some()
+    }
+
+    /// Takes over the greatest times of parts of the input.
+    pub fn keep_greatest(&self, parts: &[BTreeMap<PartitionId, i64>], view: &mut View<'_>) -> Result<()> {
+        let mut seen = Times::<1>::new(&self.times);
+        for (partition, time) in parts.iter().flatten() {
+            seen.advance(*partition, *time, view)?;
+        }
+        seen.store(view)
+    }
+
+    /// The rows of this source in a part of the input.
     pub fn rows(
         &self,
         reader: &LogReader,
         input: &Input,
-        rows: usize,
-        view: &mut View<'_>,
+        part: Range<usize>,
+        greatest: &mut Greatest<'_, '_>,
         notes: &mut Notes,
         config: &QuerySettings,
     ) -> OpResult<Rows> {
         let mine: Vec<bool> = reader.partitions.iter().map(|p| p.at.topic == self.topic).collect();
         let all_mine = mine.iter().all(|m| *m);
-        let pos: Vec<u32> = (0..rows.min(input.len()))
+        let pos: Vec<u32> = (part.start..part.end.min(input.len()))
             .filter(|i| all_mine || mine[input.chunks[input.rows[*i].0 as usize].0 as usize])
             .map(|i| i as u32)
             .collect();
@@ -546,16 +595,25 @@ impl SourceStage {
                 if bad[i] {
                     continue;
                 }
-                let greatest = seen.get(partitions[i], view)?;
+                let (greatest, before) = match greatest {
+                    Greatest::Kept(view) => (&mut seen.get(partitions[i], view)?[0], None),
+                    Greatest::OfPart { greatest, before } => {
+                        (greatest.entry(partitions[i]).or_insert(NO_TIME), Some(*before))
+                    }
+                };
                 let extracted = if is_null(i) && !matches!(time.from, ColumnFrom::Key(_)) {
-                    Ok(if greatest[0] == NO_TIME { times[i] } else { greatest[0] })
+                    if let Some(before) = before {
+                        before.store(true, Ordering::Relaxed);
+                        return Err(Error::bug("a part of the input depends on what is before it").into());
+                    }
+                    Ok(if *greatest == NO_TIME { times[i] } else { *greatest })
                 } else {
                     extract(&column, i, time.pattern.as_ref())
                 };
                 match extracted {
                     Ok(extracted) => {
                         times[i] = extracted;
-                        greatest[0] = greatest[0].max(extracted);
+                        *greatest = extracted.max(*greatest);
                     }
                     Err(message) if config.throw_on_invalid_timestamp => {
                         return Err(Failure::at(pos[i], Error::bad_request(message)));
@@ -566,7 +624,9 @@ impl SourceStage {
                     }
                 }
             }
-            seen.store(view)?;
+            if let Greatest::Kept(view) = greatest {
+                seen.store(view)?;
+            }
         }
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
         for from in &self.columns {

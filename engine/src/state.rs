@@ -8,6 +8,7 @@ pub mod cells;
 pub mod key;
 pub mod points;
 pub mod row;
+pub mod shards;
 pub mod table;
 pub mod view;
 

@@ -5,6 +5,8 @@
 //! Invariants: operator ids are roles and structural paths over stateful nodes and join sides only, so that a filter or
 //! projection that is put in orphans no state; the result of a pass equals that of passing each input row by itself.
 
+pub mod tasks;
+
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -40,6 +42,8 @@ pub struct Pipeline {
     root: Stage,
     /// Groups that one row may touch in a windowed aggregation: a step takes so many times fewer rows.
     pub fan_out: usize,
+    /// Most partitions that rows are in on their way.
+    pub partitions: i32,
 }
 
 enum Stage {
@@ -61,6 +65,7 @@ struct Builder<'a> {
     schemas: &'a Arc<dyn Schemas>,
     sources: Vec<SourceStage>,
     fan_out: usize,
+    most_partitions: i32,
 }
 
 /// What a node's parents ask of it.
@@ -83,10 +88,12 @@ impl Pipeline {
         schemas: &Arc<dyn Schemas>,
         coalesce: bool,
     ) -> Result<Self> {
-        let mut builder = Builder { query, library, storage, schemas, sources: Vec::new(), fan_out: 1 };
+        let (sources, fan_out, most_partitions) = (Vec::new(), 1, 1);
+        let mut builder = Builder { query, library, storage, schemas, sources, fan_out, most_partitions };
         let ask = Ask { old: false, last_only: coalesce, partitions: None };
         let root = builder.build(&plan.root, "", ask)?;
-        Ok(Self { sources: builder.sources, root, fan_out: builder.fan_out })
+        let Builder { sources, fan_out, most_partitions, .. } = builder;
+        Ok(Self { sources, root, fan_out, partitions: most_partitions })
     }
 
     /// Passes the rows of each source through the plan.
@@ -113,7 +120,7 @@ impl Pipeline {
                 for input in inputs {
                     rows.push(self.eval(input, sources, pending, cx)?);
                 }
-                work(op.as_ref(), rows, schema, pending, cx)
+                work(op.as_ref(), rows, schema, false, pending, cx)
             }
         }
     }
@@ -150,7 +157,7 @@ impl Pipeline {
             if let Some(rows) = self.resume_in(input, half, pending, cx)? {
                 let mut all: Vec<Rows> = inputs.iter().map(|s| Rows::empty(self.schema_of(s))).collect();
                 all[i] = rows;
-                return work(op.as_ref(), all, schema, pending, cx).map(Some);
+                return work(op.as_ref(), all, schema, false, pending, cx).map(Some);
             }
         }
         Ok(None)
@@ -168,6 +175,7 @@ fn work(
     op: &dyn Operator,
     inputs: Vec<Rows>,
     schema: &SchemaRef,
+    exchanged: bool,
     pending: &mut Vec<Pending>,
     cx: &mut Context<'_, '_>,
 ) -> OpResult<Rows> {
@@ -175,7 +183,8 @@ fn work(
         return Ok(Rows::empty(schema.clone()));
     }
     let mut evaluation = Evaluation { eval: &mut *cx.eval, notes: &mut *cx.notes, config: cx.config };
-    let prepared = op.prepare(inputs, &mut evaluation)?;
+    let prepared =
+        if exchanged { op.prepare_exchanged(inputs, &mut evaluation)? } else { op.prepare(inputs, &mut evaluation)? };
     let ids = cx.view.fetch(&prepared.wants)?;
     let emitted = (prepared.work)(cx, &ids)?;
     if let Some(more) = emitted.more {
@@ -243,7 +252,8 @@ impl Builder<'_> {
         let keys = node.schema.keys().count();
         match &node.kind {
             NodeKind::Source(info) => {
-                let (topic, _) = self.topic(&info.topic)?;
+                let (topic, partitions) = self.topic(&info.topic)?;
+                self.most_partitions = self.most_partitions.max(partitions);
                 let id = join_path(path, "source");
                 let times = self.space(Kind::Times, &id);
                 let index = self.sources.len();
@@ -290,6 +300,7 @@ impl Builder<'_> {
                     Some(partitions) => partitions,
                     None => self.partitions(input)?,
                 };
+                self.most_partitions = self.most_partitions.max(partitions);
                 let key_fields: Vec<Field> = crate::serdes::fields(node.schema.keys());
                 let writer = KeyWriter::new(key_format, &key_fields, true)?;
                 let keys = self.compile_all(exprs)?;
@@ -460,7 +471,13 @@ impl Builder<'_> {
         let table = input.relation == Relation::Table;
         let below = Ask { old: table, last_only: false, partitions: None };
         let inputs = vec![self.build(input, &id, below)?];
+        let types = group_by.iter().map(|e| &e.ty).chain(compiled.iter().flat_map(|c| c.args.iter().map(Expr::ty)));
+        let exchanged: Vec<arrow::datatypes::Field> = types
+            .enumerate()
+            .map(|(i, ty)| arrow::datatypes::Field::new(format!("c{i}"), ty.to_arrow(), true))
+            .collect();
         let op = Aggregate {
+            exchanged: std::sync::Arc::new(arrow::datatypes::Schema::new(exchanged)),
             group_types: group_by.iter().map(|e| e.ty.clone()).collect(),
             group_by: self.compile_all(group_by)?,
             calls: compiled,

@@ -66,6 +66,7 @@ fn metric_name(counter: &'static str) -> &'static str {
         "rows_skipped" => "engine_rows_skipped_total",
         "row_errors" => "engine_row_errors_total",
         "steps" => "engine_steps_total",
+        "steps_helped" => "engine_steps_helped_total",
         other => other,
     }
 }

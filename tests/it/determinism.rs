@@ -71,6 +71,9 @@ fn open(path: &Path, run: &Run) -> Database {
     options.engine.workers = run.workers;
     let properties = &mut options.engine.properties;
     properties.insert("millpond.step.rows.max".into(), run.step_rows.to_string());
+    // Workers that have nothing to do help with every step, however small.
+    let task_rows = if run.workers > 1 { "1" } else { "1000000" };
+    properties.insert("millpond.task.rows.min".into(), task_rows.into());
     properties.insert("cache.max.bytes.buffering".into(), if run.caching { "10000000" } else { "0" }.into());
     Database::open_with(options).unwrap()
 }

@@ -72,6 +72,8 @@ pub struct Aggregate {
     pub exchange: bool,
     pub partitions: i32,
     pub schema: SchemaRef,
+    /// What `exchange` gives: groups, then arguments.
+    pub exchanged: SchemaRef,
     pub columns: Vec<OutColumn>,
     /// Whether somebody above looks at old values.
     pub old: bool,
@@ -115,26 +117,47 @@ impl Operator for Aggregate {
         &self.id
     }
 
+    /// A table's change may take back what it did in another partition.
+    fn is_partitioned(&self) -> bool {
+        self.input == Relation::Stream
+    }
+
+    /// Of a stream: groups, then arguments, of the rows that have a group, in its partition.
+    fn exchange(&self, rows: Rows, cx: &mut Evaluation<'_>) -> OpResult<Rows> {
+        if self.input == Relation::Table {
+            return Ok(rows);
+        }
+        let (groups, args) = self.side(&rows.input(), cx)?;
+        cx.note_errors(&rows);
+        let usable: Vec<bool> =
+            (0..rows.len()).map(|row| !rows.is_null(row) && !super::any_null(&groups, row)).collect();
+        let partition = self.partitions_of(&groups, &rows)?;
+        let columns = groups.into_iter().chain(args.into_iter().flatten()).collect();
+        let mut out = rows.with_columns(self.exchanged.clone(), columns, None)?;
+        (out.partition, out.null, out.window) = (partition.into(), None, None);
+        Ok(out.filter(&usable.into())?)
+    }
+
+    fn prepare_exchanged<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
+        if self.input == Relation::Table {
+            return self.prepare(inputs, cx);
+        }
+        let rows = super::only(&mut inputs)?;
+        let (groups, mut rest) = rows.columns().split_at(self.group_by.len());
+        let mut args = Vec::with_capacity(self.calls.len());
+        for call in &self.calls {
+            let (own, others) = rest.split_at(call.args.len());
+            args.push(own.to_vec());
+            rest = others;
+        }
+        let (groups, usable, partition) = (groups.to_vec(), vec![true; rows.len()], rows.partition.to_vec());
+        let cells = group_cells(&groups, rows.len())?;
+        self.prepare_batch(Batch { rows, groups, args, partition, cells, usable }, cx)
+    }
+
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let batch = self.batch(super::only(&mut inputs)?, cx)?;
-        let mut wants = Wants::default();
-        match self.windowing {
-            Windowing::None => {
-                let of_row = self.row_keys(&batch, &mut wants.keys);
-                Ok(Prepared { wants, work: Box::new(move |cx, ids| self.plain(&batch, &of_row, ids, cx)) })
-            }
-            Windowing::Time(windows) => {
-                self.window_keys(&batch, windows, &mut wants.keys, cx)?;
-                Ok(Prepared { wants, work: Box::new(move |cx, ids| self.windowed(&batch, windows, ids, cx)) })
-            }
-            Windowing::Session { gap_ms, grace_ms } => {
-                let of_row = self.row_keys(&batch, &mut wants.keys);
-                let work = move |cx: &mut Context<'_, '_>, ids: &[EntryId]| {
-                    self.sessions(&batch, gap_ms, grace_ms, &of_row, ids, cx)
-                };
-                Ok(Prepared { wants, work: Box::new(work) })
-            }
-        }
+        self.prepare_batch(batch, cx)
     }
 
     fn resume(&self, resume: &[u8], pos: u32, cx: &mut Context<'_, '_>) -> OpResult<Emitted> {
@@ -197,6 +220,27 @@ impl Emission {
 }
 
 impl Aggregate {
+    fn prepare_batch<'a>(&'a self, batch: Batch, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
+        let mut wants = Wants::default();
+        match self.windowing {
+            Windowing::None => {
+                let of_row = self.row_keys(&batch, &mut wants.keys);
+                Ok(Prepared { wants, work: Box::new(move |cx, ids| self.plain(&batch, &of_row, ids, cx)) })
+            }
+            Windowing::Time(windows) => {
+                self.window_keys(&batch, windows, &mut wants.keys, cx)?;
+                Ok(Prepared { wants, work: Box::new(move |cx, ids| self.windowed(&batch, windows, ids, cx)) })
+            }
+            Windowing::Session { gap_ms, grace_ms } => {
+                let of_row = self.row_keys(&batch, &mut wants.keys);
+                let work = move |cx: &mut Context<'_, '_>, ids: &[EntryId]| {
+                    self.sessions(&batch, gap_ms, grace_ms, &of_row, ids, cx)
+                };
+                Ok(Prepared { wants, work: Box::new(work) })
+            }
+        }
+    }
+
     fn side(&self, input: &EvalInput<'_>, cx: &mut Evaluation<'_>) -> OpResult<(Vec<ArrayRef>, Vec<Vec<ArrayRef>>)> {
         let eval = |exprs: &[Expr], cx: &mut Evaluation<'_>| {
             exprs.iter().map(|e| e.column_of(input, cx.eval)).collect::<Result<Vec<_>>>()
@@ -231,14 +275,7 @@ impl Aggregate {
                 join(args, old_args)?;
             }
         }
-        let cells = {
-            let columns = Cells::of(&groups)?;
-            let mut cells = Strings::with_capacity(usable.len(), usable.len() * 16);
-            for row in 0..usable.len() {
-                cells.push(|out| columns.iter().for_each(|c| c.put_key(row, out)));
-            }
-            cells
-        };
+        let cells = group_cells(&groups, usable.len())?;
         Ok(Batch { rows, groups, args, partition, cells, usable })
     }
 
@@ -583,6 +620,16 @@ impl Aggregate {
         }
         Ok(rows)
     }
+}
+
+/// The keys of groups, in key form.
+fn group_cells(groups: &[ArrayRef], rows: usize) -> Result<Strings> {
+    let columns = Cells::of(groups)?;
+    let mut cells = Strings::with_capacity(rows, rows * 16);
+    for row in 0..rows {
+        cells.push(|out| columns.iter().for_each(|c| c.put_key(row, out)));
+    }
+    Ok(cells)
 }
 
 /// The changes of groups in a batch, each one emitted or only the last of each group.

@@ -24,6 +24,10 @@ impl Operator for Filter {
         &self.id
     }
 
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
         let matches = self.predicate.matches(&rows.input(), cx.eval)?;

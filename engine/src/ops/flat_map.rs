@@ -32,6 +32,10 @@ impl Operator for FlatMap {
         &self.id
     }
 
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
         Ok(Prepared { wants: Default::default(), work: Box::new(move |cx, _| self.expand(&rows, 0, cx)) })

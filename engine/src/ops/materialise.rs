@@ -26,6 +26,10 @@ impl Operator for Materialise {
         &self.id
     }
 
+    fn is_partitioned(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let mut rows = super::only(&mut inputs)?;
         let keys = state_keys(&self.space, &rows, &key_cells(&rows, &rows.columns()[..self.keys])?);

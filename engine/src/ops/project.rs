@@ -33,6 +33,10 @@ impl Operator for Project {
         &self.id
     }
 
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
         let columns = self.columns(&rows.input(), cx)?;

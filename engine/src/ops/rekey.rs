@@ -30,6 +30,10 @@ impl Operator for Rekey {
         &self.id
     }
 
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let rows = super::only(&mut inputs)?;
         let input = rows.input();

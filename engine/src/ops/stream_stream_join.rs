@@ -277,6 +277,10 @@ impl Operator for StreamStreamJoin {
         &self.id
     }
 
+    fn is_partitioned(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(&'a self, inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let (left, right) = super::both(inputs)?;
         let sides = [left, right];

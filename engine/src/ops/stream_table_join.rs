@@ -25,6 +25,10 @@ impl Operator for StreamTableJoin {
         &self.id
     }
 
+    fn is_partitioned(&self) -> bool {
+        true
+    }
+
     fn prepare<'a>(&'a self, inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
         let (left, right) = super::both(inputs)?;
         let left_keys = state_keys(&self.space, &left, &key_cells(&left, &left.columns()[..self.keys])?);

@@ -128,8 +128,9 @@ impl Bench {
                     schemas: Arc::new(millpond_formats::NoSchemas),
                 };
                 let clock = Arc::new(ManualClock::at(0));
-                Query::new(spec, self.storage.clone(), self.library.clone(), clock, self.log.clone())
-                    .unwrap_or_else(|e| panic!("{e}"))
+                let query = Query::new(spec, self.storage.clone(), self.library.clone(), clock, self.log.clone())
+                    .unwrap_or_else(|e| panic!("{e}"));
+                if self.settings.task_rows_min == 1 { query.helped_by(&Arc::new(Crew::new(4))) } else { query }
             })
             .collect();
     }
@@ -217,8 +218,11 @@ fn each() -> QuerySettings {
 #[track_caller]
 fn check_with(settings: &QuerySettings, statements: &str, script: &str, topic: &str, expected: Expect) {
     let mut shown = Vec::new();
-    for (rows, restarts) in [(4096, false), (1, false), (3, true)] {
-        let settings = QuerySettings { step_rows_max: rows, ..settings.clone() };
+    let alone = QuerySettings::default().task_rows_min;
+    for (rows, restarts, task_rows_min) in
+        [(4096, false, alone), (1, false, alone), (3, true, alone), (4096, false, 1), (3, true, 1)]
+    {
+        let settings = QuerySettings { step_rows_max: rows, task_rows_min, ..settings.clone() };
         let mut bench = Bench::new(statements, settings);
         for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
             if line == "restart" {
@@ -245,6 +249,8 @@ fn check_with(settings: &QuerySettings, statements: &str, script: &str, topic: &
     expected.assert_eq(&shown[0]);
     assert_eq!(shown[0], shown[1], "steps of one row");
     assert_eq!(shown[0], shown[2], "steps of three rows, restarts between them");
+    assert_eq!(shown[0], shown[3], "on four threads");
+    assert_eq!(shown[0], shown[4], "on four threads, steps of three rows, restarts between them");
 }
 
 #[track_caller]
@@ -756,6 +762,39 @@ fn a_row_with_many_matches_takes_several_steps() {
     }
 }
 
+#[test]
+fn a_large_step_is_spread_over_idle_workers() {
+    let statements = "CREATE STREAM S (K STRING KEY, V INT, AT BIGINT)
+           WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=4, TIMESTAMP='AT');
+         CREATE TABLE T (K STRING PRIMARY KEY, G INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON', PARTITIONS=4);
+         CREATE TABLE O AS SELECT V, COUNT(*) AS N, COLLECT_LIST(S.K) AS L FROM S LEFT JOIN T ON S.K = T.K WHERE V <> 3
+           GROUP BY V;";
+    let run = |tasks: bool, value_less: bool| {
+        let settings = QuerySettings { task_rows_min: if tasks { 1 } else { usize::MAX }, ..each() };
+        let mut bench = Bench::new(statements, settings);
+        for i in 0..800_i32 {
+            let key = format!("k{}", i % 50);
+            let partition = millpond_types::ports::partition_of(key.as_bytes(), 4);
+            if i % 7 == 0 {
+                bench.produce("t", partition, i64::from(i), Some(&key), Some(&format!("{{\"G\": {}}}", i % 3)));
+            }
+            let value = format!("{{\"V\": {}, \"AT\": {}}}", i % 13, i * 10 - i % 5 * 40);
+            let gone = value_less && i == 777;
+            bench.produce("s", partition, 5, Some(&key), (!gone).then_some(&value));
+        }
+        bench.drain().unwrap_or_else(|e| panic!("{e}"));
+        let metrics: BTreeMap<_, _> = bench.queries[0].metrics().list().into_iter().collect();
+        (bench.topic("O"), metrics["steps_helped"])
+    };
+    for value_less in [false, true] {
+        let ((one, none), (four, helped)) = (run(false, value_less), run(true, value_less));
+        assert!(one.lines().count() > 500, "{}", one.lines().count());
+        assert_eq!(one, four);
+        // A record without a value has the greatest time before it, wherever that was.
+        assert_eq!((none, helped > 0), (0, !value_less));
+    }
+}
+
 /// Large rows, of each of which many meet one: what is read of state at once is bounded by size, whatever their number.
 #[test]
 fn large_rows_are_read_and_joined_a_few_at_a_time() {
@@ -1176,8 +1215,9 @@ mod properties {
         (0..3usize, 0..3i32, 0..60i64, 0..4u8, 0..3u8, prop::option::weighted(0.9, 0..9i32))
     }
 
-    fn results(rows: &[Row], backlog: usize, step_rows: usize, restarts: bool) -> Vec<String> {
-        let settings = QuerySettings { step_rows_max: step_rows, emit_rows_max: 3, ..each() };
+    fn results(rows: &[Row], backlog: usize, step_rows: usize, restarts: bool, tasks: bool) -> Vec<String> {
+        let task_rows_min = if tasks { 1 } else { each().task_rows_min };
+        let settings = QuerySettings { step_rows_max: step_rows, emit_rows_max: 3, task_rows_min, ..each() };
         let mut bench = Bench::new(STATEMENTS, settings);
         for (i, (topic, partition, time, key, group, value)) in rows.iter().enumerate() {
             if i == backlog {
@@ -1214,11 +1254,12 @@ mod properties {
         #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn results_do_not_depend_on_steps(rows in prop::collection::vec(row(), 1..60), backlog in 0..40usize) {
-            let expected = results(&rows, backlog, 1, false);
-            for (step_rows, restarts) in [(7, false), (4096, false), (3, true)] {
-                let got = results(&rows, backlog, step_rows, restarts);
+            let expected = results(&rows, backlog, 1, false, false);
+            let runs = [(7, false, false), (4096, false, false), (3, true, false), (4096, false, true), (7, true, true)];
+            for (step_rows, restarts, tasks) in runs {
+                let got = results(&rows, backlog, step_rows, restarts, tasks);
                 for (a, b) in expected.iter().zip(&got) {
-                    prop_assert_eq!(a, b, "steps of {} rows, restarts: {}", step_rows, restarts);
+                    prop_assert_eq!(a, b, "steps of {} rows, restarts: {}, tasks: {}", step_rows, restarts, tasks);
                 }
             }
         }

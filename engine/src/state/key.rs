@@ -82,6 +82,19 @@ impl KeySpace {
     }
 }
 
+/// The partition in a key of engine state; 0 where it has none.
+pub fn partition_of(key: &[u8]) -> PartitionId {
+    // Behind an escaped name that starts at `at`.
+    let behind = |mut at: usize| loop {
+        at += key.get(at..)?.iter().position(|b| *b == 0)? + 2;
+        if key.get(at - 1) == Some(&1) {
+            return Some(at);
+        }
+    };
+    let found = behind(1).and_then(|kind| behind(kind + 1)).and_then(|at| key.get(at..at + 4)?.try_into().ok());
+    found.map_or(0, PartitionId::from_be_bytes)
+}
+
 /// First key that does not start with `prefix`.
 pub fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
@@ -112,6 +125,10 @@ mod tests {
         let key = space.partition_prefix(2);
         assert_eq!(key, b"\x30Q1\0\x01\x02agg\0\x01\0\0\0\x02");
         assert_eq!(end_of(b"a\xff\xff"), b"b");
+        assert_eq!(partition_of(&key), 2);
+        let odd = KeySpace::new(Kind::Keyed, "Q\0\u{1}1", "a\0g\0");
+        assert_eq!(partition_of(&[odd.partition_prefix(77), b"\0\x01".to_vec()].concat()), 77);
+        assert_eq!(partition_of(b"\x30Q1"), 0);
         let holds = |query: &str| (query_range(query).0 <= key) && (key < query_range(query).1);
         assert!(holds("Q1") && !holds("Q") && !holds("Q11"));
     }

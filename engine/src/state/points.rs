@@ -6,6 +6,9 @@
 
 use millpond_types::budget::{Pool, Reservation};
 
+/// Places of an index at first.
+const INDEX_MIN: usize = 64;
+
 /// Number of an entry, within a step.
 pub type EntryId = u32;
 
@@ -66,7 +69,7 @@ impl Points {
         use std::hash::{BuildHasher, Hasher};
         Self {
             entries: Vec::new(),
-            index: vec![EMPTY; 1024],
+            index: vec![EMPTY; INDEX_MIN],
             seed: std::collections::hash_map::RandomState::new().build_hasher().finish() | 1,
             bytes: 0,
             bytes_max,
@@ -283,7 +286,7 @@ impl Points {
         }
         let weight = |e: &Entry| e.key.len() + ENTRY_BYTES + e.value.as_ref().map_or(0, |v| v.len());
         self.bytes = self.entries.iter().map(weight).sum();
-        let len = (self.entries.len() * 4).next_power_of_two().max(1024);
+        let len = (self.entries.len() * 4).next_power_of_two().max(INDEX_MIN);
         self.reindex(len);
     }
 
@@ -317,14 +320,6 @@ impl Points {
             self.entries.clear();
             self.shrink();
         }
-    }
-
-    /// Those of the entries that are not loaded, by key.
-    pub fn missing(&self, ids: &[EntryId]) -> Vec<EntryId> {
-        let mut missing: Vec<EntryId> = ids.iter().copied().filter(|id| !self.is_loaded(*id)).collect();
-        missing.sort_unstable_by(|a, b| self.key(*a).cmp(self.key(*b)));
-        missing.dedup();
-        missing
     }
 
     /// How many values are to be read at once, where there is room for so many bytes.

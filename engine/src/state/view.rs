@@ -14,6 +14,7 @@ use millpond_types::ports::{Scan, ScanLimits, StateReader, Writes};
 use millpond_types::{Error, Result};
 
 use super::points::{EntryId, Points};
+use super::shards::Shards;
 use crate::ops::key::Strings;
 
 /// Reads of ranges take so many entries at a time.
@@ -34,9 +35,36 @@ pub struct Wants {
     pub keys: Strings,
 }
 
+/// What a task's part of a view holds besides points.
+#[derive(Default)]
+pub struct Delta {
+    ordered: BTreeMap<Vec<u8>, Option<Bytes>>,
+    written: Writes,
+    drops: Vec<(Vec<u8>, Vec<u8>)>,
+    read: usize,
+}
+
+/// Makes views that see nothing.
+#[derive(Clone, Copy)]
+pub struct Blank<'a>(&'a dyn StateReader);
+
+impl<'a> Blank<'a> {
+    pub fn view(self) -> View<'a> {
+        View {
+            store: self.0,
+            points: Shards::all(&mut []),
+            ordered: BTreeMap::new(),
+            written: Writes::default(),
+            drops: Vec::new(),
+            read: 0,
+            read_max: usize::MAX,
+        }
+    }
+}
+
 pub struct View<'a> {
     store: &'a dyn StateReader,
-    pub points: &'a mut Points,
+    pub points: Shards<'a>,
     ordered: BTreeMap<Vec<u8>, Option<Bytes>>,
     written: Writes,
     drops: Vec<(Vec<u8>, Vec<u8>)>,
@@ -48,10 +76,45 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// Begins a step: what an earlier one left pending is forgotten. To read more than `read_max` bytes by whole key is
     /// an error: the step is to be tried with fewer rows.
-    pub fn new(store: &'a dyn StateReader, points: &'a mut Points, read_max: usize) -> Self {
-        points.rollback();
+    pub fn new(store: &'a dyn StateReader, points: &'a mut [Points], read_max: usize) -> Self {
+        points.iter_mut().for_each(Points::rollback);
+        let points = Shards::all(points);
         let (ordered, written, drops) = (BTreeMap::new(), Writes::default(), Vec::new());
         Self { store, points, ordered, written, drops, read: 0, read_max }
+    }
+
+    /// A view for each shard, to be worked on at the same time by one operator: each of its tasks sees what it has in its
+    /// partitions itself, and nobody else looks at that within the step. [`View::absorb`] takes what they changed.
+    pub fn split(&mut self) -> Vec<View<'_>> {
+        let store = self.store;
+        let read_max = self.read_max.saturating_sub(self.read);
+        let part = |points| View {
+            store,
+            points,
+            ordered: BTreeMap::new(),
+            written: Writes::default(),
+            drops: Vec::new(),
+            read: 0,
+            read_max,
+        };
+        self.points.each().map(part).collect()
+    }
+
+    /// For work that looks at no state.
+    pub fn blank(&self) -> Blank<'a> {
+        Blank(self.store)
+    }
+
+    /// What a part of a view changed.
+    pub fn into_delta(self) -> Delta {
+        Delta { ordered: self.ordered, written: self.written, drops: self.drops, read: self.read }
+    }
+
+    pub fn absorb(&mut self, delta: Delta) -> Result<()> {
+        self.ordered.extend(delta.ordered);
+        self.written.append(&delta.written);
+        self.drops.extend(delta.drops);
+        self.took(delta.read)
     }
 
     /// Bytes of values that were read by whole key.
@@ -122,6 +185,11 @@ impl<'a> View<'a> {
     pub fn point_value(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
         let id = self.point(key)?;
         Ok(self.points.value(id))
+    }
+
+    /// Writes keys that no operator reads.
+    pub fn write_all(&mut self, writes: &Writes) {
+        self.written.append(writes);
     }
 
     /// Writes a key that no operator reads.
@@ -245,7 +313,8 @@ mod tests {
         let storage = MemoryStorage::new();
         let put = |k: &str| (k.as_bytes().to_vec(), Some(b"old".to_vec()));
         storage.commit(Step { state: ["a", "b", "c", "d", "p"].map(put).to_vec().into(), ..Step::default() }).wait();
-        let mut points = Points::new(1 << 20, &millpond_types::Pool::unlimited("caches"));
+        let pool = millpond_types::Pool::unlimited("caches");
+        let mut points = [Points::new(1 << 20, &pool), Points::new(1 << 20, &pool)];
         let mut view = View::new(&storage, &mut points, usize::MAX);
         view.put(b"b", b"new".to_vec());
         view.delete(b"c");
