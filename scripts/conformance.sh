@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
-# Runs ksqlDB's own query cases and holds the number that pass: it only rises.
+# Runs ksqlDB's own cases, those of queries and those of the HTTP server, and holds the numbers that pass: they only rise.
 # The cases are not part of this repository (they are under ksqlDB's licence); $MILLPOND_CASES says where they are.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-cases=${MILLPOND_CASES:-../shared/cases/ksqldb}/query-validation-tests
-ratchet=$(cat tests/conformance.ratchet)
-if [ ! -d "$cases" ]; then
-  echo "!!! NO CONFORMANCE RUN: ksqlDB's query cases are not at $cases; set MILLPOND_CASES to their folder"
-  exit 0
-fi
-"$MILLPOND" test --at-least "$ratchet" "$cases" >"$MILLPOND_CACHE/conformance.txt" || {
-  tail -n 3 "$MILLPOND_CACHE/conformance.txt"
-  exit 1
+
+# stage WHAT FOLDER RATCHET REPORT
+stage() {
+  local what=$1 cases=${MILLPOND_CASES:-../shared/cases/ksqldb}/$2 report=$MILLPOND_CACHE/$4 ratchet
+  ratchet=$(cat "$3")
+  if [ ! -d "$cases" ]; then
+    echo "!!! NO CONFORMANCE RUN: ksqlDB's $what cases are not at $cases; set MILLPOND_CASES to their folder"
+    return 0
+  fi
+  "$MILLPOND" test --at-least "$ratchet" "$cases" >"$report" || {
+    echo "$what cases:"
+    tail -n 3 "$report"
+    return 1
+  }
+  echo "$what cases: $(tail -n 1 "$report") (at least $ratchet must pass; per case: $report)"
 }
-tail -n 2 "$MILLPOND_CACHE/conformance.txt"
-echo "(at least $ratchet must pass; per case: $MILLPOND_CACHE/conformance.txt)"
+
+failed=0
+stage query query-validation-tests tests/conformance.ratchet conformance.txt || failed=1
+stage REST rest-query-validation-tests tests/rest.ratchet conformance-rest.txt || failed=1
+exit "$failed"

@@ -2,11 +2,13 @@
 //!
 //! Each case gets its own engine in memory with a clock that stands still. Queries move one after the other, in the
 //! order of their creation, each to its end, as ksqlDB's own runner does it; outputs are compared record by record.
-//! A refusal for want of a feature never counts as the refusal that a case expects.
+//! A refusal for want of a feature never counts as the refusal that a case expects. Cases about the HTTP server are run
+//! through it (`rest`).
 
 mod compare;
 mod file;
 mod functions;
+mod rest;
 mod run;
 mod schemas;
 

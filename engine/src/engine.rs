@@ -366,6 +366,11 @@ impl Engine {
         self.0.modules.delete(name, &|digest| self.module_users(digest)).map(|_| ())
     }
 
+    /// How many push queries have been opened since the engine was.
+    pub fn push_queries_opened(&self) -> u64 {
+        self.0.push.opened()
+    }
+
     /// A number for the id of a push query.
     pub(crate) fn next_transient(&self) -> u64 {
         self.0.transient.fetch_add(1, Ordering::Relaxed)

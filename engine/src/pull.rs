@@ -41,6 +41,7 @@ use crate::engine::Engine;
 use crate::expr::{self, EvalContext, PhysicalNode, RowClock, hashed};
 use crate::functions::FunctionLibrary;
 use crate::memory::OperatorMemory;
+use crate::query::EndReason;
 use crate::state::table::{TableLayout, TableRows, WindowBounds};
 
 /// Longest time a pull query may take.
@@ -58,13 +59,20 @@ const LOOKUP_KEYS_MAX: usize = 1000;
 pub struct PullResult {
     pub schema: Schema,
     pub batches: Vec<RecordBatch>,
+    /// Why the rows of a stream end where they do; `None` for tables.
+    pub end: Option<EndReason>,
     /// Counts the batches for as long as they are held with it.
     _room: Arc<Reservation>,
 }
 
 impl PullResult {
     pub(crate) fn new(schema: Schema, batches: Vec<RecordBatch>, room: Reservation) -> Self {
-        Self { schema, batches, _room: Arc::new(room) }
+        Self { schema, batches, end: None, _room: Arc::new(room) }
+    }
+
+    /// The rows of a stream, which is read until it ends or the limit is reached.
+    pub(crate) fn of_stream(schema: Schema, batches: Vec<RecordBatch>, end: EndReason, room: Reservation) -> Self {
+        Self { end: Some(end), ..Self::new(schema, batches, room) }
     }
 }
 
@@ -300,7 +308,7 @@ impl Build<'_> {
                 return Err(too_many());
             }
             let options = RecordBatchOptions::new().with_row_count(Some(found.len));
-            let batch = RecordBatch::try_new_with_options(schema.clone(), found.columns(), &options)
+            let batch = RecordBatch::try_new_with_options(schema.clone(), found.columns(&table.schema), &options)
                 .map_err(|e| Error::corrupt(format!("state of table \"{}\": {e}", table.name)))?;
             hold(&mut self.room.lock(), &batch)?;
             batches.push(batch);
@@ -352,8 +360,8 @@ impl Build<'_> {
 
 /// Columns of a table as a pull query sees them.
 pub(crate) fn table_columns(table: &SourceInfo) -> Vec<(String, SqlType)> {
-    let own = table.schema.keys().chain(table.schema.values());
-    let mut columns: Vec<(String, SqlType)> = own.map(|c| (c.name.clone(), c.ty.clone())).collect();
+    let mut columns: Vec<(String, SqlType)> =
+        table.schema.columns.iter().map(|c| (c.name.clone(), c.ty.clone())).collect();
     if table.window.is_some() {
         columns.push(("WINDOWSTART".into(), SqlType::BigInt));
         columns.push(("WINDOWEND".into(), SqlType::BigInt));

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millpond_formats::print::Guesser;
 use millpond_formats::text::write_timestamp;
 use millpond_sql::analyse::analyse;
 use millpond_sql::plan::{Analysed, QueryPlan, Relation};
-use millpond_sql::syntax::{Parsed, Print, Statement};
+use millpond_sql::syntax::{self, Parsed, Print, Statement};
 use millpond_types::access::Right;
 use millpond_types::ports::ReadLimits;
 use millpond_types::{Error, Offset, Result, Schema, TopicPartition};
@@ -37,6 +38,7 @@ pub(crate) struct PushQueries {
     prints: Mutex<usize>,
     /// Of both together.
     max: usize,
+    opened: AtomicU64,
 }
 
 struct Open {
@@ -47,7 +49,11 @@ struct Open {
 
 impl PushQueries {
     pub(crate) fn new(max: usize) -> Self {
-        Self { open: Mutex::new(BTreeMap::new()), prints: Mutex::new(0), max }
+        Self { open: Mutex::new(BTreeMap::new()), prints: Mutex::new(0), max, opened: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     /// Those that may be shown: one's own, and all to those who may describe the cluster.
@@ -101,6 +107,7 @@ impl PushQueries {
         self.check_room(open.len() + *self.prints.lock())?;
         let entry = Open { statement: statement.to_string(), owner, engine: Arc::downgrade(&engine.0) };
         open.insert(id.to_string(), entry);
+        self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -191,13 +198,16 @@ impl Engine {
 
     fn select_one(&self, one: &Parsed, session: &Session) -> std::result::Result<Selected, Problem> {
         match &one.statement {
-            Statement::Query(_) => {
+            Statement::Query(query) => {
                 let catalog = self.catalog();
                 let environment = self.environment(&catalog, session);
                 let analysed = analyse(&one.statement, &one.text, &environment)?;
                 access::check(self, &catalog, session, &analysed)?;
                 match analysed {
-                    Analysed::Push(plan) => Ok(Selected::Push(self.push(plan, &one.text, session)?)),
+                    Analysed::Push(plan) => {
+                        let shared = self.is_scalable(query, &plan, session);
+                        Ok(Selected::Push(self.push(plan, &one.text, shared, session)?))
+                    }
                     Analysed::Pull(plan) => Ok(Selected::Pull(pull::run(self, &plan)?)),
                     Analysed::PullStream(plan) => Ok(Selected::Pull(self.pull_stream(plan, session)?)),
                     _ => Err(Problem::Failed(Error::bug("a SELECT that is neither push nor pull"))),
@@ -213,9 +223,32 @@ impl Engine {
         }
     }
 
-    fn push(&self, plan: QueryPlan, text: &str, session: &Session) -> std::result::Result<PushQuery, Problem> {
+    /// Whether a push query is what ksqlDB calls a scalable one: it shows, from now on, what one persistent query
+    /// writes, row by row. Clients know such a query by its id; nothing else is different here.
+    fn is_scalable(&self, query: &syntax::Query, plan: &QueryPlan, session: &Session) -> bool {
+        let is =
+            |name: &str, value: &str| self.property(session, name).is_some_and(|set| set.eq_ignore_ascii_case(value));
+        let plain = query.from.joins.is_empty()
+            && query.window.is_none()
+            && query.group_by.is_empty()
+            && query.partition_by.is_empty()
+            && query.having.is_none()
+            && query.emit.as_ref().is_some_and(|emit| emit.node == syntax::Emit::Changes);
+        let catalog = self.catalog();
+        let of_one_query = matches!(plan.sources.as_slice(), [one] if catalog.writers(one).count() == 1);
+        plain && of_one_query && is("ksql.query.push.v2.enabled", "true") && is("auto.offset.reset", "latest")
+    }
+
+    fn push(
+        &self,
+        plan: QueryPlan,
+        text: &str,
+        scalable: bool,
+        session: &Session,
+    ) -> std::result::Result<PushQuery, Problem> {
         let first = plan.sources.first().map_or("", String::as_str);
-        let id = format!("transient_{first}_{:016x}", self.next_transient());
+        let kind = if scalable { "SCALABLE_PUSH_QUERY" } else { "transient" };
+        let id = format!("{kind}_{first}_{:016x}", self.next_transient());
         let starts = self.start_offsets(&plan, session)?;
         let (sender, rows) = client_channel(self.0.options.push_buffer_batches);
         let (schema, relation) = (plan.root.schema.clone(), plan.root.relation);
@@ -243,7 +276,7 @@ impl Engine {
         all.set("auto.offset.reset", "earliest");
         let starts = self.start_offsets(&plan, &all)?;
         let (sender, mut rows) = client_channel(self.0.options.push_buffer_batches);
-        let schema = plan.root.schema.clone();
+        let (schema, limit) = (plan.root.schema.clone(), plan.limit);
         let spec = QuerySpec {
             id: format!("pull_{:016x}", self.next_transient()),
             plan,
@@ -259,6 +292,9 @@ impl Engine {
         let arrow = schema.to_arrow();
         let mut room = self.0.options.memory.pull_queries.reservation();
         let mut batches = Vec::new();
+        if limit == Some(0) {
+            return Ok(PullResult::of_stream(schema, batches, EndReason::LimitReached, room));
+        }
         let (mut count, rows_max) = (0, self.0.options.pull_rows_max);
         loop {
             let reached = |at: &TopicPartition, offset: Offset| {
@@ -281,12 +317,14 @@ impl Engine {
                         batches.push(batch);
                     }
                     ClientEvent::End(EndReason::Failed(why)) => return Err(Error::bad_request(why)),
-                    ClientEvent::End(_) => return Ok(PullResult::new(schema, batches, room)),
+                    ClientEvent::End(end) => return Ok(PullResult::of_stream(schema, batches, end, room)),
                 }
             }
             match outcome {
                 StepOutcome::Progress { .. } | StepOutcome::Blocked => {}
-                StepOutcome::Idle | StepOutcome::Ended => return Ok(PullResult::new(schema, batches, room)),
+                StepOutcome::Idle | StepOutcome::Ended => {
+                    return Ok(PullResult::of_stream(schema, batches, EndReason::Completed, room));
+                }
                 StepOutcome::Stalled(why) => return Err(Error::retry(why)),
                 StepOutcome::Failed { why, place } => return Err(Error::bad_request(format!("{why} ({place})"))),
             }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::array::BooleanArray;
 use bytes::Bytes;
 use millpond_formats::{Encoded, Schemas};
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
@@ -533,6 +534,10 @@ impl Query {
 
     fn client_outcome(&self) -> Option<StepOutcome> {
         let Sinks::Client { sender, left } = &self.sinks else { return None };
+        if *left == Some(0) {
+            // It is told twice where a row was the last one: nobody listens any more.
+            let _ = sender.sender.try_send(ClientEvent::End(EndReason::LimitReached));
+        }
         if sender.sender.is_closed() || *left == Some(0) {
             return Some(StepOutcome::Ended);
         }
@@ -870,7 +875,14 @@ impl RowSink<'_> {
                     let placed = topic.place(&rows)?;
                     result.write(&rows, &placed.partition, &mut view)?;
                 }
-                Sinks::Client { .. } => client = Some(ResultRows::of(&rows, self.relation)),
+                Sinks::Client { .. } => {
+                    // A stream's record without a value is nothing that a client could be shown.
+                    let rows = match (&rows.null, self.relation) {
+                        (Some(null), Relation::Stream) => rows.filter(&BooleanArray::new(!null, None))?,
+                        _ => rows,
+                    };
+                    client = Some(ResultRows::of(&rows, self.relation));
+                }
             }
         }
         Ok(Attempt::new(view, appends, client, notes, rows_out, pending))

@@ -34,6 +34,7 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     ("ksql.query.pull.limit.clause.enabled", "true"),
     ("ksql.query.pull.stream.enabled", "true"),
     ("ksql.query.pull.table.scan.enabled", "true"),
+    ("ksql.query.push.v2.enabled", "false"),
     ("ksql.service.id", "default_"),
     ("ksql.timestamp.throw.on.invalid", "false"),
     ("ksql.variable.substitution.enable", "true"),

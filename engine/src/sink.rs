@@ -23,7 +23,7 @@ use crate::rows::Rows;
 use crate::serdes::{encoder, fields, key_encoder};
 use crate::state::cells::Cells;
 use crate::state::row::put_row;
-use crate::state::table::TableLayout;
+use crate::state::table::{TableLayout, stored};
 use crate::state::view::View;
 
 /// Writes rows as records.
@@ -244,7 +244,7 @@ impl ResultSink {
         Self {
             layout: TableLayout::new(query, schema, windowed),
             keys: schema.keys().count(),
-            values: schema.values().count(),
+            values: stored(schema).count() - schema.keys().count(),
             retention_ms,
         }
     }

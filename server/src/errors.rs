@@ -76,27 +76,46 @@ impl ApiError {
     }
 }
 
-/// With line and column first, as ksqlDB's clients show it.
+/// Sentences, with line and column first, as ksqlDB's clients show them.
 fn message_of(problem: &Problem, text: &str) -> String {
     match problem {
         Problem::Sql(d) => {
-            let mut message = match d.span {
-                Some(span) => {
-                    let before = text.get(..span.start.min(text.len())).unwrap_or(text);
-                    let line = before.matches('\n').count() + 1;
-                    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-                    format!("line {line}:{column}: {}", d.message)
-                }
-                None => d.message.clone(),
-            };
-            for more in [&d.detail, &d.hint].into_iter().flatten() {
-                message.push_str("; ");
-                message.push_str(more);
+            let mut message = String::new();
+            if let Some(span) = d.span {
+                let before = text.get(..span.start.min(text.len())).unwrap_or(text);
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                message = format!("line {line}:{column}: ");
+            }
+            // What ksqlDB's clients look for where the text could not be read.
+            if d.code.is_syntax() {
+                message.push_str("Syntax Error\n");
+            }
+            message.push_str(&sentence(&d.message));
+            if let Some(detail) = &d.detail {
+                message.push(' ');
+                message.push_str(&sentence(detail));
+            }
+            if let Some(hint) = &d.hint {
+                message.push('\n');
+                message.push_str(&sentence(hint));
             }
             message
         }
-        other => other.to_string(),
+        other => sentence(&other.to_string()),
     }
+}
+
+/// With a capital letter and a full stop. What begins with a name in quotes or back-ticks keeps its beginning.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    let mut chars = text.chars();
+    let Some(first) = chars.next() else { return String::new() };
+    // A property or a file keeps its name.
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let first = if word.contains(['.', '_', '=', '/']) { first } else { first.to_ascii_uppercase() };
+    let end = if text.ends_with(['.', '!', '?', ':']) { "" } else { "." };
+    format!("{first}{}{end}", chars.as_str())
 }
 
 fn code_of(problem: &Problem) -> u32 {

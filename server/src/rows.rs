@@ -2,7 +2,7 @@
 
 use arrow::array::{ArrayRef, RecordBatch};
 use millpond_types::value::value_at;
-use millpond_types::{Schema, SqlType, Value};
+use millpond_types::{ColumnRole, Schema, SqlType, Value};
 
 /// `["a",1,null]`
 pub(crate) fn write_row(schema: &Schema, columns: &[ArrayRef], row: usize, out: &mut String) {
@@ -85,14 +85,20 @@ fn write_value(value: &Value, out: &mut String) {
     }
 }
 
-/// `` `ID` STRING KEY, `V` BIGINT ``; push queries do not mark keys.
+/// `` `ID` STRING KEY, `V` BIGINT ``; `keys`: what is no value column is marked, as it is not for push queries.
 pub(crate) fn schema_text(schema: &Schema, keys: bool) -> String {
     let mut text = String::new();
     for (i, c) in schema.columns.iter().enumerate() {
         if i > 0 {
             text.push_str(", ");
         }
-        text.push_str(&format!("`{}` {}{}", c.name, c.ty, if keys && c.is_key() { " KEY" } else { "" }));
+        text.push_str(&format!("`{}` {}", c.name, c.ty));
+        match &c.role {
+            ColumnRole::Key if keys => text.push_str(" KEY"),
+            ColumnRole::Headers if keys => text.push_str(" HEADERS"),
+            ColumnRole::Header(key) if keys => text.push_str(&format!(" HEADER('{key}')")),
+            _ => {}
+        }
     }
     text
 }

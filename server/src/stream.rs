@@ -31,6 +31,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// How long PRINT rests where there were no records. It rests here, so that it keeps no thread from others.
 const PRINT_REST: Duration = Duration::from_millis(100);
 
+/// Final messages, as clients know them.
+const LIMIT_REACHED: &str = "Limit Reached";
+const COMPLETED: &str = "Query Completed";
+
 /// The three ways to write a row stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -193,13 +197,15 @@ async fn send(sender: &mut mpsc::Sender<String>, text: String) -> bool {
 async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = format!("query_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    if !send(&mut sender, form.header(&id, &result.schema, false)).await {
+    // Of a stream's rows the client is told why there are no more, as it is of a push query's.
+    let of_stream = result.end.is_some();
+    if !send(&mut sender, form.header(&id, &result.schema, of_stream)).await {
         return;
     }
     for batch in &result.batches {
         let mut text = String::new();
         for row in 0..batch.num_rows() {
-            form.row(&mut text, false, false, |out| write_batch_row(&result.schema, batch, row, out));
+            form.row(&mut text, of_stream, false, |out| write_batch_row(&result.schema, batch, row, out));
             if text.len() >= CHUNK_BYTES && !send(&mut sender, std::mem::take(&mut text)).await {
                 return;
             }
@@ -208,7 +214,8 @@ async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) 
             return;
         }
     }
-    send(&mut sender, form.end(None)).await;
+    let end = result.end.map(|end| if end == EndReason::LimitReached { LIMIT_REACHED } else { COMPLETED });
+    send(&mut sender, form.end(end)).await;
 }
 
 async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::Sender<String>) {
@@ -243,7 +250,7 @@ async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::S
                 text
             }
             Some(ClientEvent::End(EndReason::LimitReached)) => {
-                send(&mut sender, form.end(Some("Limit Reached"))).await;
+                send(&mut sender, form.end(Some(LIMIT_REACHED))).await;
                 return;
             }
             Some(ClientEvent::End(EndReason::Failed(why))) => {
@@ -251,7 +258,7 @@ async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::S
                 return;
             }
             Some(ClientEvent::End(EndReason::Completed)) | None => {
-                send(&mut sender, form.end(Some("Query Completed"))).await;
+                send(&mut sender, form.end(Some(COMPLETED))).await;
                 return;
             }
         };

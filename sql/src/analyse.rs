@@ -20,6 +20,7 @@ mod prune;
 mod pull;
 mod query;
 mod scope;
+mod shown;
 mod sink;
 mod source;
 mod timestamp;

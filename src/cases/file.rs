@@ -23,6 +23,25 @@ pub struct Case {
     /// The refusal is the death of a query at work, not that of a statement.
     pub dies_at_work: bool,
     pub post: Option<Json>,
+    /// What a client of the HTTP server sees, where that is what the file is about.
+    pub rest: Option<Rest>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Rest {
+    /// Kind (`admin`, `query`) and what is expected of each answer.
+    pub responses: Vec<(String, Json)>,
+    pub error: Option<ExpectedError>,
+    /// Inputs are written when the push queries are open, not before.
+    pub waits_for_push: bool,
+}
+
+/// What must be true of the error that ends a case.
+#[derive(Clone, Debug)]
+pub struct ExpectedError {
+    pub ty: Option<String>,
+    pub message: String,
+    pub status: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,8 +93,17 @@ pub fn read_file(path: &Path, name: &str) -> Result<Vec<Case>> {
         unfold(test, &format!("{name} - {title}"), &mut cases)
             .with_context(|| format!("case \"{title}\" in \"{}\"", path.display()))?;
     }
+    // Files are about the one or the other; not every case of a file about HTTP has a member that tells.
+    if !tests.iter().any(|t| REST_MEMBERS.iter().any(|m| t.get(m).is_some())) {
+        for case in &mut cases {
+            case.rest = None;
+        }
+    }
     Ok(cases)
 }
+
+/// Members that only cases about the HTTP server have.
+const REST_MEMBERS: [&str; 3] = ["responses", "expectedError", "inputConditions"];
 
 fn list<'a>(json: &'a Json, name: &str) -> &'a [Json] {
     json.get(name).and_then(Json::as_array).unwrap_or(&[])
@@ -142,7 +170,23 @@ fn read_case(test: &Json, id: String, format: Option<&str>, config: Option<&str>
             .and_then(Json::as_str)
             .is_some_and(|ty| ty.ends_with("StreamsException")),
         post: test.get("post").cloned(),
+        rest: Some(rest(test)?),
     })
+}
+
+fn rest(test: &Json) -> Result<Rest> {
+    let text = |json: &Json, name: &str| json.get(name).and_then(Json::as_str).map(str::to_string);
+    let responses = list(test, "responses").iter().map(|response| match response.as_object() {
+        Some([(kind, expected)]) => Ok((kind.clone(), expected.clone())),
+        _ => bail!("a response has not exactly one kind"),
+    });
+    let error = test.get("expectedError").map(|e| ExpectedError {
+        ty: text(e, "type"),
+        message: text(e, "message").unwrap_or_default(),
+        status: e.get("status").and_then(Json::as_i64),
+    });
+    let waits = test.get("inputConditions").and_then(|c| c.get("waitForActivePushQuery")).and_then(Json::as_bool);
+    Ok(Rest { responses: responses.collect::<Result<_>>()?, error, waits_for_push: waits.unwrap_or(false) })
 }
 
 fn topic(json: &Json) -> Result<Topic> {

@@ -31,13 +31,17 @@ pub enum Verdict {
 }
 
 /// 2024-01-01T00:00:00Z
-const NOW_MS: i64 = 1_704_067_200_000;
+pub(super) const NOW_MS: i64 = 1_704_067_200_000;
 /// Partitions of a topic that only a CREATE statement names.
-const PARTITIONS_DEFAULT: i32 = 4;
+pub(super) const PARTITIONS_DEFAULT: i32 = 4;
 
 pub fn run_case(case: &Case) -> Verdict {
     // A defect in one case must not hide the others.
-    match catch_unwind(AssertUnwindSafe(|| run(case))) {
+    let played = || match &case.rest {
+        Some(rest) => super::rest::run(case, rest),
+        None => run(case),
+    };
+    match catch_unwind(AssertUnwindSafe(played)) {
         Ok(Ok(())) => Verdict::Passed,
         Ok(Err(why)) => Verdict::Failed(why),
         Err(panic) => {
@@ -179,6 +183,13 @@ fn source_of(engine: &Engine, topic: &str) -> Option<Arc<SourceInfo>> {
 
 fn produce(record: &Record, engine: &Engine, storage: &MemoryStorage) -> Result<(), String> {
     let topic = storage.topic(&record.topic).ok_or_else(|| format!("there is no topic \"{}\"", record.topic))?;
+    let (record, _) = encode(record, engine)?;
+    storage.produce(TopicPartition { topic: topic.id, partition: 0 }, record).map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+/// An input as a producer sends it, and its key without window.
+pub(super) fn encode(record: &Record, engine: &Engine) -> Result<(OwnedRecord, Option<Vec<u8>>), String> {
     let source = source_of(engine, &record.topic);
     let side = |is_key: bool, json: &Json| -> Result<Option<Vec<u8>>, String> {
         match &source {
@@ -200,6 +211,7 @@ fn produce(record: &Record, engine: &Engine, storage: &MemoryStorage) -> Result<
         }
     };
     let mut key = side(true, &record.key).map_err(|e| format!("input key {}: {e}", show(&record.key)))?;
+    let inner = key.clone();
     if let (Some(key), Some(w)) = (&mut key, record.window) {
         let mut whole = Vec::new();
         if w.session {
@@ -215,9 +227,7 @@ fn produce(record: &Record, engine: &Engine, storage: &MemoryStorage) -> Result<
         .iter()
         .map(|(key, value)| Ok(Header { key: key.clone(), value: value.as_deref().map(decode64).transpose()? }))
         .collect::<Result<_, String>>()?;
-    let record = OwnedRecord { key, value, timestamp: record.timestamp.unwrap_or(0), headers };
-    storage.produce(TopicPartition { topic: topic.id, partition: 0 }, record).map_err(|e| e.to_string())?;
-    Ok(())
+    Ok((OwnedRecord { key, value, timestamp: record.timestamp.unwrap_or(0), headers }, inner))
 }
 
 fn decode64(text: &str) -> Result<Vec<u8>, String> {
@@ -319,13 +329,13 @@ fn to_json(spec: &FormatSpec, columns: &[Column], is_key: bool, bytes: Option<&[
     }
 }
 
-fn compare_outputs(case: &Case, engine: &Engine, storage: &MemoryStorage) -> Result<(), String> {
+pub(super) fn compare_outputs(case: &Case, engine: &Engine, storage: &MemoryStorage) -> Result<(), String> {
     let exact = !case.properties.iter().any(|(k, v)| k == "use.exact.numeric.comparison" && v == "false");
     let topics: BTreeSet<&str> = case.outputs.iter().map(|r| r.topic.as_str()).collect();
     for topic in topics {
         let expected: Vec<&Record> = case.outputs.iter().filter(|r| r.topic == topic).collect();
         let info = storage.topic(topic).ok_or_else(|| format!("there is no topic \"{topic}\""))?;
-        let actual = storage.records(TopicPartition { topic: info.id, partition: 0 });
+        let actual = storage.records_of(&info);
         let source = source_of(engine, topic);
         let context = |i: usize| format!("{topic} record {i}");
         for (i, (want, have)) in expected.iter().zip(&actual).enumerate() {

@@ -76,6 +76,15 @@ impl MemoryStorage {
         Ok(offset)
     }
 
+    /// Everything in a topic, in the order in which it came.
+    pub fn records_of(&self, topic: &TopicInfo) -> Vec<OwnedRecord> {
+        let inner = self.lock();
+        let partitions = (0..topic.partitions).map(|partition| TopicPartition { topic: topic.id, partition });
+        let mut all: Vec<&(Sequence, OwnedRecord)> = partitions.filter_map(|p| inner.logs.get(&p)).flatten().collect();
+        all.sort_by_key(|(sequence, _)| *sequence);
+        all.into_iter().map(|(_, record)| record.clone()).collect()
+    }
+
     /// Everything in a partition, in offset order.
     pub fn records(&self, partition: TopicPartition) -> Vec<OwnedRecord> {
         self.lock().logs.get(&partition).map_or_else(Vec::new, |log| log.iter().map(|(_, r)| r.clone()).collect())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use bytes::Bytes;
 use millpond_types::ports::{ScanLimits, StateReader};
-use millpond_types::{PartitionId, Result, Schema, SqlType};
+use millpond_types::{ColumnRole, PartitionId, Result, Schema, SqlType};
 
 use super::cells::{Cells, put_key_i64, take_key_i64};
 use super::key::{KeySpace, Kind, end_of};
@@ -56,14 +56,24 @@ impl Default for WindowBounds {
     }
 }
 
+/// The columns that are kept of a table, by their place in its schema: keys, values, headers.
+pub fn stored(schema: &Schema) -> impl Iterator<Item = usize> {
+    let of = |is: fn(&ColumnRole) -> bool| {
+        schema.columns.iter().enumerate().filter(move |(_, c)| is(&c.role)).map(|(i, _)| i)
+    };
+    of(|r| *r == ColumnRole::Key)
+        .chain(of(|r| *r == ColumnRole::Value))
+        .chain(of(|r| matches!(r, ColumnRole::Headers | ColumnRole::Header(_))))
+}
+
 impl TableLayout {
-    /// `schema`: that of the query's result; its key and value columns count.
+    /// `schema`: that of the query's result; its key, value and header columns count.
     pub fn new(query: &str, schema: &Schema, windowed: bool) -> Self {
         let kind = if windowed { Kind::WindowedResult } else { Kind::Result };
         Self {
             space: KeySpace::new(kind, query, RESULT),
             keys: schema.keys().map(|c| c.ty.clone()).collect(),
-            values: schema.values().map(|c| c.ty.clone()).collect(),
+            values: stored(schema).skip(schema.keys().count()).map(|i| schema.columns[i].ty.clone()).collect(),
             windowed,
             segment_ms: SEGMENT_MS,
         }
@@ -208,11 +218,12 @@ impl TableLayout {
 }
 
 impl TableRows {
-    /// Columns in the order of a pull plan's table: keys, values, then WINDOWSTART and WINDOWEND where windowed, then
-    /// ROWTIME, all BIGINT.
-    pub fn columns(&self) -> Vec<ArrayRef> {
-        let mut columns = self.keys.clone();
-        columns.extend(self.values.iter().cloned());
+    /// Columns in the order of a pull plan's table: those of its schema, then WINDOWSTART and WINDOWEND where windowed,
+    /// then ROWTIME, all BIGINT.
+    pub fn columns(&self, schema: &Schema) -> Vec<ArrayRef> {
+        let mut placed: Vec<(usize, &ArrayRef)> = stored(schema).zip(self.keys.iter().chain(&self.values)).collect();
+        placed.sort_by_key(|(place, _)| *place);
+        let mut columns: Vec<ArrayRef> = placed.into_iter().map(|(_, column)| column.clone()).collect();
         if let Some((start, end)) = &self.window {
             columns.push(Arc::new(start.clone()));
             columns.push(Arc::new(end.clone()));

@@ -10,7 +10,7 @@ use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
 use millpond_sql::syntax::{AlterSource, Ident, Parsed, TypeName};
 use millpond_types::ports::{Cursor, Step, TopicSpec};
-use millpond_types::{Error, SqlType};
+use millpond_types::{Error, Schema, SqlType};
 
 use super::not_found;
 use crate::catalog::{self, Planned, QueryEntry};
@@ -20,6 +20,7 @@ use crate::error::Problem;
 use crate::query::Output;
 use crate::schemas;
 use crate::session::Session;
+use crate::state::table::stored;
 
 pub(super) fn create(
     engine: &Engine,
@@ -199,8 +200,9 @@ fn materialise_source(
 
 /// Reads a table as it is.
 pub(super) fn materialising_plan(source: &SourceInfo) -> QueryPlan {
+    let schema = Schema::new(stored(&source.schema).map(|i| source.schema.columns[i].clone()).collect());
     let root = Node {
-        schema: source.schema.clone(),
+        schema,
         relation: source.relation,
         window: source.window,
         kind: NodeKind::Source(Arc::new(source.clone())),

@@ -6,6 +6,7 @@ use millpond_types::{ColumnRole, SqlType};
 
 use super::coerce::{coerce, widens};
 use super::scope::{ROWOFFSET, ROWPARTITION, ROWTIME, unknown_source};
+use super::shown::shown;
 use super::sink::is_null_literal;
 use super::source::noun;
 use super::timestamp::parse_partial_timestamp;
@@ -40,11 +41,22 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
     } else {
         insert.columns.clone()
     };
+    if insert.columns.is_empty() && columns.len() != insert.values.len() {
+        let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
+        let names = list(&mut target.schema.keys().chain(target.schema.values()).map(|c| format!("`{}`", c.name)));
+        let values = list(&mut insert.values.iter().map(|v| shown(v, true)));
+        let message = format!("Expected a value for each column. Expected Columns: [{names}]. Got [{values}]");
+        return Err(Diagnostic::at(Code::Invalid, insert.list.span, failed(&target, &message)));
+    }
     if columns.len() != insert.values.len() {
         return Err(Diagnostic::at(
             Code::Invalid,
             insert.list.span,
-            format!("expected number columns and values to match: {}, {}", columns.len(), insert.values.len()),
+            format!(
+                "failed to prepare statement: Expected number columns and values to match: {}, {}",
+                columns.len(),
+                insert.values.len()
+            ),
         )
         .with_detail(format!(
             "the columns are {}",
@@ -65,7 +77,7 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
             ));
         }
         if written == ROWTIME {
-            row_time = Some(time(value, env)?);
+            row_time = Some(time(value, &target, env)?);
             continue;
         }
         if matches!(written.as_str(), ROWPARTITION | ROWOFFSET) {
@@ -80,7 +92,7 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
             let diagnostic = Diagnostic::at(
                 Code::UnknownName,
                 column.span,
-                format!("column name `{written}` does not exist in \"{}\"", target.name),
+                failed(&target, &format!("Column name `{written}` does not exist")),
             );
             return Err(match suggest(written, all) {
                 Some(other) => diagnostic.with_hint(format!("did you mean `{other}`?")),
@@ -94,7 +106,7 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
                 format!("cannot insert into HEADER columns: {written}"),
             ));
         }
-        values.push(constant(value, &declared.ty, env)?);
+        values.push(constant(value, written, &declared.ty, &target, env)?);
         if declared.is_key() && !is_null_literal(value) {
             given_keys.push(written.clone());
         }
@@ -106,14 +118,25 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
         return Err(Diagnostic::at(
             Code::Key,
             insert.list.span,
-            format!("value for primary key column(s) {} is required for tables", key.name),
+            failed(&target, &format!("Value for primary key column(s) {} is required for tables", key.name)),
         ));
     }
     Ok(Analysed::InsertValues { target, columns: names, values, row_time })
 }
 
+/// As ksqlDB begins what it says of rows that it cannot write.
+fn failed(target: &SourceInfo, why: &str) -> String {
+    format!("failed to insert values into '{}'. {why}", target.name)
+}
+
 /// A value without columns, as the column's type.
-fn constant(value: &Expr, ty: &SqlType, env: &dyn Environment) -> AnalysisResult<TypedExpr> {
+fn constant(
+    value: &Expr,
+    column: &str,
+    ty: &SqlType,
+    target: &SourceInfo,
+    env: &dyn Environment,
+) -> AnalysisResult<TypedExpr> {
     refuse_columns(value)?;
     let typed = match Typer::new(env, &[], "VALUES", true).typed(value)? {
         Typed::Null(span) => return Ok(null(ty, span)),
@@ -122,7 +145,8 @@ fn constant(value: &Expr, ty: &SqlType, env: &dyn Environment) -> AnalysisResult
     let span = typed.span;
     let from = typed.ty.clone();
     let wrong = |from: &SqlType| {
-        Diagnostic::at(Code::Type, span, format!("expected type {ty} for field but got {from} ({value})"))
+        let message = format!("Expected type {ty} for field `{column}` but got {from}({})", shown(value, true));
+        Diagnostic::at(Code::Type, span, failed(target, &message))
     };
     // A number is not text here, nor the other way round, but where an own text form exists.
     let literal_of_other_kind = matches!(typed.kind, ExprKind::Literal(_))
@@ -166,7 +190,7 @@ fn refuse_columns(value: &Expr) -> AnalysisResult<()> {
             Some(qualifier) => Diagnostic::at(
                 Code::UnknownName,
                 span,
-                format!("'{}' is not a valid stream/table name or alias", qualifier.value),
+                format!("failed to prepare statement: '{}' is not a valid stream/table name or alias", qualifier.value),
             ),
             None => Diagnostic::at(
                 Code::UnknownName,
@@ -178,12 +202,12 @@ fn refuse_columns(value: &Expr) -> AnalysisResult<()> {
 }
 
 /// The time of the record: BIGINT milliseconds, or a text that names a time.
-fn time(value: &Expr, env: &dyn Environment) -> AnalysisResult<TypedExpr> {
+fn time(value: &Expr, target: &SourceInfo, env: &dyn Environment) -> AnalysisResult<TypedExpr> {
     refuse_columns(value)?;
     if let Some(syntax::Literal::String(text)) = value.literal() {
         let ms = parse_partial_timestamp(text).map_err(|m| Diagnostic::at(Code::Type, value.span, m))?;
         let kind = ExprKind::Literal(millpond_types::Value::BigInt(ms));
         return Ok(TypedExpr::new(kind, SqlType::BigInt, value.span));
     }
-    constant(value, &SqlType::BigInt, env)
+    constant(value, ROWTIME, &SqlType::BigInt, target, env)
 }

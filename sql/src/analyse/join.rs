@@ -6,7 +6,8 @@
 use millpond_types::{Column, ColumnRole, Schema};
 
 use super::input::{Input, KeyColumn, bare_column, unique};
-use super::scope::{FromSource, Names, columns_of, is_pseudo, shown};
+use super::scope::{FromSource, Names, columns_of, is_pseudo};
+use super::shown::shown;
 use super::source::default_format;
 use super::typer::{Binding, Typer};
 use crate::diagnostic::{Code, Diagnostic};

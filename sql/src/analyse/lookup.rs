@@ -5,7 +5,9 @@
 
 use millpond_types::SqlType;
 
-use super::scope::{FromSource, shown};
+use super::pull::{MORE_INFO, OR_PUSH};
+use super::scope::FromSource;
+use super::shown::shown;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::AnalysisResult;
 use crate::syntax::{BinaryOp, ColumnRef, Expr, ExprKind, Literal, Span, UnaryOp};
@@ -15,37 +17,37 @@ const DISJUNCTS_MAX: usize = 256;
 
 /// Refuses what would need a scan. `filter` is qualified.
 pub(super) fn check_lookup(source: &FromSource, filter: Option<&Expr>, place: Span) -> AnalysisResult<()> {
-    let wrong = |message: String| Err(Diagnostic::at(Code::Invalid, place, message));
+    let wrong = |message: String| Err(refusal(place, message));
     let Some(filter) = filter else {
-        return wrong("missing WHERE clause. Query requires table scan to be enabled".to_owned());
+        return wrong("missing WHERE clause".to_owned());
     };
     let Some(disjuncts) = disjuncts(filter, false) else {
         return wrong("the WHERE clause is too complex. Query requires table scan to be enabled".to_owned());
     };
     let keys: Vec<&str> = source.info.schema.keys().map(|c| c.name.as_str()).collect();
+    let columns = || {
+        let all: Vec<String> = source.info.schema.keys().map(|c| format!("`{}` {} KEY", c.name, c.ty)).collect();
+        all.join(", ")
+    };
     for disjunct in &disjuncts {
         let mut bound: Vec<&str> = Vec::new();
         let mut ranges = 0;
         let mut lookups = 0;
         for atom in disjunct {
-            let Some((column, op, other)) = key_comparison(&atom.expr, &keys) else { continue };
-            if other.literal() == Some(&Literal::Null) {
-                return wrong(format!("primary key columns can not be NULL: ({} = null)", column.name.value));
+            if let ExprKind::Like { operand, .. } = &atom.expr.kind
+                && operand.column().is_none()
+            {
+                return wrong("like condition must be between strings".to_owned());
             }
+            let Some((column, op, other)) = key_comparison(&atom.expr, &keys) else { continue };
+            check_key(source, column, other, place)?;
             if !super::scope::columns_of(other).is_empty() {
                 return wrong("a comparison must be between a key column and a resolvable expression".to_owned());
-            }
-            if !converts(source, column, other) {
-                let key = source.info.schema.get(&column.name.value);
-                let key = key.map(|k| format!("{} {} KEY", k.name, k.ty)).unwrap_or_default();
-                return wrong(format!("{other} can not be converted to the type of the key column: {key}"));
             }
             match (op, atom.negated) {
                 (BinaryOp::Equal, false) | (BinaryOp::NotEqual, true) => lookups += 1,
                 (BinaryOp::Equal, true) | (BinaryOp::NotEqual, false) => {
-                    let keys: Vec<String> =
-                        source.info.schema.keys().map(|c| format!("`{}` {} KEY", c.name, c.ty)).collect();
-                    return wrong(format!("bound on key columns '[{}]' must currently be '='", keys.join(", ")));
+                    return wrong(format!("bound on key columns '[{}]' must currently be '='", columns()));
                 }
                 _ => ranges += 1,
             }
@@ -64,13 +66,45 @@ pub(super) fn check_lookup(source: &FromSource, filter: Option<&Expr>, place: Sp
             return wrong(format!("WHERE clause missing key column for disjunct: {}", atoms.join(" AND ")));
         }
         if bound.len() < keys.len() {
-            return wrong("multi-column sources must specify every key in the WHERE clause".to_owned());
+            let names: Vec<String> = bound.iter().map(|name| format!("`{name}`")).collect();
+            return wrong(format!(
+                "multi-column sources must specify every key in the WHERE clause. Specified: [{}] Expected: [{}]",
+                names.join(", "),
+                columns()
+            ));
         }
         if ranges > 0 && (lookups > 0 || keys.len() > 1 || source.info.window.is_some()) {
             return wrong("the WHERE clause has a range on a key. Query requires table scan to be enabled".to_owned());
         }
     }
     Ok(())
+}
+
+/// Refuses keys that no row can have, however the rows are found. `filter` is qualified.
+pub(super) fn check_keys(source: &FromSource, filter: &Expr) -> AnalysisResult<()> {
+    let keys: Vec<&str> = source.info.schema.keys().map(|c| c.name.as_str()).collect();
+    for atom in disjuncts(filter, false).unwrap_or_default().iter().flatten() {
+        if let Some((column, BinaryOp::Equal, other)) = key_comparison(&atom.expr, &keys) {
+            check_key(source, column, other, filter.span)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_key(source: &FromSource, column: &ColumnRef, other: &Expr, place: Span) -> AnalysisResult<()> {
+    if other.literal() == Some(&Literal::Null) {
+        return Err(refusal(place, format!("primary key columns can not be NULL: ({} = null)", column.name.value)));
+    }
+    if !converts(source, column, other) {
+        let key = source.info.schema.get(&column.name.value);
+        let key = key.map(|k| format!("{} {} KEY", k.name, k.ty)).unwrap_or_default();
+        return Err(refusal(place, format!("{other} can not be converted to the type of the key column: {key}")));
+    }
+    Ok(())
+}
+
+fn refusal(place: Span, message: String) -> Diagnostic {
+    Diagnostic::at(Code::Invalid, place, message).with_detail(MORE_INFO).with_hint(OR_PUSH)
 }
 
 #[derive(Clone)]

@@ -7,9 +7,10 @@ use millpond_types::{Column, ColumnRole, Schema, SqlType};
 use super::calls;
 use super::input::{Input, column_expr};
 use super::items::{Item, expand_items};
-use super::lookup::check_lookup;
+use super::lookup::{check_keys, check_lookup};
 use super::query::{Purpose, QueryAnalysis, from_sources};
-use super::scope::{FromSource, Names, ROWOFFSET, ROWPARTITION, columns_of, shown};
+use super::scope::{FromSource, Names, ROWOFFSET, ROWPARTITION, columns_of};
+use super::shown::shown;
 use super::typer::{Binding, Typer};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::expr::{ExprKind, TypedExpr};
@@ -57,20 +58,27 @@ pub(super) fn pull(query: &Query, env: &dyn Environment) -> AnalysisResult<Analy
             return Err(Diagnostic::at(
                 Code::Invalid,
                 reference.name.span,
-                format!("the {} table isn't queryable: it is not materialized", source.info.name),
+                format!(
+                    "the {0} table isn't queryable. To derive a queryable table, you can do 'CREATE TABLE \
+                     QUERYABLE_{0} AS SELECT * FROM {0}'",
+                    source.info.name
+                ),
             )
-            .with_hint(format!(
-                "make it queryable with CREATE TABLE QUERYABLE_{0} AS SELECT * FROM {0}, or add EMIT CHANGES for a push query",
-                source.info.name
-            )));
+            .with_detail(MORE_INFO)
+            .with_hint(OR_PUSH));
         }
     }
     Puller { query, env, sources: &sources }.plan().map(Analysed::Pull)
 }
 
+/// What ksqlDB adds to what it says of pull queries.
+pub(super) const MORE_INFO: &str = "see https://cnfl.io/queries for more info";
+pub(super) const OR_PUSH: &str = "add EMIT CHANGES if you intended to issue a push query";
+
 fn unsupported(span: Span, what: &str) -> Diagnostic {
     Diagnostic::at(Code::Invalid, span, format!("pull queries don't support {what} clauses"))
-        .with_hint("add EMIT CHANGES if you intended to issue a push query")
+        .with_detail(MORE_INFO)
+        .with_hint(OR_PUSH)
 }
 
 fn refuse_clauses(query: &Query, strict: bool) -> AnalysisResult<()> {
@@ -104,26 +112,35 @@ fn refuse_offsets(query: &Query) -> AnalysisResult<()> {
         _ => None,
     });
     let all = selected.map(|e| ("SELECT", e)).chain(query.filter.iter().map(|e| ("WHERE", e)));
+    let mut found: Option<(&str, Span, Vec<String>)> = None;
     for (clause, expr) in all {
-        let mut found = None;
+        // WHERE comes last, and is told by itself.
+        if clause == "WHERE" && found.is_some() {
+            break;
+        }
         expr.walk(&mut |e| {
             if let Some(column) = e.column()
                 && matches!(column.name.value.as_str(), ROWPARTITION | ROWOFFSET)
-                && found.is_none()
             {
-                found = Some((column.name.value.clone(), e.span));
+                let name = format!("`{}`", column.name.value);
+                let names = &mut found.get_or_insert((clause, e.span, Vec::new())).2;
+                if !names.contains(&name) {
+                    names.push(name);
+                }
             }
             true
         });
-        if let Some((name, span)) = found {
-            return Err(Diagnostic::at(
-                Code::Invalid,
-                span,
-                format!("pull queries don't support the following columns in {clause} clauses: `{name}`"),
-            ));
-        }
     }
-    Ok(())
+    match found {
+        None => Ok(()),
+        Some((clause, span, names)) => Err(Diagnostic::at(
+            Code::Invalid,
+            span,
+            format!("pull queries don't support the following columns in {clause} clauses: {}", names.join(", ")),
+        )
+        .with_detail(MORE_INFO)
+        .with_hint(OR_PUSH)),
+    }
 }
 
 struct Puller<'a> {
@@ -167,6 +184,8 @@ impl Puller<'_> {
                 let span = written.as_ref().map_or(query.from.first.name.span, |f| f.span);
                 check_lookup(source, written.as_ref(), span)?;
             }
+        } else if let ([only], Some(written)) = (self.sources, &written) {
+            check_keys(only, written)?;
         }
         let Some(first) = self.sources.first() else { return Err(Diagnostic::bug("a query without a source")) };
         let mut input = Input::of_source(first);

@@ -125,7 +125,7 @@ impl Names<'_> {
             let diagnostic = Diagnostic::at(
                 Code::UnknownName,
                 alias.span,
-                format!("'{}' is not a valid stream/table name or alias", alias.value),
+                format!("failed to prepare statement: '{}' is not a valid stream/table name or alias", alias.value),
             );
             match suggest(&alias.value, self.sources.iter().map(|s| s.alias.as_str())) {
                 Some(other) => diagnostic.with_hint(format!("did you mean \"{other}\"?")),
@@ -214,7 +214,7 @@ impl Names<'_> {
 type OnColumn<'a> = dyn FnMut(&ColumnRef, syntax::Span, &[String]) -> AnalysisResult<ColumnRef> + 'a;
 
 /// The expression with every column replaced, but for arguments that `is_unit` says are interval units.
-fn map_columns(
+pub(super) fn map_columns(
     expr: &Expr,
     on_column: &mut OnColumn<'_>,
     is_unit: &dyn Fn(&syntax::Call, usize) -> bool,
@@ -293,24 +293,6 @@ pub(super) fn join_words(words: &[String], last: &str) -> String {
         [] => String::new(),
         [one] => one.clone(),
         [first @ .., end] => format!("{} {last} {end}", first.join(", ")),
-    }
-}
-
-/// An expression as a message shows it: operators in parentheses, and without the qualifiers if they only repeat the
-/// single source of the query.
-pub(super) fn shown(expr: &Expr, single: bool) -> String {
-    let text = if single {
-        let mut strip = |column: &ColumnRef, _: syntax::Span, _: &[String]| {
-            Ok(ColumnRef { qualifier: None, name: column.name.clone() })
-        };
-        map_columns(expr, &mut strip, &|_, _| false, &mut Vec::new())
-            .map_or_else(|_| expr.to_string(), |e| e.to_string())
-    } else {
-        expr.to_string()
-    };
-    match expr.kind {
-        ExprKind::Binary { .. } => format!("({text})"),
-        _ => text,
     }
 }
 

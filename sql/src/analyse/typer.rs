@@ -6,7 +6,8 @@
 use millpond_types::{Field, SqlType, Value};
 
 use super::coerce::{self, arithmetic_type, can_cast, coerce, common_type, merge, reads_text};
-use super::scope::{ROWTIME, is_window_bound, shown};
+use super::scope::{ROWTIME, is_window_bound};
+use super::shown::shown;
 use super::timestamp::parse_partial_timestamp;
 use super::types::resolve_type;
 use crate::diagnostic::{Code, Diagnostic, suggest};
@@ -363,17 +364,19 @@ impl<'a> Typer<'a> {
             (Typed::Null(a), Typed::Null(b)) if null_safe => (null(&SqlType::String, a), null(&SqlType::String, b)),
             (l, r) => {
                 let side = |t: &Typed| t.ty().map_or_else(|| "NULL".to_owned(), SqlType::to_string);
+                let statement = format!("({} {} {})", self.show(left), op_symbol(op), self.show(right));
                 let message = format!(
-                    "error in {} expression: Comparison with NULL not supported: {} {} {}",
+                    "error in {} expression: Comparison with NULL not supported: {} {} {}\n\
+                     Use 'IS NULL' or 'IS NOT NULL' instead.\nStatement: {statement}",
                     self.clause,
                     side(&l),
                     op_symbol(op),
                     side(&r)
                 );
-                return Err(self.type_error(span, message).with_hint("use 'IS NULL' or 'IS NOT NULL' instead"));
+                return Err(self.type_error(span, message));
             }
         };
-        let (l, r) = self.comparable(l, r, left, right, op)?;
+        let (l, r) = self.comparable(l, r, left, right, op, &format!("error in {} expression", self.clause))?;
         let kind = ExprKind::Compare { op, left: Box::new(l), right: Box::new(r) };
         Ok(TypedExpr::new(kind, SqlType::Boolean, span))
     }
@@ -386,6 +389,7 @@ impl<'a> Typer<'a> {
         left: &Expr,
         right: &Expr,
         op: CompareOp,
+        prefix: &str,
     ) -> AnalysisResult<(TypedExpr, TypedExpr)> {
         let l = self.magic_timestamp(l, is_time_column(right))?;
         let r = self.magic_timestamp(r, is_time_column(left))?;
@@ -393,8 +397,7 @@ impl<'a> Typer<'a> {
             self.type_error(
                 left.span.to(right.span),
                 format!(
-                    "error in {} expression: Cannot compare {} ({}) to {} ({}) with {}",
-                    self.clause,
+                    "{prefix}: Cannot compare {} ({}) to {} ({}) with {}",
                     self.show(left),
                     l.ty,
                     self.show(right),
@@ -459,8 +462,8 @@ impl<'a> Typer<'a> {
         let (Some(h), Some(l), Some(o)) = (sides.pop(), sides.pop(), sides.pop()) else {
             return Err(Diagnostic::bug("operands"));
         };
-        let (o1, l) = self.comparable(o.clone(), l, operand, low, CompareOp::GreaterEq)?;
-        let (o2, h) = self.comparable(o, h, operand, high, CompareOp::LessEq)?;
+        let (o1, l) = self.comparable(o.clone(), l, operand, low, CompareOp::GreaterEq, "invalid expression")?;
+        let (o2, h) = self.comparable(o, h, operand, high, CompareOp::LessEq, "invalid expression")?;
         // Two bounds can want two widenings of the operand; the wider one serves both.
         let ty = if widest(&o1.ty, &o2.ty) { o2.ty.clone() } else { o1.ty.clone() };
         let o = if o1.ty == ty { o1 } else { o2 };

@@ -292,6 +292,23 @@ impl<'a> Cursor<'a> {
         Err(self.expected("a whole number"))
     }
 
+    /// The number after LIMIT. What is no count of rows is told as ksqlDB tells it; `kind` is pull or push.
+    pub(super) fn limit(&mut self, kind: &str) -> Result<Spanned<u64>> {
+        let is_number = |token: Option<&TokenKind>| {
+            matches!(token, Some(TokenKind::Integer(_) | TokenKind::Decimal(_) | TokenKind::Double(_)))
+        };
+        if self.is_symbol_at(0, "-") && is_number(self.kind(1)) {
+            let message = format!("{kind} queries don't support negative integers in the LIMIT clause");
+            let error = Diagnostic::at(Code::Invalid, self.span(), message);
+            return Err(error.with_detail("see https://cnfl.io/queries for more info"));
+        }
+        if is_number(self.kind(0)) && !matches!(self.kind(0), Some(TokenKind::Integer(_))) {
+            let message = "failed to prepare statement: Value must be integer for command: LIMIT";
+            return Err(Diagnostic::at(Code::Invalid, self.span(), message));
+        }
+        self.count()
+    }
+
     /// A string, number, boolean or NULL.
     pub(super) fn literal(&mut self) -> Result<Spanned<Literal>> {
         if let Some(literal) = self.eat_literal()? {

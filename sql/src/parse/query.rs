@@ -57,7 +57,7 @@ impl Cursor<'_> {
             order_by = self.order_by()?;
         }
         let limit = match self.eat("LIMIT") {
-            Some(_) => Some(self.count()?),
+            Some(_) => Some(self.limit(if emit.is_some() { "push" } else { "pull" })?),
             None => None,
         };
         if self.at_set_operation() || self.is_word_at(0, "UNION") {
