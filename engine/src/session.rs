@@ -32,6 +32,7 @@ pub const PROPERTIES: &[(&str, &str)] = &[
     ("ksql.persistence.default.format.value", ""),
     ("ksql.persistence.wrap.single.values", ""),
     ("ksql.query.pull.limit.clause.enabled", "true"),
+    ("ksql.query.pull.range.scan.enabled", "true"),
     ("ksql.query.pull.stream.enabled", "true"),
     ("ksql.query.pull.table.scan.enabled", "true"),
     ("ksql.query.push.v2.enabled", "false"),

@@ -15,8 +15,13 @@ use crate::syntax::{BinaryOp, ColumnRef, Expr, ExprKind, Literal, Span, UnaryOp}
 /// Most alternatives that a condition is taken apart into.
 const DISJUNCTS_MAX: usize = 256;
 
-/// Refuses what would need a scan. `filter` is qualified.
-pub(super) fn check_lookup(source: &FromSource, filter: Option<&Expr>, place: Span) -> AnalysisResult<()> {
+/// Refuses what would need a scan, be it of a range of keys unless `ranges_allowed`. `filter` is qualified.
+pub(super) fn check_lookup(
+    source: &FromSource,
+    filter: Option<&Expr>,
+    place: Span,
+    ranges_allowed: bool,
+) -> AnalysisResult<()> {
     let wrong = |message: String| Err(refusal(place, message));
     let Some(filter) = filter else {
         return wrong("missing WHERE clause".to_owned());
@@ -47,6 +52,9 @@ pub(super) fn check_lookup(source: &FromSource, filter: Option<&Expr>, place: Sp
             match (op, atom.negated) {
                 (BinaryOp::Equal, false) | (BinaryOp::NotEqual, true) => lookups += 1,
                 (BinaryOp::Equal, true) | (BinaryOp::NotEqual, false) => {
+                    return wrong(format!("bound on key columns '[{}]' must currently be '='", columns()));
+                }
+                _ if !ranges_allowed => {
                     return wrong(format!("bound on key columns '[{}]' must currently be '='", columns()));
                 }
                 _ => ranges += 1,

@@ -180,9 +180,11 @@ impl Puller<'_> {
         let mut condition = Typer::new(env, &bindings, "WHERE", single);
         let filter = written.as_ref().map(|f| condition.condition(f)).transpose()?;
         if env.property("ksql.query.pull.table.scan.enabled").is_some_and(|v| v.eq_ignore_ascii_case("false")) {
+            let ranges_allowed =
+                !env.property("ksql.query.pull.range.scan.enabled").is_some_and(|v| v.eq_ignore_ascii_case("false"));
             for source in self.sources {
                 let span = written.as_ref().map_or(query.from.first.name.span, |f| f.span);
-                check_lookup(source, written.as_ref(), span)?;
+                check_lookup(source, written.as_ref(), span, ranges_allowed)?;
             }
         } else if let ([only], Some(written)) = (self.sources, &written) {
             check_keys(only, written)?;
