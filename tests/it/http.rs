@@ -147,7 +147,7 @@ async fn errors_have_ksqldbs_shapes_and_codes() {
 
     let answer = ksql("SELCT 1;").await;
     let message = answer.error("statement_error", 40001);
-    assert!(message.starts_with("line 1:1: "), "{message}");
+    assert!(message.starts_with("line 1:1: Syntax Error\n"), "{message}");
     assert_eq!(answer.content_type.split(';').next(), Some("application/json"));
 
     let answer = ksql("SHOW STREAMS;\nCREATE STREAM X AS SELECT NOWHERE FROM S EMIT CHANGES; SHOW TABLES;").await;
@@ -177,6 +177,18 @@ async fn errors_have_ksqldbs_shapes_and_codes() {
     let message =
         server.post("/query", &json!({ "ksql": "SELECT * FROM NOPE;" })).await.error("statement_error", 40001);
     assert!(message.contains("NOPE"), "{message}");
+    // Sentences, in the words that ksqlDB's clients know.
+    let message = server.post("/query", &json!({ "ksql": "SELECT * FROM S GROUP BY K;" })).await;
+    let message = message.error("statement_error", 40001);
+    let known = "Pull queries don't support GROUP BY clauses. See https://cnfl.io/queries for more info.\n\
+                 Add EMIT CHANGES if you intended to issue a push query.";
+    assert!(message.contains(known), "{message}");
+    let message = server.post("/query", &json!({ "ksql": "SELECT V + NULL FROM S EMIT CHANGES;" })).await;
+    let message = message.error("statement_error", 40001);
+    assert!(
+        message.contains("Error processing expression: (V + null). Arithmetic on types INTEGER and null"),
+        "{message}"
+    );
 
     assert_eq!((server.get("/nope").await.status, server.get("/nope").await.text.as_str()), (404, "Not Found"));
     assert_eq!(server.get("/ksql").await.status, 405);

@@ -153,3 +153,40 @@ fn a_pull_query_reads_one_snapshot() {
     }
     db.close().unwrap();
 }
+
+#[test]
+fn headers_are_kept_and_records_without_a_value_are_no_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = open(directory.path());
+    db.execute(
+        "CREATE SOURCE TABLE T (H BYTES HEADER('h'), V STRING, ID STRING PRIMARY KEY)
+           WITH (KAFKA_TOPIC='t', PARTITIONS=1, VALUE_FORMAT='JSON');
+         CREATE STREAM S (ID STRING KEY, V STRING) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');",
+    )
+    .unwrap();
+    let header = millpond_types::record::Header { key: "h".into(), value: Some(b"!".to_vec()) };
+    let with_header = OwnedRecord { headers: vec![header], ..record("a", r#"{"V":"x"}"#) };
+    db.produce("t", &[with_header, record("b", r#"{"V":"y"}"#)]).unwrap();
+    db.produce("s", &[OwnedRecord { value: None, ..record("a", "") }, record("b", "{}")]).unwrap();
+    settle(&db);
+    assert_eq!(rows(&db, "SELECT ID, V, H, ROWTIME FROM T;"), ["a x IQ== 1000", "b y null 1000"]);
+    assert_eq!(rows(&db, "SELECT H FROM T WHERE ID = 'a';"), ["IQ=="]);
+    assert_eq!(rows(&db, "SELECT * FROM S;"), ["b null"]);
+    assert_eq!(rows(&db, "SELECT * FROM S LIMIT 0;"), Vec::<String>::new());
+}
+
+#[test]
+fn keys_that_no_row_can_have_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = open(directory.path());
+    db.execute(
+        "CREATE SOURCE TABLE T (ID INT PRIMARY KEY, V STRING) WITH (KAFKA_TOPIC='t', PARTITIONS=1, VALUE_FORMAT='JSON');",
+    )
+    .unwrap();
+    let refused = |condition: &str| match db.query(&format!("SELECT * FROM T WHERE {condition};")) {
+        Err(e) => e.message().to_owned(),
+        Ok(_) => panic!("{condition} was accepted"),
+    };
+    assert!(refused("ID IN (1, NULL)").contains("primary key columns can not be NULL: (ID = null)"));
+    assert!(refused("ID IN ('1', 2) AND V = 'x'").contains("'1' can not be converted"));
+}

@@ -15,6 +15,9 @@ use crate::syntax::{BinaryOp, ColumnRef, Expr, ExprKind, Literal, Span, UnaryOp}
 /// Most alternatives that a condition is taken apart into.
 const DISJUNCTS_MAX: usize = 256;
 
+const SCAN_NEEDED: &str = "query requires table scan to be enabled. Table scans can be enabled by setting \
+                           ksql.query.pull.table.scan.enabled=true";
+
 /// Refuses what would need a scan, be it of a range of keys unless `ranges_allowed`. `filter` is qualified.
 pub(super) fn check_lookup(
     source: &FromSource,
@@ -27,7 +30,7 @@ pub(super) fn check_lookup(
         return wrong("missing WHERE clause".to_owned());
     };
     let Some(disjuncts) = disjuncts(filter, false) else {
-        return wrong("the WHERE clause is too complex. Query requires table scan to be enabled".to_owned());
+        return wrong(SCAN_NEEDED.to_owned());
     };
     let keys: Vec<&str> = source.info.schema.keys().map(|c| c.name.as_str()).collect();
     let columns = || {
@@ -81,8 +84,10 @@ pub(super) fn check_lookup(
                 columns()
             ));
         }
-        if ranges > 0 && (lookups > 0 || keys.len() > 1 || source.info.window.is_some()) {
-            return wrong("the WHERE clause has a range on a key. Query requires table scan to be enabled".to_owned());
+        // Only text is kept in its own order in ksqlDB's state, so that a range of it is no scan.
+        let ordered = matches!(keys.as_slice(), [key] if is_text(source, key)) && source.info.window.is_none();
+        if ranges > 0 && (lookups > 0 || !ordered) {
+            return wrong(SCAN_NEEDED.to_owned());
         }
     }
     Ok(())
@@ -163,6 +168,10 @@ fn key_comparison<'e>(expr: &'e Expr, keys: &[&str]) -> Option<(&'e ColumnRef, B
         (false, true) => Some((right.column()?, *op, left)),
         _ => None,
     }
+}
+
+fn is_text(source: &FromSource, column: &str) -> bool {
+    source.info.schema.get(column).is_some_and(|c| c.ty == SqlType::String)
 }
 
 /// A literal must be of the key's kind: text is no number here.
