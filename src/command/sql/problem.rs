@@ -41,10 +41,11 @@ impl<'a> Source<'a> {
         let mut diagnostic = Diagnostic::new(code, "");
         if let Some(position) = refusal.position {
             message = without_place(message);
+            message = message.strip_prefix("Syntax Error\n").unwrap_or(message);
             diagnostic = diagnostic.with_span(Span::new(position.start, position.end));
         }
         if let Some(hint) = &refusal.hint {
-            message = message.strip_suffix(hint.as_str()).map_or(message, |m| m.trim_end_matches("; "));
+            message = without_end(message, hint);
             diagnostic = diagnostic.with_hint(lines(hint));
         }
         diagnostic.message = lines(message);
@@ -73,6 +74,16 @@ fn without_place(message: &str) -> &str {
         (digits(line) && digits(column)).then(|| message.len() - rest.len())
     };
     place(message).and_then(|start| message.get(start..)).unwrap_or(message)
+}
+
+/// Without the hint that ends it as a sentence of its own.
+fn without_end<'a>(message: &'a str, hint: &str) -> &'a str {
+    let (said, hint) = (message.trim_end_matches('.'), hint.trim_end_matches('.'));
+    let start = said.len().saturating_sub(hint.len());
+    match (said.get(..start), said.get(start..)) {
+        (Some(before), Some(end)) if end.eq_ignore_ascii_case(hint) => before.trim_end(),
+        _ => message,
+    }
 }
 
 fn code(text: &str) -> Option<Code> {

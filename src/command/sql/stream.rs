@@ -70,8 +70,9 @@ impl View {
         text
     }
 
+    /// Why a push query has no more rows; of a pull query, over a stream too, how many there were.
     fn summary(&self, last: Option<&str>) -> String {
-        match last {
+        match last.filter(|_| self.push) {
             Some(last) => last.to_string(),
             None if self.rows == 1 => "1 row".to_string(),
             None => format!("{} rows", self.rows),
