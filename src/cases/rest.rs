@@ -70,6 +70,7 @@ pub(super) fn run(case: &Case, rest: &Rest) -> Result<(), String> {
         Engine::open(storage.clone(), clock, Host::new(HostOptions::default()), options).map_err(|e| e.to_string())?;
     super::functions::register(engine.functions()).map_err(|e| e.to_string())?;
     create_topics(case, &storage);
+    super::schemas::register(case, &engine)?;
     let served = shared.runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
         let (options, security) = (HttpOptions::default(), HttpSecurity::default());

@@ -203,7 +203,7 @@ pub(super) fn encode(record: &Record, engine: &Engine) -> Result<(OwnedRecord, O
                     .filter(|c| if is_key { c.is_key() } else { c.is_value() })
                     .cloned()
                     .collect();
-                if let Some(bytes) = super::schemas::to_bytes(&engine, s, side_of(is_key), json)? {
+                if let Some(bytes) = super::schemas::to_bytes(engine, s, side_of(is_key), json)? {
                     return Ok(bytes);
                 }
                 to_bytes(spec, &columns, is_key, json)
