@@ -29,7 +29,7 @@ use super::run::{NOW_MS, PARTITIONS_DEFAULT, compare_outputs, encode};
 use crate::http_client::{self, Trust};
 
 /// Longest time until queries have read what was written, and that one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Between looks at queries that have not read everything.
 const POLL: Duration = Duration::from_millis(2);
 /// Stack of threads that run statements: deep expressions recurse.
