@@ -91,6 +91,7 @@ impl Environment for CatalogEnvironment<'_> {
             Side::Key => millpond_formats::Side::Key,
             Side::Value => millpond_formats::Side::Value,
         };
+        schemas::check_seen(self.engine, self.session, topic, side, spec).map_err(|e| e.message().to_owned())?;
         match schemas::infer(&self.engine.schemas().now(), topic, side, spec, unwrap) {
             Ok(Inferred::Columns(columns, id)) => Ok(Some(InferredColumns {
                 columns: columns.into_iter().map(|c| (c.name, c.ty)).collect(),

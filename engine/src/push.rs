@@ -349,8 +349,8 @@ impl Engine {
             left: print.limit,
             interval: print.interval.unwrap_or(1).max(1),
             seen: 0,
-            keys: Guesser::default(),
-            values: Guesser::default(),
+            keys: Guesser::with_schemas(self.schemas().clone()),
+            values: Guesser::with_schemas(self.schemas().clone()),
             header: [Told::Nothing; 2],
         })
     }

@@ -13,6 +13,7 @@ use millpond_formats::{
 };
 use millpond_registry::{Change, Limits, NewSchema, Problem as Refusal, Registered, Registry};
 use millpond_sql::plan::{FormatSpec, SourceInfo};
+use millpond_types::access::Right;
 use millpond_types::ports::{Step, TopicLog};
 use millpond_types::{Error, Field, Result};
 use parking_lot::RwLock;
@@ -20,6 +21,7 @@ use parking_lot::RwLock;
 use crate::catalog;
 use crate::engine::Engine;
 use crate::serdes;
+use crate::session::Session;
 
 /// The property of a format that holds the id of the schema that records are written with.
 pub(crate) const WRITER_ID: &str = "WRITER_SCHEMA_ID";
@@ -125,6 +127,23 @@ pub(crate) fn infer(registry: &Registry, topic: &str, side: Side, spec: &FormatS
         Ok(columns) => Ok(Inferred::Columns(columns, registered.id)),
         Err(e) if e.kind() == millpond_types::ErrorKind::NotFound => Ok(Inferred::Missing),
         Err(e) => Err(e),
+    }
+}
+
+/// The topic that a subject is of.
+fn topic_of(subject: &str) -> &str {
+    subject.strip_suffix("-key").or_else(|| subject.strip_suffix("-value")).unwrap_or(subject)
+}
+
+/// Refused where a session may not see the schema that a side's columns would come from.
+pub(crate) fn check_seen(engine: &Engine, session: &Session, topic: &str, side: Side, spec: &FormatSpec) -> Result<()> {
+    match given_id(spec, side) {
+        None => session.check_topic(Right::Describe, topic),
+        Some(id) => {
+            let places = engine.schemas().now().versions_of(id, true);
+            let seen = places.iter().any(|(subject, _)| session.may_see(topic_of(subject)));
+            if seen { Ok(()) } else { session.check_cluster(Right::Describe) }
+        }
     }
 }
 

@@ -339,6 +339,7 @@ impl Builder<'_> {
                     [*before_ms, *after_ms],
                     *grace_ms,
                     keys,
+                    node.window.and_then(|w| w.size_ms),
                     joined,
                     self.space(Kind::Joined, &id),
                     self.space(Kind::Waiting, &id),

@@ -6,6 +6,7 @@
 use millpond_types::sql_type::DECIMAL_PRECISION_MAX;
 use millpond_types::{Field, SqlType};
 
+use crate::avro::columns::TYPES_MAX;
 use crate::json::Json;
 
 /// Deepest type that is inferred.
@@ -13,7 +14,7 @@ const DEPTH_MAX: usize = 32;
 
 /// The SQL type of a schema; `None` where there is none.
 pub fn type_of(schema: &Json, name: &dyn Fn(&str) -> String) -> Option<SqlType> {
-    infer(schema, schema, name, 0)
+    infer(schema, schema, name, 0, &mut { TYPES_MAX })
 }
 
 /// The columns of an object's properties.
@@ -24,23 +25,24 @@ pub fn fields_of(schema: &Json, name: &dyn Fn(&str) -> String) -> Option<Vec<Fie
     }
 }
 
-fn infer(root: &Json, schema: &Json, name: &dyn Fn(&str) -> String, depth: usize) -> Option<SqlType> {
-    if depth > DEPTH_MAX {
+fn infer(root: &Json, schema: &Json, name: &dyn Fn(&str) -> String, depth: usize, left: &mut usize) -> Option<SqlType> {
+    if depth > DEPTH_MAX || *left == 0 {
         return None;
     }
+    *left -= 1;
     if let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
         let mut at = root;
         for part in reference.strip_prefix('#')?.split('/').filter(|p| !p.is_empty()) {
             at = at.get(&part.replace("~1", "/").replace("~0", "~"))?;
         }
-        return infer(root, at, name, depth + 1);
+        return infer(root, at, name, depth + 1, left);
     }
     for combined in ["oneOf", "anyOf"] {
         let Some(branches) = schema.get(combined).and_then(Json::as_array) else { continue };
         let others: Vec<&Json> =
             branches.iter().filter(|b| b.get("type").and_then(Json::as_str) != Some("null")).collect();
         return match others.as_slice() {
-            [one] => infer(root, one, name, depth + 1),
+            [one] => infer(root, one, name, depth + 1, left),
             _ => {
                 // Connect makes a STRUCT of them, with a field for each.
                 let fields: Vec<Field> = others
@@ -48,7 +50,7 @@ fn infer(root: &Json, schema: &Json, name: &dyn Fn(&str) -> String, depth: usize
                     .enumerate()
                     .filter_map(|(i, b)| {
                         let field = format!("connect_union_field_{i}");
-                        Some(Field::new(name(&field), infer(root, b, name, depth + 1)?))
+                        Some(Field::new(name(&field), infer(root, b, name, depth + 1, left)?))
                     })
                     .collect();
                 if fields.is_empty() { None } else { Some(SqlType::Struct(fields)) }
@@ -96,31 +98,31 @@ fn infer(root: &Json, schema: &Json, name: &dyn Fn(&str) -> String, depth: usize
             let items = schema.get("items")?;
             match (connect, items.get("properties")) {
                 ("map", Some(entry)) => {
-                    let key = infer(root, entry.get("key")?, name, depth + 1)?;
-                    let value = infer(root, entry.get("value")?, name, depth + 1)?;
+                    let key = infer(root, entry.get("key")?, name, depth + 1, left)?;
+                    let value = infer(root, entry.get("value")?, name, depth + 1, left)?;
                     if key != SqlType::String {
                         return None;
                     }
                     SqlType::map(key, value)
                 }
-                _ => SqlType::array(infer(root, items, name, depth + 1)?),
+                _ => SqlType::array(infer(root, items, name, depth + 1, left)?),
             }
         }
         "object" if connect == "map" => {
-            SqlType::map(SqlType::String, infer(root, schema.get("additionalProperties")?, name, depth + 1)?)
+            SqlType::map(SqlType::String, infer(root, schema.get("additionalProperties")?, name, depth + 1, left)?)
         }
         "object" => {
             let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&[]);
             if properties.is_empty() {
                 let values = schema.get("additionalProperties").filter(|v| matches!(v, Json::Object(_)))?;
-                return Some(SqlType::map(SqlType::String, infer(root, values, name, depth + 1)?));
+                return Some(SqlType::map(SqlType::String, infer(root, values, name, depth + 1, left)?));
             }
             let mut fields: Vec<(i64, Field)> = properties
                 .iter()
                 .enumerate()
                 .filter_map(|(i, (property, schema))| {
                     let index = schema.get("connect.index").and_then(Json::as_i64).unwrap_or(i as i64);
-                    Some((index, Field::new(name(property), infer(root, schema, name, depth + 1)?)))
+                    Some((index, Field::new(name(property), infer(root, schema, name, depth + 1, left)?)))
                 })
                 .collect();
             fields.sort_by_key(|(index, _)| *index);

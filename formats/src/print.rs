@@ -1,8 +1,12 @@
 //! What PRINT shows of a topic whose formats nobody told: every record as text, and the formats that all records so far
 //! could have.
 
+use std::sync::Arc;
+
+use crate::framed::{framed_to_json, schema_id};
 use crate::json::{Comments, Json};
 use crate::number::java_double;
+use crate::registered::{SchemaKind, Schemas};
 use crate::windowed;
 
 /// A window that comes before 1990 or after 2100 is taken for something else.
@@ -11,6 +15,9 @@ const WINDOW_MS: std::ops::Range<i64> = 631_152_000_000..4_102_444_800_000;
 /// One guess about bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Candidate {
+    Avro,
+    JsonSr,
+    Protobuf,
     Json,
     Int,
     BigInt,
@@ -28,6 +35,9 @@ impl Candidate {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Avro => "AVRO",
+            Self::JsonSr => "JSON_SR",
+            Self::Protobuf => "PROTOBUF",
             Self::Json => "JSON",
             Self::Int => "KAFKA_INT",
             Self::BigInt => "KAFKA_BIGINT",
@@ -42,6 +52,8 @@ impl Candidate {
     /// The bytes as text, if they can be that.
     fn show(self, bytes: &[u8]) -> Option<String> {
         match self {
+            // Only with schemas, in `Guesser::framed`.
+            Self::Avro | Self::JsonSr | Self::Protobuf => None,
             Self::Json => {
                 let text = std::str::from_utf8(bytes).ok()?;
                 // Bare numbers and words are more likely text.
@@ -83,15 +95,39 @@ pub struct Guesser {
     /// What fits all records so far; `None` before the first.
     fitting: Option<Vec<Candidate>>,
     mixed: bool,
+    schemas: Option<Arc<dyn Schemas>>,
 }
 
 impl Guesser {
+    /// One that knows records with a schema's id in front.
+    pub fn with_schemas(schemas: Arc<dyn Schemas>) -> Self {
+        Self { schemas: Some(schemas), ..Self::default() }
+    }
+
+    /// A record by the schema that it names, if there is such a schema and it fits.
+    fn framed(&self, bytes: &[u8]) -> Option<(Candidate, String)> {
+        let schemas = self.schemas.as_ref()?;
+        let schema = schemas.schema(schema_id(bytes)?).ok()??;
+        let json = framed_to_json(bytes, schemas).ok()?;
+        let candidate = match schema.kind() {
+            SchemaKind::Avro => Candidate::Avro,
+            SchemaKind::Json => Candidate::JsonSr,
+            SchemaKind::Protobuf => Candidate::Protobuf,
+        };
+        Some((candidate, json.to_string()))
+    }
+
     /// The text of a record's key or value, which also narrows the guess.
     pub fn show(&mut self, bytes: Option<&[u8]>) -> String {
         let Some(bytes) = bytes else { return "<null>".to_owned() };
-        let fits: Vec<(Candidate, String)> = Candidate::KEY.iter().filter_map(|&c| Some((c, c.show(bytes)?))).collect();
+        let framed = self.framed(bytes);
+        let is_framed = framed.is_some();
+        let plain = Candidate::KEY.iter().filter_map(|&c| Some((c, c.show(bytes)?)));
+        let fits: Vec<(Candidate, String)> = framed.into_iter().chain(plain).collect();
         let mut now: Vec<Candidate> = fits.iter().map(|(c, _)| *c).collect();
-        if now.contains(&Candidate::String) {
+        if is_framed {
+            now.truncate(1);
+        } else if now.contains(&Candidate::String) {
             // A number's bytes are hardly ever all letters.
             now.retain(|c| matches!(c, Candidate::Json | Candidate::String));
         } else if now.len() > 1 {

@@ -14,6 +14,7 @@
 
 pub mod columns;
 pub mod decode;
+pub mod descriptor;
 pub mod encode;
 pub mod read;
 pub mod schema;

@@ -17,6 +17,7 @@ use crate::avro::AvroSchema;
 use crate::json::scan::{Scan, fail};
 use crate::json::{Comments, Json};
 use crate::protobuf::ProtoSchema;
+use crate::protobuf::descriptor::{descriptor_of, text_of};
 
 /// Longest text of a schema, the texts that it refers to included.
 pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
@@ -92,10 +93,28 @@ impl Schema {
                 Ok(Self { text: json.to_string(), parsed: Parsed::Json(json) })
             }
             SchemaKind::Protobuf => {
+                // Some clients send it compiled.
+                let mut compiled = Vec::new();
+                let is_base64 = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
+                let made;
+                let text = if is_base64 && crate::decode_base64(&mut compiled, text.as_bytes()) {
+                    made = text_of(&compiled)?;
+                    &made
+                } else {
+                    text
+                };
                 let parsed = ProtoSchema::parse(text, references)?;
                 Ok(Self { text: text.trim().to_owned(), parsed: Parsed::Protobuf(parsed) })
             }
         }
+    }
+
+    /// A PROTOBUF schema compiled, as base64 of a file descriptor; `None` for the others.
+    pub fn compiled(&self, file: &str) -> Option<String> {
+        let Parsed::Protobuf(schema) = &self.parsed else { return None };
+        let mut text = Vec::new();
+        crate::encode_base64(&mut text, &descriptor_of(schema, file));
+        String::from_utf8(text).ok()
     }
 
     pub fn kind(&self) -> SchemaKind {
@@ -143,9 +162,9 @@ pub(crate) fn write_frame(out: &mut Vec<u8>, id: u32) {
 /// The schema's id; the payload begins behind [`FRAME_LEN`] bytes.
 #[inline]
 pub(crate) fn read_frame(bytes: &[u8]) -> Scan<u32> {
-    match bytes.first_chunk::<FRAME_LEN>() {
-        Some([0, id @ ..]) => Ok(u32::from_be_bytes(*id)),
-        Some([magic, ..]) => fail(0, format!("the first byte is {magic}, not the 0 in front of a schema's id")),
-        None => fail(0, format!("{} bytes are too few for a schema's id", bytes.len())),
+    match (bytes.first_chunk::<FRAME_LEN>(), bytes.first()) {
+        (Some([0, id @ ..]), _) => Ok(u32::from_be_bytes(*id)),
+        (_, Some(1..)) => fail(0, format!("the first byte is {}, not the 0 in front of a schema's id", bytes[0])),
+        _ => fail(0, format!("{} bytes are too few for a schema's id", bytes.len())),
     }
 }

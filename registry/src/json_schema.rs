@@ -7,9 +7,11 @@ use millpond_formats::Json;
 
 const DEPTH_MAX: usize = 64;
 const FAULTS_MAX: usize = 20;
+/// Most pairs that are compared: what has several branches multiplies.
+const PAIRS_MAX: usize = 200_000;
 
 pub fn faults(reader: &Json, writer: &Json) -> Vec<String> {
-    let mut check = Check { reader, writer, faults: Vec::new() };
+    let mut check = Check { reader, writer, faults: Vec::new(), pairs: 0 };
     check.pair(reader, writer, "#", 0);
     check.faults
 }
@@ -18,6 +20,7 @@ struct Check<'a> {
     reader: &'a Json,
     writer: &'a Json,
     faults: Vec<String>,
+    pairs: usize,
 }
 
 fn resolve<'a>(root: &'a Json, mut at: &'a Json) -> &'a Json {
@@ -85,6 +88,10 @@ impl Check<'_> {
     }
 
     fn pair(&mut self, reader: &Json, writer: &Json, path: &str, depth: usize) {
+        self.pairs += 1;
+        if self.pairs > PAIRS_MAX {
+            return self.fault("TOO_COMPLEX", path);
+        }
         if depth > DEPTH_MAX {
             return;
         }

@@ -299,7 +299,8 @@ impl Registry {
             let registered = Registered {
                 id,
                 kind: new.kind,
-                text: new.text.clone(),
+                // A compiled schema is kept as text, too.
+                text: if new.kind == SchemaKind::Protobuf { schema.text.clone() } else { new.text.clone() },
                 references: new.references.clone(),
                 schema: Arc::new(schema),
             };

@@ -103,16 +103,30 @@ pub(crate) fn routes() -> Router<Arc<App>> {
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct Asked {
+    #[serde(deserialize_with = "flag")]
     deleted: bool,
+    #[serde(deserialize_with = "flag")]
     deleted_only: bool,
+    #[serde(deserialize_with = "flag")]
     permanent: bool,
+    #[serde(deserialize_with = "flag")]
     normalize: bool,
+    #[serde(deserialize_with = "flag")]
     verbose: bool,
+    #[serde(deserialize_with = "flag")]
     force: bool,
+    #[serde(deserialize_with = "flag")]
     latest_only: bool,
+    #[serde(deserialize_with = "flag")]
     default_to_global: bool,
     subject_prefix: Option<String>,
     subject: Option<String>,
+    format: Option<String>,
+}
+
+/// Clients write `true` in their own languages' ways.
+fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(String::deserialize(deserializer)?.eq_ignore_ascii_case("true"))
 }
 
 /// The topic that a subject is of.
@@ -174,7 +188,7 @@ fn schema_of(body: &[u8], asked: &Asked) -> Result<NewSchema, Refused> {
 }
 
 /// Type and references only where they say something, as Confluent's answers have it.
-fn details(body: &mut Map<String, Json>, registered: &Registered) {
+fn details(body: &mut Map<String, Json>, registered: &Registered, asked: &Asked) {
     if registered.kind != SchemaKind::Avro {
         body.insert("schemaType".into(), json!(registered.kind.name()));
     }
@@ -184,15 +198,18 @@ fn details(body: &mut Map<String, Json>, registered: &Registered) {
             list.map(|r| json!({ "name": r.name, "subject": r.subject, "version": r.version })).collect();
         body.insert("references".into(), Json::Array(list));
     }
-    body.insert("schema".into(), json!(registered.text));
+    // A client may want a PROTOBUF schema compiled.
+    let compiled =
+        asked.format.as_deref().filter(|f| *f == "serialized").and_then(|_| registered.schema.compiled("default"));
+    body.insert("schema".into(), json!(compiled.as_ref().unwrap_or(&registered.text)));
 }
 
-fn describe(found: &SubjectVersion) -> Json {
+fn describe(found: &SubjectVersion, asked: &Asked) -> Json {
     let mut body = Map::new();
     body.insert("subject".into(), json!(found.subject));
     body.insert("version".into(), json!(found.version));
     body.insert("id".into(), json!(found.registered.id));
-    details(&mut body, &found.registered);
+    details(&mut body, &found.registered, asked);
     Json::Object(body)
 }
 
@@ -249,7 +266,7 @@ async fn look_up(
 ) -> Answered {
     check(&speaker, Right::Describe, &subject)?;
     let new = schema_of(&body, &asked)?;
-    Ok(Answer(describe(&app.engine.schemas().now().look_up(&subject, &new, asked.deleted)?)))
+    Ok(Answer(describe(&app.engine.schemas().now().look_up(&subject, &new, asked.deleted)?, &asked)))
 }
 
 async fn version(
@@ -259,7 +276,7 @@ async fn version(
     Query(asked): Query<Asked>,
 ) -> Answered {
     check(&speaker, Right::Describe, &subject)?;
-    Ok(Answer(describe(&app.engine.schemas().now().version(&subject, &version, asked.deleted)?)))
+    Ok(Answer(describe(&app.engine.schemas().now().version(&subject, &version, asked.deleted)?, &asked)))
 }
 
 async fn version_schema(
@@ -320,7 +337,7 @@ async fn all(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<As
         let versions = registry.versions(subject, asked.deleted)?;
         let skipped = if asked.latest_only { versions.len().saturating_sub(1) } else { 0 };
         for version in versions.iter().skip(skipped) {
-            list.push(describe(&registry.version(subject, &version.to_string(), asked.deleted)?));
+            list.push(describe(&registry.version(subject, &version.to_string(), asked.deleted)?, &asked));
         }
     }
     Ok(Answer(Json::Array(list)))
@@ -330,11 +347,16 @@ async fn types() -> Answer {
     Answer(json!(["JSON", "PROTOBUF", "AVRO"]))
 }
 
-async fn by_id(State(app): State<Shared>, speaker: Speaker, Path(id): Path<String>) -> Answered {
+async fn by_id(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answered {
     let (registry, id) = (app.engine.schemas().now(), parse_id(&id)?);
     check_id(&speaker, &registry, id)?;
     let mut body = Map::new();
-    details(&mut body, registry.by_id(id)?);
+    details(&mut body, registry.by_id(id)?, &asked);
     Ok(Answer(Json::Object(body)))
 }
 

@@ -47,7 +47,8 @@ pub struct ExpectedError {
 #[derive(Clone, Debug)]
 pub struct Topic {
     pub name: String,
-    pub partitions: i32,
+    /// `None`: as a CREATE statement says.
+    pub partitions: Option<i32>,
     pub replicas: i16,
     pub key_schema: Option<TopicSchema>,
     pub value_schema: Option<TopicSchema>,
@@ -192,7 +193,7 @@ fn rest(test: &Json) -> Result<Rest> {
 fn topic(json: &Json) -> Result<Topic> {
     Ok(Topic {
         name: json.get("name").and_then(Json::as_str).context("a topic has no name")?.to_string(),
-        partitions: json.get("partitions").and_then(Json::as_i64).map_or(1, |n| n as i32),
+        partitions: json.get("partitions").and_then(Json::as_i64).and_then(|n| i32::try_from(n).ok()),
         replicas: json.get("replicas").and_then(Json::as_i64).map_or(1, |n| n as i16),
         key_schema: topic_schema(json, "key")?,
         value_schema: topic_schema(json, "value")?,

@@ -1,6 +1,6 @@
 //! One case: topics, statements, inputs, queries one after the other, and the comparison.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -112,19 +112,24 @@ fn create_topics(case: &Case, engine: &Engine, storage: &MemoryStorage) {
             let _ = storage.create_topic(spec);
         }
     };
-    for topic in &case.topics {
-        create(&topic.name, topic.partitions, topic.replicas);
-    }
+    let mut stated = BTreeMap::new();
     for text in &case.statements {
         for parsed in millpond_sql::parse(text).unwrap_or_default() {
             if let Statement::CreateSource(source) = &parsed.statement {
                 let text = |name: &str| source.properties.get(name).map(|v| v.node.to_string());
                 let Some(topic) = text("KAFKA_TOPIC") else { continue };
                 let topic = topic.trim_matches('\'').to_string();
-                let partitions = text("PARTITIONS").and_then(|p| p.trim_matches('\'').parse().ok());
-                create(&topic, partitions.unwrap_or(PARTITIONS_DEFAULT), 1);
+                let partitions: Option<i32> = text("PARTITIONS").and_then(|p| p.trim_matches('\'').parse().ok());
+                stated.entry(topic).or_insert(partitions);
             }
         }
+    }
+    for topic in &case.topics {
+        let partitions = topic.partitions.or_else(|| stated.get(&topic.name).copied().flatten());
+        create(&topic.name, partitions.unwrap_or(1), topic.replicas);
+    }
+    for (topic, partitions) in &stated {
+        create(topic, partitions.unwrap_or(PARTITIONS_DEFAULT), 1);
     }
     for record in &case.inputs {
         create(&record.topic, PARTITIONS_DEFAULT, 1);

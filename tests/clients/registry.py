@@ -22,9 +22,10 @@ from confluent_kafka.serialization import MessageField, SerializationContext, St
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 signal.alarm(120)
-BOOTSTRAP, HTTP = sys.argv[1], "http://" + sys.argv[2]
+BOOTSTRAP, HTTP = sys.argv[1], sys.argv[2]
 RUN = uuid.uuid4().hex[:8]
 registry = SchemaRegistryClient({"url": HTTP})
+admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 producer = Producer({"bootstrap.servers": BOOTSTRAP})
 
 
@@ -55,14 +56,15 @@ def rows(query):
 
 def topic(name):
     name = f"{name}_{RUN}"
-    for future in AdminClient({"bootstrap.servers": BOOTSTRAP}).create_topics([NewTopic(name, 1)]).values():
+    for future in admin.create_topics([NewTopic(name, 1)]).values():
         future.result(20)
     return name
 
 
 def write(name, serializer, values):
     for i, value in enumerate(values):
-        producer.produce(name, StringSerializer()(f"k{i}"), serializer(value, SerializationContext(name, MessageField.VALUE)))
+        body = serializer(value, SerializationContext(name, MessageField.VALUE))
+        producer.produce(name, key=StringSerializer()(f"k{i}"), value=body)
     assert producer.flush(20) == 0
 
 
@@ -101,7 +103,7 @@ ORDER = {
         {"name": "suit", "type": {"type": "enum", "name": "Suit", "symbols": ["SPADES", "HEARTS"]}},
         {"name": "note", "type": ["null", "string"], "default": None},
         {"name": "tags", "type": {"type": "array", "items": "string"}},
-        {"name": "by", "type": {"type": "record", "name": "Person", "fields": [{"name": "name", "type": "string"}]}},
+        {"name": "person", "type": {"type": "record", "name": "Person", "fields": [{"name": "name", "type": "string"}]}},
     ],
 }
 
@@ -112,19 +114,19 @@ def avro():
 
     name = topic("avro")
     at = datetime.datetime(2024, 5, 6, 7, 8, 9, 123000, datetime.timezone.utc)
-    order = {"id": 7, "price": decimal.Decimal("12.30"), "at": at, "suit": "HEARTS", "note": None, "tags": ["a", "b"], "by": {"name": "n"}}
+    order = {"id": 7, "price": decimal.Decimal("12.30"), "at": at, "suit": "HEARTS", "note": None, "tags": ["a", "b"], "person": {"name": "n"}}
     write(name, AvroSerializer(registry, json.dumps(ORDER)), [order, {**order, "id": 8, "note": "x"}])
     # A later writer adds a field: the same stream reads both.
     more = {**ORDER, "fields": ORDER["fields"] + [{"name": "more", "type": "int", "default": 0}]}
     write(name, AvroSerializer(registry, json.dumps(more)), [{**order, "id": 9, "more": 5}])
     assert len(registry.get_versions(f"{name}-value")) == 2
     out = stream("AVRO", name, "AVRO")
-    found = rows(f"SELECT ID, PRICE, SUIT, NOTE, TAGS, BY->NAME, MORE FROM AVRO_{RUN};")
+    found = rows(f"SELECT ID, PRICE, SUIT, NOTE, TAGS, PERSON->NAME, MORE FROM AVRO_{RUN};")
     assert found[0] == [7, 12.3, "HEARTS", None, ["a", "b"], "n", None], found
     assert [row[0] for row in found] == [7, 8, 9] and found[1][3] == "x" and found[2][6] == 5, found
     values = read(out, AvroDeserializer(registry), 3)
     first = values[0]
-    assert (first["ID"], first["PRICE"], first["AT"], first["BY"]) == (7, decimal.Decimal("12.30"), at, {"NAME": "n"}), first
+    assert (first["ID"], first["PRICE"], first["AT"], first["PERSON"]) == (7, decimal.Decimal("12.30"), at, {"NAME": "n"}), first
     latest = registry.get_latest_version(f"{out}-value")
     assert json.loads(latest.schema.schema_str)["name"] == "KsqlDataSourceSchema"
     say("avro")

@@ -35,6 +35,8 @@ fi
 
 venv="$CACHE/venv"
 python="confluent-kafka==$CONFLUENT_KAFKA kafka-python==$KAFKA_PYTHON python-snappy==0.7.3 lz4==4.4.5 zstandard==0.25.0"
+# What its serializers need, by name: its extras ask for versions that are not always there.
+python+=" fastavro==1.13.1 httpx==0.28.1 Authlib==1.9.8 cachetools==8.0.0 attrs==26.1.0 certifi==2026.10.18 jsonschema==4.26.0 protobuf==7.36.2 googleapis-common-protos==1.76.0 orjson==3.13.0 requests==2.34.2"
 if [ "$(cat "$venv/clients" 2>/dev/null)" != "$python" ]; then
     say "installing into $venv: $python"
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"

@@ -24,6 +24,7 @@ mod limits;
 mod memory;
 mod process;
 mod pull;
+mod schemas;
 mod security;
 mod soak;
 mod space;

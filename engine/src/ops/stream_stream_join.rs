@@ -62,6 +62,8 @@ pub struct StreamStreamJoin {
     retention_ms: i64,
     segment_ms: i64,
     keys: usize,
+    /// Size of the time windows that the keys are part of; `None` for sessions and plain keys.
+    window_size_ms: Option<i64>,
     joined: Joined,
     rows: KeySpace,
     waiting: KeySpace,
@@ -85,6 +87,7 @@ impl StreamStreamJoin {
         [before_ms, after_ms]: [i64; 2],
         grace_ms: Option<i64>,
         keys: usize,
+        window_size_ms: Option<i64>,
         joined: Joined,
         rows: KeySpace,
         waiting: KeySpace,
@@ -112,6 +115,7 @@ impl StreamStreamJoin {
             retention_ms,
             segment_ms: (retention_ms / 2).max(SEGMENT_MIN_MS),
             keys,
+            window_size_ms,
             joined,
             rows,
             waiting,
@@ -282,7 +286,11 @@ impl Operator for StreamStreamJoin {
     }
 
     fn prepare<'a>(&'a self, inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
-        let (left, right) = super::both(inputs)?;
+        let (left, mut right) = super::both(inputs)?;
+        if let (Some(size_ms), Some((starts, ends))) = (self.window_size_ms, &mut right.window) {
+            // Of a time window only the start is in the key: the right side's is taken for one of the left's size.
+            *ends = starts.iter().map(|start| start.saturating_add(size_ms)).collect();
+        }
         let sides = [left, right];
         let cells = [
             key_cells(&sides[0], &sides[0].columns()[..self.keys])?,

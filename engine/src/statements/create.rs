@@ -9,6 +9,7 @@ use millpond_sql::analyse::{alter_columns, resolve_type};
 use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
 use millpond_sql::syntax::{AlterSource, Ident, Parsed, TypeName};
+use millpond_types::access::Right;
 use millpond_types::ports::{Cursor, Step, TopicSpec};
 use millpond_types::{Error, Schema, SqlType};
 
@@ -110,7 +111,9 @@ fn create_source(
         }
         (Some(_), _) => {}
     }
-    let schemas = schemas::prepare(engine, &mut source, schemas::Purpose::Declared)?;
+    // Who may only read the topic says nothing about its schema.
+    let writes = session.check_topic(Right::Write, &source.topic).is_ok();
+    let schemas = if writes { schemas::prepare(engine, &mut source, schemas::Purpose::Declared)? } else { None };
     let registry = schemas.map(|change| {
         step.catalog.extend(change.writes);
         change.registry

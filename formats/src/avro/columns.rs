@@ -9,16 +9,30 @@ use crate::json::Json;
 
 /// Deepest type that is inferred.
 const DEPTH_MAX: usize = 32;
+/// Most types that a schema may unfold to: where records are used twice at every level, that doubles with each.
+pub(crate) const TYPES_MAX: usize = 20_000;
+
+/// Where inference is, and how much it may still unfold.
+struct Walk {
+    above: Vec<usize>,
+    left: usize,
+}
+
+impl Walk {
+    fn new() -> Self {
+        Self { above: Vec::new(), left: TYPES_MAX }
+    }
+}
 
 /// The SQL type of a schema; `None` where there is none, as for a record that contains itself. `name` makes the names of
 /// fields.
 pub fn type_of(schema: &AvroSchema, index: usize, name: &dyn Fn(&str) -> String) -> Option<SqlType> {
-    infer(schema, index, name, &mut Vec::new())
+    infer(schema, index, name, &mut Walk::new())
 }
 
 /// The columns of a record's fields; those without an SQL type are left out.
 pub fn fields_of(schema: &AvroSchema, index: usize, name: &dyn Fn(&str) -> String) -> Option<Vec<Field>> {
-    match infer(schema, index, name, &mut Vec::new())? {
+    match infer(schema, index, name, &mut Walk::new())? {
         SqlType::Struct(fields) if matches!(schema.node(schema.nullable(index).0).shape, Shape::Record(_)) => {
             Some(fields)
         }
@@ -26,22 +40,18 @@ pub fn fields_of(schema: &AvroSchema, index: usize, name: &dyn Fn(&str) -> Strin
     }
 }
 
-fn infer(schema: &AvroSchema, index: usize, name: &dyn Fn(&str) -> String, above: &mut Vec<usize>) -> Option<SqlType> {
-    if above.contains(&index) || above.len() > DEPTH_MAX {
+fn infer(schema: &AvroSchema, index: usize, name: &dyn Fn(&str) -> String, walk: &mut Walk) -> Option<SqlType> {
+    if walk.above.contains(&index) || walk.above.len() > DEPTH_MAX || walk.left == 0 {
         return None;
     }
-    above.push(index);
-    let ty = infer_inner(schema, index, name, above);
-    above.pop();
+    walk.left -= 1;
+    walk.above.push(index);
+    let ty = infer_inner(schema, index, name, walk);
+    walk.above.pop();
     ty
 }
 
-fn infer_inner(
-    schema: &AvroSchema,
-    index: usize,
-    name: &dyn Fn(&str) -> String,
-    above: &mut Vec<usize>,
-) -> Option<SqlType> {
+fn infer_inner(schema: &AvroSchema, index: usize, name: &dyn Fn(&str) -> String, walk: &mut Walk) -> Option<SqlType> {
     let Node { shape, logical } = schema.node(index);
     Some(match (shape, *logical) {
         (Shape::Null, _) => return None,
@@ -58,20 +68,20 @@ fn infer_inner(
         (Shape::Float | Shape::Double, _) => SqlType::Double,
         (Shape::Bytes | Shape::Fixed { .. }, _) => SqlType::Bytes,
         (Shape::String | Shape::Enum { .. }, _) => SqlType::String,
-        (Shape::Map(values), _) => SqlType::map(SqlType::String, infer(schema, *values, name, above)?),
+        (Shape::Map(values), _) => SqlType::map(SqlType::String, infer(schema, *values, name, walk)?),
         (Shape::Array(items), _) => match entry_of(schema, *items) {
             Some((key, value)) => {
-                let (key, value) = (infer(schema, key, name, above)?, infer(schema, value, name, above)?);
+                let (key, value) = (infer(schema, key, name, walk)?, infer(schema, value, name, walk)?);
                 if key != SqlType::String {
                     return None;
                 }
                 SqlType::map(key, value)
             }
-            None => SqlType::array(infer(schema, *items, name, above)?),
+            None => SqlType::array(infer(schema, *items, name, walk)?),
         },
         (Shape::Record(record), _) => {
             let fields = record.fields.iter();
-            let fields = fields.filter_map(|f| Some(Field::new(name(&f.name), infer(schema, f.node, name, above)?)));
+            let fields = fields.filter_map(|f| Some(Field::new(name(&f.name), infer(schema, f.node, name, walk)?)));
             let fields: Vec<Field> = fields.collect();
             if fields.is_empty() {
                 return None;
@@ -79,11 +89,11 @@ fn infer_inner(
             SqlType::Struct(fields)
         }
         (Shape::Union(branches), _) => match schema.nullable(index) {
-            (one, _) if one != index => return infer(schema, one, name, above),
+            (one, _) if one != index => return infer(schema, one, name, walk),
             _ => {
                 let fields: Vec<Field> = branches
                     .iter()
-                    .filter_map(|&b| Some(Field::new(name(member_name(schema, b)), infer(schema, b, name, above)?)))
+                    .filter_map(|&b| Some(Field::new(name(member_name(schema, b)), infer(schema, b, name, walk)?)))
                     .collect();
                 if fields.is_empty() {
                     return None;

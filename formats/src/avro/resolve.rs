@@ -13,7 +13,7 @@ const PAIRS_MAX: usize = 200_000;
 
 /// What stands in the way of reading data of `writer` with `reader`; empty where nothing does.
 pub fn faults(reader: &AvroSchema, writer: &AvroSchema) -> Vec<String> {
-    let mut check = Check { reader, writer, seen: HashSet::new(), faults: Vec::new(), pairs: 0 };
+    let mut check = Check { reader, writer, seen: HashSet::new(), trail: Vec::new(), faults: Vec::new(), pairs: 0 };
     check.pair(reader.root, writer.root, "/");
     check.faults
 }
@@ -23,6 +23,8 @@ struct Check<'a> {
     writer: &'a AvroSchema,
     /// Pairs that were compared, or are being compared: a type that contains itself fits if the rest does.
     seen: HashSet<(usize, usize)>,
+    /// The same in order, to take back what a branch that did not fit has seen.
+    trail: Vec<(usize, usize)>,
     faults: Vec<String>,
     pairs: usize,
 }
@@ -50,6 +52,7 @@ impl Check<'_> {
             if !self.seen.insert((r, w)) {
                 return true;
             }
+            self.trail.push((r, w));
             return self.record(to, from, path);
         }
         let mismatch = |check: &mut Self| {
@@ -66,13 +69,15 @@ impl Check<'_> {
             }
             (Shape::Union(branches), _) => {
                 for &branch in branches {
-                    let (told, seen) = (self.faults.len(), self.seen.clone());
+                    let (told, seen) = (self.faults.len(), self.trail.len());
                     if self.pair(branch, w, path) {
                         self.faults.truncate(told);
                         return true;
                     }
                     self.faults.truncate(told);
-                    self.seen = seen;
+                    for pair in self.trail.split_off(seen) {
+                        self.seen.remove(&pair);
+                    }
                 }
                 let name = branch_name(from);
                 self.fault("MISSING_UNION_BRANCH", path, format!("reader union lacking writer type: {name}"))

@@ -7,37 +7,46 @@ use millpond_types::sql_type::DECIMAL_PRECISION_MAX;
 use millpond_types::{Field, SqlType};
 
 use super::schema::{FieldType, ProtoField, ProtoSchema, WellKnown};
+use crate::avro::columns::TYPES_MAX;
 use crate::format::Nullable;
 
 /// Deepest type that is inferred.
 const DEPTH_MAX: usize = 32;
 
-/// The columns of a message's fields; those without an SQL type are left out.
-pub fn fields_of(schema: &ProtoSchema, message: usize, name: &dyn Fn(&str) -> String) -> Vec<Field> {
-    fields(schema, message, name, &mut Vec::new())
+/// Where inference is, and how much it may still unfold.
+struct Walk {
+    above: Vec<usize>,
+    left: usize,
 }
 
-fn fields(schema: &ProtoSchema, message: usize, name: &dyn Fn(&str) -> String, above: &mut Vec<usize>) -> Vec<Field> {
-    if above.contains(&message) || above.len() > DEPTH_MAX {
+/// The columns of a message's fields; those without an SQL type are left out.
+pub fn fields_of(schema: &ProtoSchema, message: usize, name: &dyn Fn(&str) -> String) -> Vec<Field> {
+    fields(schema, message, name, &mut Walk { above: Vec::new(), left: TYPES_MAX })
+}
+
+fn fields(schema: &ProtoSchema, message: usize, name: &dyn Fn(&str) -> String, walk: &mut Walk) -> Vec<Field> {
+    let declared = &schema.messages[message];
+    let count = declared.fields.len() + 1;
+    if walk.above.contains(&message) || walk.above.len() > DEPTH_MAX || walk.left < count {
         return Vec::new();
     }
-    above.push(message);
-    let declared = &schema.messages[message];
+    walk.left -= count;
+    walk.above.push(message);
     let mut columns = Vec::new();
     for (oneof, label) in declared.oneofs.iter().enumerate() {
         let parts = declared.fields.iter().filter(|f| f.oneof == Some(oneof));
         let parts: Vec<Field> =
-            parts.filter_map(|f| Some(Field::new(name(&f.name), type_of(schema, f, name, above)?))).collect();
+            parts.filter_map(|f| Some(Field::new(name(&f.name), type_of(schema, f, name, walk)?))).collect();
         if !parts.is_empty() {
             columns.push(Field::new(name(&oneof_name(label, oneof)), SqlType::Struct(parts)));
         }
     }
     for field in declared.fields.iter().filter(|f| f.oneof.is_none()) {
-        if let Some(ty) = type_of(schema, field, name, above) {
+        if let Some(ty) = type_of(schema, field, name, walk) {
             columns.push(Field::new(name(&field.name), ty));
         }
     }
-    above.pop();
+    walk.above.pop();
     columns
 }
 
@@ -50,16 +59,16 @@ fn type_of(
     schema: &ProtoSchema,
     field: &ProtoField,
     name: &dyn Fn(&str) -> String,
-    above: &mut Vec<usize>,
+    walk: &mut Walk,
 ) -> Option<SqlType> {
     let single = match &field.ty {
         FieldType::Map(key, value) => {
             if **key != FieldType::String {
                 return None;
             }
-            return Some(SqlType::map(SqlType::String, single(schema, value, field.digits, name, above)?));
+            return Some(SqlType::map(SqlType::String, single(schema, value, field.digits, name, walk)?));
         }
-        ty => single(schema, ty, field.digits, name, above)?,
+        ty => single(schema, ty, field.digits, name, walk)?,
     };
     Some(if field.repeated { SqlType::array(single) } else { single })
 }
@@ -69,7 +78,7 @@ fn single(
     ty: &FieldType,
     digits: (Option<u8>, Option<u8>),
     name: &dyn Fn(&str) -> String,
-    above: &mut Vec<usize>,
+    walk: &mut Walk,
 ) -> Option<SqlType> {
     Some(match ty {
         FieldType::Double | FieldType::Float => SqlType::Double,
@@ -96,10 +105,10 @@ fn single(
             }
             Some(WellKnown::Wrapper) => {
                 let value = schema.messages[*message].fields.first()?;
-                return single(schema, &value.ty, digits, name, above);
+                return single(schema, &value.ty, digits, name, walk);
             }
             None => {
-                let fields = fields(schema, *message, name, above);
+                let fields = fields(schema, *message, name, walk);
                 if fields.is_empty() {
                     return None;
                 }

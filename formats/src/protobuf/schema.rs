@@ -18,6 +18,11 @@ pub struct ProtoSchema {
     pub enums: Vec<Enum>,
     /// The messages on top of the schema itself, in order; references have none here.
     pub roots: Vec<usize>,
+    pub package: String,
+    pub imports: Vec<String>,
+    pub proto2: bool,
+    /// How many of the enums are the schema's own: they come first.
+    pub own_enums: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -85,9 +90,9 @@ impl ProtoSchema {
         let mut builder = Builder::default();
         let mut done = HashSet::new();
         let main = builder.file(text)?;
+        let own_enums = builder.enums.len();
         builder.imports(&main, references, &mut done, 0)?;
-        let roots = main.messages;
-        builder.resolve(roots)
+        builder.resolve(main, own_enums)
     }
 
     /// A message by its full name, or by the part behind the package.
@@ -189,6 +194,8 @@ struct RawField {
 struct File {
     messages: Vec<usize>,
     imports: Vec<String>,
+    package: String,
+    proto2: bool,
 }
 
 #[derive(Default)]
@@ -224,7 +231,7 @@ impl Builder {
         Ok(())
     }
 
-    fn resolve(mut self, roots: Vec<usize>) -> Result<ProtoSchema> {
+    fn resolve(mut self, main: File, own_enums: usize) -> Result<ProtoSchema> {
         for raw in &self.open {
             let message = &self.messages[raw.message];
             let found = match raw.name.strip_prefix('.') {
@@ -253,12 +260,13 @@ impl Builder {
                 ty => *ty = found,
             }
         }
-        Ok(ProtoSchema { messages: self.messages, enums: self.enums, roots })
+        let File { messages: roots, imports, package, proto2 } = main;
+        Ok(ProtoSchema { messages: self.messages, enums: self.enums, roots, package, imports, proto2, own_enums })
     }
 
     fn file(&mut self, text: &str) -> Result<File> {
         let mut tokens = Tokens { text, pos: 0, line: 1 };
-        let mut file = File { messages: Vec::new(), imports: Vec::new() };
+        let mut file = File { messages: Vec::new(), imports: Vec::new(), package: String::new(), proto2: false };
         let mut package = String::new();
         let mut proto2 = true;
         // No syntax is proto2 by the book; but the files built in here leave it out.
@@ -297,6 +305,7 @@ impl Builder {
                 _ => return Err(tokens.expected("a declaration")),
             }
         }
+        (file.package, file.proto2) = (package, proto2);
         Ok(file)
     }
 

@@ -310,6 +310,14 @@ fn protobuf_is_read_by_its_descriptor() {
         Value::Integer(0),
         Value::Array(vec![Value::Double(1.5)]),
     ];
+    // Compiled and read again it stands for the same columns.
+    let compiled = schema(SchemaKind::Protobuf, &written.compiled("file").unwrap());
+    assert_eq!(
+        columns_of(&compiled, Side::Value, false, true, Some("shop.Order")).unwrap(),
+        columns,
+        "{}",
+        compiled.text
+    );
     let writer = WriterSchema { id: 5, schema: written.clone(), full_name: Some("shop.Order".into()) };
     let out = write(Format::Protobuf, &columns, &writer, std::slice::from_ref(&row)).unwrap();
     // The second message of the schema: one index, 1.
