@@ -114,7 +114,7 @@ fn create_topics(case: &Case, storage: &MemoryStorage) {
         }
     };
     for topic in &case.topics {
-        create(&topic.name, topic.partitions, topic.replicas);
+        create(&topic.name, topic.partitions.unwrap_or(1), topic.replicas);
     }
     for text in &case.statements {
         for parsed in millpond_sql::parse(text).unwrap_or_default() {
