@@ -33,6 +33,8 @@ pub struct Config {
     /// Of the command alone: a loss is accepted once, not for good.
     #[serde(skip)]
     pub accept_data_loss: bool,
+    /// Files are written past the operating system's cache.
+    pub direct_io: Option<bool>,
     #[serde(default)]
     pub memory: Memory,
     #[serde(default)]
@@ -61,6 +63,7 @@ pub struct Limits {
     pub produce_queue_bytes: Option<usize>,
     pub step_queue_bytes: Option<usize>,
     pub tail_bytes: Option<usize>,
+    pub read_ahead_bytes: Option<usize>,
     pub compaction_map_bytes: Option<usize>,
     pub disk_free_bytes_min: Option<u64>,
     pub compaction_bytes_per_second: Option<u64>,

@@ -25,6 +25,8 @@ pub struct FixedParts {
     pub write_buffer: usize,
     pub block_cache: usize,
     pub tails: usize,
+    /// Large batches read from disk in advance.
+    pub read_ahead: usize,
     pub produce_queue: usize,
     pub step_queue: usize,
     /// One write of the storage; four times that is set aside.
@@ -51,9 +53,10 @@ impl FixedParts {
             write_buffer: part(96 * MIB, 10),
             block_cache: part(64 * MIB, 16),
             tails: part(64 * MIB, 24),
+            read_ahead: part(8 * MIB, 128),
             produce_queue: part(64 * MIB, 24),
             step_queue: part(64 * MIB, 24),
-            write: part(8 * MIB, 128),
+            write: part(4 * MIB, 256),
             compaction_map: part(32 * MIB, 32),
             requests: part(512 * MIB, 8),
             fetch_answers: part(512 * MIB, 12),

@@ -1,16 +1,27 @@
 #!/usr/bin/env python3
 """Millpond beside Apache Kafka: the same load, by the same clients, on the same machine, in the same run.
 
-    compare.py [--short] [--only=ROW,...] [--servers=kafka,millpond,millpond-none]
+    compare.py [--short] [--only=ROW,...] [--servers=kafka,millpond,millpond-none] [--runs=N] [--minutes=N] [--markdown]
 
 Servers: Apache Kafka 4.1 (one KRaft node, the settings and the 1 GiB heap that it comes with; it never forces data to disk),
 Millpond as it comes (every group commit is forced to disk before it is acknowledged), and Millpond with durability = "none", which
-promises what Kafka promises. One server runs at a time. For each row, each server gets a fresh topic.
+promises what Kafka promises. One server runs at a time; each is warmed up before its first row, so that the Java virtual machine
+has compiled what the rows use. For each row, each server gets a fresh topic.
 
 Clients: librdkafka's rdkafka_performance ("c") and Java's kafka-producer-perf-test and kafka-consumer-perf-test ("java").
 
 Columns: throughput as the client saw it (MB/s, 10^6 bytes), CPU seconds of the server per GB, the most resident memory of the server in the row.
 Latency rows: from the producer's call to the consumer's, in ms (p50, p99, p99.9).
+Cold rows: the operating system's caches are dropped first, so that everything comes from disk, as it does from a log that is larger
+than memory. That needs root; who is not is told, and the row says that it was warm.
+
+--short     a fifth of the records, without millpond-none: below a quarter of an hour on two cores; without it, about forty minutes
+--only      some rows; --list names them
+--runs      each row so many times, the run with the median throughput (of latency: the median p99) counts
+--minutes   begins no row later than so long after the start; rows that were left out are shown as such
+--markdown  a heading, what was done, and after each row whether Millpond reaches the aims, as docs/benchmarks.md has it
+
+A row that fails is shown as failed, and the others go on; the exit status then is 1.
 """
 
 import os
@@ -31,11 +42,27 @@ RDKAFKA = CACHE + "/rdkafka/4.10.0+2.12.1/rdkafka_performance"
 LIB = CACHE + "/kafka/4.1.2/lib/*"
 TICKS = os.sysconf("SC_CLK_TCK")
 
+
+
+def option(name):
+    found = [a.split("=", 1)[1] for a in sys.argv[1:] if a.startswith(f"--{name}=")]
+    return found[-1] if found else None
+
+
 short = "--short" in sys.argv
-only = [a.split("=", 1)[1].split(",") for a in sys.argv if a.startswith("--only=")]
-only = only[0] if only else None
-servers = [a.split("=", 1)[1].split(",") for a in sys.argv if a.startswith("--servers=")]
-servers = servers[0] if servers else ["kafka", "millpond", "millpond-none"]
+markdown = "--markdown" in sys.argv
+only = option("only") and option("only").split(",")
+servers = (option("servers") or ("kafka,millpond" if short else "kafka,millpond,millpond-none")).split(",")
+runs = int(option("runs") or 1)
+end_at = time.monotonic() + 60 * float(option("minutes")) if option("minutes") else None
+known = ("--short", "--markdown", "--list")
+for argument in sys.argv[1:]:
+    if argument not in known and argument.split("=")[0] not in ("--only", "--servers", "--runs", "--minutes"):
+        sys.exit(f"\"{argument}\" is not an option\n{__doc__}")
+
+
+class Failed(Exception):
+    """A row could not be measured."""
 
 
 def free_port():
@@ -69,10 +96,11 @@ class Server:
                 break
             except OSError:
                 if self.process.poll() is not None:
-                    sys.exit(f"{kind} did not start:\n" + open(self.work + "/log").read())
+                    raise Failed(f"{kind} did not start:\n" + open(self.work + "/log").read()[-2000:])
                 time.sleep(0.1)
         else:
-            sys.exit(f"{kind} did not listen within a minute")
+            self.process.kill()
+            raise Failed(f"{kind} did not listen within a minute")
         self.stop = threading.Event()
         self.sampler = threading.Thread(target=self.sample, daemon=True)
         self.sampler.start()
@@ -122,10 +150,13 @@ class Server:
         shutil.rmtree(self.work, ignore_errors=True)
 
 
-def run(command, seconds=300):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+def run(command, seconds=180):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as e:
+        raise Failed(f"{' '.join(command)}\nhad not ended after {seconds} s") from e
     if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise Failed(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return done.stdout + done.stderr
 
 
@@ -141,7 +172,7 @@ def topic(server, name, partitions):
 def megabytes(text):
     found = re.findall(r"([\d.]+) MB/s", text)
     if not found:
-        sys.exit("no throughput in:\n" + text[-2000:])
+        raise Failed("no throughput in:\n" + text[-2000:])
     return float(found[-1])
 
 
@@ -155,7 +186,10 @@ def java_produce(server, name, count, size, *properties):
     out = java(["org.apache.kafka.tools.ProducerPerformance", "--topic", name, "--num-records", str(count), "--record-size", str(size),
                 "--throughput", "-1", "--producer-props", f"bootstrap.servers={server.address}", *properties])
     # Java's tools count 2^20 bytes to the MB.
-    return float(re.findall(r"\(([\d.]+) MB/sec\)", out)[-1]) * 1.048576
+    found = re.findall(r"\(([\d.]+) MB/sec\)", out)
+    if not found:
+        raise Failed("no throughput in:\n" + out[-2000:])
+    return float(found[-1]) * 1.048576
 
 
 def c_consume(server, name, count, partitions):
@@ -166,7 +200,10 @@ def c_consume(server, name, count, partitions):
 def java_consume(server, name, count):
     out = java(["org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", server.address, "--topic", name,
                 "--messages", str(count), "--timeout", "60000"])
-    fields = [f.strip() for f in next(line for line in reversed(out.splitlines()) if line.count(",") >= 9).split(",")]
+    lines = [line for line in out.splitlines() if line.count(",") >= 9]
+    if not lines:
+        raise Failed("no throughput in:\n" + out[-2000:])
+    fields = [f.strip() for f in lines[-1].split(",")]
     # data.consumed.in.MB over fetch.time.ms: without the time that joining the group takes.
     return float(fields[2]) * 1.048576 / (float(fields[7]) / 1000)
 
@@ -180,32 +217,45 @@ def latency(server, name, rate, seconds):
          "-i", "60000", "-X", "fetch.wait.max.ms=100"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(2)
-    producer = run([RDKAFKA, "-P", "-l", "-t", name, "-b", server.address, "-p", "0", "-s", "1000", "-c", str(count), "-r", str(rate),
-                    "-a", "1", "-i", "60000", "-X", "linger.ms=1", "-X", "queue.buffering.max.messages=1000000"])
     try:
+        producer = run([RDKAFKA, "-P", "-l", "-t", name, "-b", server.address, "-p", "0", "-s", "1000", "-c", str(count), "-r", str(rate),
+                        "-a", "1", "-i", "60000", "-X", "linger.ms=1", "-X", "queue.buffering.max.messages=1000000"])
         consumer.wait(30)
     except subprocess.TimeoutExpired:
+        pass
+    finally:
         consumer.terminate()
         consumer.wait()
-    values = sorted(int(v) for v in open(file).read().split())
-    # The first second finds the client's connections and the server's code cold.
+    # In the order in which they came. The first second finds the clients' connections cold.
+    values = [int(v) for v in open(file).read().split()]
     if len(values) < count * 0.9:
-        sys.exit(f"{len(values)} of {count} records were measured\n{producer[-500:]}")
+        raise Failed(f"{len(values)} of {count} records were measured\n{producer[-500:]}")
+    values = sorted(values[rate:])
     at = lambda q: values[min(len(values) - 1, int(len(values) * q))] / 1000
     return at(0.5), at(0.99), at(0.999), megabytes(producer)
 
 
 def drop_caches():
+    """Whether everything has to come from disk now."""
     os.sync()
     try:
         with open("/proc/sys/vm/drop_caches", "w") as f:
             f.write("3\n")
+        return True
     except OSError:
         print("(not root: the operating system's cache stays warm)", file=sys.stderr)
+        return False
 
 
 N = 300_000 if short else 1_500_000
+COLD_N = 3 * N if short else 2 * N
 ROWS = {}
+attempt = 0
+
+
+def fresh(name):
+    """Of a topic that this run of the row has for itself."""
+    return f"{name}-{attempt}"
 
 
 def row(name, title):
@@ -218,54 +268,60 @@ def row(name, title):
 def produce_row(name, title, count, size, partitions, options=(), properties=()):
     @row("c-" + name, f"produce, {title}, librdkafka")
     def by_c(server):
-        topic(server, "c-" + name, partitions)
-        return lambda: (c_produce(server, "c-" + name, count, size, *options), count * size / 1e9)
+        t = fresh("c-" + name)
+        topic(server, t, partitions)
+        return lambda: (c_produce(server, t, count, size, *options), count * size / 1e9)
 
     @row("java-" + name, f"produce, {title}, Java")
     def by_java(server):
-        topic(server, "java-" + name, partitions)
-        return lambda: (java_produce(server, "java-" + name, count, size, *properties), count * size / 1e9)
+        t = fresh("java-" + name)
+        topic(server, t, partitions)
+        return lambda: (java_produce(server, t, count, size, *properties), count * size / 1e9)
 
 
 produce_row("acks1", "1 KB, acks=1", N, 1024, 1, ["-a", "1"], ["acks=1"])
 produce_row("all", "1 KB, acks=all", N, 1024, 1, ["-a", "-1"], ["acks=all"])
 produce_row("64", "1 KB, acks=all, 64 partitions", N, 1024, 64, ["-a", "-1"], ["acks=all"])
-produce_row("small", "100 B, acks=all", N * 2, 100, 1, ["-a", "-1"], ["acks=all"])
+produce_row("small", "100 B, acks=all", N * 4, 100, 1, ["-a", "-1"], ["acks=all"])
 produce_row("lz4", "1 KB, acks=all, lz4", N, 1024, 1, ["-a", "-1", "-z", "lz4"], ["acks=all", "compression.type=lz4"])
 
 
-@row("c-start", "consume from the start, 1 KB, cold, librdkafka")
-def c_start(server):
-    topic(server, "start", 1)
-    c_produce(server, "start", N, 1024, "-a", "-1")
-    drop_caches()
-    return lambda: (c_consume(server, "start", N, 1), N * 1024 / 1e9)
+def consume_row(name, title, count, partitions, cold, consume):
+    @row(name, title)
+    def f(server):
+        t = fresh(name)
+        topic(server, t, partitions)
+        c_produce(server, t, count, 1024, "-a", "-1")
+        os.sync()
+        if cold:
+            cold_rows[name] = drop_caches()
+        return lambda: (consume(server, t, count, partitions), count * 1024 / 1e9)
 
 
-@row("java-start", "consume from the start, 1 KB, Java")
-def java_start(server):
-    topic(server, "jstart", 1)
-    c_produce(server, "jstart", N, 1024, "-a", "-1")
-    return lambda: (java_consume(server, "jstart", N), N * 1024 / 1e9)
-
-
-@row("c-start64", "consume from the start, 1 KB, 64 partitions, librdkafka")
-def c_start64(server):
-    topic(server, "start64", 64)
-    c_produce(server, "start64", N, 1024, "-a", "-1")
-    return lambda: (c_consume(server, "start64", N, 64), N * 1024 / 1e9)
+cold_rows = {}
+by_java = lambda server, name, count, _partitions: java_consume(server, name, count)
+consume_row("c-start", "consume from the start, 1 KB, from disk, librdkafka", COLD_N, 1, True, c_consume)
+consume_row("java-start", "consume from the start, 1 KB, just written, Java", N, 1, False, by_java)
+consume_row("c-start64", "consume from the start, 1 KB, 64 partitions, just written, librdkafka", N, 64, False, c_consume)
 
 
 @row("c-head", "consume at the head while it is produced, 1 KB, librdkafka")
 def c_head(server):
-    topic(server, "head", 1)
+    t = fresh("head")
+    topic(server, t, 1)
 
     def work():
-        consumer = subprocess.Popen([RDKAFKA, "-C", "-t", "head", "-b", server.address, "-p", "0", "-o", "end", "-c", str(N), "-i", "60000"],
+        consumer = subprocess.Popen([RDKAFKA, "-C", "-t", t, "-b", server.address, "-p", "0", "-o", "end", "-c", str(N), "-i", "60000"],
                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        time.sleep(1)
-        c_produce(server, "head", N, 1024, "-a", "-1")
-        out, _ = consumer.communicate(timeout=60)
+        try:
+            time.sleep(1)
+            c_produce(server, t, N, 1024, "-a", "-1")
+            out, _ = consumer.communicate(timeout=60)
+        except subprocess.TimeoutExpired as e:
+            raise Failed("the consumer had not read everything a minute after the producer's end") from e
+        finally:
+            consumer.kill()
+            consumer.wait()
         return megabytes(out), 2 * N * 1024 / 1e9
     return work
 
@@ -273,40 +329,125 @@ def c_head(server):
 def latency_row(name, title, rate):
     @row(name, title)
     def f(server):
-        topic(server, name, 1)
-        return lambda: (latency(server, name, rate, 5 if short else 15), None)
+        t = fresh(name)
+        topic(server, t, 1)
+        return lambda: (latency(server, t, rate, 6 if short else 16), None)
 
 
 latency_row("latency20", "produce to consume at 20 MB/s", 20_000)
 latency_row("latency100", "produce to consume at 100 MB/s", 100_000)
 
 
-def main():
+class Measured:
+    """What one run of a row came to."""
+
+    def __init__(self, result, gigabytes, used, peak):
+        self.latency = gigabytes is None
+        if self.latency:
+            self.p50, self.p99, self.p999, self.rate = result
+            self.rank, self.cpu = self.p99, used
+        else:
+            self.rate = self.rank = result
+            self.cpu = used / gigabytes
+        self.peak = peak
+
+    def __str__(self):
+        if self.latency:
+            return f"{self.p50:.1f} / {self.p99:.1f} / {self.p999:.1f} ms at {self.rate:.0f} MB/s, {self.cpu:.1f} CPU s, {self.peak:.0f} MB"
+        return f"{self.rate:.0f} MB/s, {self.cpu:.2f} CPU s/GB, {self.peak:.0f} MB"
+
+    def aims(self, kafka):
+        """What it reaches of the aims beside Kafka's."""
+        first = ("p99", self.p99 <= kafka.p99) if self.latency else ("speed", self.rate >= kafka.rate)
+        aims = [first, ("half the CPU", self.cpu <= kafka.cpu / 2), ("a tenth of the memory", self.peak <= kafka.peak / 10)]
+        return ", ".join(name for name, reached in aims if reached) or "none"
+
+
+def warm_up(server):
+    """Java compiles what it has run often enough; both servers get the same."""
+    topic(server, "warm-up", 8)
+    for _ in range(2):
+        c_produce(server, "warm-up", N, 1024, "-a", "-1")
+        c_produce(server, "warm-up", N, 100, "-a", "-1", "-z", "lz4")
+    c_consume(server, "warm-up", 4 * N, 8)
+
+
+def measure(server, name):
+    work = ROWS[name][1](server)
+    # What the row before left to be written is not this row's.
+    os.sync()
+    time.sleep(1)
+    server.peak = 0
+    before = server.cpu()
+    result, gigabytes = work()
+    return Measured(result, gigabytes, server.cpu() - before, server.peak)
+
+
+def measure_all(wanted):
+    """By server and row: what was measured, or why not."""
+    global attempt
     results = {}
-    wanted = [name for name in ROWS if only is None or name in only]
+    over = lambda: end_at is not None and time.monotonic() > end_at
     for kind in servers:
-        server = Server(kind)
-        try:
-            for name in wanted:
-                work = ROWS[name][1](server)
-                time.sleep(1)
-                server.peak = 0
-                before = server.cpu()
-                result, gigabytes = work()
-                used = server.cpu() - before
-                if gigabytes is None:
-                    p50, p99, p999, rate = result
-                    text = f"{p50:.1f} / {p99:.1f} / {p999:.1f} ms at {rate:.0f} MB/s, {used:.1f} CPU s, {server.peak:.0f} MB"
-                else:
-                    text = f"{result:.0f} MB/s, {used / gigabytes:.2f} CPU s/GB, {server.peak:.0f} MB"
-                print(f"{kind:14} {name:12} {text}", file=sys.stderr)
-                results[kind, name] = text
-        finally:
+        server = None
+        for name in wanted:
+            if over():
+                results[kind, name] = "left out: the time was over"
+                continue
+            try:
+                if server is None:
+                    server = Server(kind)
+                    warm_up(server)
+                measured = []
+                for attempt in range(runs):
+                    measured.append(measure(server, name))
+                    print(f"{kind:14} {name:12} {measured[-1]}", file=sys.stderr, flush=True)
+                results[kind, name] = sorted(measured, key=lambda m: m.rank)[len(measured) // 2]
+            except Failed as e:
+                print(f"{kind:14} {name:12} failed: {e}", file=sys.stderr, flush=True)
+                results[kind, name] = "failed"
+                # It may be the server, and must not be that of the next row.
+                if server is not None:
+                    server.end()
+                server = None
+        if server is not None:
             server.end()
-    print("| what | " + " | ".join(servers) + " |")
-    print("|---|" + "---|" * len(servers))
+    return results
+
+
+def title(name):
+    warm = cold_rows.get(name) is False
+    return ROWS[name][0] + (" (warm: not root)" if warm else "")
+
+
+def main():
+    if "--list" in sys.argv:
+        for name, (text, _) in ROWS.items():
+            print(f"{name:14} {text}")
+        return
+    unknown = [name for name in only or [] if name not in ROWS]
+    if unknown:
+        sys.exit(f"there is no row {', '.join(unknown)}; --list names them")
+    wanted = [name for name in ROWS if only is None or name in only]
+    begin = time.monotonic()
+    results = measure_all(wanted)
+    both = markdown and "kafka" in servers and "millpond" in servers
+    if markdown:
+        minutes = (time.monotonic() - begin) / 60
+        print(f"{time.strftime('%Y-%m-%d')}, `compare.py {' '.join(sys.argv[1:])}`: {N:,} records of 1 KB a row ({4 * N:,} of 100 B, {COLD_N:,} from "
+              f"disk), {runs} run(s) of each, {os.cpu_count()} processors, {minutes:.0f} minutes. Latency is from the producer's call to the "
+              "consumer's: p50, p99, p99.9.\n")
+    print("| what | " + " | ".join(servers) + (" | aims reached |" if both else " |"))
+    print("|---|" + "---|" * (len(servers) + both))
     for name in wanted:
-        print(f"| {ROWS[name][0]} | " + " | ".join(results[kind, name] for kind in servers) + " |")
+        cells = [str(results[kind, name]) for kind in servers]
+        if both:
+            ours, theirs = results["millpond", name], results["kafka", name]
+            comparable = isinstance(ours, Measured) and isinstance(theirs, Measured)
+            cells.append(ours.aims(theirs) if comparable else "")
+        print(f"| {title(name)} | " + " | ".join(cells) + " |")
+    if any(result == "failed" for result in results.values()):
+        sys.exit(1)
 
 
 main()

@@ -11,6 +11,7 @@
 //! Calls that may block on disk say so; from async code they belong on a blocking thread.
 
 mod compaction;
+mod direct;
 mod directory;
 mod error;
 mod flush;
@@ -24,6 +25,7 @@ mod pass;
 mod port;
 mod producers;
 mod read;
+mod read_ahead;
 mod recovery;
 mod shared;
 mod space;
@@ -94,12 +96,18 @@ pub struct StorageOptions {
     pub write_buffer_bytes: usize,
     /// RocksDB's block cache.
     pub block_cache_bytes: usize,
+    /// RocksDB's files, but for the write-ahead log, are written past the operating system's cache, where it can.
+    pub direct_io: bool,
     /// RocksDB's threads for flushes and compactions.
     pub background_jobs: i32,
     /// Newest batches kept in memory, over all partitions.
     pub tail_bytes: usize,
     /// Newest batches kept in memory, of one partition.
     pub tail_partition_bytes: usize,
+    /// The same where nobody has read for so long that it would not reach back far enough anyway.
+    pub tail_unread_bytes: usize,
+    /// Batches read from disk in advance, for consumers that are behind.
+    pub read_ahead_bytes: usize,
     /// Produced batches waiting for the writer.
     pub produce_queue_bytes: usize,
     /// Steps waiting for the writer.
@@ -144,13 +152,16 @@ impl StorageOptions {
             any_replication_factor: false,
             write_buffer_bytes: 96 << 20,
             block_cache_bytes: 64 << 20,
+            direct_io: true,
             background_jobs: 2,
             tail_bytes: 64 << 20,
             tail_partition_bytes: 8 << 20,
+            tail_unread_bytes: 256 << 10,
+            read_ahead_bytes: 8 << 20,
             produce_queue_bytes: 64 << 20,
             step_queue_bytes: 64 << 20,
             step_bytes_max: 64 << 20,
-            write_bytes_max: 8 << 20,
+            write_bytes_max: 4 << 20,
             decompressed_bytes_max: 128 << 20,
             segment_bytes: 1 << 20,
             compaction_interval: Duration::from_secs(15),
@@ -167,11 +178,12 @@ impl StorageOptions {
     }
 
     /// All limits on memory, by name, without what callers hold of answers.
-    pub fn memory_limits(&self) -> [(&'static str, usize); 7] {
+    pub fn memory_limits(&self) -> [(&'static str, usize); 8] {
         [
             ("write_buffer_bytes", self.write_buffer_bytes),
             ("block_cache_bytes", self.block_cache_bytes),
             ("tail_bytes", self.tail_bytes),
+            ("read_ahead_bytes", self.read_ahead_bytes),
             ("produce_queue_bytes", self.produce_queue_bytes),
             ("step_queue_bytes", self.step_queue_bytes),
             // The write in the making: produced batches, steps, and the batch of both.
@@ -532,6 +544,19 @@ impl Storage {
     /// be looked up.
     pub fn fetch_hot(&self, place: TopicPartition, offset: Offset, limits: FetchLimits) -> Result<Option<Fetched>> {
         read::fetch_hot(&self.shared, &*self.shared.partition(place)?, offset, limits)
+    }
+
+    /// How much is read in advance for one consumer.
+    pub fn read_ahead_bytes(&self) -> usize {
+        self.shared.read_ahead.bytes_at_once()
+    }
+
+    /// Reads what a fetch that went on to `next` will ask for next ([`Fetched::behind`]), and forgets what it is past. May
+    /// block on disk.
+    pub fn read_ahead(&self, place: TopicPartition, next: Offset, limits: FetchLimits) -> Result<()> {
+        let partition = self.shared.partition(place)?;
+        self.shared.read_ahead.forget(partition.uid, next);
+        read::ahead(&self.shared, &partition, next, limits.bytes_max, limits.committed)
     }
 
     /// Unknown partitions are left out; a look at them fails at once.

@@ -275,6 +275,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     options.storage.produce_queue_bytes = parts.produce_queue;
     options.storage.step_queue_bytes = parts.step_queue;
     options.storage.tail_bytes = parts.tails;
+    options.storage.read_ahead_bytes = parts.read_ahead;
     options.storage.write_bytes_max = parts.write;
     options.memory_budget = config.memory.budget;
     options.memory_set_aside = vec![
@@ -287,6 +288,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
         ("group_offsets_bytes_max", parts.group_offsets),
         ("transactions_bytes_max", parts.transactions),
     ];
+    set(&mut options.storage.direct_io, config.direct_io);
     set(&mut options.storage.disk_free_bytes_min, limits.disk_free_bytes_min);
     options.storage.compaction_map_bytes = parts.compaction_map;
     set(&mut options.storage.compaction_bytes_per_second, limits.compaction_bytes_per_second);
@@ -312,6 +314,7 @@ fn fixed_parts(config: &Config) -> FixedParts {
         write_buffer: limits.write_buffer_bytes.unwrap_or(parts.write_buffer),
         block_cache: limits.block_cache_bytes.unwrap_or(parts.block_cache),
         tails: limits.tail_bytes.unwrap_or(parts.tails),
+        read_ahead: limits.read_ahead_bytes.unwrap_or(parts.read_ahead),
         produce_queue: limits.produce_queue_bytes.unwrap_or(parts.produce_queue),
         step_queue: limits.step_queue_bytes.unwrap_or(parts.step_queue),
         write: parts.write,

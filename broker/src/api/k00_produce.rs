@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{
@@ -67,11 +68,13 @@ impl From<Refusal> for Failed {
     }
 }
 
-pub(super) async fn handle(shared: &Shared, request: Request) -> Stage {
+pub(super) async fn handle(shared: &Shared, mut request: Request) -> Stage {
     let asked: ProduceRequest = match request.decode() {
         Ok(asked) => asked,
         Err(error) => return Stage::Done(Reply::Close(error.to_string())),
     };
+    // The batches are copied one after the other; the frame's memory is not to be held until they are written.
+    request.body = Bytes::new();
     let (acks, version) = (asked.acks, request.head.version);
     let refusal = refuse_all(shared, &request, &asked);
     let refused = match (&refusal, &asked.transactional_id) {
@@ -94,7 +97,8 @@ pub(super) async fn handle(shared: &Shared, request: Request) -> Stage {
             }
             partitions.push(Queued { index, pending });
         }
-        topics.push((topic.name, topic.topic_id, partitions));
+        let name = TopicName(text(topic.name.as_str()));
+        topics.push((name, topic.topic_id, partitions));
     }
     Stage::Later(Box::pin(finish(request, acks, abortable, topics)))
 }

@@ -44,6 +44,10 @@ const NO_SESSION: i32 = -1;
 
 /// An answer may have so many bytes, however short memory is.
 const ANSWER_BYTES_MIN: usize = 64 << 10;
+/// More than this is not read from disk for one answer, so that it is on its way while the next one is read.
+const DISK_ANSWER_BYTES: usize = 4 << 20;
+/// With less room than this left in such an answer no further partition is read, as its first batch may not fit.
+const DISK_ANSWER_SPARE_BYTES: usize = DISK_ANSWER_BYTES / 4;
 
 /// One pass over some partitions.
 struct Plan {
@@ -73,6 +77,13 @@ impl Read {
 
     fn failed(&self) -> bool {
         matches!(self, Self::Failed { .. })
+    }
+
+    /// It was cut short: on disk there is more.
+    fn is_behind(&self, committed: bool) -> bool {
+        let Self::Data(data) = self else { return false };
+        let end = if committed { data.last_stable_offset } else { data.high_watermark };
+        data.behind.is_some_and(|next| next < end)
     }
 
     /// What the client has seen once it was told of this. After an error it is told again, whatever the offsets.
@@ -325,7 +336,9 @@ async fn read_within(shared: &Arc<Shared>, plan: &Arc<Plan>, wanted: Wanted) -> 
     let most = plan.bytes_max;
     let mut room = shared.settings.fetch_memory.reserve_between(most.min(ANSWER_BYTES_MIN), most);
     let mut round = read(shared, plan, room.bytes()).await;
-    round.enough = round.failed || round.bytes >= wanted.bytes_min.min(room.bytes().max(1));
+    round.enough = round.failed
+        || round.bytes >= wanted.bytes_min.min(room.bytes().max(1))
+        || round.reads.iter().any(|read| read.is_behind(plan.committed));
     room.set(round.bytes);
     round.room = Some(room);
     round
@@ -341,15 +354,36 @@ fn holding(reply: Reply, room: Option<Reservation>) -> Reply {
 /// Reads what is there, from memory if all of it is; otherwise on a thread that may block.
 async fn read(shared: &Arc<Shared>, plan: &Arc<Plan>, bytes_max: usize) -> Round {
     let hot = |id, from, limits| shared.storage.fetch_hot(id, from, limits);
-    if let Some(round) = read_with(&shared.storage, plan, bytes_max, hot) {
-        return round;
+    let round = match read_with(&shared.storage, plan, bytes_max, 0, hot) {
+        Some(round) => round,
+        None => {
+            let Ok(_permit) = shared.disk_reads.acquire().await else { return failed(plan) };
+            let (storage, whole) = (shared.storage.clone(), Arc::clone(plan));
+            let bytes_max = bytes_max.min(DISK_ANSWER_BYTES);
+            let task = tokio::task::spawn_blocking(move || {
+                let fetch = |id, from, limits| storage.fetch(id, from, limits).map(Some);
+                read_with(&storage, &whole, bytes_max, DISK_ANSWER_SPARE_BYTES, fetch)
+            });
+            task.await.ok().flatten().unwrap_or_else(|| failed(plan))
+        }
+    };
+    read_ahead(shared, plan, &round);
+    round
+}
+
+/// While the consumer works on an answer from disk, the next one is read. Not where it reads several partitions, as
+/// nobody knows which is next, and not where many read from disk already.
+fn read_ahead(shared: &Arc<Shared>, plan: &Plan, round: &Round) {
+    let ([part], [Read::Data(data)]) = (&plan.parts[..], &round.reads[..]) else { return };
+    let (Ok(place), Some(next)) = (part.id, data.behind) else { return };
+    if shared.disk_reads.available_permits() < shared.settings.disk_reads_max.div_ceil(2) {
+        return;
     }
-    let Ok(_permit) = shared.disk_reads.acquire().await else { return failed(plan) };
-    let (storage, whole) = (shared.storage.clone(), Arc::clone(plan));
-    let task = tokio::task::spawn_blocking(move || {
-        read_with(&storage, &whole, bytes_max, |id, from, limits| storage.fetch(id, from, limits).map(Some))
-    });
-    task.await.ok().flatten().unwrap_or_else(|| failed(plan))
+    let storage = shared.storage.clone();
+    let bytes_max = data.bytes.min(storage.read_ahead_bytes());
+    let limits = FetchLimits { bytes_max, at_least_one: true, committed: plan.committed };
+    // Nobody waits for it; the runtime does at its end. What fails is told to whoever reads it then.
+    let _unwatched = tokio::task::spawn_blocking(move || storage.read_ahead(place, next, limits).is_err());
 }
 
 fn failed(plan: &Plan) -> Round {
@@ -358,17 +392,22 @@ fn failed(plan: &Plan) -> Round {
     Round { reads: reads.collect(), bytes: 0, failed: true, enough: true, room: None }
 }
 
-/// One pass over all partitions. `None`: `fetch` could not without blocking.
+/// One pass over all partitions. With no more than `spare` bytes left nothing is added. `None`: `fetch` could not without
+/// blocking.
 fn read_with(
     storage: &Storage,
     plan: &Plan,
     bytes_max: usize,
+    spare: usize,
     fetch: impl Fn(TopicPartition, i64, FetchLimits) -> Result<Option<Fetched>, StorageError>,
 ) -> Option<Round> {
     let reads = Vec::with_capacity(plan.parts.len());
     let mut round = Round { reads, bytes: 0, failed: false, enough: false, room: None };
     for part in &plan.parts {
-        let left = bytes_max.saturating_sub(round.bytes);
+        let left = match bytes_max.saturating_sub(round.bytes) {
+            little if round.bytes > 0 && little <= spare => 0,
+            left => left,
+        };
         if plan.partial && left == 0 && round.bytes > 0 {
             break;
         }

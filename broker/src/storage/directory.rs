@@ -34,6 +34,11 @@ const OPEN_FILES_MAX: i32 = 512;
 /// Memtables grow by so much at a time, so that idle ones are small.
 const ARENA_BYTES: usize = 128 << 10;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
+/// Part of all memtables that the newest of the log may take, of which there may be three: one that fills and two that
+/// are written out. Each becomes a blob file.
+const LOG_MEMTABLE_PART: usize = 8;
+/// As memtables of the log are small, so are its files of keys: more of them may lie in level 0.
+const LOG_LEVEL0_FILES: i32 = 8;
 
 /// Holds the directory for this process until it is dropped.
 #[derive(Debug)]
@@ -130,7 +135,7 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
 
 /// Opens the database of a claimed directory, making it where it is missing. Whether its log is whole was looked at
 /// before (`verify`).
-pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
+pub fn open_database(options: &StorageOptions, direct_io: bool) -> Result<DB, OpenError> {
     let families = families(options);
     let path = options.path.join(DATABASE);
     let mut database = database_options(options);
@@ -138,6 +143,7 @@ pub fn open_database(options: &StorageOptions) -> Result<DB, OpenError> {
         // It forgets those that were lost. Never where it only reads, because it crashes then.
         database.set_track_and_verify_wals_in_manifest(false);
     }
+    database.set_use_direct_io_for_flush_and_compaction(direct_io);
     let db = DB::open_cf_descriptors(&database, &path, families).map_err(|e| open_error(options, &e))?;
     for file in db.live_files().map_err(|e| open_error(options, &e))? {
         let name = file.name.trim_start_matches('/');
@@ -224,7 +230,10 @@ fn family_options(name: &str, options: &StorageOptions, cache: &Cache) -> Option
     family.set_max_write_buffer_number(3);
     match name {
         cf::LOG => {
-            family.set_write_buffer_size(options.write_buffer_bytes / 3);
+            family.set_write_buffer_size(options.write_buffer_bytes / LOG_MEMTABLE_PART);
+            family.set_level_zero_file_num_compaction_trigger(LOG_LEVEL0_FILES);
+            family.set_level_zero_slowdown_writes_trigger(4 * LOG_LEVEL0_FILES);
+            family.set_level_zero_stop_writes_trigger(6 * LOG_LEVEL0_FILES);
             family.set_enable_blob_files(true);
             family.set_min_blob_size(BLOB_BYTES_MIN);
             family.set_blob_file_size(BLOB_FILE_BYTES);

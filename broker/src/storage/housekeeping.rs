@@ -12,6 +12,7 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions};
 use tokio::sync::oneshot;
 
 use super::compaction;
+use super::direct::Warmth;
 use super::error::OpenError;
 use super::flush::flush;
 use super::partition::{LogState, Partition};
@@ -101,6 +102,7 @@ fn keep(shared: &Shared, stop: &Stop) {
     };
     let turn = sync.map_or(retention, |sync| sync.min(retention)).min(RECLAIM_INTERVAL);
     let mut since_retention = Duration::ZERO;
+    let mut warmth = Warmth::default();
     loop {
         if stop.wait(turn) {
             return;
@@ -127,6 +129,9 @@ fn keep(shared: &Shared, stop: &Stop) {
         }
         if let Err(e) = reclaim(shared, stop) {
             tracing::error!("deleted space is not given back: {e}");
+        }
+        if let Err(e) = warmth.look(shared) {
+            tracing::error!("files of state are not looked at: {e}");
         }
     }
 }

@@ -8,6 +8,7 @@ use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions
 
 use super::StorageOptions;
 use super::compaction::Compacted;
+use super::direct;
 use super::directory::{claim, open_database};
 use super::error::{OpenError, StorageError};
 use super::note::Notes;
@@ -40,7 +41,8 @@ pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
         verify::verify(&options)?;
         verify::least_write(&options)?
     };
-    let db = open_database(&options).map_err(verify::with_way_out)?;
+    let direct_io = options.direct_io && direct::is_possible(&options.path);
+    let db = open_database(&options, direct_io).map_err(verify::with_way_out)?;
     // What is in tables and what is in the log may both have been whole, and a file of the log be missing.
     if let Ok(last) = number_in(&db)
         && last < least
@@ -56,7 +58,7 @@ pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
     })?;
     claim.set_ready(&options.path)?;
     let notes = Notes::begin(&options.path, found.counters.writes, options.durability)?;
-    Ok(Shared::new(options, found, db, claim, notes))
+    Ok(Shared::new(options, found, db, direct_io, claim, notes))
 }
 
 fn damaged(what: &str, key: &[u8]) -> StorageError {

@@ -5,7 +5,7 @@
 //! with the offsets that compaction emptied.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -118,6 +118,8 @@ pub struct LogState {
     pub epochs: Vec<(i32, Offset)>,
     pub transactions: Transactions,
     pub compacted: Compacted,
+    /// How often compaction changed what lies on disk.
+    pub rewrites: u64,
     /// Damage was found that compaction cannot get past.
     pub uncleanable: bool,
 }
@@ -304,6 +306,8 @@ pub struct Partition {
     /// Offset of the damage that was told of last; -1: none.
     pub damaged_at: AtomicI64,
     waiters: Mutex<Vec<Weak<Waiter>>>,
+    /// Bytes appended since somebody read last.
+    unread: AtomicUsize,
 }
 
 impl Partition {
@@ -317,7 +321,20 @@ impl Partition {
             roll_ms: AtomicI64::new(i64::MAX),
             damaged_at: AtomicI64::new(-1),
             waiters: Mutex::new(Vec::new()),
+            unread: AtomicUsize::new(usize::MAX),
         }
+    }
+
+    /// Somebody reads who will be back for more.
+    pub fn was_read(&self) {
+        self.unread.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts what is appended; returns what had been since somebody read last. Called by the writer alone.
+    pub fn appended(&self, bytes: usize) -> usize {
+        let before = self.unread.load(Ordering::Relaxed);
+        self.unread.store(before.saturating_add(bytes), Ordering::Relaxed);
+        before
     }
 
     /// Takes over what the topic's settings say of segments.

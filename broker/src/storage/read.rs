@@ -25,12 +25,16 @@ use super::Result;
 use super::error::StorageError;
 use super::forced;
 use super::partition::{Aborted, LogState, Partition, Settled, StoredBatch};
+use super::read_ahead::{Place, Run};
 use super::shared::{Shared, family};
 use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress, is_intact};
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
 /// Records are read in pieces of about this, so that little is read in vain where another limit ends the read.
 const CHUNK_BYTES: usize = 256 << 10;
+/// After a batch of this size the next one is not read where it would not fit if it were as large: it would be read in
+/// vain, and twice. Smaller ones cost little.
+const LARGE_BATCH_BYTES: usize = 64 << 10;
 /// Keys and values that one read returns at most, whatever the caller allows.
 const READ_BYTES_MAX: usize = 16 << 20;
 
@@ -53,6 +57,8 @@ pub struct Fetched {
     pub log_start_offset: Offset,
     /// Of a committed read: aborted transactions with records among the batches, by first offset.
     pub aborted: Vec<AbortedTransaction>,
+    /// Where the next read goes on, if this one was of what memory alone does not hold.
+    pub behind: Option<Offset>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +110,11 @@ impl Budget {
         self.first_is_free = false;
         true
     }
+
+    /// It takes nothing more, whatever comes.
+    fn is_empty(&self) -> bool {
+        self.left < HEADER_LEN && !self.first_is_free
+    }
 }
 
 /// Batches of the tail from the one that contains `offset` on, up to `end`.
@@ -120,6 +131,8 @@ struct Begun {
     batches: Option<VecDeque<StoredBatch>>,
     /// The index has to be asked for aborted transactions.
     look_up: bool,
+    /// What was kept of another read is of the same log where this says so.
+    rewrites: u64,
 }
 
 /// A marker may be in doubt while the records that it made stable are not.
@@ -131,6 +144,7 @@ fn check_markers(shared: &Shared, log: &LogState, from: Offset) -> Result<()> {
 }
 
 fn begin(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Begun> {
+    partition.was_read();
     let log = partition.log.lock();
     check_range(partition, &log, offset)?;
     if limits.committed {
@@ -141,7 +155,7 @@ fn begin(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLi
     let mut budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
     let batches = from_tail(&log, offset, end, &mut budget);
     let look_up = limits.committed && offset <= log.transactions.aborted_to;
-    Ok(Begun { fetched, end, batches, look_up })
+    Ok(Begun { fetched, end, batches, look_up, rewrites: log.rewrites })
 }
 
 pub fn fetch_hot(
@@ -153,7 +167,19 @@ pub fn fetch_hot(
     if shared.forced.limit().is_some() {
         return Ok(None);
     }
-    let Begun { mut fetched, batches, look_up, .. } = begin(shared, partition, offset, limits)?;
+    let Begun { mut fetched, end, batches, look_up, rewrites } = begin(shared, partition, offset, limits)?;
+    if batches.is_none() && !look_up {
+        let place = Place { uid: partition.uid, rewrites, next: offset };
+        let Some(kept) = shared.read_ahead.at(place) else { return Ok(None) };
+        let mut budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
+        let (batches, next) = from_kept(kept, offset, end, &mut budget);
+        if batches.is_empty() {
+            return Ok(None);
+        }
+        fetched.behind = Some(next);
+        fetched.add(batches);
+        return Ok(Some(fetched));
+    }
     Ok(batches.filter(|batches| !look_up || batches.is_empty()).map(|batches| {
         fetched.add(batches);
         fetched
@@ -161,7 +187,7 @@ pub fn fetch_hot(
 }
 
 pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLimits) -> Result<Fetched> {
-    let Begun { mut fetched, end, batches, look_up } = begin(shared, partition, offset, limits)?;
+    let Begun { mut fetched, end, batches, look_up, rewrites } = begin(shared, partition, offset, limits)?;
     if !look_up && let Some(mut batches) = batches {
         leave_doubtful(shared, &mut batches)?;
         fetched.add(batches);
@@ -173,7 +199,9 @@ pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: Fet
         Some(batches) => batches,
         None => {
             let budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
-            from_disk(&view, partition, offset, end, budget)?
+            // What the index says belongs to what lies there now.
+            let ahead = (!look_up).then_some(rewrites);
+            from_disk(&view, partition, offset, end, budget, ahead)?
         }
     };
     leave_doubtful(shared, &mut batches)?;
@@ -183,6 +211,7 @@ pub fn fetch(shared: &Shared, partition: &Partition, offset: Offset, limits: Fet
         let named = |a: &Aborted| AbortedTransaction { producer_id: a.producer_id, first_offset: a.first };
         fetched.aborted = aborted.iter().map(named).collect();
     }
+    fetched.behind = batches.back().map(|last| last.last + 1);
     fetched.add(batches);
     check_range(partition, &partition.log.lock(), offset)?;
     Ok(fetched)
@@ -321,22 +350,57 @@ impl Verdicts {
     }
 }
 
-/// Batches from the one that contains `offset` on, up to `end`.
+/// Batches of a run up to `end`, and where it goes on.
+fn from_kept(run: Run, offset: Offset, end: Offset, budget: &mut Budget) -> (VecDeque<StoredBatch>, Offset) {
+    let batches: VecDeque<StoredBatch> =
+        run.into_iter().take_while(|b| b.last < end && budget.takes(b.len())).collect();
+    let next = batches.back().map_or(offset, |b| b.last + 1);
+    (batches, next)
+}
+
+/// Reads what a consumer that is behind will ask for next, up to `bytes_max`, unless it is there. Only computes and reads.
+pub fn ahead(shared: &Shared, partition: &Partition, next: Offset, bytes_max: usize, committed: bool) -> Result<()> {
+    let limits = FetchLimits { bytes_max, at_least_one: true, committed };
+    let Begun { end, batches, look_up, rewrites, .. } = begin(partition, next, limits)?;
+    let place = Place { uid: partition.uid, rewrites, next };
+    if batches.is_some() || look_up || next >= end || shared.read_ahead.has(place) {
+        return Ok(());
+    }
+    let db = shared.db()?;
+    let budget = Budget { left: bytes_max, first_is_free: true };
+    let run = from_disk(&View::of(shared, &db), partition, next, end, budget, Some(rewrites))?;
+    shared.read_ahead.keep(place, run);
+    Ok(())
+}
+
+/// Batches from the one that contains `offset` on, up to `end`. Where `ahead` says how often the log was rewritten when this
+/// read began, what was read in advance does.
 fn from_disk(
     view: &View<'_>,
     partition: &Partition,
     offset: Offset,
     end: Offset,
     mut budget: Budget,
+    ahead: Option<u64>,
 ) -> Result<VecDeque<StoredBatch>> {
+    let mut batches = VecDeque::new();
+    let mut next = offset;
+    let place = ahead.map(|rewrites| Place { uid: partition.uid, rewrites, next });
+    if let Some(kept) = place.and_then(|place| view.shared.read_ahead.at(place)) {
+        let (kept, _) = from_kept(kept, offset, end, &mut budget);
+        if !kept.is_empty() {
+            return Ok(kept);
+        }
+    }
+    if budget.is_empty() || next >= end {
+        return Ok(batches);
+    }
     let mut read = view.options();
     // Keys hold last offsets, so this leaves out every batch that is not below the end.
     read.set_iterate_upper_bound(keys::batch(partition.uid, end).to_vec());
     read.fill_cache(false);
     let mut at = view.db.raw_iterator_cf_opt(family(view.db, cf::LOG)?, read);
-    at.seek(keys::batch(partition.uid, offset));
-    let mut batches = VecDeque::new();
-    let mut next = offset;
+    at.seek(keys::batch(partition.uid, next));
     while let (Some(key), Some(value)) = (at.key(), at.value()) {
         let last = keys::parse_numbered(Kind::Batch, key)
             .and_then(|(_, last)| Offset::try_from(last).ok().filter(|last| *last < end))
@@ -348,6 +412,9 @@ fn from_disk(
         }
         batches.push_back(StoredBatch::new(last, sequence, Bytes::copy_from_slice(value)));
         next = last + 1;
+        if budget.is_empty() || (value.len() >= LARGE_BATCH_BYTES && budget.left < value.len()) {
+            break;
+        }
         at.next();
     }
     match at.status() {
@@ -380,7 +447,7 @@ pub fn lying(
     to: Offset,
     bytes_max: usize,
 ) -> Result<VecDeque<StoredBatch>> {
-    from_disk(view, partition, from, to, Budget { left: bytes_max, first_is_free: true })
+    from_disk(view, partition, from, to, Budget { left: bytes_max, first_is_free: true }, None)
 }
 
 /// Some stored batches from the one that contains `from` on, at least one where there is one, and the log's end.
@@ -402,7 +469,7 @@ pub fn stored(
     };
     let budget = Budget { left: bytes_max, first_is_free: true };
     let db = shared.db()?;
-    let mut batches = from_disk(&View::of(shared, &db), partition, from, end, budget)?;
+    let mut batches = from_disk(&View::of(shared, &db), partition, from, end, budget, None)?;
     leave_doubtful(shared, &mut batches)?;
     check_range(partition, &partition.log.lock(), from)?;
     Ok((batches, end))
@@ -416,18 +483,23 @@ fn decided(
     bytes_max: usize,
 ) -> Result<(VecDeque<StoredBatch>, Offset, Verdicts)> {
     let mut budget = Budget { left: bytes_max, first_is_free: true };
-    let (end, batches, transactions) = {
+    partition.was_read();
+    let (end, batches, transactions, rewrites) = {
         let log = partition.log.lock();
         check_range(partition, &log, from)?;
         check_markers(shared, &log, from)?;
         let end = log.stable_end();
-        (end, from_tail(&log, from, end, &mut budget), (log.transactions.settled_to, log.transactions.aborted_to))
+        let transactions = (log.transactions.settled_to, log.transactions.aborted_to);
+        (end, from_tail(&log, from, end, &mut budget), transactions, log.rewrites)
     };
     let db = shared.db()?;
     let view = View::of(shared, &db);
     let mut batches = match batches {
         Some(batches) => batches,
-        None => from_disk(&view, partition, from, end, budget)?,
+        None => {
+            let ahead = (from > transactions.0 && from > transactions.1).then_some(rewrites);
+            from_disk(&view, partition, from, end, budget, ahead)?
+        }
     };
     leave_doubtful(shared, &mut batches)?;
     let to = batches.back().map_or(from, |b| b.last + 1);

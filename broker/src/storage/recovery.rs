@@ -43,7 +43,8 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
             Ok(last) => {
                 drop(last);
                 let options = &shared.options;
-                let db = verify(options).and_then(|()| open_database(options)).map_err(unavailable)?;
+                let open = || open_database(options, shared.direct_io);
+                let db = verify(options).and_then(|()| open()).map_err(unavailable)?;
                 let last = number_in(&db)?;
                 shared.replace_db(Arc::new(db))?;
                 return Ok(last);

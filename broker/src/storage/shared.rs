@@ -18,6 +18,7 @@ use super::flush::{Failures, flush};
 use super::forced::Forced;
 use super::note::Notes;
 use super::partition::Partition;
+use super::read_ahead::ReadAhead;
 use super::recovery;
 use super::space::Space;
 use super::topics::{NewTopic, Topic, TopicTable};
@@ -49,11 +50,14 @@ pub struct Shared {
     /// How long a step waits before it is queued, because RocksDB is behind with its compactions.
     pub step_delay_ms: AtomicU64,
     pub tail_used: AtomicUsize,
+    pub read_ahead: ReadAhead,
     /// Bytes deleted of partitions, by uid, whose space the disk did not get back yet.
     pub reclaim: Mutex<HashMap<u64, u64>>,
     /// Held by whoever compacts, so that the memory for it is taken once.
     pub compacting: Mutex<()>,
     pub space: Space,
+    /// RocksDB's files are written past the operating system's cache.
+    pub direct_io: bool,
     /// A write or a force has failed, and the database takes no more.
     pub broken: AtomicBool,
     pub writes_failed: AtomicU64,
@@ -127,13 +131,21 @@ pub fn family<'a>(db: &'a DB, name: &str) -> Result<&'a ColumnFamily> {
 }
 
 impl Shared {
-    pub fn new(options: StorageOptions, found: Found, database: DB, claim: Claim, notes: Notes) -> Self {
-        let sequence = found.counters.sequence;
+    pub fn new(
+        options: StorageOptions,
+        found: Found,
+        database: DB,
+        direct_io: bool,
+        claim: Claim,
+        notes: Notes,
+    ) -> Self {
+        let (sequence, read_ahead_bytes) = (found.counters.sequence, options.read_ahead_bytes);
         let room = options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self {
             queue: Queue::new(options.step_queue_bytes),
             space: Space::new(options.path.clone(), options.disk_free_bytes_min),
             options,
+            direct_io,
             cluster_id: found.cluster_id,
             node_id: found.node_id,
             epoch: found.epoch,
@@ -147,6 +159,7 @@ impl Shared {
             produce_room: Arc::new(Semaphore::new(room)),
             step_delay_ms: AtomicU64::new(0),
             tail_used: AtomicUsize::new(0),
+            read_ahead: ReadAhead::new(read_ahead_bytes),
             reclaim: Mutex::new(HashMap::new()),
             compacting: Mutex::new(()),
             broken: AtomicBool::new(false),
@@ -170,6 +183,7 @@ impl Shared {
     pub fn replace_db(&self, new: Arc<DB>) -> Result<Arc<DB>> {
         let mut database = self.database.write();
         let old = database.take().ok_or(StorageError::Closed)?;
+        self.read_ahead.clear();
         *database = Some(new);
         Ok(old)
     }
@@ -260,6 +274,7 @@ impl Shared {
         let room = self.options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let mut used = vec![
             ("tail_bytes", self.tail_used.load(Ordering::Relaxed)),
+            ("read_ahead_bytes", self.read_ahead.bytes()),
             ("produce_queue_bytes", room.saturating_sub(self.produce_room.available_permits())),
             ("step_queue_bytes", self.queue.state.lock().step_bytes),
         ];

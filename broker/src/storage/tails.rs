@@ -15,15 +15,26 @@ pub struct Tails {
 }
 
 impl Tails {
-    pub fn add(&mut self, partition: &Arc<Partition>, log: &mut LogState, batches: Vec<StoredBatch>, max: usize) {
+    /// `max` and `unread_max`: what the partition may keep, and what where nobody reads.
+    pub fn add(
+        &mut self,
+        partition: &Arc<Partition>,
+        log: &mut LogState,
+        batches: Vec<StoredBatch>,
+        max: usize,
+        unread_max: usize,
+    ) {
         if batches.is_empty() {
             return;
         }
+        let mut came = 0;
         for batch in batches {
-            log.tail_cost += batch.cost();
-            self.cost += batch.cost();
+            came += batch.cost();
             log.tail.push_back(batch);
         }
+        log.tail_cost += came;
+        self.cost += came;
+        let max = if partition.appended(came) > max { max.min(unread_max) } else { max };
         while log.tail_cost > max {
             self.cost -= log.shorten_tail();
         }

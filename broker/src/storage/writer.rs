@@ -418,6 +418,7 @@ impl Writer<'_> {
             log.transactions = pending.transactions;
             for rewritten in &pending.rewritten {
                 rewritten.show(&mut log);
+                log.rewrites += 1;
                 self.tails.cut(&mut log, rewritten.last);
             }
             log.segments.extend(pending.closed);
@@ -429,7 +430,8 @@ impl Writer<'_> {
             if pending.epoch_began {
                 log.epochs.push((self.shared.epoch, pending.first));
             }
-            self.tails.add(partition, &mut log, pending.appended, options.tail_partition_bytes);
+            let (max, unread_max) = (options.tail_partition_bytes, options.tail_unread_bytes);
+            self.tails.add(partition, &mut log, pending.appended, max, unread_max);
             drop(log);
             if !pending.producers.is_empty() {
                 let mut producers = partition.producers.lock();

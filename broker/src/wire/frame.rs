@@ -130,7 +130,8 @@ impl RequestHead {
             if frame.len() < length {
                 return Err(ends_within("client id"));
             }
-            let id = StrBytes::from_utf8(frame.split_to(length));
+            // In bytes of its own, which do not keep those of the frame.
+            let id = StrBytes::from_utf8(Bytes::copy_from_slice(&frame.split_to(length)));
             self.client_id = Some(id.map_err(|_| Error::malformed("the client id is not UTF-8"))?);
         } else if length != -1 {
             return Err(Error::malformed(format!("the client id has the length {length}")));

@@ -501,6 +501,58 @@ fn tails_of_many_partitions_share_one_budget() {
 }
 
 #[test]
+fn tails_where_nobody_reads_are_short() {
+    let fixture = Fixture::with(|o| {
+        o.tail_partition_bytes = 8 << 10;
+        o.tail_unread_bytes = 2 << 10;
+    });
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[]);
+    let value = "v".repeat(900);
+    for _ in 0..20 {
+        send(storage, place, &[&value]);
+    }
+    let hot = |offset| storage.fetch_hot(place, offset, EVERYTHING).unwrap().is_some();
+    assert!(hot(20) && !hot(17), "2 KiB are not three batches");
+    for end in 21..41 {
+        send(storage, place, &[&value]);
+        assert!(hot(end));
+    }
+    assert!(hot(35) && !hot(25), "8 KiB where somebody reads");
+    for _ in 0..20 {
+        send(storage, place, &[&value]);
+    }
+    assert!(!hot(57), "who stopped would not be served by 8 KiB either");
+}
+
+#[test]
+fn what_was_read_ahead_is_what_lies_in_the_log() {
+    let fixture = Fixture::with(|o| o.tail_bytes = 0);
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[("cleanup.policy", "delete")]);
+    let value = "v".repeat(70 << 10);
+    for _ in 0..6 {
+        send(storage, place, &[&value]);
+    }
+    let limits = FetchLimits { bytes_max: 100 << 10, at_least_one: true, committed: false };
+    let mut offset = 0;
+    for round in 0..6 {
+        let hot = storage.fetch_hot(place, offset, limits).unwrap();
+        assert_eq!(hot.is_some(), round > 0, "at {offset}");
+        let fetched = hot.map_or_else(|| storage.fetch(place, offset, limits), Ok).unwrap();
+        assert_eq!(fetched.batches.len(), 1);
+        assert_eq!(BatchHeader::parse(&fetched.batches[0]).unwrap().base_offset, offset);
+        offset = fetched.behind.unwrap();
+        storage.read_ahead(place, offset, limits).unwrap();
+    }
+    assert_eq!((offset, storage.memory_used().iter().find(|(name, _)| *name == "read_ahead_bytes").unwrap().1), (6, 0));
+    storage.read_ahead(place, 2, limits).unwrap();
+    assert!(storage.fetch_hot(place, 2, limits).unwrap().is_some());
+    block_on(storage.delete_records(place, 4)).unwrap();
+    assert!(matches!(storage.fetch_hot(place, 2, limits), Err(StorageError::OffsetOutOfRange { .. })));
+}
+
+#[test]
 fn what_lies_below_a_sequence_is_complete() {
     let fixture = Fixture::with(|o| {
         o.tail_bytes = 20_000;

@@ -231,6 +231,7 @@ mod tests {
                 last_stable_offset: 8,
                 log_start_offset: 1,
                 aborted: vec![AbortedTransaction { producer_id: 5, first_offset: 2 }],
+                behind: None,
             };
             let failed = |code| Read::Failed { code, start: -1, end: -1 };
             let parts = [part(&t, 0), part(&t, 1), part(&u, 4), part(&t, 2)];
