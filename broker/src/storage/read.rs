@@ -361,9 +361,10 @@ fn from_kept(run: Run, offset: Offset, end: Offset, budget: &mut Budget) -> (Vec
 /// Reads what a consumer that is behind will ask for next, up to `bytes_max`, unless it is there. Only computes and reads.
 pub fn ahead(shared: &Shared, partition: &Partition, next: Offset, bytes_max: usize, committed: bool) -> Result<()> {
     let limits = FetchLimits { bytes_max, at_least_one: true, committed };
-    let Begun { end, batches, look_up, rewrites, .. } = begin(partition, next, limits)?;
+    let Begun { end, batches, look_up, rewrites, .. } = begin(shared, partition, next, limits)?;
     let place = Place { uid: partition.uid, rewrites, next };
-    if batches.is_some() || look_up || next >= end || shared.read_ahead.has(place) {
+    let doubt = shared.forced.limit().is_some();
+    if doubt || batches.is_some() || look_up || next >= end || shared.read_ahead.has(place) {
         return Ok(());
     }
     let db = shared.db()?;
