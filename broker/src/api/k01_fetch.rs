@@ -359,10 +359,13 @@ async fn read(shared: &Arc<Shared>, plan: &Arc<Plan>, bytes_max: usize) -> Round
         None => {
             let Ok(_permit) = shared.disk_reads.acquire().await else { return failed(plan) };
             let (storage, whole) = (shared.storage.clone(), Arc::clone(plan));
-            let bytes_max = bytes_max.min(DISK_ANSWER_BYTES);
+            let (bytes_max, spare) = match bytes_max {
+                all if all <= DISK_ANSWER_BYTES => (all, 0),
+                _ => (DISK_ANSWER_BYTES, DISK_ANSWER_SPARE_BYTES),
+            };
             let task = tokio::task::spawn_blocking(move || {
                 let fetch = |id, from, limits| storage.fetch(id, from, limits).map(Some);
-                read_with(&storage, &whole, bytes_max, DISK_ANSWER_SPARE_BYTES, fetch)
+                read_with(&storage, &whole, bytes_max, spare, fetch)
             });
             task.await.ok().flatten().unwrap_or_else(|| failed(plan))
         }
