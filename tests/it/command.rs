@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::kafka::{Client, Sent, encode};
 use crate::process::{Process, binary, guest, serve};
 
 /// Limits of the issue, measured on an empty directory.
@@ -102,6 +103,42 @@ fn a_damaged_directory_is_refused() {
     names(&refused(serve(&data)), &["damaged", "millpond"]);
     std::fs::write(&marker, kept.replace("format 1", "format 99")).unwrap();
     names(&refused(serve(&data)), &["format 99", "newer version"]);
+}
+
+#[test]
+fn a_damaged_log_is_opened_when_the_loss_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Process::start(&data);
+    let mut client = Client::connect(server.kafka).unwrap();
+    client.create_topic("t", 1, &[]).unwrap();
+    // Of now, so that retention keeps them.
+    let timestamp = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    for i in 0..5 {
+        let sent = Sent { key: None, value: format!("the value {i}"), timestamp };
+        client.send_batches("t", &[(0, encode(&[sent], None).unwrap())]).unwrap();
+        client.acknowledged().unwrap();
+    }
+    server.kill();
+    let mut files = std::fs::read_dir(data.join("db")).unwrap().map(|e| e.unwrap().path());
+    let log = files.find(|p| p.extension().is_some_and(|e| e == "log")).unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(11).position(|w| w == b"the value 2").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+
+    let place = format!("write-ahead log is damaged at \"{}\" byte ", log.display());
+    names(&refused(serve(&data)), &[&place, "--accept-data-loss"]);
+    let mut command = serve(&data);
+    command.arg("--accept-data-loss");
+    let server = Process::spawn(command);
+    let read = |server: &Process| Client::connect(server.kafka).unwrap().read_all("t", 0).unwrap().len();
+    assert_eq!(read(&server), 2);
+    let said = server.kill();
+    assert!(said.contains("data loss was accepted"), "{said}");
+    let server = Process::start(&data);
+    assert_eq!(read(&server), 2);
+    server.stop();
 }
 
 #[test]

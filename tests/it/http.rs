@@ -235,6 +235,9 @@ async fn small_endpoints() {
         }
     }
     assert!(types.contains("millpond_process_resident_memory_bytes"), "{types:?}");
+    for line in ["millpond_storage_writable 1", "millpond_storage_in_doubt 0"] {
+        assert!(metrics.text.lines().any(|l| l == line), "no {line}");
+    }
     assert!(metrics.text.lines().any(|l| l.contains("query=\"CTAS_T_") && !l.ends_with(" 0")), "{}", metrics.text);
     // The query has read its source to the end, as a group that is named after it.
     let lag = metrics.text.lines().find(|l| l.starts_with("millpond_consumergroup_lag{")).unwrap_or_default();

@@ -293,3 +293,112 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     }
     Ok(len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of a log of writes from one on with these sizes, and where each begins and ends.
+    fn log_of(first: u64, sizes: &[usize]) -> (Vec<u8>, Vec<(usize, usize)>) {
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for (number, size) in (first..).zip(sizes) {
+            let mut record = [&(number * 3).to_le_bytes()[..], &3u32.to_le_bytes(), &vec![b'x'; *size]].concat();
+            record.extend_from_slice(&[2]);
+            record.extend_from_slice(&keys::counter(Counter::Writes));
+            record.extend_from_slice(&[8]);
+            record.extend_from_slice(&number.to_be_bytes());
+            let (mut rest, mut begun) = (&record[..], None);
+            while begun.is_none() || !rest.is_empty() {
+                let room = BLOCK - bytes.len() % BLOCK;
+                if room < HEADER {
+                    bytes.resize(bytes.len() + room, 0);
+                    continue;
+                }
+                let (now, later) = rest.split_at(rest.len().min(room - HEADER));
+                let kind = match (begun.is_none(), later.is_empty()) {
+                    (true, true) => FULL,
+                    (true, false) => FIRST,
+                    (false, false) => MIDDLE,
+                    (false, true) => LAST,
+                };
+                begun.get_or_insert(bytes.len());
+                let crc = crc32c::crc32c(&[&[kind], now].concat()).rotate_right(15).wrapping_add(CRC_MASK);
+                bytes.extend_from_slice(&crc.to_le_bytes());
+                bytes.extend_from_slice(&(now.len() as u16).to_le_bytes());
+                bytes.push(kind);
+                bytes.extend_from_slice(now);
+                rest = later;
+            }
+            places.push((begun.unwrap(), bytes.len()));
+        }
+        (bytes, places)
+    }
+
+    fn scan_files(files: &[&[u8]]) -> Scan {
+        let directory = tempfile::tempdir().unwrap();
+        for (number, bytes) in (7..).zip(files) {
+            fs::write(directory.path().join(format!("{number:06}.log")), bytes).unwrap();
+        }
+        fs::write(directory.path().join("CURRENT"), "MANIFEST-1").unwrap();
+        scan(&logs(directory.path()).unwrap()).unwrap()
+    }
+
+    /// Files and places without the directory.
+    fn told(found: &Found) -> Option<(u64, u64, bool)> {
+        match found {
+            Found::Whole => None,
+            Found::Torn(at) => Some((at.log.number, at.at, false)),
+            Found::Damaged { at, .. } => Some((at.log.number, at.at, true)),
+        }
+    }
+
+    // The fourth leaves a header's room in its block, the seventh less.
+    const SIZES: [usize; 9] = [20, 300, 5000, 27_317, 40_000, 10, 25_423, 70_000, 60];
+
+    #[test]
+    fn every_changed_byte_is_found_in_its_write() {
+        let (bytes, places) = log_of(1, &SIZES);
+        assert_eq!((places[3].1 % BLOCK, places[6].1 % BLOCK), (BLOCK - HEADER, BLOCK - 3));
+        let whole = scan_files(&[&bytes]);
+        assert_eq!((told(&whole.found), whole.records, whole.last_write), (None, 9, Some(9)));
+        let near =
+            |at: usize| at % BLOCK < 20 || at % BLOCK > BLOCK - 20 || places.iter().any(|p| at - p.0.min(at) < 20);
+        for at in (0..bytes.len()).filter(|at| at % 211 == 0 || near(*at)) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x41;
+            let scan = scan_files(&[&changed]);
+            let Some(which) = places.iter().position(|(from, to)| (*from..*to).contains(&at)) else {
+                assert_eq!(scan, Scan { found: Found::Whole, ..whole.clone() }, "{at} is filling");
+                continue;
+            };
+            // Filling in the midst of a write.
+            if scan.found == Found::Whole {
+                assert!(at % BLOCK > BLOCK - HEADER, "the change at {at} is not noticed");
+                continue;
+            }
+            let last = which + 1 == places.len();
+            assert_eq!(told(&scan.found), Some((7, places[which].0 as u64, !last)), "the change at {at}");
+            assert_eq!(scan.last_write, (which > 0).then_some(which as u64), "the change at {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_torn_and_what_is_missing_between_files_is_damage() {
+        let (bytes, places) = log_of(1, &SIZES);
+        for (which, at) in [(0, 3), (0, 20), (4, places[4].0 + 33_000), (8, bytes.len() - 1)] {
+            assert_eq!(
+                told(&scan_files(&[&bytes[..at]]).found),
+                Some((7, places[which].0 as u64, false)),
+                "cut at {at}"
+            );
+        }
+        let next = log_of(10, &SIZES).0;
+        assert_eq!(told(&scan_files(&[&bytes, b"", &next]).found), None);
+        let last = places[8].0;
+        assert_eq!(told(&scan_files(&[&bytes[..bytes.len() - 1], &next]).found), Some((7, last as u64, true)));
+        assert_eq!(told(&scan_files(&[&bytes[..last], &next]).found), Some((8, 0, true)), "a whole write is missing");
+        assert_eq!(told(&scan_files(&[&bytes, &log_of(19, &SIZES).0]).found), Some((8, 0, true)), "a file is missing");
+        // What is left of a write that nobody was told of, before the next file goes on.
+        assert_eq!(told(&scan_files(&[&[&bytes[..], &next[..40]].concat(), &next]).found), None);
+    }
+}
