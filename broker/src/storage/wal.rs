@@ -361,8 +361,8 @@ mod tests {
         assert_eq!((places[3].1 % BLOCK, places[6].1 % BLOCK), (BLOCK - HEADER, BLOCK - 3));
         let whole = scan_files(&[&bytes]);
         assert_eq!((told(&whole.found), whole.records, whole.last_write), (None, 9, Some(9)));
-        let near =
-            |at: usize| at % BLOCK < 20 || at % BLOCK > BLOCK - 20 || places.iter().any(|p| at - p.0.min(at) < 20);
+        let begins = |at: usize| places.iter().any(|p| (p.0..p.0 + 20).contains(&at));
+        let near = |at: usize| at % BLOCK < 20 || at % BLOCK > BLOCK - 20 || begins(at);
         for at in (0..bytes.len()).filter(|at| at % 211 == 0 || near(*at)) {
             let mut changed = bytes.clone();
             changed[at] ^= 0x41;
