@@ -1,10 +1,11 @@
-//! How many events a second does one thread of the engine take, storage in memory? Run:
-//! `cargo run -p millpond-engine --example engine_speed [EVENTS]`
+//! How many events a second does one query take, on one worker or with the help of others, storage in memory? Run:
+//! `cargo run -p millpond-engine --example engine_speed [EVENTS [QUERY [WORKERS]]]`
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use millpond_engine::crew::Crew;
 use millpond_engine::functions::FunctionLibrary;
 use millpond_engine::processing_log::ProcessingLog;
 use millpond_engine::query::{Output, Query, QuerySettings, QuerySpec};
@@ -111,10 +112,18 @@ fn produce(storage: &MemoryStorage, events: usize) -> Result<usize> {
     Ok(bytes)
 }
 
+/// Seconds of processor time that this process has used, where the system tells it in ticks of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 #[allow(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a measurement for a person")]
 fn main() -> Result<()> {
     let events: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(400_000);
-    let only = std::env::args().nth(2);
+    let only = std::env::args().nth(2).filter(|name| name != "all");
+    let workers: usize = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(1);
     let storage = Arc::new(MemoryStorage::new());
     let library = Arc::new(FunctionLibrary::default());
     let mut world = World { sources: BTreeMap::new(), library: library.clone(), storage: storage.clone() };
@@ -153,11 +162,16 @@ fn main() -> Result<()> {
         };
         let clock = Arc::new(ManualClock::at(0));
         let mut query = Query::new(spec, storage.clone(), library.clone(), clock, Arc::new(ProcessingLog::default()))?;
-        let started = Instant::now();
+        let crew = Arc::new(Crew::new(workers));
+        query = query.helped_by(&crew);
+        let _busy = crew.work();
+        let (started, cpu) = (Instant::now(), cpu_seconds());
         query.drain()?;
+        let cpu = (cpu_seconds() - cpu) * 1e6 / events as f64;
         let seconds = started.elapsed().as_secs_f64();
         let out = query.metrics().list().iter().find(|(n, _)| *n == "rows_out").map_or(0, |(_, v)| *v);
-        println!("{name:12} {:>12.0} events/s   {out:>9} rows out", events as f64 / seconds);
+        let rate = events as f64 / seconds;
+        println!("{name:12} {rate:>12.0} events/s   {cpu:.2} CPU s per million   {out:>9} rows out");
     }
     Ok(())
 }

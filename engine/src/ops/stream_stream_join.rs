@@ -70,6 +70,9 @@ pub struct StreamStreamJoin {
     times: KeySpace,
 }
 
+/// A kept row: its time, its number, the row.
+type Kept = (i64, i64, Bytes);
+
 /// One joined row.
 struct Emit {
     pos: u32,
@@ -153,7 +156,7 @@ impl StreamStreamJoin {
         after: Option<(i64, i64)>,
         limits: ScanLimits,
         cx: &mut Context<'_, '_>,
-    ) -> Result<(Vec<(i64, i64, Bytes)>, bool)> {
+    ) -> Result<(Vec<Kept>, bool)> {
         let mut found = Vec::new();
         let mut bytes = 0;
         let from = after.map_or(from, |(time, _)| time.max(from));

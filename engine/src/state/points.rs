@@ -324,7 +324,7 @@ impl Points {
 
     /// How many values are to be read at once, where there is room for so many bytes.
     pub fn at_once(&self, bytes: usize) -> usize {
-        if self.typical == 0 { FIRST_READ } else { (bytes / self.typical).max(1) }
+        bytes.checked_div(self.typical).map_or(FIRST_READ, |values| values.max(1))
     }
 
     /// Notes how large values were that were read.

@@ -29,7 +29,7 @@ impl<'a> Shards<'a> {
         Self { shards, first: 0 }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shards.len()
     }
 

@@ -152,7 +152,7 @@ impl<'p> Pass<'p, '_, '_> {
         }
         let schema = self.pipeline.schema_of(stage);
         let empty: Vec<Rows> = inputs.iter().map(|input| Rows::empty(self.pipeline.schema_of(input))).collect();
-        let shards = self.cx.view.points.len();
+        let shards = self.cx.view.points.count();
         if op.is_partitioned() && shards > 1 && separate(&flows, shards, self.feed.rows) {
             let picks: Vec<Vec<Vec<(usize, usize)>>> = flows.iter().map(|flow| flow.by_shard(shards)).collect();
             let config = self.cx.config;
