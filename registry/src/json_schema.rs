@@ -120,7 +120,7 @@ impl Check<'_> {
         let (to, from) = (types(reader), types(writer));
         let allowed = |t: &&str| to.contains(t) || (*t == "integer" && to.contains(&"number"));
         if !to.is_empty() && (from.is_empty() || !from.iter().all(allowed)) {
-            let kind = if from.iter().any(|t| allowed(&t)) { "TYPE_NARROWED" } else { "TYPE_CHANGED" };
+            let kind = if from.iter().any(allowed) { "TYPE_NARROWED" } else { "TYPE_CHANGED" };
             return self.fault(kind, path);
         }
         if let Some(to) = reader.get("enum").and_then(Json::as_array) {

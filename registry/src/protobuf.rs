@@ -89,10 +89,8 @@ impl Check<'_> {
                 }
                 self.message(*r, *w);
             }
-            (FieldType::Map(rk, rv), FieldType::Map(wk, wv)) => {
-                if group(rk) != group(wk) || group(rv) != group(wv) {
-                    self.fault("FIELD_KIND_CHANGED", path.to_owned());
-                }
+            (FieldType::Map(rk, rv), FieldType::Map(wk, wv)) if group(rk) != group(wk) || group(rv) != group(wv) => {
+                self.fault("FIELD_KIND_CHANGED", path.to_owned());
             }
             _ => {}
         }

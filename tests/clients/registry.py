@@ -208,6 +208,7 @@ def rest():
     assert registry.get_versions(subject) == [1, 2] and subject in registry.get_subjects()
     refused(lambda: registry.get_version(subject, 3), 404, 40402)
     assert registry.delete_version(subject, 1) == 1
+    assert registry.delete_subject(subject) == [2]
     assert registry.delete_subject(subject, permanent=True) == [1, 2]
     refused(lambda: registry.get_versions(subject), 404, 40401)
     base, user = f"base_{RUN}", f"user_{RUN}"

@@ -18,7 +18,7 @@ async fn latest(server: &Process, subject: &str) -> Json {
 async fn refused(server: &Process, statement: &str) -> String {
     let answer = server.post("/ksql", &json!({ "ksql": statement })).await;
     assert_eq!(answer.status, 400, "{statement}: {}", answer.text);
-    answer.json()["message"].as_str().unwrap().to_string()
+    answer.json()["message"].as_str().unwrap().to_lowercase()
 }
 
 const ORDER: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"long"},
@@ -57,7 +57,7 @@ async fn statements_and_http_share_one_registry_that_lasts() {
         "CREATE STREAM clash WITH (KAFKA_TOPIC='orders', VALUE_FORMAT='AVRO') AS SELECT k, note AS id FROM orders;";
     let message = refused(&server, clash).await;
     assert!(
-        message.contains("Could not register schema for topic 'orders'") && message.contains("incompatible"),
+        message.contains("could not register schema for topic 'orders'") && message.contains("incompatible"),
         "{message}"
     );
     let answer = register(&server, "orders-value", &ORDER.replace("long", "string")).await;

@@ -11,6 +11,9 @@ use crate::arrays::Cells;
 use crate::json::Json;
 use crate::number::{decimal_text, pow10};
 
+/// The number of a union's branch, and how it is written; `None` for what is none.
+type Branch = Option<(i64, Write)>;
+
 /// How a row is written.
 #[derive(Clone, Debug)]
 pub enum Plan {
@@ -52,7 +55,7 @@ pub enum Write {
     /// A STRUCT of the branches: the first field that is not NULL is written. Per field of the STRUCT.
     OneOf {
         null: Option<i64>,
-        fields: Vec<Option<(i64, Write)>>,
+        fields: Vec<Branch>,
     },
     /// The schema's only value here.
     Null,
@@ -236,11 +239,7 @@ fn compile(schema: &AvroSchema, node: usize, ty: &SqlType) -> Result<Write> {
 }
 
 /// The branch for each field of a STRUCT that stands for a union; `None` where its fields are not branches.
-fn compile_one_of(
-    schema: &AvroSchema,
-    branches: &[usize],
-    fields: &[Field],
-) -> Result<Option<Vec<Option<(i64, Write)>>>> {
+fn compile_one_of(schema: &AvroSchema, branches: &[usize], fields: &[Field]) -> Result<Option<Vec<Branch>>> {
     let mut all = Vec::with_capacity(fields.len());
     for field in fields {
         let at = branches.iter().position(|b| member_name(schema, *b).eq_ignore_ascii_case(&field.name));

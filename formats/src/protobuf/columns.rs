@@ -146,7 +146,7 @@ pub fn schema_of(columns: &[Field], full_name: &str, nullable: Nullable) -> Stri
     writer.message(&mut body, name, columns, 0);
     let mut text = String::from("syntax = \"proto3\";\n");
     if !package.is_empty() {
-        let _ = write!(text, "package {package};\n");
+        let _ = writeln!(text, "package {package};");
     }
     writer.imports.sort_unstable();
     writer.imports.dedup();
@@ -154,7 +154,7 @@ pub fn schema_of(columns: &[Field], full_name: &str, nullable: Nullable) -> Stri
         text.push('\n');
     }
     for import in &writer.imports {
-        let _ = write!(text, "import \"{import}\";\n");
+        let _ = writeln!(text, "import \"{import}\";");
     }
     text.push('\n');
     text.push_str(&body);

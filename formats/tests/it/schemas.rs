@@ -80,7 +80,7 @@ fn everything() -> (Vec<Field>, Vec<Value>) {
         Value::BigInt(i64::MIN),
         Value::Double(2.5),
         text("é"),
-        Value::Bytes(vec![0, 255].into()),
+        Value::Bytes(vec![0, 255]),
         Value::Decimal { unscaled: -12_345, precision: 6, scale: 2 },
         Value::Date(-1),
         Value::Time(86_399_999),
@@ -170,7 +170,7 @@ fn avro_is_read_by_its_writers_schema() {
             Value::Double(1.5),
             text("12"),
             text("HEARTS"),
-            Value::Bytes(vec![0xab, 0xcd].into()),
+            Value::Bytes(vec![0xab, 0xcd]),
             Value::Decimal { unscaled: -100, precision: 6, scale: 2 },
             Value::Null,
         ]
