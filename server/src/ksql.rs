@@ -52,6 +52,7 @@ fn text_of(json: &Json) -> String {
 }
 
 pub(crate) const V1_JSON: &str = "application/vnd.ksql.v1+json";
+pub(crate) const V1_PROTOBUF: &str = "application/vnd.ksql.v1+protobuf";
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const DELIMITED: &str = "application/vnd.ksqlapi.delimited.v1";
 

@@ -13,6 +13,7 @@ mod info;
 mod inserts;
 mod ksql;
 mod metrics;
+mod protobuf;
 mod pace;
 mod places;
 mod rights;

@@ -19,7 +19,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, WholeBody};
-use crate::ksql::{DELIMITED, JSON, StatementRequest, V1_JSON, accepted};
+use crate::ksql::{DELIMITED, JSON, StatementRequest, V1_JSON, V1_PROTOBUF, accepted};
+use crate::protobuf::Messages;
 use crate::rights::Speaker;
 use crate::rows::{schema_text, type_text, write_batch_row};
 use crate::{Shared, rows};
@@ -35,7 +36,7 @@ const PRINT_REST: Duration = Duration::from_millis(100);
 const LIMIT_REACHED: &str = "Limit Reached";
 const COMPLETED: &str = "Query Completed";
 
-/// The three ways to write a row stream.
+/// The ways to write a row stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// A header object and one array per row, each on its line.
@@ -44,6 +45,8 @@ enum Form {
     Array,
     /// `StreamedRow` objects in one JSON array.
     Rows,
+    /// The same, but each row is a Protobuf message.
+    Messages,
 }
 
 impl Form {
@@ -52,12 +55,13 @@ impl Form {
             Self::Delimited => DELIMITED,
             Self::Array => JSON,
             Self::Rows => v1,
+            Self::Messages => V1_PROTOBUF,
         }
     }
 
     /// `live`: rows come one by one, for an unknown time. Clients read lines, so each line is sent whole, and what
     /// follows it is there for sure: a live stream of `Rows` ends with a message.
-    fn header(self, id: &str, schema: &Schema, live: bool) -> String {
+    fn header(self, id: &str, schema: &Schema, live: bool, messages: Option<&Messages>) -> String {
         match self {
             Self::Delimited | Self::Array => {
                 let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
@@ -71,8 +75,11 @@ impl Form {
                 );
                 if self == Self::Array { format!("[{body}") } else { format!("{body}\n") }
             }
-            Self::Rows => {
-                let header = json!({ "header": { "queryId": id, "schema": schema_text(schema, !live) } });
+            Self::Rows | Self::Messages => {
+                let header = match messages {
+                    Some(messages) => json!({ "header": { "queryId": id, "protoSchema": messages.schema } }),
+                    None => json!({ "header": { "queryId": id, "schema": schema_text(schema, !live) } }),
+                };
                 format!("[{header}{}", if live { ",\n" } else { "" })
             }
         }
@@ -88,8 +95,9 @@ impl Form {
                 out.push_str(",\n");
                 write(out);
             }
-            Self::Rows => {
-                out.push_str(if live { "{\"row\":{\"columns\":" } else { ",\n{\"row\":{\"columns\":" });
+            Self::Rows | Self::Messages => {
+                out.push_str(if live { "{\"row\":{\"" } else { ",\n{\"row\":{\"" });
+                out.push_str(if self == Self::Rows { "columns\":" } else { "protobufBytes\":" });
                 write(out);
                 out.push_str(if tombstone { ",\"tombstone\":true}}" } else { "}}" });
                 if live {
@@ -99,11 +107,19 @@ impl Form {
         }
     }
 
+    /// What rows are written with where they are messages.
+    fn messages(self, schema: &Schema) -> Result<Option<Messages>, ApiError> {
+        if self != Self::Messages {
+            return Ok(None);
+        }
+        Messages::new(schema).map(Some).map_err(|e| ApiError::new(BAD_REQUEST, e.message()))
+    }
+
     fn end(self, message: Option<&str>) -> String {
         match (self, message) {
             (Self::Delimited, _) => String::new(),
-            (Self::Array, _) | (Self::Rows, None) => "]\n".to_string(),
-            (Self::Rows, Some(message)) => format!("{}]\n", json!({ "finalMessage": message })),
+            (Self::Array, _) | (Self::Rows | Self::Messages, None) => "]\n".to_string(),
+            (Self::Rows | Self::Messages, Some(message)) => format!("{}]\n", json!({ "finalMessage": message })),
         }
     }
 
@@ -115,7 +131,7 @@ impl Form {
         match self {
             Self::Delimited => format!("{body}\n"),
             Self::Array => format!(",\n{body}]\n"),
-            Self::Rows => format!("{{\"errorMessage\":{body}}}]\n"),
+            Self::Rows | Self::Messages => format!("{{\"errorMessage\":{body}}}]\n"),
         }
     }
 }
@@ -128,7 +144,11 @@ pub(crate) async fn query(
     WholeBody(body): WholeBody,
 ) -> Response {
     let v1 = accepted(&headers, &[V1_JSON, JSON]);
-    let form = if accepted(&headers, &[V1_JSON, JSON, DELIMITED]) == DELIMITED { Form::Delimited } else { Form::Rows };
+    let form = match accepted(&headers, &[V1_JSON, JSON, DELIMITED, V1_PROTOBUF]) {
+        DELIMITED => Form::Delimited,
+        V1_PROTOBUF => Form::Messages,
+        _ => Form::Rows,
+    };
     select(app, speaker, form, v1, version, &body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
@@ -139,8 +159,9 @@ pub(crate) async fn query_stream(
     headers: HeaderMap,
     WholeBody(body): WholeBody,
 ) -> Response {
-    let form = match accepted(&headers, &[DELIMITED, JSON, V1_JSON]) {
+    let form = match accepted(&headers, &[DELIMITED, JSON, V1_JSON, V1_PROTOBUF]) {
         JSON => Form::Array,
+        V1_PROTOBUF => Form::Messages,
         V1_JSON => Form::Rows,
         _ => Form::Delimited,
     };
@@ -164,11 +185,13 @@ async fn select(
     let (sender, receiver) = mpsc::channel::<String>(CHUNKS_MAX);
     let content = match selected {
         Selected::Pull(result) => {
-            spawn(pull(result, form, sender));
+            let messages = form.messages(&result.schema)?;
+            spawn(pull(result, form, messages, sender));
             form.content_type(v1)
         }
         Selected::Push(query) => {
-            spawn(push(app, query, form, sender));
+            let messages = form.messages(&query.schema)?;
+            spawn(push(app, query, form, messages, sender));
             form.content_type(v1)
         }
         Selected::Print(print) => {
@@ -194,18 +217,29 @@ async fn send(sender: &mut mpsc::Sender<String>, text: String) -> bool {
     text.is_empty() || sender.send(text).await.is_ok()
 }
 
-async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) {
+async fn pull(result: PullResult, form: Form, messages: Option<Messages>, mut sender: mpsc::Sender<String>) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = format!("query_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     // Of a stream's rows the client is told why there are no more, as it is of a push query's.
     let of_stream = result.end.is_some();
-    if !send(&mut sender, form.header(&id, &result.schema, of_stream)).await {
+    if !send(&mut sender, form.header(&id, &result.schema, of_stream, messages.as_ref())).await {
         return;
     }
     for batch in &result.batches {
+        let ready = match messages.as_ref().map(|m| m.rows(batch.columns(), batch.num_rows())).transpose() {
+            Ok(ready) => ready,
+            Err(e) => {
+                let comma = if of_stream { "" } else { ",\n" };
+                send(&mut sender, format!("{comma}{}", form.error(e.message()))).await;
+                return;
+            }
+        };
         let mut text = String::new();
         for row in 0..batch.num_rows() {
-            form.row(&mut text, of_stream, false, |out| write_batch_row(&result.schema, batch, row, out));
+            form.row(&mut text, of_stream, false, |out| match ready.as_ref().and_then(|r| r.get(row)) {
+                Some(message) => out.push_str(message),
+                None => write_batch_row(&result.schema, batch, row, out),
+            });
             if text.len() >= CHUNK_BYTES && !send(&mut sender, std::mem::take(&mut text)).await {
                 return;
             }
@@ -218,9 +252,15 @@ async fn pull(result: PullResult, form: Form, mut sender: mpsc::Sender<String>) 
     send(&mut sender, form.end(end)).await;
 }
 
-async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::Sender<String>) {
+async fn push(
+    app: Shared,
+    mut query: PushQuery,
+    form: Form,
+    messages: Option<Messages>,
+    mut sender: mpsc::Sender<String>,
+) {
     let mut stop = app.stop.clone();
-    if !send(&mut sender, form.header(&query.id, &query.schema, true)).await {
+    if !send(&mut sender, form.header(&query.id, &query.schema, true, messages.as_ref())).await {
         return;
     }
     loop {
@@ -232,14 +272,22 @@ async fn push(app: Shared, mut query: PushQuery, form: Form, mut sender: mpsc::S
         };
         let text = match event {
             Some(ClientEvent::Rows(rows)) => {
+                let ready = match messages.as_ref().map(|m| m.rows(rows.columns(), rows.len())).transpose() {
+                    Ok(ready) => ready,
+                    Err(e) => {
+                        send(&mut sender, form.error(e.message())).await;
+                        return;
+                    }
+                };
                 let mut text = String::new();
                 for row in 0..rows.len() {
                     let tombstone = rows.is_tombstone(row);
-                    if tombstone && form != Form::Rows {
+                    if tombstone && !matches!(form, Form::Rows | Form::Messages) {
                         continue;
                     }
-                    form.row(&mut text, true, tombstone, |out| {
-                        rows::write_row(&query.schema, rows.columns(), row, out)
+                    form.row(&mut text, true, tombstone, |out| match ready.as_ref().and_then(|r| r.get(row)) {
+                        Some(message) => out.push_str(message),
+                        None => rows::write_row(&query.schema, rows.columns(), row, out),
                     });
                     // Published clients take each chunk of this form for one line.
                     let is_full = form == Form::Delimited || text.len() >= CHUNK_BYTES;

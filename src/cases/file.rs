@@ -29,7 +29,7 @@ pub struct Case {
 
 #[derive(Clone, Debug, Default)]
 pub struct Rest {
-    /// Kind (`admin`, `query`) and what is expected of each answer.
+    /// Kind (`admin`, `query`, `queryProto`) and what is expected of each answer.
     pub responses: Vec<(String, Json)>,
     pub error: Option<ExpectedError>,
     /// Inputs are written when the push queries are open, not before.

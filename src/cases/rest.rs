@@ -11,8 +11,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use millpond_engine::{Engine, EngineOptions};
 use millpond_formats::json::{Comments, Json};
+use millpond_formats::{Schema, SchemaKind, Schemas, framed_to_json};
 use millpond_server::{HttpOptions, HttpSecurity};
 use millpond_sql::syntax::Statement;
 use millpond_types::memory::MemoryStorage;
@@ -163,6 +166,89 @@ async fn settle(engine: &Engine, storage: &MemoryStorage) -> Result<(), String> 
     Err("queries did not read everything in time".into())
 }
 
+/// Kind of responses whose rows are Protobuf messages, expected in Protobuf's text form.
+const MESSAGES: &str = "queryProto";
+
+/// The one schema that an answer's header gives.
+#[derive(Debug)]
+struct OneSchema(Arc<Schema>);
+
+impl Schemas for OneSchema {
+    fn schema(&self, _id: u32) -> millpond_types::Result<Option<Arc<Schema>>> {
+        Ok(Some(self.0.clone()))
+    }
+}
+
+/// Rows of messages as rows whose columns are the fields of the messages' text.
+fn message_rows(items: &[Json]) -> Result<Json, String> {
+    let header = items.first().and_then(|i| i.get("header")).and_then(|h| h.get("protoSchema")).and_then(Json::as_str);
+    let text = header.ok_or("the answer has no schema")?;
+    let schema = Arc::new(Schema::parse(SchemaKind::Protobuf, text, &[]).map_err(|e| e.to_string())?);
+    let schemas: Arc<dyn Schemas> = Arc::new(OneSchema(schema));
+    let read = |item: &Json| {
+        let Some(bytes) = item.get("row").and_then(|r| r.get("protobufBytes")) else { return Ok(item.clone()) };
+        // As in a topic: a schema's id, and the first of its messages.
+        let mut framed = vec![0; 6];
+        framed.extend(STANDARD.decode(bytes.as_str().unwrap_or_default()).map_err(|e| e.to_string())?);
+        let mut fields = String::new();
+        write_message(&framed_to_json(&framed, &schemas).map_err(|e| e.to_string())?, text, 0, &mut fields);
+        Ok(row_of_fields(&fields))
+    };
+    Ok(Json::Array(items.iter().map(read).collect::<Result<_, String>>()?))
+}
+
+/// Expected rows in text form, likewise.
+fn text_rows(items: &Json) -> Json {
+    let row = |item: &Json| match item.get("row") {
+        Some(Json::String(text)) => row_of_fields(text),
+        _ => item.clone(),
+    };
+    Json::Array(items.as_array().unwrap_or(&[]).iter().map(row).collect())
+}
+
+/// A message's fields, sorted: those of a map come in any order.
+fn row_of_fields(text: &str) -> Json {
+    let mut fields: Vec<String> = Vec::new();
+    for line in text.lines() {
+        match fields.last_mut() {
+            Some(field) if line.starts_with([' ', '}']) => field.push_str(line),
+            _ => fields.push(line.to_string()),
+        }
+    }
+    fields.sort();
+    let columns = Json::Array(fields.into_iter().map(Json::String).collect());
+    Json::Object(vec![("row".into(), Json::Object(vec![("columns".into(), columns)]))])
+}
+
+/// Protobuf's text form of a message; fields with their default are left out, as they are in its bytes.
+fn write_message(message: &Json, schema: &str, depth: usize, out: &mut String) {
+    let indent = "  ".repeat(depth);
+    let mut field = |name: &str, value: &Json| {
+        if matches!(value, Json::Object(_)) {
+            out.push_str(&format!("{indent}{name} {{\n"));
+            write_message(value, schema, depth + 1, out);
+            out.push_str(&format!("{indent}}}\n"));
+        } else {
+            out.push_str(&format!("{indent}{name}: {}\n", show(value)));
+        }
+    };
+    for (name, value) in message.as_object().unwrap_or(&[]) {
+        match value {
+            Json::Null | Json::Bool(false) => {}
+            Json::String(text) if text.is_empty() => {}
+            Json::Number(digits) if digits.parse() == Ok(0.0) => {}
+            Json::Array(items) => items.iter().for_each(|item| field(name, item)),
+            Json::Object(entries) if schema.contains(&format!("Entry {name} = ")) => {
+                for (key, value) in entries {
+                    let entry = vec![("key".into(), Json::String(key.clone())), ("value".into(), value.clone())];
+                    field(name, &Json::Object(entry));
+                }
+            }
+            other => field(name, other),
+        }
+    }
+}
+
 /// What a request came to.
 enum Answer {
     Good(Vec<Json>),
@@ -209,6 +295,14 @@ impl Session<'_> {
                 Answer::Good(rows) => answers.push(("query", Json::Array(rows))),
             }
         }
+        if rest.responses.iter().any(|(kind, _)| kind == MESSAGES) {
+            for query in &queries {
+                match self.post_for("/query-stream", query, "application/vnd.ksql.v1+protobuf").await? {
+                    Answer::Refused { status, error } => return expected_error(rest.error.as_ref(), status, &error),
+                    Answer::Good(rows) => answers.push((MESSAGES, message_rows(&rows)?)),
+                }
+            }
+        }
         settle(engine, storage).await?;
         if rest.error.is_some() {
             return Err("was accepted, but should have been refused".into());
@@ -221,8 +315,11 @@ impl Session<'_> {
                 return Err(format!("response {i}: expected \"{kind}\", is \"{actual_kind}\": {}", show(actual)));
             }
             let statement = self.case.statements.get(i).map_or("", String::as_str);
-            let why =
-                if kind == "query" { rows_differ(expected, actual) } else { differs(expected, actual, statement) };
+            let why = match kind.as_str() {
+                "query" => rows_differ(expected, actual),
+                MESSAGES => rows_differ(&text_rows(expected), actual),
+                _ => differs(expected, actual, statement),
+            };
             if let Some(why) = why {
                 return Err(format!("response {i}: {why}"));
             }
@@ -242,10 +339,14 @@ impl Session<'_> {
     }
 
     async fn post(&self, path: &str, text: &str) -> Result<Answer, String> {
+        self.post_for(path, text, "application/json").await
+    }
+
+    async fn post_for(&self, path: &str, text: &str, accept: &str) -> Result<Answer, String> {
         let properties: serde_json::Map<_, _> =
             self.case.properties.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let body = json!({ "ksql": text, "streamsProperties": properties });
-        let request = self.client.post(format!("{}{path}", self.base)).header("Accept", "application/json");
+        let request = self.client.post(format!("{}{path}", self.base)).header("Accept", accept);
         let response = request.body(body.to_string()).send().await.map_err(|e| format!("{path}: {e}"))?;
         let status = response.status().as_u16();
         let text = response.text().await.map_err(|_| format!("{path}: no end within {} s", PATIENCE.as_secs()))?;
