@@ -8,8 +8,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::SortOptions;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, Scalar};
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{SortOptions, is_not_null};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::{DataFusionError, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -27,6 +28,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
+use millpond_formats::Format;
 use millpond_sql::expr::{CompareOp, ExprKind, TypedExpr};
 use millpond_sql::functions::FunctionCatalog;
 use millpond_sql::plan::{AggregateCall, JoinKind, PullPlan, SourceInfo};
@@ -42,6 +44,7 @@ use crate::expr::{self, EvalContext, PhysicalNode, RowClock, hashed};
 use crate::functions::FunctionLibrary;
 use crate::memory::OperatorMemory;
 use crate::query::EndReason;
+use crate::rows::defect;
 use crate::state::table::{TableLayout, TableRows, WindowBounds};
 
 /// Longest time a pull query may take.
@@ -308,7 +311,8 @@ impl Build<'_> {
                 return Err(too_many());
             }
             let options = RecordBatchOptions::new().with_row_count(Some(found.len));
-            let batch = RecordBatch::try_new_with_options(schema.clone(), found.columns(&table.schema), &options)
+            let columns = without_nulls(table, found.columns(&table.schema))?;
+            let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
                 .map_err(|e| Error::corrupt(format!("state of table \"{}\": {e}", table.name)))?;
             hold(&mut self.room.lock(), &batch)?;
             batches.push(batch);
@@ -356,6 +360,33 @@ impl Build<'_> {
         }
         Ok(batches)
     }
+}
+
+/// Columns as whoever reads the table's topic has them: bare PROTOBUF knows no NULL but for messages.
+fn without_nulls(table: &SourceInfo, mut columns: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
+    let format = crate::serdes::format_of(&table.value_format)?;
+    if format != Format::Protobuf
+        || table.value_format.properties.contains_key("VALUE_PROTOBUF_NULLABLE_REPRESENTATION")
+    {
+        return Ok(columns);
+    }
+    for (column, array) in table.schema.columns.iter().zip(&mut columns) {
+        let default = match &column.ty {
+            SqlType::Boolean => Value::Boolean(false),
+            SqlType::Integer => Value::Integer(0),
+            SqlType::BigInt => Value::BigInt(0),
+            SqlType::Double => Value::Double(0.0),
+            SqlType::String => Value::String(String::new()),
+            SqlType::Bytes => Value::Bytes(Vec::new()),
+            _ => continue,
+        };
+        if column.is_value() && array.null_count() > 0 {
+            let default = Scalar::new(array_from_values(&column.ty, &[default])?);
+            let given = is_not_null(&*array).map_err(defect)?;
+            *array = zip(&given, &*array, &default).map_err(defect)?;
+        }
+    }
+    Ok(columns)
 }
 
 /// Columns of a table as a pull query sees them.

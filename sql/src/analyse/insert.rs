@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millpond_types::{ColumnRole, SqlType};
+use millpond_types::{ColumnRole, Field, SqlType};
 
 use super::coerce::{coerce, widens};
 use super::scope::{ROWOFFSET, ROWPARTITION, ROWTIME, unknown_source};
@@ -159,12 +159,28 @@ fn constant(
         Ok(e) => Ok(e),
         // Narrower containers and numbers convert when the value is known.
         Err(_)
-            if widens(&from, ty)
+            if widens(&known(&from, ty), ty)
                 || (from.is_numeric() && ty.is_numeric() && !matches!(typed.kind, ExprKind::Literal(_))) =>
         {
             Ok(TypedExpr::new(ExprKind::Cast(Box::new(typed)), ty.clone(), span))
         }
         Err(_) => Err(wrong(&from)),
+    }
+}
+
+/// A type without the fields that the wanted one does not have: ksqlDB leaves them out of what it writes.
+fn known(from: &SqlType, wanted: &SqlType) -> SqlType {
+    match (from, wanted) {
+        (SqlType::Array(a), SqlType::Array(b)) => SqlType::array(known(a, b)),
+        (SqlType::Map(key, a), SqlType::Map(_, b)) => SqlType::map((**key).clone(), known(a, b)),
+        (SqlType::Struct(fields), SqlType::Struct(wanted)) => {
+            let of = |f: &Field| {
+                let same = wanted.iter().find(|w| w.name == f.name)?;
+                Some(Field::new(f.name.clone(), known(&f.ty, &same.ty)))
+            };
+            SqlType::Struct(fields.iter().filter_map(of).collect())
+        }
+        _ => from.clone(),
     }
 }
 
