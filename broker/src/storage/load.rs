@@ -34,12 +34,12 @@ fn checked_offset(offset: u64) -> Option<Offset> {
 
 pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
     let mut claim = claim(&options.path)?;
-    let least = if options.accept_data_loss {
+    let (least, whole) = if options.accept_data_loss {
         verify::accept_loss(&options)?;
-        0
+        (0, false)
     } else {
-        verify::verify(&options)?;
-        verify::least_write(&options)?
+        let whole = verify::verify(&options)?;
+        (verify::least_write(&options)?, whole)
     };
     let direct_io = options.direct_io && direct::is_possible(&options.path);
     let db = open_database(&options, direct_io).map_err(verify::with_way_out)?;
@@ -49,7 +49,7 @@ pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
     {
         return Err(verify::ends_early(&options, last, least, None));
     }
-    let found = load(&db, &options).map_err(|e| {
+    let found = load(&db, &options, whole).map_err(|e| {
         let path = options.path.display().to_string();
         match e {
             StorageError::Corrupt(detail) => OpenError::Damaged { path, detail },
@@ -65,7 +65,7 @@ fn damaged(what: &str, key: &[u8]) -> StorageError {
     StorageError::Corrupt(format!("the stored {what} {key:02x?} is damaged"))
 }
 
-fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
+fn load(db: &DB, options: &StorageOptions, whole: bool) -> Result<Found, StorageError> {
     let meta = family(db, cf::META)?;
     let mut batch = WriteBatch::default();
 
@@ -104,6 +104,11 @@ fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
             batch.put_cf(meta, keys::counter(which), number.to_be_bytes());
         }
     }
+    // Where the end of the log is missing, tables may hold batches from after the clean end that the counters tell of.
+    let clean = whole && counters.writes > 0 && counter(Counter::Closed)? == counters.writes;
+    if !whole {
+        batch.delete_cf(meta, keys::counter(Counter::Closed));
+    }
     batch.put_cf(meta, keys::counter(Counter::LeaderEpoch), epoch.to_be_bytes());
     // Each log says by its first write how far it was before.
     batch.put_cf(meta, keys::counter(Counter::Writes), counters.writes.to_be_bytes());
@@ -122,12 +127,7 @@ fn load(db: &DB, options: &StorageOptions) -> Result<Found, StorageError> {
         cluster_id: identity.cluster_id_text(),
         node_id: identity.node_id,
         epoch: i32::try_from(epoch).unwrap_or(i32::MAX),
-        topics: load_topics(
-            db,
-            options,
-            &configs,
-            counters.writes > 0 && counter(Counter::Closed)? == counters.writes,
-        )?,
+        topics: load_topics(db, options, &configs, clean)?,
         configs,
         counters,
     })

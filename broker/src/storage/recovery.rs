@@ -44,7 +44,7 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
                 drop(last);
                 let options = &shared.options;
                 let open = || open_database(options, shared.direct_io);
-                let db = verify(options).and_then(|()| open()).map_err(unavailable)?;
+                let db = verify(options).and_then(|_whole| open()).map_err(unavailable)?;
                 let last = number_in(&db)?;
                 shared.replace_db(Arc::new(db))?;
                 return Ok(last);

@@ -66,13 +66,13 @@ fn look(options: &StorageOptions) -> Result<(Vec<Log>, wal::Scan), OpenError> {
     Ok((logs, scan))
 }
 
-/// Refuses a database that has lost something. Blocks on disk.
-pub fn verify(options: &StorageOptions) -> Result<(), OpenError> {
+/// Refuses a database that has lost something, and says whether its log ends with a whole record. Blocks on disk.
+pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
     let note = Note::read(&options.path)?;
     let least = note.as_ref().map_or(0, Note::least);
     let (logs, scan) = look(options)?;
     let torn = match &scan.found {
-        Found::Whole if scan.records == 0 || scan.last_write >= Some(least) => return Ok(()),
+        Found::Whole if scan.records == 0 || scan.last_write >= Some(least) => return Ok(true),
         Found::Whole => None,
         Found::Torn(at) => Some(at),
         Found::Damaged { at, resumes } => {
@@ -83,7 +83,7 @@ pub fn verify(options: &StorageOptions) -> Result<(), OpenError> {
                     scan.last_write.unwrap_or_default(),
                     aside.display()
                 );
-                return Ok(());
+                return Ok(false);
             }
             let detail = format!(
                 "the write-ahead log is damaged at {at}, and goes on at {resumes}: what was acknowledged from there on would be lost; {WAY_OUT}"
@@ -93,7 +93,7 @@ pub fn verify(options: &StorageOptions) -> Result<(), OpenError> {
     };
     let db = open_read_only(options).map_err(with_way_out)?;
     let last = number_in(&db).map_err(|e| damaged(options, e.to_string()))?;
-    if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(()) }
+    if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(torn.is_none()) }
 }
 
 /// Makes the log end where something is missing, if it is. Somebody has accepted the loss.
