@@ -120,7 +120,9 @@ impl Runner {
         }
         if workers > 0 {
             let shared = shared.clone();
-            spawn("query-watch".into(), Box::new(move || shared.watch()));
+            // From here on, and not from when the thread comes to run: what comes in between would be missed.
+            let sequence = shared.storage.sequence();
+            spawn("query-watch".into(), Box::new(move || shared.watch(sequence)));
         }
         Self { shared, threads: Mutex::new(threads) }
     }
@@ -410,8 +412,7 @@ impl Shared {
     }
 
     /// Makes queries ready when their topics move, and others when their time has come.
-    fn watch(&self) {
-        let mut sequence = self.storage.sequence();
+    fn watch(&self, mut sequence: Sequence) {
         let mut last_room = moment();
         while !self.stopping() {
             let next = if self.waiting.load(Ordering::SeqCst) > 0 { self.next_retry() } else { None };
