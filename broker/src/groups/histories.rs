@@ -33,7 +33,8 @@ struct Client {
     phase: Phase,
     /// Where it is in what it reads.
     at: BTreeMap<u8, i64>,
-    /// A commit on its way: member, generation, partition, position.
+    /// A commit on its way: member, generation, partition, position. Whatever else happens may overtake it, but not that
+    /// the same member asks where it is in the same generation: what it sent comes in its order.
     late: Option<(String, i32, u8, i64)>,
 }
 
@@ -126,6 +127,11 @@ impl World {
     }
 
     fn synced(&mut self, i: usize, answer: &SyncAnswer) {
+        // A follower that joins again unchanged is still in its generation, and what it committed there still counts.
+        let client = &self.clients[i];
+        if client.late.as_ref().is_some_and(|late| late.0 == client.id && late.1 == client.generation) {
+            self.deliver_late(i);
+        }
         let client = &mut self.clients[i];
         client.phase = Phase::Member;
         client.at.clear();

@@ -419,6 +419,28 @@ fn who_may_commit() {
 }
 
 #[test]
+fn a_member_that_joins_again_in_its_generation_commits_what_it_had_read_and_its_predecessor_does_not() {
+    let mut s = Script::new(GroupSettings { initial_rebalance_delay_ms: 100, ..GroupSettings::default() });
+    s.join(1, member(""));
+    s.join(2, fixed("i", ""));
+    s.wait(1_000);
+    s.sync(3, "m2", 1, &[]);
+    assert_eq!(s.sync(4, "m1", 1, &[("m1", "x"), ("m2", "y")]), ["4: reads x", "3: reads y"]);
+    let commit = |s: &mut Script, id: &str| s.machine.may_commit("g", id, Some("i"), 1, Commit::Classic, &[], s.now);
+    // A commit that left before the join and comes after it is still one of the partition's owner.
+    assert_eq!(s.join(5, fixed("i", "m2")), ["5: m2 in 1 by range led by m1 []"]);
+    assert_eq!(commit(&mut s, "m2"), Ok(()));
+    assert_eq!(s.sync(6, "m2", 1, &[]), ["6: reads y"]);
+    assert_eq!(commit(&mut s, "m2"), Ok(()));
+    // Another process in the same place: what the one before it sent does not count any more.
+    assert_eq!(s.join(7, fixed("i", "")), ["7: m4 in 1 by range led by m1 []"]);
+    assert_eq!(commit(&mut s, "m2"), Err(GroupError::FencedInstance));
+    assert_eq!(s.sync(8, "m4", 1, &[]), ["8: reads y"]);
+    assert_eq!(commit(&mut s, "m4"), Ok(()));
+    assert_eq!((s.state(), s.beat("m1", 1)), (State::Stable, Ok(())));
+}
+
+#[test]
 fn a_group_without_anything_does_not_stay() {
     let mut s = Script::two();
     let nothing = (vec![], Vec::<String>::new());
