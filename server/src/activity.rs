@@ -1,7 +1,8 @@
 //! What a connection is at, so that somebody can tell whether it makes progress.
 //!
 //! Not here: what is done about one that makes none (`connection`), and bodies of requests that come too slowly (`pace`).
-//! Invariant: what waits for the server is never held against a client, as a push query for its next row.
+//! Invariants: what waits for the server is never held against a client, as a push query for its next row; one stream of
+//! HTTP/2 whose client does not take it costs no other one anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::connection::ConnectionLimits;
+use crate::connection::{ConnectionLimits, PIECE_BYTES};
+use crate::streams::Stream;
 
 /// One connection's.
 pub(crate) struct Activity(Mutex<State>);
@@ -23,8 +25,17 @@ struct State {
     /// When the first byte came since then.
     heard: Option<Instant>,
     /// Requests under way; when each was given a part of its answer that the client has not taken.
-    answers: HashMap<u64, Option<Instant>>,
+    answers: HashMap<u64, Option<Given>>,
     next: u64,
+    /// Bytes of HTTP/1.1 that the client has taken since its progress was noted.
+    wrote: usize,
+}
+
+/// A part of an answer that is on its way.
+struct Given {
+    at: Instant,
+    /// What ends this answer alone, in HTTP/2.
+    stream: Option<Stream>,
 }
 
 /// A request under way, until the end of its answer.
@@ -42,6 +53,7 @@ impl Activity {
             heard: None,
             answers: HashMap::new(),
             next: 0,
+            wrote: 0,
         })))
     }
 
@@ -50,6 +62,20 @@ impl Activity {
         let mut state = self.0.lock();
         if state.answers.is_empty() && state.heard.is_none() {
             state.heard = Some(Instant::now());
+        }
+    }
+
+    /// Bytes have gone. In HTTP/1.1 they are those of the one answer under way, of which a part may be long.
+    pub fn wrote(&self, bytes: usize) {
+        let mut state = self.0.lock();
+        if state.http2 {
+            return;
+        }
+        state.wrote = state.wrote.saturating_add(bytes);
+        if state.wrote >= PIECE_BYTES {
+            state.wrote = 0;
+            let now = Instant::now();
+            state.answers.values_mut().flatten().for_each(|given| given.at = now);
         }
     }
 
@@ -63,16 +89,24 @@ impl Activity {
         Answering { activity: Arc::clone(self), id }
     }
 
-    /// The limit that the client has run into, if it has.
+    /// The limit that the client has run into, if it has. Streams that are not taken while others are end here.
     pub fn overdue(&self, limits: &ConnectionLimits) -> Option<&'static str> {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
         let now = Instant::now();
         let past = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
-        if state.answers.values().flatten().any(|given| past(*given, limits.stall_timeout)) {
-            return Some("http_stall_timeout_ms");
-        }
+        let stalls = |given: &Option<Given>| given.as_ref().is_some_and(|g| past(g.at, limits.stall_timeout));
         if !state.answers.is_empty() {
-            return None;
+            if state.answers.values().all(stalls) {
+                return Some("http_stall_timeout_ms");
+            }
+            let mut outside = false;
+            for given in state.answers.values_mut().filter(|given| stalls(given)).flatten() {
+                match &given.stream {
+                    Some(stream) => stream.end(),
+                    None => outside = true,
+                }
+            }
+            return outside.then_some("http_stall_timeout_ms");
         }
         if past(state.idle_since, limits.idle_timeout) {
             return Some("http_idle_timeout_ms");
@@ -86,7 +120,7 @@ impl Activity {
 impl Answering {
     /// A part of the answer is on its way to the client.
     pub fn given(&self) {
-        self.mark(Some(Instant::now()));
+        self.mark(Some(Given { at: Instant::now(), stream: Stream::current() }));
     }
 
     /// It has been taken: the next one is asked for.
@@ -94,9 +128,11 @@ impl Answering {
         self.mark(None);
     }
 
-    fn mark(&self, given: Option<Instant>) {
-        if let Some(at) = self.activity.0.lock().answers.get_mut(&self.id) {
-            *at = given;
+    fn mark(&self, given: Option<Given>) {
+        let mut state = self.activity.0.lock();
+        state.wrote = 0;
+        if let Some(mark) = state.answers.get_mut(&self.id) {
+            *mark = given;
         }
     }
 }

@@ -1,7 +1,8 @@
 //! One connection: HTTP spoken on it, requests handed on, and its end when its client makes no progress.
 //!
 //! Not here: taking connections (`incoming`), what requests do (the router). Invariant: a connection is closed once its
-//! client has been idle, slow to ask or slow to take its answers for as long as [`ConnectionLimits`] say.
+//! client has been idle, slow to ask or slow to take its answers for as long as [`ConnectionLimits`] say; of HTTP/2 only
+//! the streams that are not taken end, while there are others.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -16,7 +17,7 @@ use axum::http::{Request, Version};
 use axum::response::IntoResponse;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,9 +28,10 @@ use crate::activity::{Activity, Answering};
 use crate::errors::{ApiError, UNAVAILABLE};
 use crate::incoming::{Io, Peer, stopping};
 use crate::places::{Full, Places};
+use crate::streams::Streams;
 
 /// An answer whose length is known, and all of HTTP/2, is handed over in pieces of this many bytes.
-const PIECE_BYTES: usize = 16 * 1024;
+pub(crate) const PIECE_BYTES: usize = 16 * 1024;
 /// Least that hyper takes as a limit of its buffers.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 /// How long a connection that is closed has for its last words.
@@ -90,10 +92,10 @@ impl ConnectionLimits {
         (least / 4).clamp(Duration::from_millis(10), Duration::from_secs(5))
     }
 
-    fn builder(&self) -> Builder<TokioExecutor> {
+    fn builder(&self) -> Builder<Streams> {
         let buffer = self.headers_bytes_max.max(BUFFER_BYTES_MIN);
         let window = u32::try_from(buffer).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1);
-        let mut builder = Builder::new(TokioExecutor::new());
+        let mut builder = Builder::new(Streams);
         // Headers that come slowly are looked for here, as HTTP/2's are.
         builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(buffer);
         builder

@@ -166,7 +166,7 @@ async fn begin(
     Ok((Stream::Tls(Box::new(stream)), principal))
 }
 
-/// A connection's bytes; each that comes is told.
+/// A connection's bytes; each that comes and goes is told.
 pub(crate) struct Io<S> {
     stream: S,
     activity: Arc<Activity>,
@@ -175,6 +175,13 @@ pub(crate) struct Io<S> {
 impl<S> Io<S> {
     pub fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
+    }
+
+    fn told(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.activity.wrote(*bytes);
+        }
+        written
     }
 }
 
@@ -191,7 +198,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.told(written)
     }
 
     fn poll_write_vectored(
@@ -199,7 +207,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.told(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -20,6 +20,7 @@ mod rights;
 mod rows;
 mod schemas;
 mod stream;
+mod streams;
 mod udfs;
 
 use std::net::SocketAddr;

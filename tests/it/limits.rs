@@ -135,7 +135,35 @@ async fn who_waits_for_rows_stays_and_who_takes_none_goes() {
     greedy.write_all(&http2_post("/query-stream", 1, sql.as_bytes())).unwrap();
     let (_, after) = until_closed(&mut greedy, b"");
     assert!(after < Duration::from_secs(5), "{after:?}");
+
+    // While another stream waits for rows, only the one that is not taken ends.
+    let mut both = f.connect(&http2_preface(0));
+    both.write_all(&http2_post("/query-stream", 1, sql.as_bytes())).unwrap();
+    let push = json!({ "sql": "SELECT V FROM S EMIT CHANGES;" }).to_string();
+    let window = http2_frame(8, 0, 3, &1_000_000_u32.to_be_bytes());
+    both.write_all(&[http2_post("/query-stream", 3, push.as_bytes()), window].concat()).unwrap();
+    assert_eq!(until_frame(&mut both, 3), 1, "the stream that is not taken is reset");
+    let window = http2_frame(8, 0, 5, &1_000_000_u32.to_be_bytes());
+    both.write_all(&[http2_get("/info", 5), window].concat()).unwrap();
+    assert_eq!(until_frame(&mut both, 0), 5, "the others go on");
     f.server.stop();
+}
+
+/// The stream of the next frame of a kind; panics where the connection ends before.
+fn until_frame(stream: &mut TcpStream, kind: u8) -> u32 {
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for _ in 0..1000 {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let [a, b, c, of, _, number @ ..] = head;
+        stream.read_exact(&mut vec![0; u32::from_be_bytes([0, a, b, c]) as usize]).unwrap();
+        // What a query says before its first row comes in data of its own.
+        let number = u32::from_be_bytes(number);
+        if of == kind && !(kind == 0 && number == 3) {
+            return number;
+        }
+    }
+    panic!("no frame of kind {kind}");
 }
 
 /// Waits until the server has only the connection that asks it.
