@@ -229,8 +229,12 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     /// Permits for reads that may have to go to disk.
     pub disk_reads: Semaphore,
+    /// One address has at most three quarters of them.
+    pub disk_reads_by_address: Arc<Lanes>,
     /// Permits for bytes of requests.
     pub requests_bytes: Arc<Semaphore>,
+    /// The same for all who have yet to authenticate.
+    pub strangers_bytes: Arc<Semaphore>,
     /// How many there are of them.
     pub requests_bytes_total: usize,
 }

@@ -37,6 +37,8 @@ use crate::transactions::{self, TransactionSettings};
 pub use listener::Listener;
 use listener::Listening;
 
+/// Of the memory for requests, whoever has not authenticated yet has this part, all together.
+const STRANGERS_PART: usize = 8;
 /// How long the listener rests when a connection cannot be accepted, as when files have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -276,7 +278,11 @@ pub async fn serve(
         .map_err(|e| StorageError::Unavailable(format!("groups were not read: {e}")))??;
     let metrics = Arc::new(Metrics::default());
     // One request must always fit.
-    let requests_bytes = settings.requests_bytes_max.max(settings.request_bytes_max).min(Semaphore::MAX_PERMITS);
+    let with_length = |bytes: usize| bytes.saturating_add(size_of::<i32>());
+    let requests_bytes = settings.requests_bytes_max.max(with_length(settings.request_bytes_max));
+    let requests_bytes = requests_bytes.min(Semaphore::MAX_PERMITS);
+    let stranger = with_length(settings.unauthenticated_request_bytes_max.min(settings.request_bytes_max));
+    let strangers_bytes = (requests_bytes / STRANGERS_PART).max(stranger).min(requests_bytes);
     let fetch_sessions = FetchSessions::new(SessionLimits {
         sessions_max: settings.fetch_sessions_max,
         session_partitions_max: settings.fetch_session_partitions_max,
@@ -290,8 +296,10 @@ pub async fn serve(
         groups: groups.clone(),
         transactions,
         disk_reads: Semaphore::new(settings.disk_reads_max),
+        disk_reads_by_address: Lanes::new((settings.disk_reads_max * 3).div_ceil(4)),
         requests_bytes_total: requests_bytes,
         requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
+        strangers_bytes: Arc::new(Semaphore::new(strangers_bytes)),
         handshakes: Semaphore::new(settings.handshakes_max.max(1)),
         handshakes_by_address: Lanes::new(settings.handshakes_max.div_ceil(2)),
         settings,
@@ -316,7 +324,7 @@ async fn run(listeners: Vec<Arc<Listening>>, shared: Arc<Shared>, shutdown: impl
     let groups = spawn(shared.groups.clone().run(stopping.clone()));
     let transactions = spawn(shared.transactions.clone().run(stopping.clone()));
     let mut connections = JoinSet::new();
-    let addresses = Arc::new(Addresses::default());
+    let addresses = Arc::new(Addresses::new(shared.requests_bytes_total, shared.settings.request_bytes_max));
     let certificates: Vec<_> = listeners.iter().filter_map(|l| l.tls.clone()).collect();
     let certificates = (!certificates.is_empty()).then(|| spawn(tls::keep_current(certificates, stopping.clone())));
     let mut first = 0;
@@ -338,7 +346,8 @@ async fn run(listeners: Vec<Arc<Listening>>, shared: Arc<Shared>, shutdown: impl
                     let Ok(local) = socket.local_addr() else { continue };
                     shared.metrics.connected();
                     let caller = listener.caller(remote, local, &shared.authenticator);
-                    let run = connection::run(socket, listener, caller, Arc::clone(&shared), stopping.clone());
+                    let bytes = Arc::clone(&slot.bytes);
+                    let run = connection::run(socket, listener, caller, Arc::clone(&shared), bytes, stopping.clone());
                     connections.spawn(async move {
                         run.await;
                         drop(slot);

@@ -530,6 +530,19 @@ impl Storage {
         Ok(all)
     }
 
+    /// One of them.
+    pub fn active_producer(&self, place: TopicPartition, id: i64) -> Result<Option<ActiveProducer>> {
+        let partition = self.shared.partition(place)?;
+        let producers = partition.producers.lock();
+        Ok(producers.get(&id).map(|producer| ActiveProducer {
+            id,
+            epoch: producer.epoch,
+            last_sequence: producer.batches.back().map_or(-1, |b| b.last_sequence),
+            used_ms: producer.used_ms,
+            open_from: producer.open_from(),
+        }))
+    }
+
     /// Bytes of the partition's batches.
     pub fn partition_bytes(&self, place: TopicPartition) -> Result<u64> {
         Ok(self.shared.partition(place)?.log.lock().bytes())

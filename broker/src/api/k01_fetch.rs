@@ -32,6 +32,7 @@ pub(crate) use self::sessions::{FetchSessions, Limits as SessionLimits};
 use super::topics::{at_once, check_epoch};
 use super::{Request, Shared};
 use crate::batch::Codec;
+use crate::security::Caller;
 use crate::security::acl::Operation;
 use crate::storage::{FetchLimits, Fetched, Storage, StorageError, Topic};
 use crate::wire::{Error, Reply};
@@ -160,7 +161,7 @@ async fn full(shared: &Arc<Shared>, request: &Request, asked: FetchRequest, want
         watch = (!places.is_empty()).then(|| shared.storage.watch(&places));
     }
     let round = loop {
-        let round = read_within(shared, &plan, wanted).await;
+        let round = read_within(shared, &request.caller, &plan, wanted).await;
         if round.enough || Instant::now() >= wanted.until {
             break round;
         }
@@ -216,7 +217,7 @@ async fn incremental(
     loop {
         let (tokens, parts) = due(shared, request, &session);
         let plan = Arc::new(plan(request, &asked, wanted, parts, true));
-        let round = read_within(shared, &plan, wanted).await;
+        let round = read_within(shared, &request.caller, &plan, wanted).await;
         let told = {
             let mut session = session.lock();
             if !session.follows(epoch) {
@@ -332,10 +333,10 @@ fn locate(storage: &Storage, topic: Result<&Topic, i16>, index: i32, epoch: i32)
 }
 
 /// Counted while it is read and sent, not while nothing is there: where memory is short the answer is smaller.
-async fn read_within(shared: &Arc<Shared>, plan: &Arc<Plan>, wanted: Wanted) -> Round {
+async fn read_within(shared: &Arc<Shared>, caller: &Caller, plan: &Arc<Plan>, wanted: Wanted) -> Round {
     let most = plan.bytes_max;
     let mut room = shared.settings.fetch_memory.reserve_between(most.min(ANSWER_BYTES_MIN), most);
-    let mut round = read(shared, plan, room.bytes()).await;
+    let mut round = read(shared, caller, plan, room.bytes()).await;
     round.enough = round.failed
         || round.bytes >= wanted.bytes_min.min(room.bytes().max(1))
         || round.reads.iter().any(|read| read.is_behind(plan.committed));
@@ -352,11 +353,12 @@ fn holding(reply: Reply, room: Option<Reservation>) -> Reply {
 }
 
 /// Reads what is there, from memory if all of it is; otherwise on a thread that may block.
-async fn read(shared: &Arc<Shared>, plan: &Arc<Plan>, bytes_max: usize) -> Round {
+async fn read(shared: &Arc<Shared>, caller: &Caller, plan: &Arc<Plan>, bytes_max: usize) -> Round {
     let hot = |id, from, limits| shared.storage.fetch_hot(id, from, limits);
     let round = match read_with(&shared.storage, plan, bytes_max, 0, hot) {
         Some(round) => round,
         None => {
+            let _lane = shared.disk_reads_by_address.enter(caller.host()).await;
             let Ok(_permit) = shared.disk_reads.acquire().await else { return failed(plan) };
             let (storage, whole) = (shared.storage.clone(), Arc::clone(plan));
             let (bytes_max, spare) = match bytes_max {

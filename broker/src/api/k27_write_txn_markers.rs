@@ -54,8 +54,7 @@ async fn abort(shared: &Shared, marker: &WritableTxnMarker, name: &str, index: i
         return Err(Refusal::new(ResponseError::TransactionCoordinatorFenced, message));
     }
     let id = marker.producer_id.0;
-    let producers = shared.storage.active_producers(place)?;
-    let Some(producer) = producers.into_iter().find(|p| p.id == id) else { return Ok(()) };
+    let Some(producer) = shared.storage.active_producer(place, id)? else { return Ok(()) };
     if marker.producer_epoch < producer.epoch {
         let message = format!("the epoch of producer {id} is {}, not {}", producer.epoch, marker.producer_epoch);
         return Err(Refusal::new(ResponseError::InvalidProducerEpoch, message));

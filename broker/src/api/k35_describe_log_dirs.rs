@@ -25,6 +25,7 @@ pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Re
         return request.respond(&DescribeLogDirsResponse::default().with_error_code(refusal.code()));
     }
     let gone = || Error::malformed("the server is shutting down");
+    let _lane = shared.disk_reads_by_address.enter(request.caller.host()).await;
     let _permit = shared.disk_reads.acquire().await.map_err(|_| gone())?;
     let storage = shared.storage.clone();
     let task = tokio::task::spawn_blocking(move || topics(&storage, asked));

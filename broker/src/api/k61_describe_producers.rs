@@ -4,21 +4,31 @@ use kafka_protocol::messages::describe_producers_response::{PartitionResponse, P
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
 use super::topics::{merged, partition};
-use super::{Refusal, Request, Shared};
+use super::{Refusal, Request, Shared, too_much};
 use crate::security::acl::Operation;
 use crate::storage::ActiveProducer;
 use crate::wire::{Error, Reply, text};
+
+/// What a producer takes in the answer.
+const PRODUCER_BYTES: usize = 40;
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeProducersRequest = request.decode()?;
     // Each once, so that the answer grows with what there is and not with how often it is asked for.
     let asked = merged(asked.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)));
     let again = asked.clone();
+    let mut left = shared.settings.answer_bytes_max;
     let topics = asked.into_iter().map(|(name, indexes)| {
         let may = shared.check_topic(&request.caller, Operation::Read, &name);
-        let describe = |index: &i32| {
+        let mut describe = |index: &i32| {
             let response = PartitionResponse::default().with_partition_index(*index);
-            match may.clone().and_then(|()| find(shared, &name, *index)) {
+            let found = may.clone().and_then(|()| find(shared, &name, *index)).and_then(|producers| {
+                // Before there are more of them than fit into an answer.
+                let spent = left.checked_sub(PRODUCER_BYTES * producers.len());
+                left = spent.ok_or_else(|| too_much(shared.settings.answer_bytes_max))?;
+                Ok(producers)
+            });
+            match found {
                 Ok(producers) => {
                     response.with_active_producers(producers.into_iter().map(|p| state(shared, p)).collect())
                 }
@@ -27,7 +37,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
                 }
             }
         };
-        let partitions = indexes.iter().map(describe).collect();
+        let partitions = indexes.iter().map(&mut describe).collect();
         TopicResponse::default().with_name(name).with_partitions(partitions)
     });
     let response = DescribeProducersResponse::default().with_topics(topics.collect());

@@ -9,27 +9,47 @@ use std::sync::Arc;
 
 use millpond_types::network;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::api::Shared;
 
 /// Connections by address.
-#[derive(Default)]
-pub(super) struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+pub(super) struct Addresses {
+    /// Bytes of requests under way that one address may have.
+    share: usize,
+    known: Mutex<HashMap<IpAddr, Known>>,
+}
+
+struct Known {
+    connections: usize,
+    bytes: Arc<Semaphore>,
+}
+
+impl Addresses {
+    /// Where all may have so many bytes of requests under way, and one request at most so many. One address has at most
+    /// half of them, and room for one request.
+    pub fn new(total: usize, request_bytes_max: usize) -> Self {
+        let one = request_bytes_max.saturating_add(size_of::<i32>());
+        Self { share: (total / 2).max(one).min(total), known: Mutex::default() }
+    }
+}
 
 /// A connection's place among those of its address.
 pub(super) struct Slot {
     addresses: Arc<Addresses>,
     address: IpAddr,
+    /// Permits for bytes of requests, which all its connections share.
+    pub bytes: Arc<Semaphore>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut counts = self.addresses.0.lock();
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.address);
+        let mut known = self.addresses.known.lock();
+        if let Some(of) = known.get_mut(&self.address) {
+            of.connections = of.connections.saturating_sub(1);
+            if of.connections == 0 {
+                known.remove(&self.address);
             }
         }
     }
@@ -47,15 +67,20 @@ pub(super) fn admit(
     }
     let address = remote.ip().to_canonical();
     let network = network(address);
-    {
-        let mut counts = addresses.0.lock();
-        let count = counts.entry(network).or_default();
-        if *count >= shared.settings.connections_per_address_max {
+    let bytes = {
+        let mut known = addresses.known.lock();
+        let first = || Known { connections: 0, bytes: Arc::new(Semaphore::new(addresses.share)) };
+        if shared.settings.connections_per_address_max == 0 {
             return Err("connections_per_address_max");
         }
-        *count += 1;
-    }
-    let slot = Slot { addresses: Arc::clone(addresses), address: network };
+        let of = known.entry(network).or_insert_with(first);
+        if of.connections >= shared.settings.connections_per_address_max {
+            return Err("connections_per_address_max");
+        }
+        of.connections += 1;
+        Arc::clone(&of.bytes)
+    };
+    let slot = Slot { addresses: Arc::clone(addresses), address: network, bytes };
     if !shared.quotas.connected(address, Instant::now()).is_zero() {
         return Err("connection_creation_rate");
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -69,7 +69,32 @@ impl From<io::Error> for End {
 }
 
 /// Small frames need none.
-type Permit = Option<OwnedSemaphorePermit>;
+type Permit = Option<Held>;
+
+/// Permits for bytes of a request: of all that there are, and of its sender's share.
+struct Held {
+    all: OwnedSemaphorePermit,
+    /// Of the address, or of strangers, whichever it was asked of.
+    shares: Vec<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// Its own share first: whoever waits for that keeps nothing from others.
+    async fn acquire(share: Arc<Semaphore>, all: Arc<Semaphore>, bytes: u32) -> Option<Self> {
+        let share = share.acquire_many_owned(bytes).await.ok()?;
+        let all = all.acquire_many_owned(bytes).await.ok()?;
+        Some(Self { all, shares: vec![share] })
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.all.merge(other.all);
+        self.shares.extend(other.shares);
+    }
+
+    fn bytes(&self) -> usize {
+        self.all.num_permits()
+    }
+}
 type Starting = Pin<Box<dyn Future<Output = Stage> + Send>>;
 
 /// A request that is being handled.
@@ -116,6 +141,8 @@ enum Phase {
 struct Connection {
     caller: Arc<Caller>,
     shared: Arc<Shared>,
+    /// What its address may have of the bytes of requests.
+    bytes: Arc<Semaphore>,
     frames: Frames,
     /// Permit for memory of the frame that comes next.
     permit: Permit,
@@ -135,6 +162,7 @@ pub(super) async fn run(
     listener: Arc<Listening>,
     caller: Caller,
     shared: Arc<Shared>,
+    bytes: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 ) {
     let remote = caller.remote;
@@ -143,9 +171,9 @@ pub(super) async fn run(
     let end = match &listener.tls {
         None => {
             let (mut reader, mut writer) = socket.split();
-            Connection::new(caller, &shared).serve(&mut reader, &mut writer, stopping).await
+            Connection::new(caller, &shared, bytes).serve(&mut reader, &mut writer, stopping).await
         }
-        Some(tls) => serve_tls(socket, tls, caller, &shared, stopping).await,
+        Some(tls) => serve_tls(socket, tls, caller, &shared, bytes, stopping).await,
     };
     match end {
         End::Quiet => {}
@@ -177,6 +205,7 @@ async fn serve_tls(
     tls: &Tls,
     mut caller: Caller,
     shared: &Arc<Shared>,
+    bytes: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
 ) -> End {
     let agreed = tokio::select! {
@@ -193,7 +222,7 @@ async fn serve_tls(
         Err(error) => return End::Handshake(error.to_string()),
     }
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let end = Connection::new(caller, shared).serve(&mut reader, &mut writer, stopping).await;
+    let end = Connection::new(caller, shared, bytes).serve(&mut reader, &mut writer, stopping).await;
     // The peer may be gone already.
     let _said = tokio::time::timeout(GOODBYE_TIMEOUT, writer.shutdown()).await;
     end
@@ -206,7 +235,7 @@ async fn agree(socket: TcpStream, tls: &Tls, from: IpAddr, shared: &Shared) -> i
 }
 
 impl Connection {
-    fn new(caller: Caller, shared: &Arc<Shared>) -> Self {
+    fn new(caller: Caller, shared: &Arc<Shared>, bytes: Arc<Semaphore>) -> Self {
         let settings = &shared.settings;
         let (request_bytes_max, authenticate_until) = match &caller.sasl {
             Some(_) => {
@@ -219,6 +248,7 @@ impl Connection {
             frames: Frames::new(request_bytes_max),
             caller: Arc::new(caller),
             shared: Arc::clone(shared),
+            bytes,
             permit: None,
             starting: None,
             awaited: VecDeque::new(),
@@ -304,6 +334,8 @@ impl Connection {
         let others = self.held_by_requests();
         let full = others > 0 && others + allowance > settings.connection_bytes_max;
         let timed = self.shared.quotas.timed();
+        let share =
+            Arc::clone(if self.authenticate_until.is_some() { &self.shared.strangers_bytes } else { &self.bytes });
         tokio::select! {
             biased;
             reply = front(&mut self.awaited), if !self.awaited.is_empty() => {
@@ -321,8 +353,8 @@ impl Connection {
                     self.awaited.push_back(Awaited { answer, used, permit });
                 }
             }
-            permit = Arc::clone(&self.shared.requests_bytes).acquire_many_owned(missing), if missing > 0 && !full => {
-                let permit = permit.map_err(|_| End::Quiet)?;
+            permit = Held::acquire(share, Arc::clone(&self.shared.requests_bytes), missing), if missing > 0 && !full => {
+                let permit = permit.ok_or(End::Quiet)?;
                 match &mut self.permit {
                     Some(held) => held.merge(permit),
                     None => self.permit = Some(permit),
@@ -343,13 +375,13 @@ impl Connection {
     }
 
     fn held(&self) -> usize {
-        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+        self.permit.as_ref().map_or(0, Held::bytes)
     }
 
     /// Memory of requests that are being handled or answered.
     fn held_by_requests(&self) -> usize {
         let permits = self.awaited.iter().map(|awaited| &awaited.permit).chain(self.starting.iter().map(|s| &s.permit));
-        permits.flatten().map(OwnedSemaphorePermit::num_permits).sum()
+        permits.flatten().map(Held::bytes).sum()
     }
 
     /// Counts an answered request, and stops reading for a while where too much was used.

@@ -3,7 +3,7 @@
 //! A change that was begun is brought to its end even where the connection that asked for it is gone, so that memory
 //! and storage say the same. Lock order: an id's turn, then `machine`, the latter never across an await.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub struct Coordinator {
 struct Inner {
     machine: Mutex<Machine>,
     turns: Vec<Arc<Turn<()>>>,
+    hasher: RandomState,
     storage: Storage,
     groups: groups::Coordinator,
     /// Wall clock at `started`; the coordinator's time goes on from there with the monotonic clock.
@@ -62,6 +63,7 @@ impl Coordinator {
             inner: Arc::new(Inner {
                 machine: Mutex::new(machine),
                 turns: (0..TURNS).map(|_| Arc::default()).collect(),
+                hasher: RandomState::new(),
                 storage,
                 groups,
                 started_ms: clock.now_ms(),
@@ -170,9 +172,8 @@ impl Coordinator {
         id: &str,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
-        let at = hasher.finish() as usize % TURNS;
+        // By a secret of this process, so that nobody can choose whom to queue up in front of.
+        let at = self.inner.hasher.hash_one(id) as usize % TURNS;
         let Some(turn) = self.inner.turns.get(at).cloned() else { return Err(TransactionError::NotPersisted) };
         let turn = turn.lock_owned().await;
         let task = tokio::spawn(async move {

@@ -157,6 +157,37 @@ fn lengths_that_are_never_sent_take_nothing_from_others() {
     }
 }
 
+#[test]
+fn requests_that_never_end_keep_others_from_nothing() {
+    let server = Server::with(Fixture::new(), |settings, _| {
+        settings.request_bytes_max = 2 << 20;
+        settings.requests_bytes_max = 8 << 20;
+        settings.connections_per_address_max = 15;
+    });
+    create(server.storage(), "t", &[]);
+    // Nearly all of 2 MiB, from one address, as often as there may be connections.
+    let crowd: Vec<Client> = (0..15).map(|_| server.client()).collect();
+    for one in &crowd {
+        one.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut bytes = vec![0; 2 << 20];
+        bytes[..4].copy_from_slice(&(2i32 << 20).to_be_bytes());
+        // More than what is there for this address is not read.
+        let _sent = (&one.stream).write_all(&bytes);
+    }
+    assert!(server.client().receive().is_none(), "one connection too many");
+    let value = "x".repeat(600_000);
+    let records = batch(&[(&value, START_MS)], millpond_broker::batch::Codec::None);
+    let mut other = server.client_from([127, 0, 0, 2]);
+    let begun = Instant::now();
+    for _ in 0..3 {
+        let response = other.call(9, &produce_request("t", -1, records.clone()));
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(crowd);
+    server.stop();
+}
+
 /// Requests of every kind of body, changed at random places, cut and mixed.
 #[test]
 fn random_changes() {

@@ -79,6 +79,17 @@ impl Server {
         Client::new(self.address)
     }
 
+    /// A client at another address of this machine.
+    pub fn client_from(&self, source: [u8; 4]) -> Client {
+        let stream = self.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((source, 0).into()).unwrap();
+            socket.connect(self.address).await.unwrap().into_std().unwrap()
+        });
+        stream.set_nonblocking(false).unwrap();
+        Client::over(stream)
+    }
+
     pub fn groups(&self) -> &Coordinator {
         self.running.as_ref().unwrap().0.groups()
     }
@@ -101,7 +112,10 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, next: 0, name: "test" }
