@@ -12,6 +12,7 @@ use crate::entities;
 use crate::pace::is_too_slow;
 
 /// An answer that is an error. `code / 100` is the HTTP status.
+#[derive(Debug)]
 pub(crate) struct ApiError {
     pub code: u32,
     body: Json,

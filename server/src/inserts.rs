@@ -13,8 +13,9 @@ use millpond_types::{ErrorKind, Reservation};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, HTTP2_ONLY, TOO_LARGE};
+use crate::errors::{ApiError, BAD_REQUEST, BAD_STATEMENT, HTTP2_ONLY, TIMEOUT, TOO_LARGE};
 use crate::ksql::{DELIMITED, JSON, accepted};
+use crate::pace::is_too_slow;
 use crate::rights::Speaker;
 use crate::{Shared, no_room};
 
@@ -68,6 +69,14 @@ impl Lines {
                         return Some(Err(no_room(self.room.pool())));
                     }
                 }
+                Some(Err(error)) if is_too_slow(&error) => {
+                    // A part of a line is no row.
+                    self.ended = true;
+                    self.rest = Vec::new();
+                    self.room.set(0);
+                    let why = "nothing has come for as long as \"http_inserts_silence_max_ms\" allows";
+                    return Some(Err(ApiError::new(TIMEOUT, why)));
+                }
                 Some(Err(_)) | None => self.ended = true,
             }
         }
@@ -119,7 +128,7 @@ pub(crate) async fn inserts_stream(
         }
         while let Some(line) = lines.next().await {
             let ack = match line {
-                Err(e) => e.body().clone(),
+                Err(e) => refused(&e, seq),
                 Ok(line) => insert(&app, inserter.clone(), line, seq).await,
             };
             let text = match (array, seq) {
@@ -141,10 +150,14 @@ pub(crate) async fn inserts_stream(
 }
 
 async fn insert(app: &Shared, inserter: Arc<Inserter>, line: Vec<u8>, seq: u64) -> Json {
-    let done = app.threads.run(move || inserter.insert_json(&line)).await;
+    let done = app.inserts.run(move || inserter.insert_json(&line)).await;
     match done {
         Ok(Ok(())) => json!({ "status": "ok", "seq": seq }),
         Ok(Err(e)) => json!({ "status": "error", "seq": seq, "error_code": BAD_REQUEST, "message": e.message() }),
-        Err(e) => json!({ "status": "error", "seq": seq, "error_code": e.code, "message": e.body()["message"] }),
+        Err(e) => refused(&e, seq),
     }
+}
+
+fn refused(error: &ApiError, seq: u64) -> Json {
+    json!({ "status": "error", "seq": seq, "error_code": error.code, "message": error.body()["message"] })
 }

@@ -69,18 +69,23 @@ pub(crate) fn accepted(headers: &HeaderMap, offered: &[&'static str]) -> &'stati
 }
 
 /// What may block runs on threads that may, so many at a time; the rest of the program has others of them.
-pub(crate) struct Threads(Arc<Semaphore>);
+pub(crate) struct Threads {
+    all: Arc<Semaphore>,
+    /// Those that queries may take; a quarter is left for statements that show and end things.
+    queries: Arc<Semaphore>,
+}
 
 impl Threads {
     pub fn new(max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))))
+        let max = max.clamp(1, Semaphore::MAX_PERMITS);
+        let queries = max.saturating_sub(max.div_ceil(4)).max(1);
+        Self { all: Arc::new(Semaphore::new(max)), queries: Arc::new(Semaphore::new(queries)) }
     }
 
     /// Runs a blocking call of the engine. Whoever goes away while it waits for its turn takes it along; once it runs
     /// its place is taken until it has ended.
     pub async fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-        let failed = || ApiError::new(INTERNAL, "the request failed inside the server");
-        let place = Arc::clone(&self.0).acquire_owned().await.map_err(|_| failed())?;
+        let place = Arc::clone(&self.all).acquire_owned().await.map_err(|_| failed())?;
         let run = move || {
             let result = f();
             drop(place);
@@ -88,6 +93,21 @@ impl Threads {
         };
         tokio::task::spawn_blocking(run).await.map_err(|_| failed())
     }
+
+    /// As [`Threads::run`], for what reads rows and may take long: all of them together leave places to others.
+    pub async fn run_query<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+        let place = Arc::clone(&self.queries).acquire_owned().await.map_err(|_| failed())?;
+        let run = move || {
+            let result = f();
+            drop(place);
+            result
+        };
+        self.run(run).await
+    }
+}
+
+fn failed() -> ApiError {
+    ApiError::new(INTERNAL, "the request failed inside the server")
 }
 
 pub(crate) async fn ksql(
@@ -109,5 +129,48 @@ pub(crate) async fn ksql(
             Ok(([(header::CONTENT_TYPE, content)], Json::Array(list).to_string()).into_response())
         }
         Err(e) => Err(ApiError::statement(&e, &request.ksql)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn queries_leave_places_to_statements() {
+        let threads = Arc::new(Threads::new(4));
+        let (begun, begins) = sync_channel(16);
+        let (end, ends) = sync_channel::<()>(16);
+        let ends = Arc::new(parking_lot::Mutex::new(ends));
+        let mut queries = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (threads, begun, ends) = (Arc::clone(&threads), begun.clone(), Arc::clone(&ends));
+            queries.spawn(async move {
+                let query = move || {
+                    begun.send(()).unwrap();
+                    let _ended = ends.lock().recv_timeout(Duration::from_secs(20));
+                };
+                threads.run_query(query).await.unwrap();
+            });
+        }
+        let waits = tokio::task::spawn_blocking(move || {
+            for _ in 0..3 {
+                begins.recv_timeout(Duration::from_secs(10)).unwrap();
+            }
+            begins
+        });
+        let begins = waits.await.unwrap();
+        let statement = tokio::time::timeout(Duration::from_secs(10), threads.run(|| 1)).await;
+        assert_eq!(statement.expect("it has a place").unwrap(), 1);
+        assert!(begins.try_recv().is_err(), "a fourth query waits");
+        for _ in 0..8 {
+            end.send(()).unwrap();
+        }
+        while let Some(ended) = queries.join_next().await {
+            ended.unwrap();
+        }
     }
 }

@@ -66,7 +66,8 @@ pub struct HttpOptions {
     /// What principals may do; everything where nobody says.
     pub authority: Option<Arc<dyn Authority>>,
     pub connections: ConnectionLimits,
-    /// Statements that are run at a time, also those whose client has gone; more wait.
+    /// Statements that are run at a time, also those whose client has gone; more wait. Queries have three quarters of
+    /// them, and lines of inserts as many of their own.
     pub statements_max: usize,
     /// What a body must bring per second at least, but for the first `stall_timeout`.
     pub body_bytes_per_second_min: u64,
@@ -110,6 +111,8 @@ pub(crate) struct App {
     pub stop: watch::Receiver<bool>,
     pub bodies: Pool,
     pub threads: Threads,
+    /// Of lines of streams of inserts, each of which waits until it is durable.
+    pub inserts: Threads,
     /// Of scrapes, which do not wait for statements.
     pub scrapes: Threads,
 }
@@ -149,10 +152,11 @@ pub fn serve(
     let authority = options.authority.clone();
     let bodies = options.memory.clone();
     let threads = Threads::new(options.statements_max);
+    let inserts = Threads::new(options.statements_max);
     let scrapes = Threads::new(SCRAPES_MAX);
     let stop_app = stopped.clone();
     let app =
-        Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stop_app, bodies, threads, scrapes });
+        Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stop_app, bodies, threads, inserts, scrapes });
     let gate = access::Gate { access: security.access, healthcheck_open: security.healthcheck_open };
     let router = router(app, &options, gate);
     let service = incoming::Service { tls: security.tls, limits: options.connections, router, stopped };

@@ -180,7 +180,7 @@ async fn select(
     let mut session = request.session();
     speaker.restrict(&mut session);
     let (engine, text) = (app.engine.clone(), request.ksql.clone());
-    let selected = app.threads.run(move || engine.select(&text, &session)).await?;
+    let selected = app.threads.run_query(move || engine.select(&text, &session)).await?;
     let selected = selected.map_err(|e| ApiError::statement(&e, &request.ksql))?;
     let (sender, receiver) = mpsc::channel::<String>(CHUNKS_MAX);
     let content = match selected {
@@ -328,7 +328,7 @@ async fn print_lines(app: Shared, mut print: PrintQuery, mut sender: mpsc::Sende
         if sender.is_closed() || *app.stop.borrow() {
             return;
         }
-        let read = app.threads.run(move || {
+        let read = app.threads.run_query(move || {
             let lines = print.next_lines(Duration::ZERO);
             (print, lines)
         });

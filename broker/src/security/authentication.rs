@@ -1,7 +1,8 @@
 //! Finding out whether somebody is who they say: by password or by token, for Kafka's listeners and for HTTP alike.
 //!
 //! Whoever is refused is told nothing but that, after a time that does not depend on why. Invariant: who tries wrong
-//! passwords keeps only others of the same address waiting, and among those nobody whose password was right lately.
+//! passwords keeps only others of the same address waiting, and among those nobody whose password was right lately or who
+//! shows a token.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct Authenticator {
     derivations: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
     tries: Arc<Lanes>,
+    /// Apart from those of passwords, in which whoever was wrong rests: a token is checked soon and cannot be guessed.
+    token_tries: Arc<Lanes>,
     accepted: AtomicU64,
     denied: AtomicU64,
     refusals: Seldom,
@@ -76,6 +79,7 @@ impl Authenticator {
             derivations: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
             verifications: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
             tries: Lanes::new(settings.tries_per_address_max),
+            token_tries: Lanes::new(settings.tries_per_address_max),
             settings,
             accepted: AtomicU64::new(0),
             denied: AtomicU64::new(0),
@@ -138,7 +142,7 @@ impl Authenticator {
         let result = match self.tokens.clone() {
             Some(tokens) => {
                 let token = token.to_owned();
-                let _lane = self.tries.enter(from).await;
+                let _lane = self.token_tries.enter(from).await;
                 let permit = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| Denied)?;
                 let check = move || {
                     let checked = tokens.check(&token);
