@@ -13,6 +13,7 @@
 mod compaction;
 mod direct;
 mod directory;
+mod disk_watch;
 mod error;
 mod flush;
 mod forced;

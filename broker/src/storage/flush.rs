@@ -1,8 +1,8 @@
-//! Writing memtables to tables, without RocksDB's own waiting: as it has to be opened here (`directory`), it does not try
-//! again what failed, and waits for ever for it. Nor does a write end that waits for such a flush.
+//! Flushes that fail. As RocksDB has to be opened here (`directory`), it does not try again what failed, and waits for ever
+//! for it. Nor does a write end that waits for such a flush.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rocksdb::{DB, FlushOptions};
@@ -18,6 +18,8 @@ const ERRORS: &str = "rocksdb.background-errors";
 /// Memtables of a column family that wait, from which RocksDB would keep a flush waiting.
 const WAITING_MAX: u64 = 2;
 const POLL: Duration = Duration::from_millis(5);
+/// Nothing runs for so long while something waits: then it has failed, or has been forgotten.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// Flushes and compactions of RocksDB that failed.
 fn errors(db: &DB) -> Result<u64> {
@@ -43,29 +45,32 @@ fn failed() -> StorageError {
     )
 }
 
-/// Writes all that is in memory to tables, and waits for it. An error where that fails.
+/// Writes all that is in memory to tables, and waits for it. An error where that fails. Nothing else is written meanwhile.
 pub fn flush(db: &DB) -> Result<()> {
-    let before = errors(db)?;
     let mut options = FlushOptions::default();
     options.set_wait(false);
     for name in cf::ALL {
         if waiting(db)? >= WAITING_MAX {
-            wait(db, before)?;
+            wait(db)?;
         }
         db.flush_cf_opt(family(db, name)?, &options)?;
     }
-    wait(db, before)
+    wait(db)
 }
 
-fn wait(db: &DB, errors_before: u64) -> Result<()> {
-    // It runs until what the tables replace is deleted.
-    while waiting(db)? > 0 || is_running(db)? {
-        if errors(db)? > errors_before && !is_running(db)? && waiting(db)? > 0 {
+fn wait(db: &DB) -> Result<()> {
+    let mut busy = Instant::now();
+    loop {
+        // It runs until what the tables replace is deleted.
+        if is_running(db)? {
+            busy = Instant::now();
+        } else if waiting(db)? == 0 {
+            return Ok(());
+        } else if busy.elapsed() >= IDLE_MAX {
             return Err(failed());
         }
         std::thread::park_timeout(POLL);
     }
-    Ok(())
 }
 
 /// Flushes that failed, as far as they were looked at.

@@ -1,5 +1,8 @@
-//! The storage's threads: the writer, one that looks whether RocksDB could write its memtables, and one that does what time
-//! asks for: retention, forgetting producers, forcing writes to disk at intervals, giving deleted space back.
+//! The storage's threads: the writer, one that watches over the disk (`disk_watch`), the compactor, and one that does what time
+//! asks for: retention, forgetting producers, giving deleted space back.
+//!
+//! Invariant: all but the watch may wait for a write, for a flush or for a compaction; what ends such waits when the disk
+//! fails comes from the watch and the writer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,17 +12,16 @@ use std::time::Duration;
 use millpond_types::Offset;
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
-use tokio::sync::oneshot;
 
+use super::Result;
 use super::compaction;
 use super::direct::Warmth;
+use super::disk_watch;
 use super::error::OpenError;
-use super::flush::flush;
 use super::partition::{LogState, Partition};
 use super::shared::{Shared, family};
 use super::topics::Topic;
 use super::writer::{self, Change};
-use super::{Durability, Result};
 use crate::configs::TopicSettings;
 use crate::keys::{self, Kind, cf};
 
@@ -27,14 +29,18 @@ use crate::keys::{self, Kind, cf};
 const GARBAGE_BYTES_MIN: u64 = 64 << 20;
 /// How often it is looked whether there is space to give back.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is looked whether a flush failed.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether the threads have ended, and how many times before what RocksDB does for them is cut off.
+const END_POLL: Duration = Duration::from_millis(10);
+const END_POLLS_MAX: usize = 500;
 /// As long as less than this was deleted, it is left to RocksDB when the disk gets the space back.
 const RECLAIM_BYTES_MIN: u64 = 32 << 20;
 
 pub struct Threads {
     shared: Arc<Shared>,
     stop: Arc<Stop>,
+    /// Of the watch, which ends after all others: they may wait for what it finds out.
+    stop_watch: Arc<Stop>,
+    /// The writer is the first and the watch the last.
     running: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -45,6 +51,11 @@ pub struct Stop {
 }
 
 impl Stop {
+    fn set(&self) {
+        *self.stopped.lock() = true;
+        self.changed.notify_all();
+    }
+
     /// True when it is time to end.
     pub fn wait(&self, at_most: Duration) -> bool {
         let mut stopped = self.stopped.lock();
@@ -54,17 +65,23 @@ impl Stop {
 }
 
 pub fn start(shared: &Arc<Shared>) -> Result<Threads, OpenError> {
-    let threads = Threads { shared: shared.clone(), stop: Arc::default(), running: Mutex::default() };
-    threads.spawn("storage-writer", |shared, stop| writer::run(&shared, &stop))?;
-    threads.spawn("storage-keeper", |shared, stop| keep(&shared, &stop))?;
-    threads.spawn("storage-watch", |shared, stop| watch_flushes(&shared, &stop))?;
-    threads.spawn("storage-compactor", |shared, stop| compaction::run(&shared, &stop))?;
+    let threads =
+        Threads { shared: shared.clone(), stop: Arc::default(), stop_watch: Arc::default(), running: Mutex::default() };
+    threads.spawn("storage-writer", &threads.stop, |shared, stop| writer::run(&shared, &stop))?;
+    threads.spawn("storage-keeper", &threads.stop, |shared, stop| keep(&shared, &stop))?;
+    threads.spawn("storage-compactor", &threads.stop, |shared, stop| compaction::run(&shared, &stop))?;
+    threads.spawn("storage-watch", &threads.stop_watch, |shared, stop| disk_watch::run(&shared, &stop))?;
     Ok(threads)
 }
 
 impl Threads {
-    fn spawn(&self, name: &str, work: impl FnOnce(Arc<Shared>, Arc<Stop>) + Send + 'static) -> Result<(), OpenError> {
-        let (shared, stop) = (self.shared.clone(), self.stop.clone());
+    fn spawn(
+        &self,
+        name: &str,
+        stop: &Arc<Stop>,
+        work: impl FnOnce(Arc<Shared>, Arc<Stop>) + Send + 'static,
+    ) -> Result<(), OpenError> {
+        let (shared, stop) = (self.shared.clone(), stop.clone());
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(shared, stop)).map_err(|e| {
             OpenError::Io {
                 path: self.shared.options.path.display().to_string(),
@@ -77,10 +94,23 @@ impl Threads {
 
     /// Ends the threads after the queue was written.
     pub fn stop(&self) {
-        *self.stop.stopped.lock() = true;
-        self.stop.changed.notify_all();
+        self.stop.set();
         self.shared.queue.close();
-        for thread in std::mem::take(&mut *self.running.lock()) {
+        let mut threads = std::mem::take(&mut *self.running.lock());
+        let watch = threads.pop();
+        let mut polls = 0;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            thread::park_timeout(END_POLL);
+            // What the writer writes was promised; a flush or a compaction that somebody waits for was not.
+            polls += usize::from(threads.first().is_some_and(JoinHandle::is_finished));
+            if polls == END_POLLS_MAX
+                && let Ok(db) = self.shared.db()
+            {
+                db.cancel_all_background_work(false);
+            }
+        }
+        self.stop_watch.set();
+        for thread in threads.into_iter().chain(watch) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the storage ended by a panic");
             }
@@ -96,11 +126,7 @@ impl Drop for Threads {
 
 fn keep(shared: &Shared, stop: &Stop) {
     let retention = shared.options.retention_interval.max(Duration::from_millis(1));
-    let sync = match shared.options.durability {
-        Durability::Interval(interval) => Some(interval.max(Duration::from_millis(1))),
-        Durability::None | Durability::Group => None,
-    };
-    let turn = sync.map_or(retention, |sync| sync.min(retention)).min(RECLAIM_INTERVAL);
+    let turn = retention.min(RECLAIM_INTERVAL);
     let mut since_retention = Duration::ZERO;
     let mut warmth = Warmth::default();
     loop {
@@ -109,14 +135,6 @@ fn keep(shared: &Shared, stop: &Stop) {
         }
         shared.space.look();
         if shared.broken.load(Ordering::Relaxed) {
-            shared.mend_due.store(true, Ordering::Relaxed);
-            // The writer looks at that only when there is work, and all who could give it some may be waiting for it.
-            let (answer, _ignored) = oneshot::channel();
-            let nothing = writer::ChangeJob { change: Change::Group(Vec::new()), answer, _room: None };
-            let _closing = shared.queue.push_change(nothing).is_err();
-            continue;
-        }
-        if sync.is_some() && force(shared).is_err() {
             continue;
         }
         // Waiting is what takes the time here; a clock that somebody sets back must not stop retention.
@@ -134,36 +152,6 @@ fn keep(shared: &Shared, stop: &Stop) {
             tracing::error!("files of state are not looked at: {e}");
         }
     }
-}
-
-/// Looks whether RocksDB could write its memtables, until the writer has ended: it may wait for that.
-fn watch_flushes(shared: &Shared, stop: &Stop) {
-    let mut turn = WATCH_INTERVAL;
-    while !shared.writer_ended.load(Ordering::Acquire) {
-        if stop.wait(turn) {
-            thread::park_timeout(WATCH_INTERVAL / 20);
-            turn = Duration::ZERO;
-        }
-        if !shared.broken.load(Ordering::Relaxed)
-            && let Err(e) = shared.db().and_then(|db| shared.flush_failures.look(&db))
-        {
-            shared.flush_failed(&e);
-        }
-    }
-}
-
-/// Forces to disk what was acknowledged.
-fn force(shared: &Shared) -> Result<()> {
-    let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
-    let Ok(db) = shared.db() else { return Ok(()) };
-    db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
-    // A flush forces logs too, and whoever comes second is not told that it failed.
-    if !shared.flush_failures.none(&db)? {
-        return Ok(());
-    }
-    shared.forced.good(shown);
-    shared.notes.forced(written);
-    Ok(())
 }
 
 /// Retention of all partitions; without an end to wait for, somebody asked for it.
@@ -244,8 +232,12 @@ fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()
     if uids.is_empty() {
         return Ok(());
     }
-    // RocksDB's compaction begins with it, and what is left in memtables keeps all that was written since in the log.
-    flush(&*shared.db()?)?;
+    // What is left in memtables keeps all that was written since in the log. Where it fails, RocksDB waits for ever, here
+    // and in the compaction, which begins with it; that ends when the database is opened again (`recovery`).
+    for name in cf::ALL {
+        let db = shared.db()?;
+        db.flush_cf(family(&db, name)?)?;
+    }
     for uid in uids {
         if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
             return Ok(());

@@ -37,6 +37,8 @@ fn unavailable(e: OpenError) -> StorageError {
 pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
     let reader = Arc::new(open_read_only(&shared.options).map_err(unavailable)?);
     let mut old = shared.replace_db(reader)?;
+    // Somebody may be waiting in it for a flush that failed, or for a long compaction.
+    old.cancel_all_background_work(false);
     // The old handle holds the lock of the directory.
     for _ in 0..WAITS_MAX {
         match Arc::try_unwrap(old) {

@@ -63,11 +63,10 @@ pub struct Shared {
     pub writes_failed: AtomicU64,
     pub forced: Forced,
     pub flush_failures: Failures,
-    pub writer_ended: AtomicBool,
     pub notes: Notes,
     /// Number of the last write that is shown.
     pub written: AtomicU64,
-    /// It is time to try to open the database again, if it takes no writes.
+    /// The writer is to try to open the database again, or does so.
     pub mend_due: AtomicBool,
     database: RwLock<Option<Arc<DB>>>,
     claim: Mutex<Option<Claim>>,
@@ -166,7 +165,6 @@ impl Shared {
             writes_failed: AtomicU64::new(0),
             forced: Forced::new(sequence),
             flush_failures: Failures::default(),
-            writer_ended: AtomicBool::new(false),
             notes,
             written: AtomicU64::new(found.counters.writes),
             mend_due: AtomicBool::new(false),

@@ -181,7 +181,6 @@ pub fn run(shared: &Shared, stop: &Stop) {
                 tracing::error!("the storage's writer ended by a panic: nothing is written until the next start");
             }
             self.0.queue.clear();
-            self.0.writer_ended.store(true, Ordering::Release);
         }
     }
     let _clear = Clear(shared);
@@ -239,8 +238,12 @@ impl Writer<'_> {
         {
             self.broken = Some(Broken { why, doubt: None, hopeless: false });
         }
-        if self.broken.is_some() && self.shared.mend_due.swap(false, Ordering::Relaxed) {
-            self.mend();
+        if self.shared.mend_due.load(Ordering::Relaxed) {
+            if self.broken.is_some() {
+                self.mend();
+            }
+            // Not before: the next time counts from here on.
+            self.shared.mend_due.store(false, Ordering::Relaxed);
         }
         let mut answers = Vec::with_capacity(work.produces.len() + work.jobs.len());
         if let Some(broken) = &self.broken {

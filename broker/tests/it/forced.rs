@@ -5,12 +5,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millpond_broker::storage::{Durability, FetchLimits, OffsetQuery, Storage, StorageError};
-use millpond_types::TopicPartition;
 use millpond_types::ports::{Outcome, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
+use millpond_types::{ManualClock, TopicPartition};
 
 use crate::fixture::{ALL, START_MS, batch, create, options, produce, read_all, send, step};
 
@@ -119,6 +120,7 @@ fn a_role() {
         "interval" => loses_trust(Path::new(&directory)),
         "close" => ends_on_a_bad_disk(Path::new(&directory)),
         "flush" => cannot_write_tables(Path::new(&directory)),
+        "retention" => fails_in_retention(Path::new(&directory)),
         other => panic!("{other}"),
     }
 }
@@ -289,6 +291,47 @@ fn tables_that_cannot_be_written_stop_writing_until_they_can() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut actor = Actor::start("flush", directory.path());
+    actor.expect("ready");
+    let fault = Fault::on(&actor.child, FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect("stopped");
+    drop(fault);
+    actor.go_on();
+    actor.end();
+}
+
+fn fails_in_retention(directory: &Path) {
+    let clock = Arc::new(ManualClock::at(START_MS));
+    let mut options = options(directory);
+    options.durability = Durability::Group;
+    options.clock = clock.clone();
+    options.retention_interval = Duration::from_millis(10);
+    let storage = Storage::open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[("retention.ms", "1000")]);
+    send(&storage, place, &["old"]);
+    at("ready");
+
+    // What fails is retention's own write, which waits for its answer, and only opening again gives one.
+    clock.set(START_MS + 5000);
+    wait_until("nothing fails", || !storage.health().writable);
+    at("stopped");
+
+    let new = |value: &str| batch(&[(value, START_MS + 5000)], millpond_broker::batch::Codec::None);
+    wait_until("it does not go on", || produce(&storage, place, &new("new")).is_ok());
+    wait_until("retention does not go on", || storage.partition_offsets(place).unwrap().start == 1);
+    assert_eq!(read_all(&storage, place, 1), [(1, "new".to_owned())]);
+    clock.set(START_MS + 10_000);
+    wait_until("retention does not go on", || storage.partition_offsets(place).unwrap().start == 2);
+    storage.close().unwrap();
+}
+
+#[test]
+fn a_write_of_retention_that_fails_does_not_keep_the_storage_closed() {
+    if !Fault::is_possible() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("retention", directory.path());
     actor.expect("ready");
     let fault = Fault::on(&actor.child, FSYNCS, "error=EIO");
     actor.go_on();

@@ -1,0 +1,70 @@
+//! The thread that watches over the disk: it forces writes to disk at intervals, looks whether RocksDB could write its
+//! memtables, and asks the writer to open the database again after something failed.
+//!
+//! Invariant: it never waits for the writer, for a flush or for a compaction, because all of these may be waiting for what
+//! it does; only for an fsync of its own.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::housekeeping::Stop;
+use super::shared::Shared;
+use super::writer::{Change, ChangeJob};
+use super::{Durability, Result};
+
+/// How often it is looked whether something failed, and how long after one try to mend it the next begins.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Until all who may wait for something of this have ended.
+pub fn run(shared: &Shared, stop: &Stop) {
+    let sync = match shared.options.durability {
+        Durability::Interval(interval) => Some(interval.max(Duration::from_millis(1))),
+        Durability::None | Durability::Group => None,
+    };
+    let turn = sync.map_or(INTERVAL, |sync| sync.min(INTERVAL));
+    let (mut forced, mut mended) = (Instant::now(), None::<Instant>);
+    while !stop.wait(turn) {
+        if shared.broken.load(Ordering::Relaxed) {
+            if shared.mend_due.load(Ordering::Relaxed) {
+                mended = Some(Instant::now());
+            } else if mended.is_none_or(|at| at.elapsed() >= INTERVAL) {
+                ask_to_mend(shared);
+                mended = Some(Instant::now());
+            }
+            continue;
+        }
+        if let Err(e) = shared.db().and_then(|db| shared.flush_failures.look(&db)) {
+            shared.flush_failed(&e);
+            continue;
+        }
+        if sync.is_some_and(|sync| turn < INTERVAL || forced.elapsed() >= sync) {
+            forced = Instant::now();
+            // Whoever reads is told.
+            let _failed = force(shared);
+        }
+    }
+}
+
+/// The writer looks at the flag only when there is work, and all who could give it some may be waiting for it.
+fn ask_to_mend(shared: &Shared) {
+    shared.mend_due.store(true, Ordering::Relaxed);
+    let (answer, _ignored) = oneshot::channel();
+    let nothing = ChangeJob { change: Change::Group(Vec::new()), answer, _room: None };
+    let _closing = shared.queue.push_change(nothing).is_err();
+}
+
+/// Forces to disk what was acknowledged.
+fn force(shared: &Shared) -> Result<()> {
+    let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
+    let Ok(db) = shared.db() else { return Ok(()) };
+    db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
+    // A flush forces logs too, and whoever comes second is not told that it failed.
+    if !shared.flush_failures.none(&db)? {
+        return Ok(());
+    }
+    shared.forced.good(shown);
+    shared.notes.forced(written);
+    Ok(())
+}
