@@ -48,6 +48,8 @@ struct World {
     writes: Vec<GroupRecord>,
     disk: Option<Vec<u8>>,
     owners: BTreeMap<(i32, u8), String>,
+    /// Under which id each of them was last given something to read.
+    ids: BTreeMap<String, String>,
     committed: BTreeMap<u8, i64>,
 }
 
@@ -70,6 +72,7 @@ impl World {
             writes: Vec::new(),
             disk: None,
             owners: BTreeMap::new(),
+            ids: BTreeMap::new(),
             committed: BTreeMap::new(),
         }
     }
@@ -140,6 +143,7 @@ impl World {
             let name = client.instance.clone().unwrap_or_else(|| client.id.clone());
             let owner = self.owners.entry((client.generation, partition)).or_insert_with(|| name.clone());
             assert_eq!(*owner, name, "partition {partition} in generation {}", client.generation);
+            self.ids.insert(name, client.id.clone());
         }
     }
 
@@ -217,6 +221,12 @@ impl World {
         let allowed =
             self.machine.may_commit("g", &member, instance.as_deref(), generation, Commit::Classic, &[], self.now);
         if allowed.is_ok() {
+            // Not left to positions alone, which would seldom tell.
+            let newest = self.owners.keys().map(|(generation, _)| *generation).max();
+            assert_eq!(Some(generation), newest, "{member} commits {partition} in a generation that is not the newest");
+            let name = instance.unwrap_or_else(|| member.clone());
+            assert_eq!(self.owners.get(&(generation, partition)), Some(&name), "{member} commits {partition}");
+            assert_eq!(self.ids.get(&name), Some(&member), "{name} is another by now");
             let before = self.committed.insert(partition, position).unwrap_or(0);
             assert!(before <= position, "{member} in {generation} commits {partition} at {position} after {before}");
         }
@@ -328,6 +338,8 @@ impl World {
         assert_eq!(self.clients.iter().map(|c| c.at.len()).sum::<usize>(), usize::from(PARTITIONS));
         assert!(self.open.is_empty(), "not answered: {:?}", self.open);
         for i in 0..self.clients.len() {
+            // What is still on its way from earlier comes last: its own of this generation, or refused.
+            self.deliver_late(i);
             for (partition, at) in self.clients[i].at.clone() {
                 self.deliver(i, (self.clients[i].id.clone(), self.clients[i].generation, partition, at + 1));
                 assert_eq!(self.committed.get(&partition), Some(&(at + 1)), "its owner may commit");
@@ -337,7 +349,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_a_partition_has_one_owner_in_a_generation(
         clients in 1usize..6,
