@@ -37,6 +37,8 @@ pub struct Response {
     size: usize,
     /// Counts the bytes until they are sent.
     room: Option<Reservation>,
+    /// They are counted for having been made, and not read within a room that was there for them.
+    counted: bool,
 }
 
 impl Response {
@@ -56,7 +58,7 @@ impl Response {
         let mut frame = BytesMut::with_capacity(4 + bytes.len());
         frame.put_i32(length);
         frame.extend_from_slice(bytes);
-        Ok(Self { size: frame.len(), pieces: vec![frame.freeze()], room: None })
+        Ok(Self { size: frame.len(), pieces: vec![frame.freeze()], room: None, counted: false })
     }
 
     /// Counts its bytes for as long as it is held.
@@ -70,13 +72,15 @@ impl Response {
             let mut room = pool.reservation();
             room.set(self.size);
             self.room = Some(room);
+            self.counted = true;
         }
         self
     }
 
-    /// Whether more than half of the memory that it takes a part of is taken.
+    /// Whether more than half of the memory that it takes a part of is taken. Never so where it was read within a room:
+    /// others get less then, and while they read hold more than they answer.
     pub fn is_crowding(&self) -> bool {
-        self.room.as_ref().is_some_and(|room| room.pool().used() > room.pool().limit() / 2)
+        self.room.as_ref().filter(|_| self.counted).is_some_and(|room| room.pool().used() > room.pool().limit() / 2)
     }
 
     pub fn pieces(&self) -> &[Bytes] {
@@ -149,7 +153,7 @@ impl Builder {
             if let Some(prefix) = self.current.first_chunk_mut::<4>() {
                 *prefix = length.to_be_bytes();
             }
-            return Ok(Response { pieces: vec![self.current.freeze()], size: self.size, room: None });
+            return Ok(Response { pieces: vec![self.current.freeze()], size: self.size, room: None, counted: false });
         }
         // The first piece is shared by now: its length goes before it as a piece of its own.
         if let Some(first) = self.pieces.first_mut() {
@@ -159,6 +163,26 @@ impl Builder {
             self.pieces.push(self.current.freeze());
         }
         self.pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()));
-        Ok(Response { pieces: self.pieces, size: self.size, room: None })
+        Ok(Response { pieces: self.pieces, size: self.size, room: None, counted: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_counted_once_made_crowds() {
+        let bytes = vec![0; COUNTED_BYTES_MIN];
+        let response = || Response::bare(&bytes).unwrap();
+        let fetches = Pool::root("fetch_answers", 1 << 20);
+        let read = response().holding(fetches.reserve_between(1, COUNTED_BYTES_MIN));
+        let _being_read = fetches.reserve_between(1, 1 << 20);
+        let answers = Pool::root("answers", 1 << 20);
+        let (read, made) = (read.counted(&answers), response().counted(&answers));
+        assert!(fetches.used() > fetches.limit() / 2 && !read.is_crowding());
+        assert!(!made.is_crowding(), "there is memory");
+        let _others = answers.reserve_between(1, 1 << 20);
+        assert!(made.is_crowding() && !read.is_crowding());
     }
 }
