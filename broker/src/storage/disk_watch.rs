@@ -7,8 +7,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use millpond_types::Sequence;
 use tokio::sync::oneshot;
 
+use super::flush::Attempt;
 use super::housekeeping::Stop;
 use super::shared::Shared;
 use super::writer::{Change, ChangeJob};
@@ -25,8 +27,10 @@ pub fn run(shared: &Shared, stop: &Stop) {
     };
     let turn = sync.map_or(INTERVAL, |sync| sync.min(INTERVAL));
     let (mut forced, mut mended) = (Instant::now(), None::<Instant>);
+    let mut unsure = None;
     while !stop.wait(turn) {
         if shared.broken.load(Ordering::Relaxed) {
+            unsure = None;
             if shared.mend_due.load(Ordering::Relaxed) {
                 mended = Some(Instant::now());
             } else if mended.is_none_or(|at| at.elapsed() >= INTERVAL) {
@@ -41,8 +45,10 @@ pub fn run(shared: &Shared, stop: &Stop) {
         }
         if sync.is_some_and(|sync| turn < INTERVAL || forced.elapsed() >= sync) {
             forced = Instant::now();
-            // Whoever reads is told.
-            let _failed = force(shared);
+            // Of a failure everybody was told already.
+            let _failed = force(shared, &mut unsure);
+        } else if let Err(e) = settle(shared, &mut unsure) {
+            tracing::debug!("{e}");
         }
     }
 }
@@ -55,16 +61,34 @@ fn ask_to_mend(shared: &Shared) {
     let _closing = shared.queue.push_change(nothing).is_err();
 }
 
-/// Forces to disk what was acknowledged.
-fn force(shared: &Shared) -> Result<()> {
-    let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
+/// What was forced to disk, as far as no flush failed meanwhile: one forces logs too, and whoever comes second is not told
+/// that the first has failed.
+struct Unsure {
+    attempt: Attempt,
+    written: u64,
+    shown: Sequence,
+}
+
+/// Forces to disk what was acknowledged. What is not sure for a flush that ran is kept until that is known.
+fn force(shared: &Shared, unsure: &mut Option<Unsure>) -> Result<()> {
     let Ok(db) = shared.db() else { return Ok(()) };
+    let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
+    let attempt = shared.flush_failures.attempt(&db)?;
     db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
-    // A flush forces logs too, and whoever comes second is not told that it failed.
-    if !shared.flush_failures.none(&db)? {
-        return Ok(());
+    if unsure.is_none() {
+        *unsure = attempt.map(|attempt| Unsure { attempt, written, shown });
     }
-    shared.forced.good(shown);
-    shared.notes.forced(written);
+    settle(shared, unsure)
+}
+
+fn settle(shared: &Shared, unsure: &mut Option<Unsure>) -> Result<()> {
+    let Some(kept) = unsure else { return Ok(()) };
+    if let Some(good) = shared.flush_failures.none_since(&*shared.db()?, &kept.attempt)? {
+        if good {
+            shared.forced.good(kept.shown);
+            shared.notes.forced(kept.written);
+        }
+        *unsure = None;
+    }
     Ok(())
 }

@@ -73,11 +73,24 @@ fn wait(db: &DB) -> Result<()> {
     }
 }
 
+/// How long after a flush it is known for sure that it did not fail: RocksDB counts that at once.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+/// How long memtables wait, after something failed, until it is said that it was their flush.
+const SUSPECTED_FOR: Duration = Duration::from_secs(1);
+
 /// Flushes that failed, as far as they were looked at.
 #[derive(Default)]
 pub struct Failures {
     /// Errors that were accounted for, and of which handle: another one begins anew.
     seen: Mutex<(usize, u64)>,
+    /// Since when memtables wait for no flush after an error.
+    suspected: Mutex<Option<Instant>>,
+}
+
+/// A force during which a flush may have been running.
+pub struct Attempt {
+    errors: u64,
+    begun: Instant,
 }
 
 impl Failures {
@@ -86,19 +99,37 @@ impl Failures {
         if seen.0 == Arc::as_ptr(db).addr() { seen.1 } else { 0 }
     }
 
-    /// Whether no flush can have failed that was not looked at.
-    pub fn none(&self, db: &Arc<DB>) -> Result<bool> {
-        Ok(!is_running(db)? && errors(db)? == self.seen(db))
+    /// To be called before a force. `None` where something failed that was not looked at yet.
+    pub fn attempt(&self, db: &Arc<DB>) -> Result<Option<Attempt>> {
+        let errors = errors(db)?;
+        Ok((errors == self.seen(db)).then(|| Attempt { errors, begun: Instant::now() }))
     }
 
-    /// An error where a flush has failed, and is not tried again. A compaction that fails, at a damaged block, leaves no
-    /// memtable waiting.
+    /// Whether no flush that ran during the force can have failed; `None` as long as that is not known.
+    pub fn none_since(&self, db: &DB, attempt: &Attempt) -> Result<Option<bool>> {
+        // In this order: one that fails is counted before it ends.
+        let ended = !is_running(db)? || attempt.begun.elapsed() >= TOLD_AFTER;
+        if errors(db)? != attempt.errors {
+            return Ok(Some(false));
+        }
+        Ok(ended.then_some(true))
+    }
+
+    /// An error where a flush has failed, and is not tried again. A compaction that fails, at a damaged block, is counted
+    /// too, but leaves no memtable waiting for long.
     pub fn look(&self, db: &Arc<DB>) -> Result<()> {
         let now = errors(db)?;
+        let mut suspected = self.suspected.lock();
         if now == self.seen(db) || is_running(db)? {
+            *suspected = None;
             return Ok(());
         }
+        let waits = waiting(db)? > 0;
+        if waits && suspected.get_or_insert_with(Instant::now).elapsed() < SUSPECTED_FOR {
+            return Ok(());
+        }
+        *suspected = None;
         *self.seen.lock() = (Arc::as_ptr(db).addr(), now);
-        if waiting(db)? > 0 && !is_running(db)? { Err(failed()) } else { Ok(()) }
+        if waits { Err(failed()) } else { Ok(()) }
     }
 }

@@ -36,7 +36,7 @@ impl Forced {
 
     /// Everything up to `sequence` is on disk.
     pub fn good(&self, sequence: Sequence) {
-        self.sequence.store(sequence, Ordering::Release);
+        self.sequence.fetch_max(sequence, Ordering::AcqRel);
         self.doubt.store(false, Ordering::Release);
     }
 

@@ -32,7 +32,7 @@ fn checked_offset(offset: u64) -> Option<Offset> {
     Offset::try_from(offset).ok().filter(|_| offset < NUMBER_MAX)
 }
 
-pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
+pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     let mut claim = claim(&options.path)?;
     let (least, whole) = if options.accept_data_loss {
         verify::accept_loss(&options)?;
@@ -57,6 +57,8 @@ pub fn open(options: StorageOptions) -> Result<Shared, OpenError> {
         }
     })?;
     claim.set_ready(&options.path)?;
+    // What is lost later, while this process runs, was not accepted.
+    options.accept_data_loss = false;
     let notes = Notes::begin(&options.path, found.counters.writes, options.durability)?;
     Ok(Shared::new(options, found, db, direct_io, claim, notes))
 }

@@ -147,7 +147,7 @@ impl Notes {
     /// Up to this write all is on disk.
     pub fn forced(&self, writes: u64) {
         let mut note = self.note.lock();
-        if note.forced != writes {
+        if note.forced < writes {
             note.forced = writes;
             self.put(&note);
         }
