@@ -346,8 +346,8 @@ async fn run(listeners: Vec<Arc<Listening>>, shared: Arc<Shared>, shutdown: impl
                     let Ok(local) = socket.local_addr() else { continue };
                     shared.metrics.connected();
                     let caller = listener.caller(remote, local, &shared.authenticator);
-                    let bytes = Arc::clone(&slot.bytes);
-                    let run = connection::run(socket, listener, caller, Arc::clone(&shared), bytes, stopping.clone());
+                    let share = slot.share.clone();
+                    let run = connection::run(socket, listener, caller, Arc::clone(&shared), share, stopping.clone());
                     connections.spawn(async move {
                         run.await;
                         drop(slot);

@@ -7,12 +7,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use millpond_types::network;
+use millpond_types::{Pool, network};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::api::Shared;
+
+/// This part of the memory for answers is for one address; more than one part, so that others are answered meanwhile.
+const ANSWERS_PART: usize = 4;
 
 /// Connections by address.
 pub(super) struct Addresses {
@@ -23,7 +26,16 @@ pub(super) struct Addresses {
 
 struct Known {
     connections: usize,
-    bytes: Arc<Semaphore>,
+    share: Share,
+}
+
+/// What the connections of an address have together.
+#[derive(Clone)]
+pub(super) struct Share {
+    /// Permits for bytes of requests.
+    pub bytes: Arc<Semaphore>,
+    /// Its answers on their way; while it has too many it waits for itself.
+    pub answers: Pool,
 }
 
 impl Addresses {
@@ -39,8 +51,7 @@ impl Addresses {
 pub(super) struct Slot {
     addresses: Arc<Addresses>,
     address: IpAddr,
-    /// Permits for bytes of requests, which all its connections share.
-    pub bytes: Arc<Semaphore>,
+    pub share: Share,
 }
 
 impl Drop for Slot {
@@ -67,9 +78,13 @@ pub(super) fn admit(
     }
     let address = remote.ip().to_canonical();
     let network = network(address);
-    let bytes = {
+    let share = {
         let mut known = addresses.known.lock();
-        let first = || Known { connections: 0, bytes: Arc::new(Semaphore::new(addresses.share)) };
+        let first = || {
+            let answers = &shared.settings.answers;
+            let answers = answers.passing("answers_of_address", (answers.limit() / ANSWERS_PART).max(1));
+            Known { connections: 0, share: Share { bytes: Arc::new(Semaphore::new(addresses.share)), answers } }
+        };
         if shared.settings.connections_per_address_max == 0 {
             return Err("connections_per_address_max");
         }
@@ -78,9 +93,9 @@ pub(super) fn admit(
             return Err("connections_per_address_max");
         }
         of.connections += 1;
-        Arc::clone(&of.bytes)
+        of.share.clone()
     };
-    let slot = Slot { addresses: Arc::clone(addresses), address: network, bytes };
+    let slot = Slot { addresses: Arc::clone(addresses), address: network, share };
     if !shared.quotas.connected(address, Instant::now()).is_zero() {
         return Err("connection_creation_rate");
     }

@@ -28,6 +28,7 @@ use crate::security::sasl::Admission;
 use crate::security::tls::Tls;
 use crate::wire::{Error, Frames, Reply, Response};
 
+use super::admission::Share;
 use super::listener::Listening;
 use super::throttle::Used;
 
@@ -141,8 +142,8 @@ enum Phase {
 struct Connection {
     caller: Arc<Caller>,
     shared: Arc<Shared>,
-    /// What its address may have of the bytes of requests.
-    bytes: Arc<Semaphore>,
+    /// What it has together with the others of its address.
+    share: Share,
     frames: Frames,
     /// Permit for memory of the frame that comes next.
     permit: Permit,
@@ -162,7 +163,7 @@ pub(super) async fn run(
     listener: Arc<Listening>,
     caller: Caller,
     shared: Arc<Shared>,
-    bytes: Arc<Semaphore>,
+    share: Share,
     stopping: watch::Receiver<bool>,
 ) {
     let remote = caller.remote;
@@ -171,9 +172,9 @@ pub(super) async fn run(
     let end = match &listener.tls {
         None => {
             let (mut reader, mut writer) = socket.split();
-            Connection::new(caller, &shared, bytes).serve(&mut reader, &mut writer, stopping).await
+            Connection::new(caller, &shared, share).serve(&mut reader, &mut writer, stopping).await
         }
-        Some(tls) => serve_tls(socket, tls, caller, &shared, bytes, stopping).await,
+        Some(tls) => serve_tls(socket, tls, caller, &shared, share, stopping).await,
     };
     match end {
         End::Quiet => {}
@@ -205,7 +206,7 @@ async fn serve_tls(
     tls: &Tls,
     mut caller: Caller,
     shared: &Arc<Shared>,
-    bytes: Arc<Semaphore>,
+    share: Share,
     mut stopping: watch::Receiver<bool>,
 ) -> End {
     let agreed = tokio::select! {
@@ -222,7 +223,7 @@ async fn serve_tls(
         Err(error) => return End::Handshake(error.to_string()),
     }
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let end = Connection::new(caller, shared, bytes).serve(&mut reader, &mut writer, stopping).await;
+    let end = Connection::new(caller, shared, share).serve(&mut reader, &mut writer, stopping).await;
     // The peer may be gone already.
     let _said = tokio::time::timeout(GOODBYE_TIMEOUT, writer.shutdown()).await;
     end
@@ -235,7 +236,7 @@ async fn agree(socket: TcpStream, tls: &Tls, from: IpAddr, shared: &Shared) -> i
 }
 
 impl Connection {
-    fn new(caller: Caller, shared: &Arc<Shared>, bytes: Arc<Semaphore>) -> Self {
+    fn new(caller: Caller, shared: &Arc<Shared>, share: Share) -> Self {
         let settings = &shared.settings;
         let (request_bytes_max, authenticate_until) = match &caller.sasl {
             Some(_) => {
@@ -248,7 +249,7 @@ impl Connection {
             frames: Frames::new(request_bytes_max),
             caller: Arc::new(caller),
             shared: Arc::clone(shared),
-            bytes,
+            share,
             permit: None,
             starting: None,
             awaited: VecDeque::new(),
@@ -289,9 +290,8 @@ impl Connection {
         let mut crowded = false;
         while muted.is_none() && !crowded {
             // What has been answered makes room first.
-            let answers = &self.shared.settings.answers;
             let much = self.frames.peek_key().is_some_and(api::answers_much);
-            crowded = much && self.starting.is_none() && self.awaited.is_empty() && answers.left() == 0;
+            crowded = much && self.starting.is_none() && self.awaited.is_empty() && self.share.answers.left() == 0;
             if crowded || !self.start_next()? {
                 break;
             }
@@ -334,8 +334,11 @@ impl Connection {
         let others = self.held_by_requests();
         let full = others > 0 && others + allowance > settings.connection_bytes_max;
         let timed = self.shared.quotas.timed();
-        let share =
-            Arc::clone(if self.authenticate_until.is_some() { &self.shared.strangers_bytes } else { &self.bytes });
+        let share = Arc::clone(if self.authenticate_until.is_some() {
+            &self.shared.strangers_bytes
+        } else {
+            &self.share.bytes
+        });
         tokio::select! {
             biased;
             reply = front(&mut self.awaited), if !self.awaited.is_empty() => {
@@ -347,7 +350,7 @@ impl Connection {
             stage = started(&mut self.starting, timed), if self.starting.is_some() => {
                 if let Some(Handled { used, permit, .. }) = self.starting.take() {
                     let answer = match stage {
-                        Stage::Done(reply) => Answer::Ready(Some(reply.counted(&self.shared.settings.answers))),
+                        Stage::Done(reply) => Answer::Ready(Some(reply.counted(&self.share.answers))),
                         Stage::Later(later) => Answer::Later(later),
                     };
                     self.awaited.push_back(Awaited { answer, used, permit });
@@ -497,7 +500,7 @@ async fn send_response<W: AsyncWrite + Unpin>(shared: &Shared, writer: &mut W, r
         }
         // While memory is short, whoever hardly takes what is for him does not keep it from others.
         let now = written.load(Ordering::Relaxed);
-        if response.is_crowding() && now - before < SLOW_BYTES {
+        if response.is_crowding(&shared.settings.answers) && now - before < SLOW_BYTES {
             return Err(End::Timeout("response not taken, and memory for answers is short"));
         }
         before = now;

@@ -77,10 +77,11 @@ impl Response {
         self
     }
 
-    /// Whether more than half of the memory that it takes a part of is taken. Never so where it was read within a room:
-    /// others get less then, and while they read hold more than they answer.
-    pub fn is_crowding(&self) -> bool {
-        self.room.as_ref().filter(|_| self.counted).is_some_and(|room| room.pool().used() > room.pool().limit() / 2)
+    /// Whether more than half of the memory for answers is taken, or all of its part. Never so where it was read within a
+    /// room: others get less then, and while they read hold more than they answer.
+    pub fn is_crowding(&self, answers: &Pool) -> bool {
+        let is_short = answers.used() > answers.limit() / 2;
+        self.counted && self.room.as_ref().is_some_and(|room| is_short || room.pool().left() == 0)
     }
 
     pub fn pieces(&self) -> &[Bytes] {
@@ -179,10 +180,15 @@ mod tests {
         let read = response().holding(fetches.reserve_between(1, COUNTED_BYTES_MIN));
         let _being_read = fetches.reserve_between(1, 1 << 20);
         let answers = Pool::root("answers", 1 << 20);
-        let (read, made) = (read.counted(&answers), response().counted(&answers));
-        assert!(fetches.used() > fetches.limit() / 2 && !read.is_crowding());
-        assert!(!made.is_crowding(), "there is memory");
+        let share = answers.passing("answers_of_address", 2 * COUNTED_BYTES_MIN + 4);
+        let (read, made) = (read.counted(&share), response().counted(&share));
+        assert!(fetches.used() > fetches.limit() / 2 && !read.is_crowding(&answers));
+        assert!(!made.is_crowding(&answers), "there is memory");
+        let same = response().counted(&share);
+        assert!(share.left() == 0 && made.is_crowding(&answers), "its address has no more");
+        drop(same);
+        assert!(!made.is_crowding(&answers), "it has again");
         let _others = answers.reserve_between(1, 1 << 20);
-        assert!(made.is_crowding() && !read.is_crowding());
+        assert!(made.is_crowding(&answers) && !read.is_crowding(&answers));
     }
 }
