@@ -71,20 +71,22 @@ pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
     let note = Note::read(&options.path)?;
     let least = note.as_ref().map_or(0, Note::least);
     let (logs, scan) = look(options)?;
-    let torn = match &scan.found {
+    let (torn, whole) = match &scan.found {
         Found::Whole if scan.records == 0 || scan.last_write >= Some(least) => return Ok(true),
-        Found::Whole => None,
-        Found::Torn(at) => Some(at),
+        Found::Whole => (None, true),
+        Found::Torn(at) => (Some(at), false),
+        // Where no write is before the hole, tables say how far was written.
+        Found::Damaged { at, .. }
+            if note.is_some_and(|note| note.allows_holes()) && scan.last_write.is_none_or(|last| last >= least) =>
+        {
+            let aside = put_aside(options, &logs, at.log.number, Some(at))?;
+            tracing::warn!(
+                "a power cut took what was not forced to disk: the log ends at {at}; what lies behind is in \"{}\"",
+                aside.display()
+            );
+            (Some(at), false)
+        }
         Found::Damaged { at, resumes } => {
-            if note.is_some_and(|note| note.allows_holes()) && scan.last_write >= Some(least) {
-                let aside = put_aside(options, &logs, at.log.number, Some(at))?;
-                tracing::warn!(
-                    "a power cut took what was not forced to disk: the log ends with write {}; what lies behind {at} is in \"{}\"",
-                    scan.last_write.unwrap_or_default(),
-                    aside.display()
-                );
-                return Ok(false);
-            }
             let detail = format!(
                 "the write-ahead log is damaged at {at}, and goes on at {resumes}: what was acknowledged from there on would be lost; {WAY_OUT}"
             );
@@ -93,7 +95,7 @@ pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
     };
     let db = open_read_only(options).map_err(with_way_out)?;
     let last = number_in(&db).map_err(|e| damaged(options, e.to_string()))?;
-    if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(torn.is_none()) }
+    if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(whole) }
 }
 
 /// Makes the log end where something is missing, if it is. Somebody has accepted the loss.

@@ -103,8 +103,12 @@ pub fn logs(database: &Path) -> io::Result<Vec<Log>> {
 /// Reads files of the log, oldest first. Blocks on disk.
 pub fn scan(logs: &[Log]) -> Result<Scan, (Log, io::Error)> {
     let mut scanner = Scanner { expected: None, bad: None, damaged: None, records: 0, last_write: None };
-    for log in logs {
-        scanner.file(log).map_err(|e| (log.clone(), e))?;
+    for (i, log) in logs.iter().enumerate() {
+        let bytes = scanner.file(log).map_err(|e| (log.clone(), e))?;
+        // Nobody knows what it should begin with: if it is needed, a power cut took all of it and left what follows.
+        if bytes == 0 && scanner.expected.is_none() && i + 1 < logs.len() {
+            scanner.cannot_read(log, 0);
+        }
         if scanner.damaged.is_some() {
             break;
         }
@@ -155,7 +159,8 @@ impl Begun {
 }
 
 impl Scanner {
-    fn file(&mut self, log: &Log) -> io::Result<()> {
+    /// Returns how many bytes there were.
+    fn file(&mut self, log: &Log) -> io::Result<u64> {
         let mut file = File::open(&log.path)?;
         let mut buffer = vec![0; BLOCK];
         let mut begun = None;
@@ -190,7 +195,7 @@ impl Scanner {
         if let Some(begun) = begun {
             self.cannot_read(log, begun.at);
         }
-        Ok(())
+        Ok(start)
     }
 
     fn cannot_read(&mut self, log: &Log, at: u64) {
@@ -394,6 +399,9 @@ mod tests {
         }
         let next = log_of(10, &SIZES).0;
         assert_eq!(told(&scan_files(&[&bytes, b"", &next]).found), None);
+        assert_eq!(told(&scan_files(&[b"", &next]).found), Some((7, 0, true)), "what was in the first is unknown");
+        assert_eq!(told(&scan_files(&[&bytes, b""]).found), None);
+        assert_eq!(told(&scan_files(&[b""]).found), None);
         let last = places[8].0;
         assert_eq!(told(&scan_files(&[&bytes[..bytes.len() - 1], &next]).found), Some((7, last as u64, true)));
         assert_eq!(told(&scan_files(&[&bytes[..last], &next]).found), Some((8, 0, true)), "a whole write is missing");
