@@ -16,6 +16,7 @@ http_connections_per_address_max = 6
 http_headers_timeout_ms = 400
 http_idle_timeout_ms = 6000
 http_stall_timeout_ms = 700
+http_inserts_silence_max_ms = 800
 http_body_bytes_per_second_min = 1000
 http_ping_interval_ms = 60000
 http2_streams_max = 10
@@ -252,6 +253,22 @@ async fn prints_count_as_push_queries() {
         assert!(Instant::now() < until, "places are given back");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    f.server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_inserts_are_told_why_they_end() {
+    let f = Fixture::new();
+    f.server.sql("CREATE STREAM S (V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');").await;
+    let lines = "{\"target\":\"S\"}\n{\"V\":1}\n{\"V\":";
+    let mut stream = f.connect(
+        format!("POST /inserts-stream HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\ncontent-length: 1000\r\n\r\n{lines}")
+            .as_bytes(),
+    );
+    let (said, after) = until_closed(&mut stream, b"");
+    assert!(said.contains("{\"status\":\"ok\",\"seq\":0}"), "{said}");
+    assert!(said.contains("\"seq\":1") && said.contains("40800") && !said.contains("\"seq\":2"), "{said}");
+    assert!(after < Duration::from_secs(5), "{after:?}");
     f.server.stop();
 }
 
