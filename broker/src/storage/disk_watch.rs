@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use millpond_types::Sequence;
 use tokio::sync::oneshot;
 
-use super::flush::Attempt;
+use super::flush::{Attempt, now};
 use super::housekeeping::Stop;
 use super::shared::Shared;
 use super::writer::{Change, ChangeJob};
@@ -26,16 +26,16 @@ pub fn run(shared: &Shared, stop: &Stop) {
         Durability::None | Durability::Group => None,
     };
     let turn = sync.map_or(INTERVAL, |sync| sync.min(INTERVAL));
-    let (mut forced, mut mended) = (Instant::now(), None::<Instant>);
+    let (mut forced, mut mended) = (now(), None::<Instant>);
     let mut unsure = None;
     while !stop.wait(turn) {
         if shared.broken.load(Ordering::Relaxed) {
             unsure = None;
             if shared.mend_due.load(Ordering::Relaxed) {
-                mended = Some(Instant::now());
+                mended = Some(now());
             } else if mended.is_none_or(|at| at.elapsed() >= INTERVAL) {
                 ask_to_mend(shared);
-                mended = Some(Instant::now());
+                mended = Some(now());
             }
             continue;
         }
@@ -44,7 +44,7 @@ pub fn run(shared: &Shared, stop: &Stop) {
             continue;
         }
         if sync.is_some_and(|sync| turn < INTERVAL || forced.elapsed() >= sync) {
-            forced = Instant::now();
+            forced = now();
             // Of a failure everybody was told already.
             let _failed = force(shared, &mut unsure);
         } else if let Err(e) = settle(shared, &mut unsure) {

@@ -21,6 +21,12 @@ const POLL: Duration = Duration::from_millis(5);
 /// Nothing runs for so long while something waits: then it has failed, or has been forgotten.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 
+/// For how long something takes; nothing that is stored hangs on it.
+#[expect(clippy::disallowed_methods, reason = "what a disk does takes real time, whatever the clock says")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// Flushes and compactions of RocksDB that failed.
 fn errors(db: &DB) -> Result<u64> {
     Ok(db.property_int_value(ERRORS)?.unwrap_or(0))
@@ -59,11 +65,11 @@ pub fn flush(db: &DB) -> Result<()> {
 }
 
 fn wait(db: &DB) -> Result<()> {
-    let mut busy = Instant::now();
+    let mut busy = now();
     loop {
         // It runs until what the tables replace is deleted.
         if is_running(db)? {
-            busy = Instant::now();
+            busy = now();
         } else if waiting(db)? == 0 {
             return Ok(());
         } else if busy.elapsed() >= IDLE_MAX {
@@ -102,7 +108,7 @@ impl Failures {
     /// To be called before a force. `None` where something failed that was not looked at yet.
     pub fn attempt(&self, db: &Arc<DB>) -> Result<Option<Attempt>> {
         let errors = errors(db)?;
-        Ok((errors == self.seen(db)).then(|| Attempt { errors, begun: Instant::now() }))
+        Ok((errors == self.seen(db)).then(|| Attempt { errors, begun: now() }))
     }
 
     /// Whether no flush that ran during the force can have failed; `None` as long as that is not known.
@@ -118,18 +124,18 @@ impl Failures {
     /// An error where a flush has failed, and is not tried again. A compaction that fails, at a damaged block, is counted
     /// too, but leaves no memtable waiting for long.
     pub fn look(&self, db: &Arc<DB>) -> Result<()> {
-        let now = errors(db)?;
+        let errors = errors(db)?;
         let mut suspected = self.suspected.lock();
-        if now == self.seen(db) || is_running(db)? {
+        if errors == self.seen(db) || is_running(db)? {
             *suspected = None;
             return Ok(());
         }
         let waits = waiting(db)? > 0;
-        if waits && suspected.get_or_insert_with(Instant::now).elapsed() < SUSPECTED_FOR {
+        if waits && suspected.get_or_insert_with(now).elapsed() < SUSPECTED_FOR {
             return Ok(());
         }
         *suspected = None;
-        *self.seen.lock() = (Arc::as_ptr(db).addr(), now);
+        *self.seen.lock() = (Arc::as_ptr(db).addr(), errors);
         if waits { Err(failed()) } else { Ok(()) }
     }
 }
