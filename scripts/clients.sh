@@ -2,7 +2,7 @@
 # Real clients against one server: clients.sh [NAME...]    (default: all)
 #
 # Kafka: kcat, confluent-kafka, kafka-python, kafkajs, franz-go, sarama, the Java tools of two releases, Streams, Flink's
-# connector; Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
+# connector; the same requests to Millpond and to Apache Kafka, answer held against answer; Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
 # ksql, npm's ksqldb-client.
 # Prints ok or FAILED with the seconds of each; the output of those that failed follows.
 #
@@ -92,6 +92,7 @@ client java-3.7 tests/clients/java.sh 3.7.2 "$kafka"
 client java-4.1 tests/clients/java.sh 4.1.2 "$kafka"
 jvm=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error)
 client command tests/clients/command.sh "$MILLPOND"
+client differential "$python" tests/clients/differential.py
 client streams "${jvm[@]}" -cp "$MILLPOND_CACHE/java/4.1.2:$MILLPOND_CACHE/kafka/4.1.2/lib/*" Streams "$kafka"
 client flink "${jvm[@]}" --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.lang=ALL-UNNAMED \
   -cp "$MILLPOND_CACHE/java/flink-2.2.1:$MILLPOND_CACHE/flink/2.2.1/lib/*" Flink "$kafka"

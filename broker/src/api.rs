@@ -42,6 +42,10 @@ mod k33_alter_configs;
 mod k35_describe_log_dirs;
 mod k36_sasl_authenticate;
 mod k37_create_partitions;
+mod k38_create_delegation_token;
+mod k39_renew_delegation_token;
+mod k40_expire_delegation_token;
+mod k41_describe_delegation_token;
 mod k42_delete_groups;
 mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
@@ -53,6 +57,7 @@ mod k49_alter_client_quotas;
 mod k50_describe_user_scram_credentials;
 mod k51_alter_user_scram_credentials;
 mod k55_describe_quorum;
+mod k57_update_features;
 mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k65_describe_transactions;
@@ -74,6 +79,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tokio::sync::Semaphore;
 
+use crate::features::Features;
 use crate::groups::{Coordinator, GroupError};
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
@@ -137,6 +143,10 @@ pub(crate) static APIS: &[Api] = &[
     api(35, "describe_log_dirs", 1, 4, &shape_of::DESCRIBE_LOG_DIRS),
     api(36, "sasl_authenticate", 0, 2, &shape_of::SASL_AUTHENTICATE),
     api(37, "create_partitions", 0, 3, &shape_of::CREATE_PARTITIONS),
+    api(38, "create_delegation_token", 1, 3, &shape_of::CREATE_DELEGATION_TOKEN),
+    api(39, "renew_delegation_token", 1, 2, &shape_of::RENEW_DELEGATION_TOKEN),
+    api(40, "expire_delegation_token", 1, 2, &shape_of::EXPIRE_DELEGATION_TOKEN),
+    api(41, "describe_delegation_token", 1, 3, &shape_of::DESCRIBE_DELEGATION_TOKEN),
     api(42, "delete_groups", 0, 2, &shape_of::DELETE_GROUPS),
     api(43, "elect_leaders", 0, 2, &shape_of::ELECT_LEADERS),
     api(44, "incremental_alter_configs", 0, 1, &shape_of::INCREMENTAL_ALTER_CONFIGS),
@@ -148,6 +158,7 @@ pub(crate) static APIS: &[Api] = &[
     api(50, "describe_user_scram_credentials", 0, 0, &shape_of::DESCRIBE_USER_SCRAM_CREDENTIALS),
     api(51, "alter_user_scram_credentials", 0, 0, &shape_of::ALTER_USER_SCRAM_CREDENTIALS),
     api(55, "describe_quorum", 0, 2, &shape_of::DESCRIBE_QUORUM),
+    api(57, "update_features", 0, 2, &shape_of::UPDATE_FEATURES),
     api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
     api(61, "describe_producers", 0, 0, &shape_of::DESCRIBE_PRODUCERS),
     api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
@@ -206,7 +217,7 @@ pub(crate) fn throttle_place(key: i16, version: i16, flexible_head: bool, size: 
         1 | 10 | 12 | 13 | 14 | 15 | 16 if version >= 1 => Some(body),
         2 | 11 if version >= 2 => Some(body),
         3 | 8 | 9 if version >= 3 => Some(body),
-        19..=26 | 28..=35 | 37 | 42..=46 | 48..=51 | 60 | 61 | 65 | 66 | 68 | 69 | 74 | 75 => Some(body),
+        19..=26 | 28..=35 | 37 | 42..=46 | 48..=51 | 57 | 60 | 61 | 65 | 66 | 68 | 69 | 74 | 75 => Some(body),
         _ => None,
     }
 }
@@ -227,6 +238,7 @@ pub(crate) struct Shared {
     pub handshakes: Semaphore,
     /// One address has at most half of them.
     pub handshakes_by_address: Arc<Lanes>,
+    pub features: Features,
     pub metrics: Arc<Metrics>,
     /// Permits for reads that may have to go to disk.
     pub disk_reads: Semaphore,
@@ -360,6 +372,10 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         35 => k35_describe_log_dirs::handle(&shared, &request).await,
         36 => k36_sasl_authenticate::handle(&request).await,
         37 => k37_create_partitions::handle(&shared, &request).await,
+        38 => k38_create_delegation_token::handle(&shared, &request).await,
+        39 => k39_renew_delegation_token::handle(&shared, &request).await,
+        40 => k40_expire_delegation_token::handle(&shared, &request).await,
+        41 => k41_describe_delegation_token::handle(&shared, &request),
         42 => k42_delete_groups::handle(&shared, &request).await,
         43 => k43_elect_leaders::handle(&shared, &request),
         44 => k44_incremental_alter_configs::handle(&shared, &request).await,
@@ -371,6 +387,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         50 => k50_describe_user_scram_credentials::handle(&shared, &request),
         51 => k51_alter_user_scram_credentials::handle(&shared, &request).await,
         55 => k55_describe_quorum::handle(&shared, &request),
+        57 => k57_update_features::handle(&shared, &request).await,
         60 => k60_describe_cluster::handle(&shared, &request),
         61 => k61_describe_producers::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),

@@ -4,10 +4,15 @@
 //! and reported; those that have no meaning for this log say so in their text.
 
 mod changed;
+mod group;
 
 use std::collections::BTreeMap;
 
 pub use self::changed::{ChangedConfigs, ChangedFor, NUM_PARTITIONS, changeable};
+pub use self::group::{
+    GroupConfigs, HEARTBEAT_INTERVAL, SESSION_TIMEOUT, check_group_configs, decode_group_configs, encode_group_configs,
+    group_config, group_configs, group_number,
+};
 use crate::batch::{Codec, TimestampType};
 
 /// Types as DescribeConfigs numbers them.
@@ -35,6 +40,8 @@ enum Allowed {
     SomeOf(&'static [&'static str]),
     /// Pairs `partition:broker`, or `*`.
     Replicas,
+    /// 1 to 9, or -1 for the codec's own.
+    Level,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,7 +66,7 @@ const fn config(
     TopicConfig { name, default, kind, synonym, documentation, allowed }
 }
 
-use Allowed::{Any, AtLeast, Between, Fraction, OneOf, Replicas, SomeOf};
+use Allowed::{Any, AtLeast, Between, Fraction, Level, OneOf, Replicas, SomeOf};
 use ConfigKind::{Boolean, Double, Int, List, Long, Str};
 
 const I32: i64 = i32::MAX as i64;
@@ -79,7 +86,7 @@ pub static TOPIC_CONFIGS: &[TopicConfig] = &[
         "-1",
         Int,
         Some("compression.gzip.level"),
-        Between(-1, 9),
+        Level,
         "accepted; the log compresses at the default level",
     ),
     config(
@@ -222,7 +229,7 @@ pub static TOPIC_CONFIGS: &[TopicConfig] = &[
         Int,
         Some("min.insync.replicas"),
         AtLeast(1),
-        "how many replicas must have a record; there is one here",
+        "how many replicas must have a record, of those that there are; there is one here",
     ),
     config("preallocate", "false", Boolean, Some("log.preallocate"), Any, "no effect here"),
     config("remote.log.copy.disable", "false", Boolean, None, Any, "no effect here; there is no remote storage"),
@@ -282,7 +289,9 @@ impl TopicConfig {
         let wrong = |right: String| Err(format!("\"{}\" cannot be \"{value}\": it must be {right}", self.name));
         let listed = |all: &[&str]| all.iter().map(|v| format!("\"{v}\"")).collect::<Vec<_>>().join(", ");
         match self.kind {
-            Boolean if !matches!(value, "true" | "false") => return wrong("\"true\" or \"false\"".into()),
+            Boolean if !["true", "false"].iter().any(|right| right.eq_ignore_ascii_case(value.trim())) => {
+                return wrong("\"true\" or \"false\"".into());
+            }
             Int if value.trim().parse::<i32>().is_err() => return wrong("a whole number of 32 bits".into()),
             Long if value.trim().parse::<i64>().is_err() => return wrong("a whole number of 64 bits".into()),
             Double if value.trim().parse::<f64>().is_err() => return wrong("a number".into()),
@@ -297,13 +306,14 @@ impl TopicConfig {
                 wrong("between 0 and 1".into())
             }
             OneOf(all) if !all.contains(&value) => wrong(format!("one of {}", listed(all))),
-            SomeOf(all) if list_of(value).is_empty() || list_of(value).iter().any(|v| !all.contains(v)) => {
+            SomeOf(all) if list_of(value).iter().any(|v| !all.contains(v)) => {
                 wrong(format!("some of {}, separated by commas", listed(all)))
             }
             Replicas if value != "*" && !list_of(value).iter().all(|pair| is_replica(pair)) => {
                 wrong("\"*\" or pairs of partition and broker such as \"0:1\"".into())
             }
-            AtLeast(_) | Between(..) | Fraction | OneOf(_) | SomeOf(_) | Replicas => Ok(()),
+            Level if number != -1 && !(1..=9).contains(&number) => wrong("between 1 and 9, or -1".into()),
+            AtLeast(_) | Between(..) | Fraction | OneOf(_) | SomeOf(_) | Replicas | Level => Ok(()),
         }
     }
 }
@@ -334,16 +344,22 @@ pub struct TopicSettings {
     pub timestamp_type: TimestampType,
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
-    pub min_insync_replicas: i32,
     /// `None`: for ever.
     pub retention_ms: Option<i64>,
     /// `None`: all.
     pub retention_bytes: Option<u64>,
 }
 
-/// As [`topic_settings`] where nothing was changed.
+/// As [`topic_settings`] where nothing was changed; also checks settings against each other.
 pub fn check_topic_configs(configs: &BTreeMap<String, String>) -> Result<TopicSettings, String> {
-    topic_settings(configs, &ChangedConfigs::default())
+    let settings = topic_settings(configs, &ChangedConfigs::default())?;
+    let (low, high) = (settings.compaction_lag_min_ms, settings.compaction_lag_max_ms);
+    if low > high {
+        return Err(format!(
+            "\"min.compaction.lag.ms\" is {low}, more than \"max.compaction.lag.ms\", which is {high}"
+        ));
+    }
+    Ok(settings)
 }
 
 /// Checks settings by name and value, and reads those that the log acts on.
@@ -378,7 +394,6 @@ pub fn topic_settings(configs: &BTreeMap<String, String>, changed: &ChangedConfi
         },
         timestamp_before_max_ms: timestamp_max("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: timestamp_max("message.timestamp.after.max.ms"),
-        min_insync_replicas: number("min.insync.replicas") as i32,
         retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
         retention_bytes: u64::try_from(number("retention.bytes")).ok(),
     })
@@ -408,10 +423,14 @@ mod tests {
         assert_eq!((both.compacted, both.deleted, both.retention_ms), (true, true, None));
         let older = check(&[("message.timestamp.difference.max.ms", "5")]).unwrap();
         assert_eq!((older.timestamp_before_max_ms, older.timestamp_after_max_ms), (5, 5));
+        let neither =
+            check(&[("cleanup.policy", ""), ("preallocate", "TRUE"), ("compression.gzip.level", "-1")]).unwrap();
+        assert_eq!((neither.compacted, neither.deleted), (false, false));
+        assert!(check(&[("min.compaction.lag.ms", "6"), ("max.compaction.lag.ms", "5")]).is_err());
         for (name, value) in [
             ("no.such.setting", "1"),
             ("cleanup.policy", "shred"),
-            ("cleanup.policy", ""),
+            ("compression.gzip.level", "0"),
             ("compression.type", "none"),
             ("retention.ms", "-2"),
             ("retention.ms", "soon"),

@@ -12,6 +12,8 @@
 //! 0x08  default        bytes of `security::quota`                a quota, its own
 //! 0x09  default        -                                             settings of the broker that were changed, its own
 //! 0x0a  default        partition uid u64                              how far it is compacted
+//! 0x0b  default        name of a feature                              version u8, level i16
+//! 0x0c  default        bytes of `security::delegation`               a delegation token, its own
 //! 0x10  log            partition uid u64, last offset u64            version, flags, commit sequence u64, batch
 //! 0x11  index          partition uid u64, last offset u64            segment
 //! 0x12  index          partition uid u64, marker's offset u64          aborted transaction
@@ -54,6 +56,8 @@ pub enum Kind {
     Quota = 0x08,
     BrokerConfigs = 0x09,
     Compacted = 0x0a,
+    Feature = 0x0b,
+    Token = 0x0c,
     Batch = 0x10,
     Segment = 0x11,
     Aborted = 0x12,

@@ -7,6 +7,7 @@
 mod api;
 pub mod batch;
 pub mod configs;
+mod features;
 pub mod groups;
 pub mod inspect;
 mod keys;

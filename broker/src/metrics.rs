@@ -1,6 +1,14 @@
 //! Counters of the protocol server. Counting is one relaxed addition; reading takes a [`Snapshot`].
 
+mod histogram;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+pub use self::histogram::{Counted, Histogram};
 
 /// API keys that are counted one by one; requests of others end their connection and count as errors.
 const KEYS: usize = 96;
@@ -17,10 +25,38 @@ pub struct Metrics {
     handshakes_failed: AtomicU64,
     panics: AtomicU64,
     batches_refused: AtomicU64,
+    latencies: Vec<Histogram>,
+    throttled: AtomicU64,
+    throttled_us: AtomicU64,
+    listeners: RwLock<Vec<(String, Arc<ListenerCount>)>>,
+}
+
+/// Connections of one listener.
+#[derive(Debug, Default)]
+pub struct ListenerCount {
+    open: AtomicI64,
+    total: AtomicU64,
+}
+
+/// A connection as its listener counts it.
+pub(crate) struct OpenConnection(Arc<ListenerCount>);
+
+impl OpenConnection {
+    pub fn of(count: &Arc<ListenerCount>) -> Self {
+        count.open.fetch_add(1, Relaxed);
+        count.total.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
 }
 
 /// All counters at about one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// Requests by API name, those that came at least once.
     pub requests_total: Vec<(&'static str, u64)>,
@@ -38,6 +74,13 @@ pub struct Snapshot {
     pub panics_total: u64,
     /// Batches of produce requests that were refused.
     pub batches_refused_total: u64,
+    /// From a request's last byte to its response's, by API name; of those that came at least once.
+    pub latencies: Vec<(&'static str, Counted)>,
+    /// Answers that told their client to wait, for its quota, and how long all together.
+    pub throttled_total: u64,
+    pub throttled_seconds_total: f64,
+    /// By name: connections that are open, and all there were.
+    pub listeners: Vec<(String, i64, u64)>,
 }
 
 impl Default for Metrics {
@@ -53,6 +96,10 @@ impl Default for Metrics {
             handshakes_failed: AtomicU64::default(),
             panics: AtomicU64::default(),
             batches_refused: AtomicU64::default(),
+            latencies: std::iter::repeat_with(Histogram::default).take(KEYS).collect(),
+            throttled: AtomicU64::default(),
+            throttled_us: AtomicU64::default(),
+            listeners: RwLock::default(),
         }
     }
 }
@@ -98,6 +145,22 @@ impl Metrics {
         self.batches_refused.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn answered(&self, key: i16, took: Duration) {
+        if let Some(histogram) = usize::try_from(key).ok().and_then(|key| self.latencies.get(key)) {
+            histogram.count(took);
+        }
+    }
+
+    pub(crate) fn throttled(&self, wait: Duration) {
+        self.throttled.fetch_add(1, Relaxed);
+        self.throttled_us.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The listeners that there are, each with its counters.
+    pub(crate) fn watch_listeners(&self, listeners: Vec<(String, Arc<ListenerCount>)>) {
+        *self.listeners.write() = listeners;
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let count = |(key, counter): (usize, &AtomicU64)| {
             let count = counter.load(Relaxed);
@@ -114,6 +177,21 @@ impl Metrics {
             malformed_total: self.malformed.load(Relaxed),
             panics_total: self.panics.load(Relaxed),
             batches_refused_total: self.batches_refused.load(Relaxed),
+            latencies: self
+                .latencies
+                .iter()
+                .enumerate()
+                .map(|(key, histogram)| (crate::api::name_of(key as i16), histogram.read()))
+                .filter(|(_, counted)| counted.count > 0)
+                .collect(),
+            throttled_total: self.throttled.load(Relaxed),
+            throttled_seconds_total: self.throttled_us.load(Relaxed) as f64 / 1e6,
+            listeners: self
+                .listeners
+                .read()
+                .iter()
+                .map(|(name, count)| (name.clone(), count.open.load(Relaxed), count.total.load(Relaxed)))
+                .collect(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod authentication;
 pub mod authorizer;
 pub(crate) mod caller;
 mod certificate_name;
+pub mod delegation;
 pub(crate) mod quota;
 pub(crate) mod quotas;
 pub(crate) mod sasl;

@@ -23,9 +23,10 @@ use tracing::{debug, error, warn};
 
 use self::admission::Addresses;
 use crate::api::{FetchSessions, SessionLimits, Shared};
+use crate::features::Features;
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::lanes::Lanes;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OpenConnection};
 use crate::security::quotas::Quotas;
 use crate::security::users::UserError;
 use crate::security::{
@@ -269,14 +270,16 @@ pub async fn serve(
         let load = |settings| Authorizer::load(stored.clone(), settings, &super_users);
         let authorizer = authorization.map(load).transpose()?;
         let quotas = Quotas::load(stored.clone(), of_quotas)?;
+        let features = Features::load(stored.clone())?;
         let groups = Coordinator::load(stored.clone(), of_groups, clock.as_ref(), queries)?;
         let transactions = transactions::Coordinator::load(stored, groups.clone(), of_transactions, clock.as_ref())?;
-        Ok::<_, StorageError>((groups, transactions, authorizer, quotas))
+        Ok::<_, StorageError>((groups, transactions, authorizer, quotas, features))
     };
-    let (groups, transactions, authorizer, quotas) = tokio::task::spawn_blocking(load)
+    let (groups, transactions, authorizer, quotas, features) = tokio::task::spawn_blocking(load)
         .await
         .map_err(|e| StorageError::Unavailable(format!("groups were not read: {e}")))??;
     let metrics = Arc::new(Metrics::default());
+    metrics.watch_listeners(listeners.iter().map(|l| (l.endpoint.name.clone(), Arc::clone(&l.count))).collect());
     // One request must always fit.
     let with_length = |bytes: usize| bytes.saturating_add(size_of::<i32>());
     let requests_bytes = settings.requests_bytes_max.max(with_length(settings.request_bytes_max));
@@ -307,6 +310,7 @@ pub async fn serve(
         authorizer: authorizer.clone(),
         quotas,
         authenticator: Arc::clone(&authenticator),
+        features,
         metrics: Arc::clone(&metrics),
     });
     let requests_bytes = (Arc::clone(&shared.requests_bytes), requests_bytes);
@@ -345,12 +349,13 @@ async fn run(listeners: Vec<Arc<Listening>>, shared: Arc<Shared>, shutdown: impl
                     };
                     let Ok(local) = socket.local_addr() else { continue };
                     shared.metrics.connected();
+                    let open = OpenConnection::of(&listener.count);
                     let caller = listener.caller(remote, local, &shared.authenticator);
                     let share = slot.share.clone();
                     let run = connection::run(socket, listener, caller, Arc::clone(&shared), share, stopping.clone());
                     connections.spawn(async move {
                         run.await;
-                        drop(slot);
+                        drop((slot, open));
                     });
                 }
                 Err(error) => {

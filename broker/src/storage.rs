@@ -20,6 +20,7 @@ mod forced;
 mod housekeeping;
 mod load;
 mod lookup;
+mod measures;
 mod note;
 mod partition;
 mod pass;
@@ -55,11 +56,12 @@ pub use self::compaction::Compaction;
 pub use self::error::{OpenError, StorageError};
 use self::housekeeping::Threads;
 pub use self::lookup::{ListedOffset, OffsetQuery};
+pub use self::measures::StorageSnapshot;
 pub use self::partition::{Waiter, Wakeups};
 pub use self::read::{AbortedTransaction, FetchLimits, Fetched};
 use self::shared::Shared;
 use self::topics::NewTopic;
-pub use self::topics::Topic;
+pub use self::topics::{Topic, check_name as check_topic_name};
 use self::writer::{Change, ProduceJob};
 use crate::batch::{BatchRules, Codec, ValidBatch, validate};
 use crate::configs::ChangedConfigs;
@@ -292,7 +294,7 @@ pub struct Ending {
     pub partitions: Vec<TopicPartition>,
 }
 
-/// What security keeps.
+/// What is kept apart from topics and groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecurityKind {
     /// What users prove themselves by.
@@ -300,6 +302,10 @@ pub enum SecurityKind {
     /// Access control entries.
     Acl,
     Quota,
+    /// Levels of features.
+    Feature,
+    /// Delegation tokens.
+    Token,
 }
 
 impl SecurityKind {
@@ -308,6 +314,8 @@ impl SecurityKind {
             Self::Credential => Kind::Credential,
             Self::Acl => Kind::Acl,
             Self::Quota => Kind::Quota,
+            Self::Feature => Kind::Feature,
+            Self::Token => Kind::Token,
         }
     }
 }
@@ -352,6 +360,16 @@ impl Storage {
             writes_failed: shared.writes_failed.load(Ordering::Relaxed),
             forces_failed: shared.forced.failures(),
         }
+    }
+
+    /// What is counted and measured of all this. Blocks for a moment; looks at every partition.
+    pub fn measure(&self) -> StorageSnapshot {
+        self.shared.measure()
+    }
+
+    /// The wall clock, in milliseconds.
+    pub(crate) fn wall_ms(&self) -> i64 {
+        self.shared.options.clock.now_ms()
     }
 
     pub fn cluster_id(&self) -> &str {
@@ -545,6 +563,24 @@ impl Storage {
     }
 
     /// Bytes of the partition's batches.
+    /// Checks that a topic may come to have so many partitions.
+    pub fn check_more_partitions(&self, topic: &Topic, total: i32) -> Result<()> {
+        let per_topic = self.shared.options.topic_partitions_max;
+        if total > per_topic {
+            return Err(StorageError::InvalidPartitions(format!(
+                "topic \"{}\" cannot have {total} partitions: the limit \"topic_partitions_max\" is {per_topic}",
+                topic.name
+            )));
+        }
+        let more = usize::try_from(total.saturating_sub(topic.partition_count())).unwrap_or(0);
+        self.shared.check_partition_count(self.shared.topics.read().partition_count().saturating_add(more))
+    }
+
+    /// Bytes of the volume that everything lies on, and how many of them can be written; a system call.
+    pub fn volume(&self) -> Option<(u64, u64)> {
+        self.shared.space.volume()
+    }
+
     pub fn partition_bytes(&self, place: TopicPartition) -> Result<u64> {
         Ok(self.shared.partition(place)?.log.lock().bytes())
     }
@@ -605,6 +641,9 @@ impl Storage {
 
     /// The largest leader epoch up to `epoch` and where it ends; (-1, -1) where there is none.
     pub fn epoch_end(&self, place: TopicPartition, epoch: i32) -> Result<(i32, Offset)> {
+        if epoch > self.leader_epoch() {
+            return Ok((-1, -1));
+        }
         Ok(lookup::epoch_end(&*self.shared.partition(place)?, epoch))
     }
 

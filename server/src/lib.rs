@@ -46,7 +46,7 @@ pub use connection::ConnectionLimits;
 use errors::{ApiError, METHOD, UNAVAILABLE};
 pub use incoming::TlsSource;
 use ksql::Threads;
-pub use metrics::{MetricsSource, Sample};
+pub use metrics::{MetricsSource, Sample, Value};
 use pace::{Pace, Paced};
 
 /// Scrapes of metrics at a time; more wait.

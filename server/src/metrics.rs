@@ -16,10 +16,32 @@ pub struct Sample {
     /// Such as `broker_requests_total`; the prefix `millpond_` is added.
     pub name: &'static str,
     pub help: &'static str,
-    /// Counters only rise; gauges move.
-    pub counter: bool,
     pub labels: Vec<(&'static str, String)>,
-    pub value: f64,
+    pub value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Only rises.
+    Counter(f64),
+    /// Moves.
+    Gauge(f64),
+    Histogram {
+        /// Upper bounds, and how many values are not above them; the bound of all is left out.
+        buckets: Vec<(f64, u64)>,
+        sum: f64,
+        count: u64,
+    },
+}
+
+impl Value {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Counter(_) => "counter",
+            Self::Gauge(_) => "gauge",
+            Self::Histogram { .. } => "histogram",
+        }
+    }
 }
 
 /// A part of the process that measures itself. Called per scrape; may block for a moment.
@@ -39,18 +61,36 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, ApiEr
         for sample in &samples {
             if sample.name != last {
                 last = sample.name;
-                let kind = if sample.counter { "counter" } else { "gauge" };
-                let _ = writeln!(text, "# HELP millpond_{} {}", sample.name, sample.help);
-                let _ = writeln!(text, "# TYPE millpond_{} {kind}", sample.name);
+                let help = sample.help.replace('\\', "\\\\").replace('\n', "\\n");
+                let _ = writeln!(text, "# HELP millpond_{} {help}", sample.name);
+                let _ = writeln!(text, "# TYPE millpond_{} {}", sample.name, sample.value.kind());
             }
-            let labels: Vec<String> = sample.labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
-            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-            let _ = writeln!(text, "millpond_{}{labels} {}", sample.name, sample.value);
+            write_sample(&mut text, sample);
         }
         text
     };
     let text = app.scrapes.run(scrape).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+fn write_sample(text: &mut String, sample: &Sample) {
+    let labels: Vec<String> = sample.labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
+    let mut line = |suffix: &str, more: Option<String>, value: &dyn std::fmt::Display| {
+        let labels: Vec<&str> = labels.iter().map(String::as_str).chain(more.as_deref()).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(text, "millpond_{}{suffix}{labels} {value}", sample.name);
+    };
+    match &sample.value {
+        Value::Counter(value) | Value::Gauge(value) => line("", None, value),
+        Value::Histogram { buckets, sum, count } => {
+            for (bound, within) in buckets {
+                line("_bucket", Some(format!("le=\"{bound}\"")), within);
+            }
+            line("_bucket", Some("le=\"+Inf\"".to_owned()), count);
+            line("_sum", None, sum);
+            line("_count", None, count);
+        }
+    }
 }
 
 fn escape(value: &str) -> String {
@@ -80,9 +120,8 @@ fn queries(app: &Shared) -> Vec<Sample> {
             app.engine.query_metrics(id).into_iter().map(move |(counter, value)| Sample {
                 name: metric_name(counter),
                 help: "Counter of a persistent query.",
-                counter: true,
                 labels: vec![("query", id.clone())],
-                value: value as f64,
+                value: Value::Counter(value as f64),
             })
         })
         .collect();

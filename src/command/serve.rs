@@ -2,6 +2,7 @@
 
 mod access;
 mod key_set;
+mod measured;
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -9,19 +10,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millpond::config::Config;
-use millpond::memory::{self, FixedParts, Gauge};
+use millpond::memory::{self, FixedParts};
 use millpond::{Database, DatabaseOptions};
-use millpond_broker::groups::{GroupLag, GroupOffset, QueryGroups};
+use millpond_broker::groups::{GroupOffset, QueryGroups};
 use millpond_broker::security::Authenticator;
 use millpond_broker::security::tls::{self, Tls};
 use millpond_broker::server::{Hooks, ServerHandle, ServerSettings, TopicGuard};
 use millpond_broker::storage::Storage;
 use millpond_engine::Engine;
-use millpond_server::{ConnectionLimits, HttpOptions, HttpServer, MetricsSource, Sample};
+use millpond_server::{ConnectionLimits, HttpOptions, HttpServer, MetricsSource};
 use millpond_sql::plan::Relation;
 use millpond_types::Pool;
 use millpond_types::access::Authority;
-use millpond_types::budget::PoolUse;
 use millpond_types::ports::TopicLog;
 use millpond_udfs::CompileCommand;
 use tokio::net::TcpListener;
@@ -30,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::key_set::KeySet;
+use self::measured::{BrokerMetrics, GroupMetrics, MemoryMetrics, ProcessMetrics, StorageMetrics, used_of};
 use crate::Serve;
 
 pub const DATA_DEFAULT: &str = "./millpond-data";
@@ -168,9 +169,9 @@ impl Server {
             millpond_broker::server::serve(kafka_listeners, database.storage().clone(), settings, hooks, until).await?;
         let metrics: Vec<Arc<dyn MetricsSource>> = vec![
             Arc::new(BrokerMetrics(kafka.metrics(), authenticator)),
+            Arc::new(StorageMetrics(database.storage().clone())),
             Arc::new(GroupMetrics(kafka.groups().clone())),
             Arc::new(ProcessMetrics),
-            Arc::new(StorageMetrics(database.storage().clone())),
             Arc::new(MemoryMetrics {
                 database: database.clone(),
                 listeners: vec![
@@ -466,165 +467,5 @@ impl QueryGroups for Cursors {
                 })
             })
             .collect()
-    }
-}
-
-struct BrokerMetrics(Arc<millpond_broker::metrics::Metrics>, Arc<Authenticator>);
-
-impl MetricsSource for BrokerMetrics {
-    fn samples(&self) -> Vec<Sample> {
-        let snapshot = self.0.snapshot();
-        let one = |name, help, counter, value: f64| Sample { name, help, counter, labels: Vec::new(), value };
-        let mut samples: Vec<Sample> = snapshot
-            .requests_total
-            .iter()
-            .map(|(api, count)| Sample {
-                name: "broker_requests_total",
-                help: "Requests by API.",
-                counter: true,
-                labels: vec![("api", (*api).to_string())],
-                value: *count as f64,
-            })
-            .collect();
-        let (accepted, denied) = self.1.counts();
-        samples.extend([
-            one("broker_authentications_total", "Authentications that succeeded.", true, accepted as f64),
-            one("broker_authentications_failed_total", "Authentications that failed.", true, denied as f64),
-            one(
-                "broker_handshakes_failed_total",
-                "Connections that ended before TLS was agreed on.",
-                true,
-                snapshot.handshakes_failed_total as f64,
-            ),
-            one("broker_bytes_in_total", "Bytes of requests.", true, snapshot.bytes_in_total as f64),
-            one("broker_bytes_out_total", "Bytes of responses.", true, snapshot.bytes_out_total as f64),
-            one("broker_connections", "Open connections.", false, snapshot.connections as f64),
-            one("broker_connections_total", "Connections accepted.", true, snapshot.connections_total as f64),
-            one(
-                "broker_connections_refused_total",
-                "Connections refused for their number.",
-                true,
-                snapshot.connections_refused_total as f64,
-            ),
-            one("broker_malformed_total", "Requests that could not be read.", true, snapshot.malformed_total as f64),
-            one("broker_panics_total", "Defects caught in a connection.", true, snapshot.panics_total as f64),
-            one(
-                "broker_batches_refused_total",
-                "Batches refused by their checks.",
-                true,
-                snapshot.batches_refused_total as f64,
-            ),
-        ]);
-        samples
-    }
-}
-
-/// How the storage is with its disk.
-struct StorageMetrics(Storage);
-
-impl MetricsSource for StorageMetrics {
-    fn samples(&self) -> Vec<Sample> {
-        let health = self.0.health();
-        let one = |name, help, counter, value: f64| Sample { name, help, counter, labels: Vec::new(), value };
-        vec![
-            one(
-                "storage_writable",
-                "0 while nothing is written: a write or an fsync failed, or the disk is nearly full.",
-                false,
-                f64::from(u8::from(health.writable)),
-            ),
-            one(
-                "storage_in_doubt",
-                "1 while it is not known whether all that was acknowledged is on disk, after an fsync that failed.",
-                false,
-                f64::from(u8::from(health.in_doubt)),
-            ),
-            one("storage_writes_failed_total", "Writes that failed.", true, health.writes_failed as f64),
-            one(
-                "storage_forces_failed_total",
-                "Fsyncs that failed of what had been acknowledged.",
-                true,
-                health.forces_failed as f64,
-            ),
-        ]
-    }
-}
-
-fn used_of(pool: &Pool) -> Gauge {
-    let pool = pool.clone();
-    Box::new(move || pool.used())
-}
-
-/// The memory budget, pool by pool.
-struct MemoryMetrics {
-    database: Database,
-    /// What the listeners use of the parts that are theirs.
-    listeners: Vec<(&'static str, Gauge)>,
-}
-
-impl MetricsSource for MemoryMetrics {
-    fn samples(&self) -> Vec<Sample> {
-        let of_storage = self.database.storage().memory_used();
-        let used = |part: &str| {
-            let listener = self.listeners.iter().find(|(name, _)| *name == part).map(|(_, used)| used());
-            listener.or_else(|| of_storage.iter().find(|(name, _)| *name == part).map(|(_, used)| *used))
-        };
-        let uses = self.database.memory().uses(&used);
-        let each = |name, help, counter, value: fn(&PoolUse) -> f64| {
-            uses.iter()
-                .map(|pool| Sample {
-                    name,
-                    help,
-                    counter,
-                    labels: vec![("pool", pool.name.clone())],
-                    value: value(pool),
-                })
-                .collect::<Vec<_>>()
-        };
-        let mut samples =
-            each("memory_limit_bytes", "Limit of a pool of the memory budget.", false, |p| p.limit as f64);
-        samples.extend(each("memory_used_bytes", "What is used of it.", false, |p| p.used as f64));
-        samples.extend(each("memory_refused_total", "How often it was too full.", true, |p| p.refused as f64));
-        samples
-    }
-}
-
-/// How far groups and queries have read, under the names that Kafka's exporters made known.
-struct GroupMetrics(millpond_broker::groups::Coordinator);
-
-impl MetricsSource for GroupMetrics {
-    fn samples(&self) -> Vec<Sample> {
-        let lags = self.0.lags();
-        let sample = |name, help, labels, value: f64| Sample { name, help, counter: false, labels, value };
-        let each = |name, help, pick: fn(&GroupLag) -> i64| {
-            lags.rows.iter().map(move |row| {
-                let partition = row.partition.to_string();
-                let labels = vec![("group", row.group.clone()), ("topic", row.topic.clone()), ("partition", partition)];
-                sample(name, help, labels, pick(row) as f64)
-            })
-        };
-        let offset = each("consumergroup_current_offset", "Offset that a group has committed.", |row| row.committed);
-        let lag = each("consumergroup_lag", "Offsets from a group's to the end of the log.", |row| row.lag);
-        let help = "Committed offsets beyond \"group_lag_rows_max\", which are not shown.";
-        let left_out = sample("consumergroup_offsets_left_out", help, Vec::new(), lags.left_out as f64);
-        offset.chain(lag).chain([left_out]).collect()
-    }
-}
-
-/// What the operating system says of this process.
-struct ProcessMetrics;
-
-impl MetricsSource for ProcessMetrics {
-    fn samples(&self) -> Vec<Sample> {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages = statm.split_whitespace().nth(1).and_then(|p| p.parse::<f64>().ok());
-        let resident = pages.map(|pages| Sample {
-            name: "process_resident_memory_bytes",
-            help: "Memory of the process that is in RAM.",
-            counter: false,
-            labels: Vec::new(),
-            value: pages * rustix::param::page_size() as f64,
-        });
-        resident.into_iter().collect()
     }
 }

@@ -90,7 +90,7 @@ for version in $KAFKA; do
     3.*) ;;
     *)
         for name in kafka-streams connect-runtime connect-file connect-mirror; do wanted+=" $k:$name:$version"; done
-        wanted+=" org.slf4j:slf4j-simple:1.7.36" sources+=("$HERE/java/Streams.java")
+        wanted+=" org.slf4j:slf4j-simple:1.7.36" sources+=("$HERE"/java/{Streams,Wire}.java)
         ;;
     esac
     # shellcheck disable=SC2086

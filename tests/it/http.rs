@@ -225,16 +225,8 @@ async fn small_endpoints() {
     server.eventually("SELECT N FROM T;", &[json!([1])]).await;
     let metrics = server.get("/metrics").await;
     assert_eq!((metrics.status, metrics.content_type.split(';').next()), (200, Some("text/plain")));
-    let mut types = std::collections::BTreeSet::new();
-    for line in metrics.text.lines() {
-        if let Some(rest) = line.strip_prefix("# TYPE ") {
-            assert!(types.insert(rest.split(' ').next().unwrap().to_string()), "twice: {line}");
-        } else if !line.starts_with('#') {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(value.parse::<f64>().is_ok() && types.contains(name.split('{').next().unwrap()), "{line}");
-        }
-    }
-    assert!(types.contains("millpond_process_resident_memory_bytes"), "{types:?}");
+    let families = crate::metrics::parse(&metrics.text).unwrap_or_else(|e| panic!("{e}"));
+    assert!(families.contains_key("millpond_process_resident_memory_bytes"), "{families:?}");
     for line in ["millpond_storage_writable 1", "millpond_storage_in_doubt 0"] {
         assert!(metrics.text.lines().any(|l| l == line), "no {line}");
     }

@@ -22,6 +22,7 @@ mod kafka;
 mod library;
 mod limits;
 mod memory;
+mod metrics;
 mod process;
 mod pull;
 mod schemas;

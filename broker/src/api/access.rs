@@ -5,7 +5,7 @@
 
 use kafka_protocol::ResponseError;
 
-use super::config_entries::RESOURCE_TOPIC;
+use super::config_entries::{RESOURCE_GROUP, RESOURCE_TOPIC};
 use super::{Refusal, Shared};
 use crate::security::Caller;
 use crate::security::acl::{CLUSTER_NAME, Operation, ResourceType, Who};
@@ -68,8 +68,6 @@ impl Shared {
         resource_type: i8,
         name: &str,
     ) -> Result<(), Refusal> {
-        /// Kafka's number of groups among what has settings.
-        const RESOURCE_GROUP: i8 = 32;
         match resource_type {
             RESOURCE_TOPIC => self.check_topic(caller, operation, name),
             RESOURCE_GROUP => self.check_group(caller, operation, name),
@@ -85,7 +83,8 @@ impl Shared {
     }
 
     pub(super) fn group_operations(&self, caller: &Caller, name: &str) -> i32 {
-        let all = [Operation::Read, Operation::Delete, Operation::Describe];
+        use Operation::{AlterConfigs, Delete, Describe, DescribeConfigs, Read};
+        let all = [Read, Delete, Describe, DescribeConfigs, AlterConfigs];
         self.operations(caller, ResourceType::Group, name, &all)
     }
 

@@ -4,12 +4,15 @@ use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourc
 
 use super::Shared;
 use super::k35_describe_log_dirs::DIRECTORY;
-use crate::configs::{ChangedConfigs, ChangedFor, ConfigKind, NUM_PARTITIONS, TOPIC_CONFIGS, TopicConfig, changeable};
+use crate::configs::{
+    ChangedConfigs, ChangedFor, ConfigKind, NUM_PARTITIONS, TOPIC_CONFIGS, TopicConfig, changeable, group_configs,
+};
 use crate::storage::Topic;
 use crate::wire::text;
 
 pub(super) const RESOURCE_TOPIC: i8 = 2;
 pub(super) const RESOURCE_BROKER: i8 = 4;
+pub(super) const RESOURCE_GROUP: i8 = 32;
 
 /// Where a value comes from, as the protocol numbers it.
 pub(super) const SOURCE_TOPIC: i8 = 1;
@@ -17,6 +20,7 @@ const SOURCE_NODE: i8 = 2;
 const SOURCE_CLUSTER: i8 = 3;
 const SOURCE_STATIC: i8 = 4;
 const SOURCE_DEFAULT: i8 = 5;
+const SOURCE_GROUP: i8 = 8;
 
 fn source_of(changed: ChangedFor) -> i8 {
     match changed {
@@ -54,8 +58,10 @@ pub(super) fn of_topic(
         if synonyms {
             others.extend(own.map(|value| synonym(config.name, value, SOURCE_TOPIC)));
             let name = config.synonym.unwrap_or(config.name);
-            others.extend(changed.values(name).map(|(value, by)| synonym(name, value, source_of(by))));
-            others.push(synonym(name, config.default, SOURCE_DEFAULT));
+            let broad: Vec<_> = changed.values(name).map(|(value, by)| synonym(name, value, source_of(by))).collect();
+            let default = by_default(config, !broad.is_empty());
+            others.extend(broad);
+            others.extend(default.map(|(name, value)| synonym(name, value, SOURCE_DEFAULT)));
         }
         DescribeConfigsResourceResult::default()
             .with_name(text(config.name))
@@ -66,6 +72,27 @@ pub(super) fn of_topic(
             .with_documentation(docs.then(|| text(config.documentation)))
     };
     TOPIC_CONFIGS.iter().filter(wanted).map(entry).collect()
+}
+
+/// Settings of a broker that are not there unless they are set, and the coarser ones that hold then.
+static COARSER: &[(&str, Option<(&str, &str)>)] = &[
+    ("log.flush.interval.ms", None),
+    ("log.retention.ms", Some(("log.retention.hours", "168"))),
+    ("log.roll.jitter.ms", Some(("log.roll.jitter.hours", "0"))),
+    ("log.roll.ms", Some(("log.roll.hours", "168"))),
+];
+
+fn coarser(name: &str) -> Option<Option<(&'static str, &'static str)>> {
+    COARSER.iter().find(|(fine, _)| *fine == name).map(|(_, coarse)| *coarse)
+}
+
+/// The broker's setting that a topic's falls back on at last, and its value, as far as Kafka shows them.
+fn by_default(config: &TopicConfig, is_set: bool) -> Option<(&'static str, &'static str)> {
+    let name = config.synonym?;
+    match coarser(name) {
+        None => Some((name, config.default)),
+        Some(coarse) => coarse.filter(|_| is_set),
+    }
 }
 
 fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
@@ -96,7 +123,7 @@ fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
     let always = |name, value: &dyn ToString, kind, documentation| of(SOURCE_DEFAULT, name, value, kind, documentation);
     use ConfigKind::{Boolean, Int, List, Long, Short, Str};
     vec![
-        set("advertised.listeners", &listener, List, "where clients are told to connect"),
+        set("advertised.listeners", &listener, Str, "where clients are told to connect"),
         set("auto.create.topics.enable", &settings.auto_create_topics, Boolean, "metadata requests create topics"),
         set("broker.id", &shared.storage.node_id(), Int, "the id of this broker"),
         set(
@@ -118,7 +145,7 @@ fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
         set("group.max.session.timeout.ms", &groups.session_timeout_max_ms, Int, "the longest session of a member"),
         set("group.max.size", &groups.members_max, Int, "the most members of a group"),
         set("group.min.session.timeout.ms", &groups.session_timeout_min_ms, Int, "the shortest session of a member"),
-        set("listeners", &listener, List, "where the server listens"),
+        set("listeners", &listener, Str, "where the server listens"),
         always("log.dirs", &DIRECTORY, Str, "the one directory of all data, whatever its path is"),
         always("log.retention.hours", &168, Int, "see log.retention.ms, which holds"),
         set("max.connections", &settings.connections_max, Int, "the most connections"),
@@ -180,17 +207,19 @@ pub(super) fn of_broker(
     });
     let names = TOPIC_CONFIGS.iter().filter_map(|config| config.synonym).chain([NUM_PARTITIONS]);
     let changeable = names.filter_map(|name| Some((name, changeable(name)?))).map(|(name, config)| {
-        let at_start = match name {
-            NUM_PARTITIONS => (started.as_str(), SOURCE_STATIC),
-            _ => (config.default, SOURCE_DEFAULT),
-        };
-        let values = changed.values(name).map(|(value, by)| (value, source_of(by))).chain([at_start]);
-        let values: Vec<(&str, i8)> = values.collect();
-        let (value, source) = values.first().copied().unwrap_or(at_start);
-        let others = values.iter().map(|(value, source)| synonym(name, value, *source));
+        let changes = changed.values(name).map(|(value, by)| (name, value, source_of(by)));
+        let mut values: Vec<(&str, &str, i8)> = changes.collect();
+        let is_set = !values.is_empty();
+        match name {
+            NUM_PARTITIONS => values.push((name, started.as_str(), SOURCE_STATIC)),
+            _ => values.extend(by_default(config, is_set).map(|(name, value)| (name, value, SOURCE_DEFAULT))),
+        }
+        let value = values.first().map(|(_, value, _)| text(value));
+        let source = values.first().map_or(SOURCE_DEFAULT, |(.., source)| *source);
+        let others = values.iter().map(|(name, value, source)| synonym(name, value, *source));
         DescribeConfigsResourceResult::default()
             .with_name(text(name))
-            .with_value(Some(text(value)))
+            .with_value(value)
             .with_config_source(source)
             .with_synonyms(if synonyms { others.collect() } else { Vec::new() })
             .with_config_type(config.kind as i8)
@@ -204,7 +233,12 @@ pub(super) fn of_broker(
 }
 
 /// What was changed for all brokers.
-pub(super) fn of_cluster(shared: &Shared, only: Option<&[&str]>, docs: bool) -> Vec<DescribeConfigsResourceResult> {
+pub(super) fn of_cluster(
+    shared: &Shared,
+    only: Option<&[&str]>,
+    synonyms: bool,
+    docs: bool,
+) -> Vec<DescribeConfigsResourceResult> {
     let changed = shared.storage.broker_configs();
     let wanted = changed.cluster.iter().filter(|(name, _)| only.is_none_or(|only| only.contains(&name.as_str())));
     let entries = wanted.filter_map(|(name, value)| Some((name, value, changeable(name)?)));
@@ -213,8 +247,37 @@ pub(super) fn of_cluster(shared: &Shared, only: Option<&[&str]>, docs: bool) -> 
             .with_name(text(name))
             .with_value(Some(text(value)))
             .with_config_source(SOURCE_CLUSTER)
+            .with_synonyms(if synonyms { vec![synonym(name, value, SOURCE_CLUSTER)] } else { Vec::new() })
             .with_config_type(config.kind as i8)
             .with_documentation(docs.then(|| text(config.documentation)))
     });
+    entries.collect()
+}
+
+/// Settings of a group, which need not be there.
+pub(super) fn of_group(
+    shared: &Shared,
+    group: &str,
+    only: Option<&[&str]>,
+    synonyms: bool,
+    docs: bool,
+) -> Vec<DescribeConfigsResourceResult> {
+    let own = shared.groups.configs(group);
+    let all = group_configs(&shared.settings.groups);
+    let entries =
+        all.filter(|(config, _)| only.is_none_or(|only| only.contains(&config.name))).map(|(config, broad)| {
+            let set = own.get(config.name);
+            let values = match set {
+                Some(value) => vec![synonym(config.name, value, SOURCE_GROUP)],
+                None => vec![synonym(config.name, &broad, SOURCE_DEFAULT)],
+            };
+            DescribeConfigsResourceResult::default()
+                .with_name(text(config.name))
+                .with_value(Some(text(set.unwrap_or(&broad))))
+                .with_config_source(if set.is_some() { SOURCE_GROUP } else { SOURCE_DEFAULT })
+                .with_synonyms(if synonyms { values } else { Vec::new() })
+                .with_config_type(config.kind as i8)
+                .with_documentation(docs.then(|| text(config.documentation)))
+        });
     entries.collect()
 }

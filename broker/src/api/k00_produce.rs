@@ -23,12 +23,10 @@ use uuid::Uuid;
 use super::{Refusal, Request, Shared, Stage, code_of_transaction};
 use crate::batch::{BatchHeader, Codec};
 use crate::security::acl::Operation;
-use crate::storage::{Appended, PendingAppend, StorageError, Topic};
+use crate::storage::{Appended, PendingAppend, Storage, StorageError, Topic};
 use crate::transactions::TransactionError;
 use crate::wire::{Reply, text};
 
-/// What acks is where all replicas have to have a batch.
-const ALL: i16 = -1;
 /// First version whose clients know that a transaction can only be aborted.
 const ABORTABLE: i16 = 11;
 /// First version whose partitions join the transaction by themselves.
@@ -39,6 +37,7 @@ const BY_ID: i16 = 13;
 /// A partition's batch, queued or refused.
 struct Queued {
     index: i32,
+    place: Option<TopicPartition>,
     pending: Result<PendingAppend, Failed>,
 }
 
@@ -48,6 +47,8 @@ type Refused = HashMap<TopicPartition, Refusal>;
 struct Failed {
     refusal: Refusal,
     records: Vec<(i32, String)>,
+    /// The log looked at it, so that its start is told.
+    in_log: bool,
 }
 
 impl From<StorageError> for Failed {
@@ -58,13 +59,20 @@ impl From<StorageError> for Failed {
             }
             _ => Vec::new(),
         };
-        Self { refusal: error.into(), records }
+        let in_log = matches!(
+            error,
+            StorageError::InvalidRecord { .. }
+                | StorageError::InvalidTimestamp { .. }
+                | StorageError::InvalidProducerEpoch(_)
+                | StorageError::OutOfOrderSequence(_)
+        );
+        Self { refusal: error.into(), records, in_log }
     }
 }
 
 impl From<Refusal> for Failed {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, records: Vec::new() }
+        Self { refusal, records: Vec::new(), in_log: false }
     }
 }
 
@@ -90,17 +98,18 @@ pub(super) async fn handle(shared: &Shared, mut request: Request) -> Stage {
             let index = data.index;
             let pending = match (&refusal, &found) {
                 (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone().into()),
-                (None, Ok(found)) => queue(shared, found, data, (version, acks), &refused).await,
+                (None, Ok(found)) => queue(shared, found, data, version, &refused).await,
             };
             if pending.is_err() {
                 shared.metrics.batch_refused();
             }
-            partitions.push(Queued { index, pending });
+            let place = found.as_ref().ok().and_then(|topic| place(topic, index).ok());
+            partitions.push(Queued { index, place, pending });
         }
         let name = TopicName(text(topic.name.as_str()));
         topics.push((name, topic.topic_id, partitions));
     }
-    Stage::Later(Box::pin(finish(request, acks, abortable, topics)))
+    Stage::Later(Box::pin(finish(shared.storage.clone(), request, acks, abortable, topics)))
 }
 
 /// What every partition is refused for. Batches of a transaction need the right to its id.
@@ -191,14 +200,9 @@ async fn queue(
     shared: &Shared,
     topic: &Topic,
     data: PartitionProduceData,
-    (version, acks): (i16, i16),
+    version: i16,
     refused: &Refused,
 ) -> Result<PendingAppend, Failed> {
-    let replicas_min = topic.settings.min_insync_replicas;
-    if acks == ALL && replicas_min > 1 && !shared.storage.any_replication_factor() {
-        let message = format!("\"min.insync.replicas\" is {replicas_min}, and there is one replica");
-        return Err(Refusal::new(ResponseError::NotEnoughReplicas, message).into());
-    }
     let id = place(topic, data.index)?;
     if let Some(refusal) = refused.get(&id) {
         return Err(refusal.clone().into());
@@ -211,7 +215,13 @@ async fn queue(
     Ok(shared.storage.append(id, batch).await?)
 }
 
-async fn finish(request: Request, acks: i16, abortable: bool, topics: Vec<(TopicName, Uuid, Vec<Queued>)>) -> Reply {
+async fn finish(
+    storage: Storage,
+    request: Request,
+    acks: i16,
+    abortable: bool,
+    topics: Vec<(TopicName, Uuid, Vec<Queued>)>,
+) -> Reply {
     let mut responses = Vec::with_capacity(topics.len());
     let mut failed = None;
     for (name, id, partitions) in topics {
@@ -230,7 +240,13 @@ async fn finish(request: Request, acks: i16, abortable: bool, topics: Vec<(Topic
             if let (Err(failure), None) = (&outcome, &failed) {
                 failed = Some(failure.refusal.message.clone());
             }
-            answers.push(answer(queued.index, outcome));
+            let start = match &outcome {
+                Err(Failed { in_log: true, .. }) => {
+                    queued.place.and_then(|place| storage.partition_offsets(place).ok())
+                }
+                _ => None,
+            };
+            answers.push(answer(queued.index, outcome, start.map_or(-1, |offsets| offsets.start)));
         }
         let response = TopicProduceResponse::default().with_partition_responses(answers);
         responses.push(if request.head.version >= BY_ID {
@@ -248,7 +264,7 @@ async fn finish(request: Request, acks: i16, abortable: bool, topics: Vec<(Topic
     }
 }
 
-fn answer(index: i32, outcome: Result<Appended, Failed>) -> PartitionProduceResponse {
+fn answer(index: i32, outcome: Result<Appended, Failed>, start: i64) -> PartitionProduceResponse {
     let response = PartitionProduceResponse::default().with_index(index);
     match outcome {
         Ok(appended) => response
@@ -265,7 +281,7 @@ fn answer(index: i32, outcome: Result<Appended, Failed>) -> PartitionProduceResp
                 .with_error_code(failed.refusal.code())
                 .with_base_offset(-1)
                 .with_log_append_time_ms(-1)
-                .with_log_start_offset(-1)
+                .with_log_start_offset(start)
                 .with_record_errors(failed.records.into_iter().map(record).collect())
                 .with_error_message(Some(text(&failed.refusal.message)))
         }

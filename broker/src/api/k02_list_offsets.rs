@@ -1,7 +1,8 @@
 //! ListOffsets (2), versions 1 to 10.
 //!
-//! -1 the end (the last stable offset for read_committed), -2 the start, -3 the record with the greatest timestamp, -4
-//! the start again as nothing is tiered, -5 nothing for the same reason; otherwise the first record at or past a time.
+//! -1 the end (the last stable offset for read_committed), -2 the start, -3 (v7) the record with the greatest timestamp,
+//! -4 (v8) the start again as nothing is tiered, -5 (v9) nothing for the same reason; otherwise the first record at or past
+//! a time. A partition that is named twice is refused.
 //! For read_committed a record that is not decided yet is not found by its time.
 //! Ignored: replica_id, timeout_ms.
 
@@ -49,21 +50,25 @@ fn answer(
     version: i16,
 ) -> ListOffsetsResponse {
     let committed = asked.isolation_level == 1;
-    // As in Kafka, who names a partition twice is told so and nothing else of it.
     let mut seen = HashSet::new();
-    let all = asked.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.clone(), p.partition_index)));
-    let twice: HashSet<(TopicName, i32)> = all.filter(|place| !seen.insert(place.clone())).collect();
+    let places = asked.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (&t.name, p.partition_index)));
+    let twice: HashSet<(&TopicName, i32)> = places.filter(|place| !seen.insert(*place)).collect();
+    let mut answered = HashSet::new();
     let topics = asked.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|p| {
+        let partitions = topic.partitions.iter().filter_map(|p| {
+            let place = (&topic.name, p.partition_index);
+            if !answered.insert(place) {
+                return None;
+            }
             let response = ListOffsetsPartitionResponse::default().with_partition_index(p.partition_index);
             let found = match denied.contains(&topic.name) {
                 true => Err(Refusal::new(ResponseError::TopicAuthorizationFailed, "authorization failed")),
-                false if twice.contains(&(topic.name.clone(), p.partition_index)) => {
-                    Err(Refusal::new(ResponseError::InvalidRequest, "the request names this partition more than once"))
+                false if twice.contains(&place) => {
+                    Err(Refusal::new(ResponseError::InvalidRequest, "the request names the partition more than once"))
                 }
-                false => look(storage, &topic.name, p, committed),
+                false => look(storage, &topic.name, p, committed, version),
             };
-            match found {
+            Some(match found {
                 Ok(found) => {
                     let epoch = if version >= 4 { found.leader_epoch } else { -1 };
                     response.with_offset(found.offset).with_timestamp(found.timestamp).with_leader_epoch(epoch)
@@ -71,25 +76,32 @@ fn answer(
                 Err(refusal) => {
                     response.with_error_code(refusal.code()).with_offset(-1).with_timestamp(-1).with_leader_epoch(-1)
                 }
-            }
+            })
         });
         ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
     });
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
-fn look(storage: &Storage, name: &str, asked: &ListOffsetsPartition, committed: bool) -> Result<ListedOffset, Refusal> {
+fn look(
+    storage: &Storage,
+    name: &str,
+    asked: &ListOffsetsPartition,
+    committed: bool,
+    version: i16,
+) -> Result<ListedOffset, Refusal> {
     let (_, id) = partition(storage, name, asked.partition_index)?;
     check_epoch(storage, asked.current_leader_epoch)?;
     let query = match asked.timestamp {
         -1 if committed => OffsetQuery::LatestStable,
         -1 => OffsetQuery::Latest,
-        -2 | -4 => OffsetQuery::Earliest,
-        -3 => OffsetQuery::MaxTimestamp,
-        -5 => return Ok(NOTHING),
+        -2 => OffsetQuery::Earliest,
+        -3 if version >= 7 => OffsetQuery::MaxTimestamp,
+        -4 if version >= 8 => OffsetQuery::Earliest,
+        -5 if version >= 9 => return Ok(NOTHING),
         time if time >= 0 => OffsetQuery::Timestamp(time),
         other => {
-            let message = format!("{other} is not a time, nor one of -1 to -5");
+            let message = format!("{other} is not a time, nor one of what version {version} can ask for");
             return Err(Refusal::new(ResponseError::UnsupportedVersion, message));
         }
     };

@@ -13,6 +13,14 @@ use crate::groups::{Commit, Committed, GroupError, OffsetKey};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
+/// Why a partition's offset cannot be committed, whatever its group says.
+enum Failure {
+    /// Told before what the group says.
+    Place(i16),
+    /// Told after it.
+    Metadata,
+}
+
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: OffsetCommitRequest = request.decode()?;
     let now = shared.groups.time();
@@ -29,8 +37,8 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             let metadata = p.committed_metadata.as_deref().unwrap_or_default();
             let found = may.clone().and_then(|()| partition(&shared.storage, &topic.name, p.partition_index));
             let checked = match found {
-                Err(refusal) => Err(refusal.code()),
-                Ok(_) if metadata.len() > metadata_max => Err(code_of_group(GroupError::OffsetMetadataTooLarge).code()),
+                Err(refusal) => Err(Failure::Place(refusal.code())),
+                Ok(_) if metadata.len() > metadata_max => Err(Failure::Metadata),
                 Ok((found, _)) => Ok(found.id),
             };
             if let Ok(topic_id) = checked {
@@ -48,7 +56,9 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             codes.push(checked.err());
         }
     }
+    let mut for_all = false;
     let group_code = if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &asked.group_id) {
+        for_all = true;
         refusal.code()
     } else if asked.group_id.is_empty() {
         code_of_group(GroupError::InvalidGroupId).code()
@@ -60,12 +70,16 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     };
     let mut codes = codes.into_iter();
     let topics = asked.topics.into_iter().map(|topic| {
-        let answer =
-            |(index, code): (i32, Option<i16>)| {
-                OffsetCommitResponsePartition::default()
-                    .with_partition_index(index)
-                    .with_error_code(if group_code != 0 { group_code } else { code.unwrap_or(0) })
+        let answer = |(index, failure): (i32, Option<Failure>)| {
+            let code = match failure {
+                _ if for_all => group_code,
+                Some(Failure::Place(code)) => code,
+                _ if group_code != 0 => group_code,
+                Some(Failure::Metadata) => code_of_group(GroupError::OffsetMetadataTooLarge).code(),
+                None => 0,
             };
+            OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
+        };
         let partitions = topic.partitions.iter().map(|p| p.partition_index).zip(&mut codes).map(answer).collect();
         OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
     });

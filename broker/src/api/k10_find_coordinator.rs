@@ -42,9 +42,11 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     };
     if request.head.version < 4 {
         let found = of(&asked.key);
+        // These versions name the error even where there is none.
+        let message = found.error_message.unwrap_or(text("NONE"));
         let response = FindCoordinatorResponse::default()
             .with_error_code(found.error_code)
-            .with_error_message(found.error_message)
+            .with_error_message(Some(message))
             .with_node_id(found.node_id)
             .with_host(found.host)
             .with_port(found.port);

@@ -2,7 +2,8 @@
 
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
-use super::{Request, Shared, group_code};
+use super::{Request, Shared, code_of_group, group_code};
+use crate::groups::GroupError;
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply};
 
@@ -10,6 +11,10 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let asked: HeartbeatRequest = request.decode()?;
     if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &asked.group_id) {
         return request.respond(&HeartbeatResponse::default().with_error_code(refusal.code()));
+    }
+    if asked.group_id.is_empty() {
+        let code = code_of_group(GroupError::InvalidGroupId).code();
+        return request.respond(&HeartbeatResponse::default().with_error_code(code));
     }
     let instance = asked.group_instance_id.as_deref();
     let visible = |topic: &str| shared.may_topic(&request.caller, Operation::Describe, topic);

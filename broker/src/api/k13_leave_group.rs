@@ -3,8 +3,8 @@
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
-use super::{Request, Shared, group_code};
-use crate::groups::LeaveRequest;
+use super::{Request, Shared, code_of_group, group_code};
+use crate::groups::{GroupError, LeaveRequest};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
@@ -12,6 +12,10 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let asked: LeaveGroupRequest = request.decode()?;
     if let Err(refusal) = shared.check_group(&request.caller, Operation::Read, &asked.group_id) {
         return request.respond(&LeaveGroupResponse::default().with_error_code(refusal.code()));
+    }
+    if asked.group_id.is_empty() {
+        let code = code_of_group(GroupError::InvalidGroupId).code();
+        return request.respond(&LeaveGroupResponse::default().with_error_code(code));
     }
     if request.head.version < 3 {
         let member = LeaveRequest { member_id: asked.member_id.to_string(), instance_id: None };

@@ -3,45 +3,30 @@
 //! A version that is not known is answered in version 0 with UNSUPPORTED_VERSION and the list, so that the client can
 //! ask again. The response's header is always the old one.
 //!
-//! Features (v3 on) say what a cluster has agreed on beyond the versions of single requests: `group.version` 1 is the
-//! consumer group protocol, `transaction.version` 2 makes clients take the newer way of transactions, `metadata.version`
-//! is what tools show. Before version 4 none is told that supports 0, which older clients cannot read.
+//! Features (v3 on) are told with what is supported and the level they are at (`features`). Before version 4 none is told
+//! that supports 0, which older clients cannot read; one at level 0 is not told as agreed on.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use super::{APIS, Request, Shared};
+use crate::features::{FEATURES, Features};
 use crate::wire::{Error, Reply, RequestHead, Response, text};
 
-/// What a cluster can agree on.
-struct Feature {
-    name: &'static str,
-    min: i16,
-    max: i16,
-    /// What this one has agreed on.
-    level: i16,
-}
-
-/// By name; levels as in Kafka 4.1.
-static FEATURES: &[Feature] = &[
-    Feature { name: "group.version", min: 0, max: 1, level: 1 },
-    Feature { name: "metadata.version", min: 7, max: 27, level: 27 },
-    Feature { name: "transaction.version", min: 0, max: 2, level: 2 },
-];
-
-fn with_features(response: ApiVersionsResponse, version: i16, epoch: i32) -> ApiVersionsResponse {
+fn with_features(response: ApiVersionsResponse, version: i16, features: &Features) -> ApiVersionsResponse {
+    let (levels, epoch) = features.all();
     let supported = FEATURES.iter().filter(|f| version >= 4 || f.min > 0).map(|f| {
         SupportedFeatureKey::default().with_name(text(f.name)).with_min_version(f.min).with_max_version(f.max)
     });
-    let finalized = FEATURES.iter().map(|f| {
-        let key = FinalizedFeatureKey::default().with_name(text(f.name));
-        key.with_min_version_level(f.level).with_max_version_level(f.level)
+    let finalized = levels.into_iter().filter(|(_, level)| *level > 0).map(|(feature, level)| {
+        let key = FinalizedFeatureKey::default().with_name(text(feature.name));
+        key.with_min_version_level(level).with_max_version_level(level)
     });
     response
         .with_supported_features(supported.collect())
         .with_finalized_features(finalized.collect())
-        .with_finalized_features_epoch(i64::from(epoch))
+        .with_finalized_features_epoch(epoch)
 }
 
 fn list() -> Vec<ApiVersion> {
@@ -63,8 +48,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     if version < 3 {
         return request.respond(&response);
     }
-    // The leader epoch grows at each start, and with it whatever a later build has agreed on.
-    request.respond(&with_features(response, version, shared.storage.leader_epoch()))
+    request.respond(&with_features(response, version, &shared.features))
 }
 
 /// The answer to a version that is not known; `head` is of version 0.

@@ -13,7 +13,7 @@ use millpond_types::ports::TopicSpec;
 use uuid::Uuid;
 
 use super::config_entries::value_of;
-use super::topics::count_changes;
+use super::topics::{count_changes, over_limit};
 use super::{Refusal, Request, Shared};
 use crate::configs::{TOPIC_CONFIGS, TopicConfig};
 use crate::security::acl::Operation;
@@ -109,15 +109,17 @@ async fn create(
     } else {
         assigned(shared, asked)?
     };
+    let why = |error| if partitions > 0 { over_limit(error) } else { error.into() };
     let spec = TopicSpec { name: asked.name.to_string(), partitions, replicas, configs };
     if validate_only {
-        shared.storage.check_topic(&spec)?;
+        shared.storage.check_topic(&spec).map_err(why)?;
         let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
-        return Ok(result(Uuid::nil(), count, replicas.max(1), entries(shared, &spec.configs)));
+        // An id that it might get; Kafka tells one too.
+        return Ok(result(Uuid::new_v4(), count, replicas.max(1), entries(shared, &spec.configs)));
     }
     let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
     count_changes(shared, request, count, QUOTA_STRICT_SINCE)?;
-    let topic = shared.storage.create_topic(spec).await?;
+    let topic = shared.storage.create_topic(spec).await.map_err(why)?;
     let configs = entries(shared, &topic.configs);
     Ok(result(Uuid::from_bytes(topic.id.0), topic.partition_count(), topic.replicas, configs))
 }

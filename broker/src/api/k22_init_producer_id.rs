@@ -27,6 +27,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         Some(id) if !shared.may_transact(caller, Operation::Write, id) => {
             Err(ResponseError::TransactionalIdAuthorizationFailed)
         }
+        _ if (asked.producer_id.0 == -1) != (asked.producer_epoch == -1) => Err(ResponseError::InvalidRequest),
         None => shared.storage.allocate_producer_id().await.map(|id| (id, 0)).map_err(|e| code_of(&e)),
         Some(id) => {
             let init = InitRequest {

@@ -3,9 +3,9 @@
 use kafka_protocol::messages::describe_acls_response::{AclDescription, DescribeAclsResource};
 use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
 
-use super::acls::{authorizer, filter};
+use super::acls::authorizer;
 use super::{Refusal, Request, Shared};
-use crate::security::acl::{Binding, Operation, RawFilter};
+use crate::security::acl::{Binding, Filter, Operation, RawFilter};
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -25,7 +25,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
 fn find(shared: &Shared, request: &Request, asked: &DescribeAclsRequest) -> Result<Vec<Binding>, Refusal> {
     shared.check_cluster(&request.caller, Operation::Describe)?;
     let authorizer = authorizer(shared)?;
-    let filter = filter(RawFilter {
+    let filter = Filter::check(RawFilter {
         resource: asked.resource_type_filter,
         name: asked.resource_name_filter.as_deref(),
         pattern: asked.pattern_type_filter,
@@ -33,8 +33,9 @@ fn find(shared: &Shared, request: &Request, asked: &DescribeAclsRequest) -> Resu
         host: asked.host_filter.as_deref(),
         operation: asked.operation,
         permission: asked.permission_type,
-    })?;
-    Ok(authorizer.find(&filter))
+    });
+    // A filter about what is not known finds nothing.
+    Ok(filter.map_or_else(|_| Vec::new(), |filter| authorizer.find(&filter)))
 }
 
 /// Entries in order have those about the same resource next to each other.

@@ -1,5 +1,5 @@
-//! DescribeConfigs (32), versions 1 to 4: topics and this broker, all settings with their defaults, and what was changed
-//! for all brokers.
+//! DescribeConfigs (32), versions 1 to 4: topics, groups and this broker, all settings with their defaults, and what was
+//! changed for all brokers. A group that is not there has the settings that it would have.
 //!
 //! Other kinds of resources, among them the broker's loggers, are refused.
 
@@ -10,11 +10,14 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC, of_broker, of_cluster, of_topic};
+use super::config_entries::{
+    RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, of_broker, of_cluster, of_group, of_topic,
+};
 use super::topics::advertised;
 use super::{Refusal, Request, Shared, too_much};
 use crate::security::Caller;
 use crate::security::acl::Operation;
+use crate::storage::check_topic_name;
 use crate::wire::{Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -60,8 +63,11 @@ fn entries(
     let name = resource.resource_name.as_str();
     let only: Option<Vec<&str>> =
         resource.configuration_keys.as_ref().map(|keys| keys.iter().map(|key| key.as_str()).collect());
+    // None named are all.
+    let only = only.filter(|keys: &Vec<&str>| !keys.is_empty());
     match resource.resource_type {
         RESOURCE_TOPIC => {
+            check_topic_name(name)?;
             let topic = shared.storage.find_topic(name).ok_or_else(|| {
                 Refusal::new(ResponseError::UnknownTopicOrPartition, format!("there is no topic \"{name}\""))
             })?;
@@ -72,7 +78,7 @@ fn entries(
         RESOURCE_BROKER => {
             let node = shared.storage.node_id().to_string();
             if name.is_empty() {
-                return Ok(of_cluster(shared, only.as_deref(), asked.include_documentation));
+                return Ok(of_cluster(shared, only.as_deref(), asked.include_synonyms, asked.include_documentation));
             }
             if name != node {
                 let message = format!("there is no broker \"{name}\", only \"{node}\"");
@@ -82,6 +88,11 @@ fn entries(
             let listener = format!("{}://{host}:{port}", caller.listener.name);
             let (synonyms, docs) = (asked.include_synonyms, asked.include_documentation);
             Ok(of_broker(shared, &listener, only.as_deref(), synonyms, docs))
+        }
+        RESOURCE_GROUP if name.is_empty() => Err(Refusal::new(ResponseError::InvalidRequest, "the group id is empty")),
+        RESOURCE_GROUP => {
+            let (synonyms, docs) = (asked.include_synonyms, asked.include_documentation);
+            Ok(of_group(shared, name, only.as_deref(), synonyms, docs))
         }
         other => {
             let message = format!("resources of type {other} have no settings here");

@@ -1,4 +1,5 @@
-//! DescribeLogDirs (35), versions 1 to 4: one directory holds everything. Its size and free space are not told (-1).
+//! DescribeLogDirs (35), versions 1 to 4: one directory holds everything. A partition's size is that of its batches as
+//! they are kept; what the volume holds and has room for is asked of the file system.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,13 +29,15 @@ pub(super) async fn handle(shared: &Arc<Shared>, request: &Request) -> Result<Re
     let _lane = shared.disk_reads_by_address.enter(request.caller.host()).await;
     let _permit = shared.disk_reads.acquire().await.map_err(|_| gone())?;
     let storage = shared.storage.clone();
-    let task = tokio::task::spawn_blocking(move || topics(&storage, asked));
-    let topics = task.await.map_err(|_| gone())?;
+    let task = tokio::task::spawn_blocking(move || (topics(&storage, asked), storage.volume()));
+    let (topics, volume) = task.await.map_err(|_| gone())?;
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let (total, usable) = volume.map_or((-1, -1), |(total, usable)| (bytes(total), bytes(usable)));
     let result = DescribeLogDirsResult::default()
         .with_log_dir(text(DIRECTORY))
         .with_topics(topics)
-        .with_total_bytes(-1)
-        .with_usable_bytes(-1);
+        .with_total_bytes(total)
+        .with_usable_bytes(usable);
     let response = DescribeLogDirsResponse::default().with_results(vec![result]);
     request
         .respond_within(shared, response, |refusal| DescribeLogDirsResponse::default().with_error_code(refusal.code()))
@@ -56,14 +59,17 @@ fn topics(storage: &Storage, asked: DescribeLogDirsRequest) -> Vec<DescribeLogDi
     for (topic, only) in wanted {
         let size = |index| storage.partition_bytes(TopicPartition { topic: topic.id, partition: index });
         let partitions = (0..topic.partition_count())
-            .filter(|index| only.as_ref().is_none_or(|only| only.is_empty() || only.contains(index)))
+            .filter(|index| only.as_ref().is_none_or(|only| only.contains(index)))
             .filter_map(|index| size(index).ok().map(|bytes| (index, bytes)))
             .map(|(index, bytes)| {
                 DescribeLogDirsPartition::default()
                     .with_partition_index(index)
                     .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX))
             });
-        out.push(DescribeLogDirsTopic::default().with_name(text(&topic.name)).with_partitions(partitions.collect()));
+        let partitions: Vec<_> = partitions.collect();
+        if !partitions.is_empty() {
+            out.push(DescribeLogDirsTopic::default().with_name(text(&topic.name)).with_partitions(partitions));
+        }
     }
     out
 }

@@ -1,11 +1,13 @@
-//! CreatePartitions (37), versions 0 to 3. Ignored: timeout_ms.
+//! CreatePartitions (37), versions 0 to 3. Who names a topic twice is refused for it. Ignored: timeout_ms.
+
+use std::collections::BTreeSet;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{BrokerId, CreatePartitionsRequest, CreatePartitionsResponse};
 
-use super::topics::count_changes;
+use super::topics::{count_changes, over_limit};
 use super::{Refusal, Request, Shared};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
@@ -16,9 +18,19 @@ const QUOTA_STRICT_SINCE: i16 = 3;
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: CreatePartitionsRequest = request.decode()?;
     let mut results = Vec::with_capacity(asked.topics.len());
+    let mut seen = BTreeSet::new();
+    let names = asked.topics.iter().map(|t| &t.name);
+    let twice: BTreeSet<_> = names.filter(|name| !seen.insert(name.as_str())).cloned().collect();
+    let mut answered = BTreeSet::new();
     for topic in asked.topics {
+        if !answered.insert(topic.name.clone()) {
+            continue;
+        }
         let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
         let created = match shared.check_topic(&request.caller, Operation::Alter, &topic.name) {
+            Ok(()) if twice.contains(&topic.name) => {
+                Err(Refusal::new(ResponseError::InvalidRequest, "the request names this topic more than once"))
+            }
             Ok(()) => create(shared, request, &topic, asked.validate_only).await,
             Err(refusal) => Err(refusal),
         };
@@ -54,6 +66,7 @@ async fn create(
             return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message));
         }
     }
+    shared.storage.check_more_partitions(&topic, asked.count).map_err(over_limit)?;
     if !validate_only {
         count_changes(shared, request, asked.count - current, QUOTA_STRICT_SINCE)?;
         shared.storage.add_partitions(topic.id, asked.count).await?;

@@ -1,4 +1,6 @@
-//! DeleteGroups (42), versions 0 to 2: groups without members, with their offsets.
+//! DeleteGroups (42), versions 0 to 2: groups without members, with their offsets. A group that is named twice is answered once.
+
+use std::collections::HashSet;
 
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
@@ -10,7 +12,11 @@ use crate::wire::{Error, Reply};
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DeleteGroupsRequest = request.decode()?;
     let mut results = Vec::with_capacity(asked.groups_names.len());
+    let mut seen = HashSet::new();
     for group in asked.groups_names {
+        if !seen.insert(group.clone()) {
+            continue;
+        }
         let code = match shared.check_group(&request.caller, Operation::Delete, &group) {
             Ok(()) => group_code(shared.groups.delete(&group).await),
             Err(refusal) => refusal.code(),

@@ -9,9 +9,16 @@ use super::{Refusal, Request, Shared};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
+const PREFERRED: i8 = 0;
+const UNCLEAN: i8 = 1;
+
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ElectLeadersRequest = request.decode()?;
-    let may = shared.check_cluster(&request.caller, Operation::Alter);
+    let kind = asked.election_type;
+    let may = shared.check_cluster(&request.caller, Operation::Alter).and_then(|()| match kind {
+        PREFERRED | UNCLEAN => Ok(()),
+        other => Err(Refusal::new(ResponseError::InvalidRequest, format!("there is no election of type {other}"))),
+    });
     // Asked for all partitions, those that need none are left out.
     let results = asked.topic_partitions.into_iter().flatten().map(|topic| {
         let partitions = topic.partitions.iter().map(|&index| {

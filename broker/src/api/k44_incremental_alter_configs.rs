@@ -7,7 +7,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsRes
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::k33_alter_configs::{replace, target_of};
+use super::k33_alter_configs::{NAMED_TWICE, named_twice, no_value, replace, target_of};
 use super::{Refusal, Request, Shared};
 use crate::configs::ConfigKind;
 use crate::wire::{Error, Reply, text};
@@ -19,12 +19,17 @@ const SUBTRACT: i8 = 3;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: IncrementalAlterConfigsRequest = request.decode()?;
+    let twice = named_twice(asked.resources.iter().map(|r| (r.resource_type, r.resource_name.clone())));
     let mut responses = Vec::with_capacity(asked.resources.len());
     for resource in &asked.resources {
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match alter(shared, request, resource, asked.validate_only).await {
+        let altered = match twice.contains(&(resource.resource_type, resource.resource_name.clone())) {
+            true => Err(Refusal::new(ResponseError::InvalidRequest, NAMED_TWICE)),
+            false => alter(shared, request, resource, asked.validate_only).await,
+        };
+        responses.push(match altered {
             Ok(()) => response,
             Err(refusal) => response.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
         });
@@ -47,12 +52,12 @@ async fn alter(
             let message = format!("the request changes \"{name}\" more than once");
             return Err(Refusal::new(ResponseError::InvalidRequest, message));
         }
-        let config = target.config(name)?;
-        if change.config_operation == DELETE {
+        if change.config_operation == DELETE && target.forgets(name) {
             configs.remove(name);
             continue;
         }
-        let value = change.value.as_ref().ok_or_else(|| target.invalid(name, "has no value"))?;
+        let config = target.config(name)?;
+        let value = change.value.as_ref().ok_or_else(|| no_value(name))?;
         let is_list = config.kind == ConfigKind::List;
         let value = match change.config_operation {
             SET => value.to_string(),

@@ -44,6 +44,9 @@ fn filter(asked: &DescribeClientQuotasRequest) -> Result<Filter, Refusal> {
     let mut parts = BTreeMap::new();
     for component in &asked.components {
         let name = component.entity_type.as_str();
+        if name.is_empty() {
+            return Err(invalid("a part of the filter has no type".to_owned()));
+        }
         let kind = PartKind::of_name(name).ok_or_else(|| {
             let message = format!("quotas are of \"user\", \"client-id\" and \"ip\", not of \"{name}\"");
             Refusal::new(ResponseError::UnsupportedVersion, message)

@@ -4,7 +4,7 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
-use kafka_protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumResponse};
+use kafka_protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumResponse, describe_quorum_request};
 
 use super::topics::advertised;
 use super::{Request, Shared};
@@ -21,12 +21,19 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let node = BrokerId(shared.storage.node_id());
     let end = i64::try_from(*shared.storage.sequences().borrow()).unwrap_or(i64::MAX);
     let now = shared.groups.time();
+    let asks = |topic: &describe_quorum_request::TopicData| {
+        topic.topic_name.as_str() == METADATA && topic.partitions.iter().all(|p| p.partition_index == 0)
+    };
+    let all_known = asked.topics.iter().all(asks);
     let topics = asked.topics.into_iter().map(|topic| {
         let known = topic.topic_name.as_str() == METADATA;
         let partitions = topic.partitions.iter().map(|p| {
             let response = PartitionData::default().with_partition_index(p.partition_index).with_error_message(None);
             if !known || p.partition_index != 0 {
-                return response.with_error_code(ResponseError::UnknownTopicOrPartition.code());
+                let message = "the only quorum is that of partition 0 of \"__cluster_metadata\"";
+                return response
+                    .with_error_code(ResponseError::UnknownTopicOrPartition.code())
+                    .with_error_message(Some(text(message)));
             }
             let state = ReplicaState::default().with_replica_id(node).with_log_end_offset(end);
             let state = match request.head.version {
@@ -43,7 +50,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         TopicData::default().with_topic_name(topic.topic_name).with_partitions(partitions)
     });
     let response = DescribeQuorumResponse::default().with_topics(topics.collect()).with_error_message(None);
-    if request.head.version < 2 {
+    if request.head.version < 2 || !all_known {
         return request.respond(&response);
     }
     let (host, port) = advertised(&request.caller);

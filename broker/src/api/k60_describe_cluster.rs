@@ -10,13 +10,17 @@ use super::{Request, Shared};
 use crate::wire::{Error, Reply, text};
 
 const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeClusterRequest = request.decode()?;
     let response = DescribeClusterResponse::default().with_endpoint_type(BROKERS);
     if request.head.version >= 1 && asked.endpoint_type != BROKERS {
         let response = response
-            .with_error_code(ResponseError::MismatchedEndpointType.code())
+            .with_error_code(match asked.endpoint_type {
+                CONTROLLERS => ResponseError::MismatchedEndpointType.code(),
+                _ => ResponseError::UnsupportedEndpointType.code(),
+            })
             .with_error_message(Some(text("this is the endpoint of a broker")));
         return request.respond(&response);
     }

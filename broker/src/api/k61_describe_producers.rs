@@ -64,6 +64,7 @@ fn state(shared: &Shared, producer: ActiveProducer) -> ProducerState {
         .with_producer_epoch(i32::from(producer.epoch))
         .with_last_sequence(producer.last_sequence)
         .with_last_timestamp(producer.used_ms)
-        .with_coordinator_epoch(shared.storage.leader_epoch())
+        // That of the coordinator that wrote last, which those without transactions have none of.
+        .with_coordinator_epoch(producer.open_from.map_or(-1, |_| shared.storage.leader_epoch()))
         .with_current_txn_start_offset(producer.open_from.unwrap_or(-1))
 }

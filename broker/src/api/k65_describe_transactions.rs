@@ -30,6 +30,10 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         if let Err(refusal) = shared.check_transact(&request.caller, Operation::Describe, &id) {
             return TransactionState::default().with_transactional_id(id).with_error_code(refusal.code());
         }
+        if id.is_empty() {
+            let code = ResponseError::InvalidRequest.code();
+            return TransactionState::default().with_transactional_id(id).with_error_code(code);
+        }
         let found = shared.transactions.look(|machine| machine.get(&id).cloned());
         let response = TransactionState::default().with_transactional_id(id);
         let Some(found) = found else {

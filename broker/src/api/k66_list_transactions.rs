@@ -35,6 +35,8 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         },
     };
     let now = shared.groups.time();
+    // As Kafka counts it, one that has not begun has been open for ever.
+    let began = |found: &Transaction| if found.state == State::Ongoing { found.since } else { -1 };
     let may = |id: &str| shared.may_transact(&request.caller, Operation::Describe, id);
     // Looked up and not searched through, since every transaction is held against them.
     let wanted_states: HashSet<&str> = asked.state_filters.iter().map(|s| s.as_str()).collect();
@@ -43,8 +45,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         let state = name_of(found.state);
         (asked.state_filters.is_empty() || wanted_states.contains(state))
             && (producers.is_empty() || producers.contains(&ProducerId(found.producer_id)))
-            && (asked.duration_filter < 0
-                || (found.state == State::Ongoing && now.saturating_sub(found.since) > asked.duration_filter))
+            && (asked.duration_filter < 0 || now.saturating_sub(began(found)) > asked.duration_filter)
     };
     let mut states: Vec<TransactionState> = shared.transactions.look(|machine| {
         let named = |id: &str| pattern.as_ref().is_none_or(|pattern| pattern.is_match(id));

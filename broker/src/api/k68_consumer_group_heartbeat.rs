@@ -5,6 +5,7 @@
 //! decide nothing, as all partitions are here. Topics that are named must be ones that the caller may describe; a regular
 //! expression does not match others.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use kafka_protocol::protocol::StrBytes;
@@ -12,6 +13,7 @@ use millpond_types::TopicId;
 use uuid::Uuid;
 
 use super::{Request, Shared, code_of_group};
+use crate::features::GROUP_VERSION;
 use crate::groups::consumer::HeartbeatRequest;
 use crate::groups::consumer::assign::Partitions;
 use crate::security::acl::Operation;
@@ -33,6 +35,13 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         }
         owned
     };
+    if shared.features.level(GROUP_VERSION) < 1 {
+        let refused = ConsumerGroupHeartbeatResponse::default()
+            .with_error_code(ResponseError::UnsupportedVersion.code())
+            .with_error_message(Some(text("the feature \"group.version\" is at 0, without the consumer protocol")));
+        return request.respond(&refused);
+    }
+    let leaves = asked.member_epoch < 0;
     let string = |text: Option<StrBytes>| text.map(|text| text.to_string());
     let heartbeat = HeartbeatRequest {
         group: asked.group_id.to_string(),
@@ -76,7 +85,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             ConsumerGroupHeartbeatResponse::default()
                 .with_member_id(Some(text(&answer.member_id)))
                 .with_member_epoch(answer.epoch)
-                .with_heartbeat_interval_ms(times.heartbeat_interval_ms)
+                .with_heartbeat_interval_ms(if leaves { 0 } else { times.heartbeat_interval_ms })
                 .with_assignment(assignment)
         }
         Err(refused) => ConsumerGroupHeartbeatResponse::default()

@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
 use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use uuid::Uuid;
 
 use super::access::NOT_ASKED;
 use super::{Refusal, Request, Shared, code_of_group};
+use crate::features::GROUP_VERSION;
 use crate::groups::consumer::assign::Partitions;
 use crate::groups::{self, GroupError};
 use crate::security::acl::Operation;
@@ -33,6 +35,14 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &id) {
             return refused(refusal);
         }
+        if shared.features.level(GROUP_VERSION) < 1 {
+            let message = "the feature \"group.version\" is at 0, without the consumer protocol";
+            return refused(Refusal::new(ResponseError::UnsupportedVersion, message));
+        }
+        if id.is_empty() {
+            let error = GroupError::InvalidGroupId;
+            return refused(Refusal { error: code_of_group(error), message: error.to_string() });
+        }
         let operations = match asked.include_authorized_operations {
             true => shared.group_operations(&request.caller, &id),
             false => NOT_ASKED,
@@ -43,13 +53,11 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         if let Some(refusal) = hidden.filter_map(Result::err).next() {
             return refused(refusal);
         }
-        let name = id.to_string();
-        let group = DescribedGroup::default().with_group_id(id).with_authorized_operations(operations);
         let Some(found) = found else {
-            return group
-                .with_error_code(code_of_group(GroupError::GroupNotFound).code())
-                .with_error_message(Some(text(&format!("group \"{name}\" is not one of the consumer protocol"))));
+            let message = format!("group \"{}\" is not one of the consumer protocol", id.as_str());
+            return refused(Refusal { error: code_of_group(GroupError::GroupNotFound), message });
         };
+        let group = DescribedGroup::default().with_group_id(id).with_authorized_operations(operations);
         let members = found.members.into_iter().map(|m| {
             let topics = m.topics.iter().map(|topic| text(topic)).collect();
             let member = Member::default()
@@ -60,7 +68,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
                 .with_client_id(text(&m.client_id))
                 .with_client_host(text(&m.client_host))
                 .with_subscribed_topic_names(topics)
-                .with_subscribed_topic_regex(m.pattern.as_ref().map(|pattern| text(pattern)))
+                .with_subscribed_topic_regex(Some(text(m.pattern.as_deref().unwrap_or_default())))
                 .with_assignment(assignment(shared, &m.assigned))
                 .with_target_assignment(assignment(shared, &m.target));
             let speaks = if m.classic.is_some() { MEMBER_CLASSIC } else { MEMBER_CONSUMER };

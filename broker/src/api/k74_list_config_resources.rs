@@ -1,17 +1,17 @@
 //! ListConfigResources (74), versions 0 and 1: what has settings, by kind. Version 0 asks for clients' metrics alone, of
-//! which there are none.
+//! which there are none. Groups are listed that have settings of their own.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
-use super::config_entries::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use super::config_entries::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use super::{Request, Shared};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
-/// Loggers of the broker, metrics of clients, groups: kinds that Kafka lists and that have no settings here.
-const OTHERS: [i8; 3] = [8, 16, 32];
+/// Loggers of the broker, metrics of clients: kinds that Kafka lists and that have no settings here.
+const OTHERS: [i8; 2] = [8, 16];
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ListConfigResourcesRequest = request.decode()?;
@@ -22,7 +22,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     if request.head.version == 0 {
         return request.respond(&response);
     }
-    let known = |kind: &i8| matches!(*kind, RESOURCE_TOPIC | RESOURCE_BROKER) || OTHERS.contains(kind);
+    let known = |kind: &i8| matches!(*kind, RESOURCE_TOPIC | RESOURCE_BROKER | RESOURCE_GROUP) || OTHERS.contains(kind);
     if !asked.resource_types.iter().all(known) {
         return request.respond(&response.with_error_code(ResponseError::UnsupportedVersion.code()));
     }
@@ -34,6 +34,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     }
     if wanted(RESOURCE_BROKER) {
         resources.push(resource(RESOURCE_BROKER, &shared.storage.node_id().to_string()));
+    }
+    if wanted(RESOURCE_GROUP) {
+        resources.extend(shared.groups.configured().iter().map(|group| resource(RESOURCE_GROUP, group)));
     }
     request.respond_within(shared, response.with_config_resources(resources), |refusal| {
         ListConfigResourcesResponse::default().with_error_code(refusal.code())

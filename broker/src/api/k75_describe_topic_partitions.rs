@@ -55,7 +55,11 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             Ok(topic) => topic,
             Err(error) => {
                 let missing = DescribeTopicPartitionsResponseTopic::default().with_name(Some(text(name)));
-                let missing = missing.with_error_code(error.code()).with_topic_authorized_operations(NOT_ASKED);
+                let operations = match may(name) {
+                    Ok(()) if error != ResponseError::InvalidRequest => shared.topic_operations(&request.caller, name),
+                    _ => NOT_ASKED,
+                };
+                let missing = missing.with_error_code(error.code()).with_topic_authorized_operations(operations);
                 response.topics.push(missing);
                 continue;
             }

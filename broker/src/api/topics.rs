@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Refusal, Request, Shared, brief};
 use crate::security::Caller;
 use crate::security::quotas::{Client, Measure};
-use crate::storage::{Storage, Topic};
+use crate::storage::{Storage, StorageError, Topic};
 
 /// The partition of a topic, if there is one.
 pub(super) fn partition(storage: &Storage, name: &str, index: i32) -> Result<(Arc<Topic>, TopicPartition), Refusal> {
@@ -54,6 +54,14 @@ pub(super) fn check_epoch(storage: &Storage, epoch: i32) -> Result<(), Refusal> 
         Err(Refusal::new(ResponseError::FencedLeaderEpoch, format!("the leader epoch is {current}, not {epoch}")))
     } else {
         Err(Refusal::new(ResponseError::UnknownLeaderEpoch, format!("the leader epoch is {current}, not {epoch}")))
+    }
+}
+
+/// A number of partitions that could be, and that a limit forbids.
+pub(super) fn over_limit(error: StorageError) -> Refusal {
+    match error {
+        StorageError::InvalidPartitions(message) => Refusal::new(ResponseError::PolicyViolation, message),
+        other => other.into(),
     }
 }
 

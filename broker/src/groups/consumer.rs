@@ -612,6 +612,9 @@ fn check_fields(request: &HeartbeatRequest) -> Result<()> {
     if request.member_id.is_empty() && (request.id_required || request.epoch != 0) {
         return wrong("the member id is empty");
     }
+    if !request.member_id.is_empty() && request.member_id.trim().is_empty() {
+        return wrong("the member id is blank");
+    }
     if is_empty(&request.instance_id) {
         return wrong("the instance id is empty; without one it is null");
     }

@@ -24,6 +24,7 @@ use super::member::{JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, SyncReque
 use super::offsets::{Committed, OffsetKey};
 use super::record::{self, GroupRecord};
 use super::{GroupError, GroupSettings, State};
+use crate::configs::{GroupConfigs, decode_group_configs, encode_group_configs};
 use crate::storage::{Storage, StorageError};
 
 /// How often offsets are looked through for those that outlived their retention.
@@ -72,6 +73,8 @@ struct Inner {
     writer: Notify,
     /// The number of the last of `Held::changes` that was written with all before it.
     written: watch::Sender<u64>,
+    /// Changes of groups' settings go one after the other.
+    configuring: tokio::sync::Mutex<()>,
 }
 
 struct Held {
@@ -104,6 +107,12 @@ impl Coordinator {
     ) -> Result<Self, StorageError> {
         let now = clock.now_ms();
         let mut machine = Machine::new(settings);
+        for (key, value) in storage.group_scan(record::CONFIGS_PREFIX)? {
+            let found = record::group_of_configs_key(&key).zip(decode_group_configs(&value));
+            let damaged = || StorageError::Corrupt("settings of a consumer group cannot be read".into());
+            let (group, configs) = found.ok_or_else(damaged)?;
+            machine.set_configs(&group, configs);
+        }
         for (key, value) in storage.group_scan(record::GROUP_PREFIX)? {
             let group = record::group_of_key(&key).and_then(|group| GroupRecord::decode(group, &value));
             machine
@@ -138,6 +147,7 @@ impl Coordinator {
                 timer: Notify::new(),
                 writer: Notify::new(),
                 written: watch::Sender::new(0),
+                configuring: tokio::sync::Mutex::new(()),
             }),
         })
     }
@@ -244,6 +254,31 @@ impl Coordinator {
             Ok(Ok(_)) => Ok((answer, times)),
             Ok(Err(_)) | Err(_) => Err(GroupError::NotPersisted.into()),
         }
+    }
+
+    // --- settings of groups ---
+
+    pub fn configs(&self, group: &str) -> GroupConfigs {
+        self.inner.held.lock().machine.configs(group)
+    }
+
+    /// Names of the groups that have settings of their own.
+    pub fn configured(&self) -> Vec<String> {
+        self.inner.held.lock().machine.configured()
+    }
+
+    /// Sets a group's settings in place of those it had; durable when it returns.
+    pub async fn set_configs(&self, group: &str, configs: GroupConfigs) -> Result<(), StorageError> {
+        let _one_by_one = self.inner.configuring.lock().await;
+        let count = self.inner.held.lock().machine.configured().len();
+        let max = self.settings().groups_max;
+        if count >= max && self.configs(group).is_empty() && !configs.is_empty() {
+            return Err(StorageError::InvalidRequest(format!("{count} groups have settings, no more than {max} may")));
+        }
+        let value = (!configs.is_empty()).then(|| encode_group_configs(&configs));
+        self.inner.storage.group_write(vec![(record::configs_key(group), value)]).await?;
+        self.inner.held.lock().machine.set_configs(group, configs);
+        Ok(())
     }
 
     // --- looking ---

@@ -1,6 +1,6 @@
 //! All groups as one state machine: requests and the passing of time in, [`Effect`]s out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 
@@ -12,6 +12,7 @@ use super::member::{self, JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, Syn
 use super::offsets::{self, Committed, OffsetKey};
 use super::record::GroupRecord;
 use super::{GroupError, GroupSettings, State};
+use crate::configs::{GroupConfigs, HEARTBEAT_INTERVAL, SESSION_TIMEOUT, group_number};
 
 /// A group without members and offsets is kept for so long, as it may be about to begin anew.
 const EMPTY_KEPT_MS: i64 = 10 * 60 * 1000;
@@ -81,6 +82,8 @@ pub struct DescribedMember {
 pub struct Machine {
     settings: GroupSettings,
     groups: HashMap<String, Group>,
+    /// Settings of groups that have some of their own, whether the groups are there or not.
+    configs: BTreeMap<String, GroupConfigs>,
     /// When each group has something due.
     timers: BTreeSet<(i64, String)>,
     /// About what members take in memory.
@@ -115,11 +118,31 @@ impl Machine {
     }
 
     /// How long members of a group may be silent and how often they should speak.
-    pub fn times(&self, _group: &str) -> Times {
+    pub fn times(&self, group: &str) -> Times {
+        let own = self.configs.get(group);
+        let (session, heartbeat) = (group_number(own, SESSION_TIMEOUT), group_number(own, HEARTBEAT_INTERVAL));
         Times {
-            session_timeout_ms: self.settings.consumer_session_timeout_ms,
-            heartbeat_interval_ms: self.settings.consumer_heartbeat_interval_ms,
+            session_timeout_ms: session.unwrap_or(self.settings.consumer_session_timeout_ms),
+            heartbeat_interval_ms: heartbeat.unwrap_or(self.settings.consumer_heartbeat_interval_ms),
         }
+    }
+
+    /// Settings that a group has of its own.
+    pub fn configs(&self, group: &str) -> GroupConfigs {
+        self.configs.get(group).cloned().unwrap_or_default()
+    }
+
+    /// Names of the groups that have settings of their own.
+    pub fn configured(&self) -> Vec<String> {
+        self.configs.keys().cloned().collect()
+    }
+
+    /// They count from the members' next heartbeats on.
+    pub fn set_configs(&mut self, group: &str, configs: GroupConfigs) {
+        match configs.is_empty() {
+            true => self.configs.remove(group),
+            false => self.configs.insert(group.to_owned(), configs),
+        };
     }
 
     /// A member of the consumer protocol joins, stays or leaves. The answer counts once all that was to be written before

@@ -3,6 +3,7 @@
 //! ```text
 //! key 1 │ group                                        → group (below)
 //! key 2 │ u16 length, group │ u32 partition │ topic     → offset (below)
+//! key 6 │ group                                        → settings of the group (`configs/group.rs`)
 //! group  = version 1 │ i32 generation │ i64 since │ str protocol type │ str protocol │ str leader │ u32 n │ n × member
 //! member = str id │ str instance (may be null) │ str client │ str host │ i32 session │ i32 rebalance
 //!          │ u32 n │ n × (str protocol, bytes metadata) │ bytes assignment
@@ -20,6 +21,7 @@ use super::offsets::{Committed, OffsetKey};
 
 const KIND_GROUP: u8 = 1;
 const KIND_OFFSET: u8 = 2;
+const KIND_CONFIGS: u8 = 6;
 const VERSION: u8 = 1;
 const NULL: u32 = u32::MAX;
 
@@ -40,6 +42,15 @@ pub struct GroupRecord {
 
 pub(super) const GROUP_PREFIX: &[u8] = &[KIND_GROUP];
 pub(super) const OFFSET_PREFIX: &[u8] = &[KIND_OFFSET];
+pub(super) const CONFIGS_PREFIX: &[u8] = &[KIND_CONFIGS];
+
+pub(super) fn configs_key(group: &str) -> Vec<u8> {
+    [CONFIGS_PREFIX, group.as_bytes()].concat()
+}
+
+pub(super) fn group_of_configs_key(key: &[u8]) -> Option<String> {
+    String::from_utf8(key.strip_prefix(CONFIGS_PREFIX)?.to_vec()).ok()
+}
 
 pub(super) fn group_key(group: &str) -> Vec<u8> {
     [GROUP_PREFIX, group.as_bytes()].concat()

@@ -53,8 +53,8 @@ macro_rules! numbered {
 }
 
 numbered! {
-    /// What may be protected. Kafka's delegation tokens (6) do not exist here.
-    ResourceType { Topic = 2, Group = 3, Cluster = 4, TransactionalId = 5, User = 7 }
+    /// What may be protected.
+    ResourceType { Topic = 2, Group = 3, Cluster = 4, TransactionalId = 5, DelegationToken = 6, User = 7 }
 }
 numbered! { PatternType { Literal = 3, Prefixed = 4 } }
 numbered! {
@@ -117,10 +117,8 @@ pub struct RawBinding<'a> {
 impl Binding {
     /// Reads what a client wants to create. The error says what is wrong with it.
     pub fn check(raw: RawBinding<'_>) -> Result<Self, String> {
-        let resource = ResourceType::of_code(raw.resource).ok_or_else(|| match raw.resource {
-            6 => "there are no delegation tokens here to protect".to_owned(),
-            other => format!("an acl cannot be about resources of type {other}"),
-        })?;
+        let resource = ResourceType::of_code(raw.resource)
+            .ok_or_else(|| format!("an acl cannot be about resources of type {}", raw.resource))?;
         let pattern = PatternType::of_code(raw.pattern)
             .ok_or_else(|| format!("an acl's pattern is literal (3) or prefixed (4), not {}", raw.pattern))?;
         let operation = Operation::of_code(raw.operation)
@@ -244,8 +242,6 @@ impl Filter {
     }
 
     pub fn check(raw: RawFilter<'_>) -> Result<Self, String> {
-        /// Kafka's number of a delegation token, a type that filters may name though nothing has it.
-        const TOKEN: i8 = 6;
         let unknown = |what: &str, code: i8| format!("a filter's {what} cannot be {code}");
         let pattern = match raw.pattern {
             ANY => PatternFilter::Any,
@@ -254,9 +250,6 @@ impl Filter {
         };
         fn or_any<T>(code: i8, of_code: fn(i8) -> Option<T>) -> Option<Option<T>> {
             if code == ANY { Some(None) } else { of_code(code).map(Some) }
-        }
-        if raw.resource == TOKEN {
-            return Err("there are no delegation tokens here".to_owned());
         }
         Ok(Self {
             resource: or_any(raw.resource, ResourceType::of_code).ok_or_else(|| unknown("resource", raw.resource))?,
@@ -310,7 +303,7 @@ mod tests {
         assert!(Binding::check(raw()).is_ok());
         for (wrong, word) in [
             (RawBinding { resource: 1, ..raw() }, "type 1"),
-            (RawBinding { resource: 6, ..raw() }, "delegation"),
+            (RawBinding { resource: 9, ..raw() }, "type 9"),
             (RawBinding { resource: 4, ..raw() }, "kafka-cluster"),
             (RawBinding { pattern: 2, ..raw() }, "literal"),
             (RawBinding { operation: 1, ..raw() }, "operation 1"),

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::delegation::{DelegationSettings, DelegationTokens};
 use super::tokens::{TokenSettings, Tokens, Verified};
 use super::users::{UserError, Users};
 use crate::lanes::Lanes;
@@ -35,6 +36,7 @@ pub struct AuthenticationSettings {
     pub tries_per_address_max: usize,
     /// Whose tokens are believed; nobody's where absent.
     pub tokens: Option<TokenSettings>,
+    pub delegation: DelegationSettings,
 }
 
 impl Default for AuthenticationSettings {
@@ -46,6 +48,7 @@ impl Default for AuthenticationSettings {
             derivations_max: 4,
             tries_per_address_max: 8,
             tokens: None,
+            delegation: DelegationSettings::default(),
         }
     }
 }
@@ -59,6 +62,7 @@ pub struct Denied;
 pub struct Authenticator {
     users: Arc<Users>,
     tokens: Option<Arc<Tokens>>,
+    delegation: DelegationTokens,
     settings: AuthenticationSettings,
     derivations: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
@@ -75,6 +79,7 @@ impl Authenticator {
     pub async fn open(storage: &Storage, settings: AuthenticationSettings) -> Result<Arc<Self>, UserError> {
         Ok(Arc::new(Self {
             users: Arc::new(Users::open(storage, settings.users_max).await?),
+            delegation: DelegationTokens::open(storage, settings.delegation.clone()).await?,
             tokens: settings.tokens.clone().map(|settings| Arc::new(Tokens::new(settings))),
             derivations: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
             verifications: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
@@ -89,6 +94,10 @@ impl Authenticator {
 
     pub fn users(&self) -> &Users {
         &self.users
+    }
+
+    pub fn delegation(&self) -> &DelegationTokens {
+        &self.delegation
     }
 
     pub fn tokens(&self) -> Option<&Arc<Tokens>> {

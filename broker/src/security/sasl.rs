@@ -105,6 +105,7 @@ enum Stage {
 struct Session {
     principal: Principal,
     mechanism: Mechanism,
+    by_token: bool,
     ends: Option<Instant>,
 }
 
@@ -143,6 +144,11 @@ impl Sasl {
     /// Who the connection belongs to, once that is known.
     pub fn principal(&self) -> Option<Principal> {
         self.state.lock().session.as_ref().map(|session| session.principal.clone())
+    }
+
+    /// Whether it was a delegation token that said who it is.
+    pub fn is_by_token(&self) -> bool {
+        self.state.lock().session.as_ref().is_some_and(|session| session.by_token)
     }
 
     /// What the next frame is; `key` is what its first bytes say if it is a request.
@@ -214,7 +220,16 @@ impl Sasl {
         use base64::Engine;
         let Ok(nonce) = random::<NONCE_BYTES>() else { return denied(Mechanism::Scram(mechanism)) };
         let nonce = base64::engine::general_purpose::STANDARD_NO_PAD.encode(nonce);
-        match Exchange::begin(message, &nonce, |user| self.authenticator.users().find(mechanism, user)) {
+        let find = |name: &str, by_token: bool| {
+            let users = self.authenticator.users();
+            match by_token {
+                // Of a token that is not there as little is told as of a user: no user has such a name.
+                true => self.authenticator.delegation().find(mechanism, name),
+                false => Some(users.find(mechanism, name)),
+            }
+            .unwrap_or_else(|| users.find(mechanism, &format!("\0{name}")))
+        };
+        match Exchange::begin(message, &nonce, find) {
             Ok((exchange, answer)) => {
                 self.state.lock().stage = Stage::Scram(Box::new(exchange), mechanism);
                 Answer::More(answer.into_bytes())
@@ -230,11 +245,25 @@ impl Sasl {
         message: &[u8],
         begun: Instant,
     ) -> Answer {
-        let principal = Principal::user(exchange.user());
-        match exchange.finish(message) {
+        let user = exchange.user().to_owned();
+        let by_token = exchange.is_by_token();
+        let delegation = self.authenticator.delegation();
+        let token = if by_token { delegation.get(&user) } else { None };
+        let finished = exchange.finish(message);
+        // It may have ended since the exchange began.
+        let finished = if by_token && token.is_none() { Err(ScramError::Credentials) } else { finished };
+        match finished {
             Ok(answer) => {
                 self.authenticator.accept();
-                self.succeed(principal, Mechanism::Scram(mechanism), answer.into_bytes(), None)
+                let (principal, remaining) = match &token {
+                    Some(token) => (token.owner.clone(), Some(delegation.remaining(token))),
+                    None => (Principal::user(&user), None),
+                };
+                let done = self.succeed(principal, Mechanism::Scram(mechanism), answer.into_bytes(), remaining);
+                if let (Answer::Done(..), Some(session)) = (&done, &mut self.state.lock().session) {
+                    session.by_token = by_token;
+                }
+                done
             }
             Err(error) => self.scram_failed(error, mechanism, begun).await,
         }
@@ -279,7 +308,7 @@ impl Sasl {
             return Answer::Denied("authentication failed: a connection stays with its user and mechanism".into());
         }
         let ends = lifetime.map(|lifetime| Instant::now() + lifetime);
-        state.session = Some(Session { principal, mechanism, ends });
+        state.session = Some(Session { principal, mechanism, by_token: false, ends });
         state.stage = Stage::Rest;
         Answer::Done(answer, lifetime)
     }

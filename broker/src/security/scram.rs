@@ -144,6 +144,8 @@ pub struct Found {
 pub struct Exchange {
     found: Found,
     user: String,
+    /// `user` is a delegation token.
+    by_token: bool,
     /// The channel-binding value that the last message must repeat.
     binding: String,
     /// The client's part of the nonce, and ours.
@@ -155,8 +157,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// Reads the client's first message; gives the exchange and the server's first message. `nonce` is fresh and
-    /// printable, without a comma.
-    pub fn begin(message: &[u8], nonce: &str, find: impl FnOnce(&str) -> Found) -> Result<(Self, String), ScramError> {
+    /// printable, without a comma. `find` is told whether the name is that of a delegation token.
+    pub fn begin(
+        message: &[u8],
+        nonce: &str,
+        find: impl FnOnce(&str, bool) -> Found,
+    ) -> Result<(Self, String), ScramError> {
         let message = text_of(message)?;
         let malformed = ScramError::Malformed;
         let mut parts = message.splitn(3, ',');
@@ -172,14 +178,12 @@ impl Exchange {
         let user = user.filter(|u| !u.is_empty()).ok_or(malformed("the first message names no user"))?;
         let client_nonce = fields.next().and_then(|f| f.strip_prefix("r=")).filter(|n| !n.is_empty());
         let client_nonce = client_nonce.ok_or(malformed("the first message has no nonce"))?;
-        if fields.any(|f| f.starts_with("tokenauth=")) {
-            return Err(malformed("delegation tokens are not taken here"));
-        }
+        let by_token = fields.any(|f| f == "tokenauth=true");
         let authzid = match authzid {
             "" => None,
             other => Some(other.strip_prefix("a=").and_then(unescape).ok_or(malformed("the authzid cannot be read"))?),
         };
-        let found = find(&user);
+        let found = find(&user, by_token);
         // Nobody may act as another; said at the end, where all other refusals are.
         let found = Found { is_real: found.is_real && authzid.is_none_or(|a| a == user), ..found };
         let (client_nonce, server_nonce) = (client_nonce.to_owned(), nonce.to_owned());
@@ -191,7 +195,11 @@ impl Exchange {
         let header_len = message.len() - bare.len();
         let binding = BASE64.encode(message.get(..header_len).unwrap_or_default());
         let signed = format!("{bare},{answer}");
-        Ok((Self { found, user, binding, client_nonce, server_nonce, signed }, answer))
+        Ok((Self { found, user, by_token, binding, client_nonce, server_nonce, signed }, answer))
+    }
+
+    pub fn is_by_token(&self) -> bool {
+        self.by_token
     }
 
     pub fn user(&self) -> &str {
@@ -260,10 +268,10 @@ fn unescape(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn found(mechanism: ScramMechanism, password: &str, salt: &str, is_real: bool) -> impl Fn(&str) -> Found {
+    fn found(mechanism: ScramMechanism, password: &str, salt: &str, is_real: bool) -> impl Fn(&str, bool) -> Found {
         let salt = BASE64.decode(salt).unwrap();
         let credential = Credential::of_password(mechanism, password, salt, 4096);
-        move |_| Found { credential: credential.clone(), is_real }
+        move |_, _| Found { credential: credential.clone(), is_real }
     }
 
     /// RFC 7677, section 3.

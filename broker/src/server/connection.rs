@@ -101,6 +101,7 @@ type Starting = Pin<Box<dyn Future<Output = Stage> + Send>>;
 /// A request that is being handled.
 struct Handled {
     key: i16,
+    begun: Instant,
     stage: Starting,
     /// What it uses of quotas; nothing while nobody knows whose it is.
     used: Option<Used>,
@@ -110,6 +111,8 @@ struct Handled {
 /// An answer that is on its way, with the permit for its request's bytes.
 struct Awaited {
     answer: Answer,
+    /// Of which API, and since when.
+    begun: Option<(i16, Instant)>,
     used: Option<Used>,
     permit: Permit,
 }
@@ -345,15 +348,17 @@ impl Connection {
                 let awaited = self.awaited.pop_front();
                 let reply = self.settle(awaited.as_ref().and_then(|a| a.used.as_ref()), reply);
                 send(&self.shared, writer, reply).await?;
-                drop(awaited);
+                if let Some((key, begun)) = awaited.and_then(|a| a.begun) {
+                    self.shared.metrics.answered(key, begun.elapsed());
+                }
             }
             stage = started(&mut self.starting, timed), if self.starting.is_some() => {
-                if let Some(Handled { used, permit, .. }) = self.starting.take() {
+                if let Some(Handled { key, begun, used, permit, .. }) = self.starting.take() {
                     let answer = match stage {
                         Stage::Done(reply) => Answer::Ready(Some(reply.counted(&self.share.answers))),
                         Stage::Later(later) => Answer::Later(later),
                     };
-                    self.awaited.push_back(Awaited { answer, used, permit });
+                    self.awaited.push_back(Awaited { answer, begun: Some((key, begun)), used, permit });
                 }
             }
             permit = Held::acquire(share, Arc::clone(&self.shared.requests_bytes), missing), if missing > 0 && !full => {
@@ -391,6 +396,7 @@ impl Connection {
     fn settle(&mut self, used: Option<&Used>, mut reply: Reply) -> Reply {
         let wait = used.map_or(Duration::ZERO, |used| used.settle(&self.shared, &self.caller, &mut reply));
         if !wait.is_zero() {
+            self.shared.metrics.throttled(wait);
             self.muted_until = self.muted_until.max(Some(Instant::now() + wait));
         }
         reply
@@ -422,7 +428,8 @@ impl Connection {
             Admission::Request => {}
             Admission::Message => {
                 let stage = Box::pin(api::handle_bare(Arc::clone(&self.caller), frame));
-                self.starting = Some(Handled { key: api::SASL_AUTHENTICATE, stage, used: None, permit });
+                let (key, begun) = (api::SASL_AUTHENTICATE, Instant::now());
+                self.starting = Some(Handled { key, begun, stage, used: None, permit });
                 return Ok(true);
             }
             Admission::Refused(reason) => return Err(End::Refused(reason.into())),
@@ -433,10 +440,11 @@ impl Connection {
                 self.shared.metrics.request(key, size);
                 let used = self.authenticate_until.is_none().then(|| Used::of(&request, size));
                 let stage = Box::pin(api::handle(Arc::clone(&self.shared), request));
-                self.starting = Some(Handled { key, stage, used, permit });
+                self.starting = Some(Handled { key, begun: Instant::now(), stage, used, permit });
             }
             Err(reply) => {
-                self.awaited.push_back(Awaited { answer: Answer::Ready(Some(reply)), used: None, permit });
+                let answer = Answer::Ready(Some(reply));
+                self.awaited.push_back(Awaited { answer, begun: None, used: None, permit });
             }
         }
         Ok(true)

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::metrics::ListenerCount;
 use crate::security::sasl::Sasl;
 use crate::security::scram::ScramMechanism;
 use crate::security::tls::Tls;
@@ -55,6 +56,7 @@ pub(super) struct Listening {
     mechanisms: Arc<[Mechanism]>,
     /// Lines about connections that failed before they said anything.
     pub failures: Seldom,
+    pub count: Arc<ListenerCount>,
 }
 
 impl Listening {
@@ -80,6 +82,7 @@ impl Listening {
             tls,
             mechanisms: mechanisms.into(),
             failures: Seldom::default(),
+            count: Arc::default(),
         })
     }
 

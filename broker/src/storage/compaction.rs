@@ -93,6 +93,7 @@ pub struct Compaction {
 struct Dirty {
     from: Offset,
     to: Offset,
+    bytes: u64,
     ratio: f64,
     /// Something waits for longer than it may.
     overdue: bool,
@@ -120,7 +121,18 @@ fn dirty(log: &LogState, settings: &TopicSettings, active_bytes_max: u64, now_ms
         dirty_bytes = dirty_bytes.saturating_add(markers);
     }
     let all = clean_bytes.saturating_add(dirty_bytes);
-    (dirty_bytes > 0).then(|| Dirty { from, to: to.max(from), ratio: dirty_bytes as f64 / all as f64, overdue })
+    (dirty_bytes > 0).then(|| Dirty {
+        from,
+        to: to.max(from),
+        bytes: dirty_bytes,
+        ratio: dirty_bytes as f64 / all as f64,
+        overdue,
+    })
+}
+
+/// What could be compacted of a partition and was not yet, whether it is due or not.
+pub fn backlog_bytes(log: &LogState, settings: &TopicSettings, active_bytes_max: u64, now_ms: i64) -> u64 {
+    dirty(log, settings, active_bytes_max, now_ms).map_or(0, |dirty| dirty.bytes)
 }
 
 /// The offset below which records may be compacted away.
@@ -169,6 +181,8 @@ pub fn run(shared: &Shared, stop: &Stop) {
                     failed.insert(partition.uid);
                 }
                 Err(e) => {
+                    shared.measures.compaction_failures.fetch_add(1, Relaxed);
+                    shared.measures.compaction_failed_ms.store(shared.options.clock.now_ms(), Relaxed);
                     tracing::error!(topic = topic.name, partition = partition.place.partition, "not compacted: {e}");
                     failed.insert(partition.uid);
                 }
@@ -231,7 +245,7 @@ fn compact(
             if found.is_none() && forced && done.passes == 0 && !log.gone && !log.uncleanable {
                 let to = cleanable_end(&log, &topic.settings, active_max, now_ms);
                 let from = log.compacted.to.max(log.start);
-                found = Some(Dirty { from, to: to.max(from), ratio: 0.0, overdue: false });
+                found = Some(Dirty { from, to: to.max(from), bytes: 0, ratio: 0.0, overdue: false });
             }
             let to = found.map_or(0, |d| d.to);
             let segments: Vec<_> = log.segments.iter().take_while(|s| s.base < to).copied().collect();
@@ -255,6 +269,11 @@ fn compact(
         done.bytes_before += pass.bytes_before;
         done.bytes_after += pass.bytes_after;
         done.bytes_written += pass.bytes_written;
+        let m = &shared.measures;
+        m.compaction_passes.fetch_add(1, Relaxed);
+        m.compaction_bytes_read.fetch_add(pass.bytes_before, Relaxed);
+        m.compaction_bytes_written.fetch_add(pass.bytes_written, Relaxed);
+        m.compaction_bytes_freed.fetch_add(pass.bytes_before.saturating_sub(pass.bytes_after), Relaxed);
         tracing::info!(
             topic = topic.name,
             partition = partition.place.partition,

@@ -183,7 +183,10 @@ fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<P
         expired(&log, settings, now_ms)
     };
     if let Some(before) = start {
+        let bytes = partition.log.lock().bytes();
         shared.change_blocking(Change::MoveStart { partition: partition.clone(), before, strict: false })?;
+        let freed = bytes.saturating_sub(partition.log.lock().bytes());
+        shared.measures.retention_bytes_freed.fetch_add(freed, Ordering::Relaxed);
         tracing::info!(topic = ?partition.place.topic, partition = partition.place.partition, "log starts at {before} now");
     }
     Ok(())

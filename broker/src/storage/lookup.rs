@@ -176,6 +176,8 @@ pub fn epoch_end(partition: &Partition, epoch: i32) -> (i32, Offset) {
     let log = partition.log.lock();
     let after = log.epochs.partition_point(|(e, _)| *e <= epoch);
     match after.checked_sub(1).and_then(|i| log.epochs.get(i)) {
+        // Before all that is known: it ended where the first begins.
+        None if epoch >= 0 => log.epochs.first().map_or((-1, -1), |(_, first)| (epoch, *first)),
         None => (-1, -1),
         Some((found, _)) => (*found, log.epochs.get(after).map_or(log.end, |(_, first)| *first)),
     }

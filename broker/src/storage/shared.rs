@@ -16,6 +16,7 @@ use super::directory::Claim;
 use super::error::StorageError;
 use super::flush::{Failures, flush};
 use super::forced::Forced;
+use super::measures::Measures;
 use super::note::Notes;
 use super::partition::Partition;
 use super::read_ahead::ReadAhead;
@@ -49,6 +50,7 @@ pub struct Shared {
     produce_room: Arc<Semaphore>,
     /// How long a step waits before it is queued, because RocksDB is behind with its compactions.
     pub step_delay_ms: AtomicU64,
+    pub measures: Measures,
     pub tail_used: AtomicUsize,
     pub read_ahead: ReadAhead,
     /// Bytes deleted of partitions, by uid, whose space the disk did not get back yet.
@@ -157,6 +159,7 @@ impl Shared {
             visible_moved: Condvar::new(),
             produce_room: Arc::new(Semaphore::new(room)),
             step_delay_ms: AtomicU64::new(0),
+            measures: Measures::default(),
             tail_used: AtomicUsize::new(0),
             read_ahead: ReadAhead::new(read_ahead_bytes),
             reclaim: Mutex::new(HashMap::new()),

@@ -71,6 +71,13 @@ impl Space {
         }
     }
 
+    /// Bytes of the volume, and how many of them can be written.
+    pub fn volume(&self) -> Option<(u64, u64)> {
+        let found = rustix::fs::statvfs(&self.path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some((bytes(found.f_blocks), bytes(found.f_bavail)))
+    }
+
     fn why(&self) -> String {
         format!(
             "the disk of \"{}\" has {} MiB free, less than \"disk_free_bytes_min\", {} MiB: nothing is written until there \

@@ -370,10 +370,16 @@ impl Writer<'_> {
         let mut options = WriteOptions::default();
         options.set_sync(self.shared.options.durability == Durability::Group);
         let batch = std::mem::take(&mut pass.batch);
+        let measures = &self.shared.measures;
+        measures.commit_bytes.fetch_add(batch.size_in_bytes() as u64, Ordering::Relaxed);
         self.shared.space.wrote(batch.size_in_bytes());
         let Pass { counters, partitions, created, deleted, configs, .. } = pass;
         let shown = Shown { counters, partitions, created, deleted, configs };
-        match db.write_opt(batch, &options) {
+        #[allow(clippy::disallowed_methods, reason = "only how long a write took is told")]
+        let begun = std::time::Instant::now();
+        let written = db.write_opt(batch, &options);
+        measures.commits.count(begun.elapsed());
+        match written {
             Ok(()) => {
                 self.publish(shown);
                 Ok(())

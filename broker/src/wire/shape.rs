@@ -326,6 +326,11 @@ mod tests {
         agrees::<ListTransactionsRequest>("list transactions", &LIST_TRANSACTIONS, 0..=2);
         agrees::<WriteTxnMarkersRequest>("write txn markers", &WRITE_TXN_MARKERS, 1..=1);
         agrees::<AlterPartitionReassignmentsRequest>("alter reassignments", &ALTER_PARTITION_REASSIGNMENTS, 0..=1);
+        agrees::<CreateDelegationTokenRequest>("create delegation token", &CREATE_DELEGATION_TOKEN, 1..=3);
+        agrees::<RenewDelegationTokenRequest>("renew delegation token", &RENEW_DELEGATION_TOKEN, 1..=2);
+        agrees::<ExpireDelegationTokenRequest>("expire delegation token", &EXPIRE_DELEGATION_TOKEN, 1..=2);
+        agrees::<DescribeDelegationTokenRequest>("describe delegation token", &DESCRIBE_DELEGATION_TOKEN, 1..=3);
+        agrees::<UpdateFeaturesRequest>("update features", &UPDATE_FEATURES, 0..=2);
         agrees::<DescribeQuorumRequest>("describe quorum", &DESCRIBE_QUORUM, 0..=2);
         agrees::<ListConfigResourcesRequest>("list config resources", &LIST_CONFIG_RESOURCES, 0..=1);
         agrees::<DescribeTopicPartitionsRequest>("describe topic partitions", &DESCRIBE_TOPIC_PARTITIONS, 0..=0);

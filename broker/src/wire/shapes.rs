@@ -353,6 +353,40 @@ pub const ALTER_PARTITION_REASSIGNMENTS: Shape = shape(
 pub const DESCRIBE_QUORUM: Shape =
     shape(0, &[list("topics", &[field("topic_name", TEXT), list("partitions", &[field("partition_index", I32)])])]);
 
+pub const CREATE_DELEGATION_TOKEN: Shape = shape(
+    2,
+    &[
+        field("owner_principal_type", TEXT).since(3),
+        field("owner_principal_name", TEXT).since(3),
+        list("renewers", &[field("principal_type", TEXT), field("principal_name", TEXT)]),
+        field("max_lifetime_ms", I64),
+    ],
+);
+
+pub const RENEW_DELEGATION_TOKEN: Shape = shape(2, &[field("hmac", BLOB), field("renew_period_ms", I64)]);
+
+pub const EXPIRE_DELEGATION_TOKEN: Shape = shape(2, &[field("hmac", BLOB), field("expiry_time_period_ms", I64)]);
+
+pub const DESCRIBE_DELEGATION_TOKEN: Shape =
+    shape(2, &[list("owners", &[field("principal_type", TEXT), field("principal_name", TEXT)])]);
+
+pub const UPDATE_FEATURES: Shape = shape(
+    0,
+    &[
+        field("timeout_ms", I32),
+        list(
+            "feature_updates",
+            &[
+                field("feature", TEXT),
+                field("max_version_level", I16),
+                field("allow_downgrade", BOOL).until(0),
+                field("upgrade_type", I8).since(1),
+            ],
+        ),
+        field("validate_only", BOOL).since(1),
+    ],
+);
+
 pub const LIST_CONFIG_RESOURCES: Shape = shape(0, &[list_of("resource_types", &I8).since(1)]);
 
 pub const DESCRIBE_TOPIC_PARTITIONS: Shape = shape(

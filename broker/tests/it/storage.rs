@@ -175,7 +175,8 @@ fn leader_epochs_end_where_the_next_begins() {
     let third = fixture.storage.leader_epoch();
     send(&fixture.storage, place, &["c"]);
     let end = |epoch| fixture.storage.epoch_end(place, epoch).unwrap();
-    assert_eq!(end(first - 1), (-1, -1));
+    assert_eq!(end(first - 1), (first - 1, 0), "it ended before the log began");
+    assert_eq!(end(third + 1), (-1, -1), "nobody knows of it yet");
     assert_eq!(end(first), (first, 2));
     assert_eq!(end(first + 1), (first, 2));
     assert_eq!(end(third), (third, 3));

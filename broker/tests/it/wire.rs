@@ -11,5 +11,6 @@ mod fetch_sessions;
 mod groups;
 mod produce;
 mod quotas;
+mod responses;
 mod security;
 mod transactions;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use millpond::config::{Config, HttpSecurity, Tls as TlsConfig, host_and_port};
+use millpond_broker::security::delegation::DelegationSettings;
 use millpond_broker::security::tls::{ClientAuth, Tls, TlsSettings};
 use millpond_broker::security::tokens::TokenSettings;
 use millpond_broker::security::{
@@ -120,6 +121,11 @@ pub fn authentication(config: &Config) -> AuthenticationSettings {
     let defaults = AuthenticationSettings::default();
     AuthenticationSettings {
         users_max: security.users_max.unwrap_or(defaults.users_max),
+        delegation: DelegationSettings {
+            tokens_max: security.delegation_tokens_max.unwrap_or(defaults.delegation.tokens_max),
+            lifetime_max_ms: security.delegation_token_max_ms.unwrap_or(defaults.delegation.lifetime_max_ms).max(0),
+            renewal_ms: security.delegation_token_renewal_ms.unwrap_or(defaults.delegation.renewal_ms).max(0),
+        },
         failure_delay: milliseconds(security.failed_authentication_delay_ms).unwrap_or(defaults.failure_delay),
         derivations_max: security.password_checks_max.unwrap_or(defaults.derivations_max),
         tries_per_address_max: security.tries_per_address_max.unwrap_or(defaults.tries_per_address_max),

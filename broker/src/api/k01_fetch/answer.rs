@@ -52,6 +52,13 @@ fn is_about_leaders(code: i16) -> bool {
     code == ResponseError::FencedLeaderEpoch.code() || code == ResponseError::NotLeaderOrFollower.code()
 }
 
+fn is_missing(code: i16) -> bool {
+    use ResponseError::{InconsistentTopicId, TopicAuthorizationFailed, UnknownTopicId, UnknownTopicOrPartition};
+    [UnknownTopicOrPartition, UnknownTopicId, TopicAuthorizationFailed, InconsistentTopicId]
+        .into_iter()
+        .any(|error| error.code() == code)
+}
+
 fn write(
     request: &Request,
     session: i32,
@@ -110,6 +117,12 @@ fn write(
 fn put_partition(out: &mut Builder, index: i32, read: Read, version: i16, committed: bool, leader: Option<&Leader>) {
     let (code, data) = match read {
         Read::Data(data) => (0, data),
+        // Kafka tells no offsets to those who are out of range.
+        Read::Failed { code, .. } if code == ResponseError::OffsetOutOfRange.code() => {
+            let unknown =
+                Fetched { high_watermark: -1, last_stable_offset: -1, log_start_offset: -1, ..Fetched::default() };
+            (code, unknown)
+        }
         Read::Failed { code, start, end } => {
             let offsets =
                 Fetched { high_watermark: end, last_stable_offset: end, log_start_offset: start, ..Fetched::default() };
@@ -125,8 +138,8 @@ fn put_partition(out: &mut Builder, index: i32, read: Read, version: i16, commit
     if version >= 5 {
         head.put_i64(data.log_start_offset);
     }
-    // Null for those who do not ask for committed data only.
-    match (flexible, committed) {
+    // Null for those who do not ask for committed data only, but for partitions that are not there.
+    match (flexible, committed || is_missing(code)) {
         (true, false) => head.put_u8(0),
         (false, false) => head.put_i32(-1),
         (_, true) => put_count(head, data.aborted.len(), flexible),

@@ -396,6 +396,7 @@ fn admin_cases() -> Vec<Case> {
             r.markers[0].topics[0].partitions[0].error_code
         }),
         case(&[of_cluster(Alter)], CLUSTER, 1, abort, |r| r.markers[0].topics[0].partitions[0].error_code),
+        case(&[of_cluster(Alter)], CLUSTER, 1, UpdateFeaturesRequest::default(), |r| r.error_code),
         case(&[of_cluster(Describe)], CLUSTER, 2, DescribeQuorumRequest::default(), |r| r.error_code),
         case(&[of_cluster(DescribeConfigs)], CLUSTER, 1, ListConfigResourcesRequest::default(), |r| r.error_code),
         case(&[of_topic(Describe)], TOPIC, 0, DescribeTopicPartitionsRequest::default(), |r| {
@@ -412,8 +413,8 @@ fn admin_cases() -> Vec<Case> {
     ]
 }
 
-/// Versions and proving who one is are everybody's.
-const FREE: [i16; 3] = [17, 18, 36];
+/// Versions and proving who one is are everybody's; delegation tokens are whose they are, or see `security.rs`.
+const FREE: [i16; 7] = [17, 18, 36, 38, 39, 40, 41];
 
 #[test]
 fn every_api_asks_for_its_right() {

@@ -4,6 +4,7 @@ use kafka_protocol::messages::alter_partition_reassignments_request::{Reassignab
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::*;
+use kafka_protocol::protocol::StrBytes;
 
 use super::answers::name;
 use super::client::{Client, Server};
@@ -183,14 +184,16 @@ fn the_brokers_settings_change_while_it_runs_and_stay() {
     let mut client = server.client();
     let (node, cluster) = ((4, "1"), (4, ""));
     let started = || ("604800000".to_owned(), 5);
+    // Where milliseconds are set, the hours that they come before are told too.
+    let hours = || ("168".to_owned(), 5);
     let retention = |client: &mut Client, kind, name| {
         described(client, kind, name, if kind == 2 { "retention.ms" } else { "log.retention.ms" }).unwrap()
     };
-    assert_eq!(retention(&mut client, 2, "t"), (started().0, 5, vec![started()]));
+    assert_eq!(retention(&mut client, 2, "t"), (started().0, 5, vec![]));
     assert_eq!(change(&mut client, cluster, 0, "log.retention.ms", Some("5000")), 0);
-    assert_eq!(retention(&mut client, 2, "t"), ("5000".into(), 3, vec![("5000".into(), 3), started()]));
+    assert_eq!(retention(&mut client, 2, "t"), ("5000".into(), 3, vec![("5000".into(), 3), hours()]));
     assert_eq!(change(&mut client, node, 0, "log.retention.ms", Some("7000")), 0);
-    let all = vec![("7000".to_owned(), 2), ("5000".to_owned(), 3), started()];
+    let all = vec![("7000".to_owned(), 2), ("5000".to_owned(), 3), hours()];
     assert_eq!(retention(&mut client, 4, "1"), ("7000".into(), 2, all.clone()));
     assert_eq!(retention(&mut client, 2, "t"), ("7000".into(), 2, all));
     let own = retention(&mut client, 2, "own");
@@ -232,7 +235,7 @@ fn the_brokers_settings_change_while_it_runs_and_stay() {
     let resources = vec![resource.clone().with_resource_name("1".into()), resource.with_resource_name("".into())];
     let response = client.call(2, &AlterConfigsRequest::default().with_resources(resources));
     assert!(response.responses.iter().all(|r| r.error_code == 0));
-    assert_eq!(retention(&mut client, 2, "t"), (started().0, 5, vec![started()]));
+    assert_eq!(retention(&mut client, 2, "t"), (started().0, 5, vec![]));
     assert_eq!(described(&mut client, 4, "", "log.retention.ms"), None);
 }
 
@@ -261,9 +264,100 @@ fn what_a_topics_settings_forbid_is_refused() {
         let response = client.call(9, &super::answers::produce_request("two", acks, one()));
         response.responses[0].partition_responses[0].error_code
     };
-    assert_eq!((produce(-1), produce(1)), (19, 0), "one replica is not two");
+    assert_eq!((produce(-1), produce(1)), (0, 0), "all replicas that there are have it");
     let partition = delete_records_request::DeleteRecordsPartition::default().with_offset(1);
     let topic = delete_records_request::DeleteRecordsTopic::default().with_name(name("compacted"));
     let request = DeleteRecordsRequest::default().with_topics(vec![topic.with_partitions(vec![partition])]);
     assert_eq!(client.call(2, &request).topics[0].partitions[0].error_code, 44);
+}
+
+#[test]
+fn groups_have_settings_of_their_own_that_stay() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let interval = "consumer.heartbeat.interval.ms";
+    let told = |server: &Server, member: &str| {
+        let join = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(GroupId("g".into()))
+            .with_member_id(StrBytes::from_string(member.into()))
+            .with_rebalance_timeout_ms(1000)
+            .with_subscribed_topic_names(Some(vec![name("t")]))
+            .with_topic_partitions(Some(vec![]));
+        let answer = server.client().call(1, &join);
+        (answer.error_code, answer.heartbeat_interval_ms)
+    };
+    let mut client = server.client();
+    let group = (32, "g");
+    assert_eq!(described(&mut client, 32, "g", interval).unwrap(), ("5000".into(), 5, vec![("5000".into(), 5)]));
+    assert_eq!(told(&server, "a"), (0, 5000));
+    assert_eq!(change(&mut client, group, 0, interval, Some("6000")), 0);
+    assert_eq!(told(&server, "b"), (0, 6000));
+    for (key, value) in [(interval, "1"), (interval, "x"), ("share.session.timeout.ms", "45000"), ("retention.ms", "1")]
+    {
+        assert_eq!(change(&mut client, group, 0, key, Some(value)), 40, "{key}={value}");
+    }
+    assert_eq!(change(&mut client, (32, ""), 0, interval, Some("6000")), 42);
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    let mut client = server.client();
+    assert_eq!(described(&mut client, 32, "g", interval).unwrap(), ("6000".into(), 8, vec![("6000".into(), 8)]));
+    let list = ListConfigResourcesRequest::default().with_resource_types(vec![32]);
+    let listed = client.call(1, &list).config_resources;
+    assert_eq!(listed.iter().map(|r| r.resource_name.to_string()).collect::<Vec<_>>(), ["g"]);
+    assert_eq!(told(&server, "c"), (0, 6000));
+    assert_eq!(change(&mut client, group, 1, interval, None), 0);
+    assert_eq!((told(&server, "d"), client.call(1, &list).config_resources.len()), ((0, 5000), 0));
+}
+
+#[test]
+fn features_go_down_and_up_and_stay() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let update = |server: &Server, name: &str, level: i16, kind: i8, validate: bool| {
+        let update = update_features_request::FeatureUpdateKey::default()
+            .with_feature(StrBytes::from_string(name.into()))
+            .with_max_version_level(level)
+            .with_upgrade_type(kind);
+        let request = UpdateFeaturesRequest::default().with_feature_updates(vec![update]).with_validate_only(validate);
+        server.client().call(2, &request).error_code
+    };
+    let told = |server: &Server| {
+        let ask = ApiVersionsRequest::default()
+            .with_client_software_name("x".into())
+            .with_client_software_version("1".into());
+        let answer = server.client().call(4, &ask);
+        let level = |f: &api_versions_response::FinalizedFeatureKey| (f.name.to_string(), f.max_version_level);
+        let levels: std::collections::BTreeMap<_, _> = answer.finalized_features.iter().map(level).collect();
+        (
+            levels.get("group.version").copied(),
+            levels.get("transaction.version").copied(),
+            answer.finalized_features_epoch,
+        )
+    };
+    let joins = |server: &Server| {
+        let join = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(GroupId("g".into()))
+            .with_member_id("m".into())
+            .with_rebalance_timeout_ms(1000)
+            .with_subscribed_topic_names(Some(vec![name("t")]))
+            .with_topic_partitions(Some(vec![]));
+        server.client().call(1, &join).error_code
+    };
+    let (up, safe) = (1, 2);
+    let (group, transaction, epoch) = told(&server);
+    assert_eq!((group, transaction, joins(&server)), (Some(1), Some(2), 0));
+    for (name, level, kind) in
+        [("no.such", 1, up), ("group.version", 9, up), ("group.version", 0, up), ("group.version", 0, 0)]
+    {
+        assert_eq!(update(&server, name, level, kind, false), 95, "{name} {level} {kind}");
+    }
+    assert_eq!(update(&server, "group.version", 0, safe, true), 0);
+    assert_eq!(told(&server), (group, transaction, epoch), "it was only looked at");
+    assert_eq!(update(&server, "group.version", 0, safe, false), 0);
+    let (lowered, _, later) = told(&server);
+    assert_eq!((lowered, later > epoch, joins(&server)), (None, true, 35));
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    let (lowered, _, latest) = told(&server);
+    assert_eq!((lowered, latest > later), (None, true));
+    assert_eq!(update(&server, "group.version", 1, up, false), 0);
+    assert_eq!((told(&server).0, joins(&server)), (Some(1), 0));
 }

@@ -42,7 +42,7 @@ fn values(count: usize) -> bytes::Bytes {
     batch(&rows, Codec::None)
 }
 
-fn ranges(server: &Server) -> Vec<(i16, i16, i16)> {
+pub fn ranges(server: &Server) -> Vec<(i16, i16, i16)> {
     let keys = server.client().call(0, &ApiVersionsRequest::default()).api_keys;
     keys.iter().map(|k| (k.api_key, k.min_version, k.max_version)).collect()
 }
@@ -142,6 +142,11 @@ fn every_advertised_version_is_answered() {
         DescribeUserScramCredentialsRequest |_| DescribeUserScramCredentialsRequest::default(),
         AlterUserScramCredentialsRequest |_| AlterUserScramCredentialsRequest::default(),
         DescribeQuorumRequest |_| DescribeQuorumRequest::default(),
+        CreateDelegationTokenRequest |_| CreateDelegationTokenRequest::default(),
+        RenewDelegationTokenRequest |_| RenewDelegationTokenRequest::default(),
+        ExpireDelegationTokenRequest |_| ExpireDelegationTokenRequest::default(),
+        DescribeDelegationTokenRequest |_| DescribeDelegationTokenRequest::default(),
+        UpdateFeaturesRequest |_| UpdateFeaturesRequest::default(),
         DescribeClusterRequest |_| DescribeClusterRequest::default(),
         DescribeProducersRequest |_| DescribeProducersRequest::default(),
         DescribeTransactionsRequest |_| DescribeTransactionsRequest::default(),

@@ -82,7 +82,7 @@ fn a_session_says_only_what_changed() {
     assert_eq!(call(&mut other, &ask((id, 6), vec![])), (0, id, vec![]));
     // Errors are told again and again.
     let bad = vec![topic("t", &[(0, 9)]), topic("gone", &[(0, 0)])];
-    let errors = vec![(0, 1, 0, false), (0, UNKNOWN_TOPIC, -1, false)];
+    let errors = vec![(0, 1, -1, false), (0, UNKNOWN_TOPIC, -1, false)];
     assert_eq!(call(&mut other, &ask((id, 7), bad)), (0, id, errors.clone()));
     assert_eq!(call(&mut other, &ask((id, 8), vec![])), (0, id, errors));
     // Once there is such a topic it is found.

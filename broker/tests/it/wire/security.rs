@@ -79,8 +79,23 @@ impl<S: Read + Write> Session<S> {
     /// A whole SCRAM exchange as a client does it, written anew here so that the server's code is not held against
     /// itself.
     fn scram(&mut self, mechanism: ScramMechanism, user: &str, password: &str) -> SaslAuthenticateResponse {
+        self.scram_with(mechanism, user, password, "")
+    }
+
+    /// The same as the holder of a delegation token.
+    fn scram_by_token(&mut self, mechanism: ScramMechanism, id: &str, hmac: &[u8]) -> SaslAuthenticateResponse {
+        self.scram_with(mechanism, id, &BASE64.encode(hmac), ",tokenauth=true")
+    }
+
+    fn scram_with(
+        &mut self,
+        mechanism: ScramMechanism,
+        user: &str,
+        password: &str,
+        extensions: &str,
+    ) -> SaslAuthenticateResponse {
         assert_eq!(self.handshake(mechanism.name()).error_code, 0);
-        let bare = format!("n={user},r=client-nonce");
+        let bare = format!("n={user},r=client-nonce{extensions}");
         let first = self.authenticate(format!("n,,{bare}").as_bytes());
         assert_eq!(first.error_code, 0, "{:?}", first.error_message);
         let first = String::from_utf8(first.auth_bytes.to_vec()).unwrap();
@@ -515,6 +530,87 @@ fn credentials_are_changed_over_the_network() {
 }
 
 /// Signs tokens as an issuer does.
+#[test]
+fn delegation_tokens_are_made_used_renewed_and_ended() {
+    use create_delegation_token_request::CreatableRenewers;
+    let (server, authenticator) = server(|_| {}, sasl(None, &SCRAM));
+    for user in ["bob", "carol"] {
+        server.block_on(authenticator.users().set_password(user, PASSWORD, 4096)).unwrap();
+    }
+    drop(authenticator);
+    let login = |server: &Server, user: &str| {
+        let mut session = connect(server.address);
+        assert_eq!(session.scram(ScramMechanism::Sha512, user, PASSWORD).error_code, 0);
+        session
+    };
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let renewer = |kind: &str| {
+        let renewer = CreatableRenewers::default().with_principal_type(text(kind)).with_principal_name(text("bob"));
+        CreateDelegationTokenRequest::default().with_renewers(vec![renewer]).with_max_lifetime_ms(3_600_000)
+    };
+    // Who is nobody in particular gets none.
+    let plain = Server::new();
+    assert_eq!(plain.client().call(3, &CreateDelegationTokenRequest::default()).error_code, 64);
+    assert_eq!(plain.client().call(3, &DescribeDelegationTokenRequest::default()).error_code, 64);
+    let mut alice = login(&server, "alice");
+    assert_eq!(alice.call(3, &renewer("Group")).error_code, 67);
+    let for_carol =
+        renewer("User").with_owner_principal_type(Some(text("User"))).with_owner_principal_name(Some(text("carol")));
+    assert_eq!(alice.call(3, &for_carol).error_code, 65, "nobody becomes another");
+    for version in 1..=2 {
+        assert_eq!(alice.call(version, &renewer("User")).error_code, 0);
+    }
+    let made = alice.call(3, &renewer("User"));
+    assert_eq!(
+        (made.error_code, made.principal_name.as_str(), made.token_requester_principal_name.as_str()),
+        (0, "alice", "alice")
+    );
+    assert_eq!(made.max_timestamp_ms - made.issue_timestamp_ms, 3_600_000);
+    assert_eq!(made.expiry_timestamp_ms, made.max_timestamp_ms);
+    // Its holder is alice, and makes no tokens.
+    let (id, hmac) = (made.token_id.to_string(), made.hmac.clone());
+    for mechanism in ScramMechanism::ALL {
+        let mut holder = connect(server.address);
+        let done = holder.scram_by_token(mechanism, &id, &hmac);
+        assert_eq!(done.error_code, 0, "{:?}", done.error_message);
+        assert!(done.session_lifetime_ms > 0 && done.session_lifetime_ms <= 3_600_000);
+        assert!(holder.metadata().is_some());
+        assert_eq!(holder.call(3, &renewer("User")).error_code, 64);
+    }
+    for (id, hmac) in [(id.as_str(), &b"wrong"[..]), ("nothing", &hmac[..]), ("alice", &hmac[..])] {
+        assert_eq!(connect(server.address).scram_by_token(ScramMechanism::Sha256, id, hmac).error_code, 58);
+    }
+    assert_eq!(connect(server.address).scram(ScramMechanism::Sha256, &id, &BASE64.encode(&hmac)).error_code, 58);
+    // Whose it is and who renews it see it, and nobody else.
+    let mine = DescribeDelegationTokenRequest::default().with_owners(None);
+    let seen = |server: &Server, user: &str| login(server, user).call(3, &mine).tokens.len();
+    assert_eq!((seen(&server, "alice"), seen(&server, "bob"), seen(&server, "carol")), (3, 3, 0));
+    let nobodys = DescribeDelegationTokenRequest::default().with_owners(Some(vec![]));
+    assert_eq!(alice.call(3, &nobodys).tokens.len(), 0);
+    let renew = RenewDelegationTokenRequest::default().with_hmac(hmac.clone()).with_renew_period_ms(60_000);
+    assert_eq!(login(&server, "carol").call(2, &renew).error_code, 63);
+    assert_eq!(alice.call(2, &renew.clone().with_hmac(vec![1; 64].into())).error_code, 62);
+    let renewed = login(&server, "bob").call(2, &renew);
+    assert_eq!((renewed.error_code, renewed.expiry_timestamp_ms < made.expiry_timestamp_ms), (0, true));
+
+    // They outlive a restart, but not their time.
+    let fixture = server.stop();
+    let server = Server::listening(fixture, |_, _| {}, |l| vec![sasl(None, &SCRAM)(l)]);
+    let tokens = login(&server, "alice").call(3, &mine).tokens;
+    let again = tokens.iter().find(|token| token.token_id.as_str() == id).unwrap();
+    assert_eq!((again.expiry_timestamp, &again.hmac, again.renewers.len()), (renewed.expiry_timestamp_ms, &hmac, 1));
+    assert_eq!(connect(server.address).scram_by_token(ScramMechanism::Sha256, &id, &hmac).error_code, 0);
+    let expire =
+        |period| ExpireDelegationTokenRequest::default().with_hmac(hmac.clone()).with_expiry_time_period_ms(period);
+    let mut bob = login(&server, "bob");
+    assert_eq!(bob.call(2, &expire(0)).error_code, 0);
+    assert_eq!(connect(server.address).scram_by_token(ScramMechanism::Sha256, &id, &hmac).error_code, 58);
+    assert_eq!(bob.call(2, &renew).error_code, 66);
+    assert_eq!(bob.call(2, &expire(-1)).error_code, 0);
+    assert_eq!(bob.call(2, &renew).error_code, 62);
+    assert_eq!(seen(&server, "alice"), 2);
+}
+
 struct Issuer {
     key: KeyPair,
     keys: String,
