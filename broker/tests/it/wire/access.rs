@@ -549,7 +549,7 @@ fn entries_are_made_found_and_removed_over_the_wire_and_survive() {
     };
     assert_eq!(make(vec![creation("a", 2), creation("b", 4), creation("a", 3), creation("a", 2)]), [0, 42, 0, 0]);
     assert_eq!(make(vec![creation("a", 2), creation("x", 2), creation("y", 2)]), [44, 44, 44]);
-    assert_eq!(make(vec![creation("x", 2), creation("x", 6)]), [0, 42]);
+    assert_eq!(make(vec![creation("x", 2), creation("x", 9)]), [0, 42]);
     let server = open(server.stop().reopen(true));
     let mut client = server.client();
     let find = |client: &mut Client, resource: Option<&'static str>, pattern| {

@@ -107,9 +107,9 @@ fn what_is_named_often_is_answered_once() {
     let ids = vec![TransactionalId("x".into()); TIMES];
     let described = client.call(0, &DescribeTransactionsRequest::default().with_transactional_ids(ids));
     assert_eq!(described.transaction_states.len(), 1);
-    let topic = DescribableLogDirTopic::default().with_topic(name("t"));
-    let described = client.call(4, &DescribeLogDirsRequest::default().with_topics(Some(vec![topic; TIMES])));
-    assert_eq!(described.results[0].topics.len(), 1);
+    let topic = DescribableLogDirTopic::default().with_topic(name("t")).with_partitions(vec![0]);
+    let described = client.call(4, &DescribeLogDirsRequest::default().with_topics(Some(vec![topic; 1000])));
+    assert_eq!((described.results[0].topics.len(), described.results[0].topics[0].partitions.len()), (1, 1));
 
     // As in Kafka, a partition that is named twice is an error.
     let partition = ListOffsetsPartition::default().with_timestamp(-1);
