@@ -155,7 +155,7 @@ impl StorageOptions {
             any_replication_factor: false,
             write_buffer_bytes: 96 << 20,
             block_cache_bytes: 64 << 20,
-            direct_io: true,
+            direct_io: false,
             background_jobs: 2,
             tail_bytes: 64 << 20,
             tail_partition_bytes: 8 << 20,

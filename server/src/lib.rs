@@ -155,8 +155,18 @@ pub fn serve(
     let inserts = Threads::new(options.statements_max);
     let scrapes = Threads::new(SCRAPES_MAX);
     let stop_app = stopped.clone();
-    let app =
-        Arc::new(App { engine, cluster_id, address, metrics, authority, stop: stop_app, bodies, threads, inserts, scrapes });
+    let app = Arc::new(App {
+        engine,
+        cluster_id,
+        address,
+        metrics,
+        authority,
+        stop: stop_app,
+        bodies,
+        threads,
+        inserts,
+        scrapes,
+    });
     let gate = access::Gate { access: security.access, healthcheck_open: security.healthcheck_open };
     let router = router(app, &options, gate);
     let service = incoming::Service { tls: security.tls, limits: options.connections, router, stopped };
