@@ -37,6 +37,9 @@ impl SchemaStore {
         let entries = storage.catalog(&catalog::registry_prefix())?;
         let entries = entries.iter().map(|(key, value)| (key.as_slice(), value.as_ref()));
         let registry = Registry::load(Limits::default(), entries)?;
+        for (id, why) in registry.broken() {
+            tracing::error!(id, why, "a schema of the registry cannot be read");
+        }
         Ok(Self { now: RwLock::new(Arc::new(registry)) })
     }
 
@@ -112,6 +115,9 @@ pub(crate) fn infer(registry: &Registry, topic: &str, side: Side, spec: &FormatS
             Err(_) => return Ok(Inferred::Missing),
         },
     };
+    if let Some(why) = &registered.broken {
+        return Err(Error::corrupt(format!("the schema with id {} cannot be read: {why}", registered.id)));
+    }
     if SchemaKind::of(format) != Some(registered.kind) {
         let what = if side == Side::Key { "key" } else { "value" };
         return Err(Error::bad_request(format!(
@@ -214,6 +220,9 @@ fn refused(topic: &str, problem: Refusal) -> Error {
 }
 
 fn fits(spec: &FormatSpec, side: Side, fields: &[Field], registered: &Registered) -> bool {
+    if registered.broken.is_some() {
+        return false;
+    }
     let full_name = full_name(spec, side).map(str::to_owned);
     let writer = WriterSchema { id: registered.id, schema: registered.schema.clone(), full_name };
     serdes::plain_encoder(spec, side, fields).and_then(|e: Encoder| e.with_schema(&writer)).is_ok()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millpond_formats::json::{Comments, Json};
 use millpond_formats::{Schema, SchemaKind, Schemas};
-use millpond_types::Result as TypesResult;
+use millpond_types::{Error, Result as TypesResult};
 
 use crate::compatibility::{Compatibility, incompatibilities};
 use crate::problem::Problem;
@@ -29,6 +29,8 @@ impl Default for Limits {
 }
 
 const SUBJECT_LEN_MAX: usize = 1024;
+/// Most clients have ids and versions in 32 bits with a sign.
+const NUMBER_MAX: u32 = i32::MAX as u32;
 const REFERENCES_MAX: usize = 100;
 /// Texts that a schema refers to, those that they refer to included.
 const REFERENCES_ALL_MAX: usize = 1000;
@@ -93,7 +95,10 @@ pub struct Registered {
     pub kind: SchemaKind,
     pub text: String,
     pub references: Vec<Reference>,
+    /// What allows anything where the text cannot be read.
     pub schema: Arc<Schema>,
+    /// Why the text cannot be read: it is kept, but nothing is read or written with it.
+    pub broken: Option<String>,
 }
 
 /// One version of a subject.
@@ -169,7 +174,11 @@ type Answer<T> = std::result::Result<T, Problem>;
 
 impl Schemas for Registry {
     fn schema(&self, id: u32) -> TypesResult<Option<Arc<Schema>>> {
-        Ok(self.schemas.get(&id).map(|r| r.schema.clone()))
+        let Some(found) = self.schemas.get(&id) else { return Ok(None) };
+        match &found.broken {
+            None => Ok(Some(found.schema.clone())),
+            Some(why) => Err(Error::corrupt(format!("the schema with id {id} cannot be read: {why}"))),
+        }
     }
 }
 
@@ -188,7 +197,9 @@ impl Registry {
     pub(crate) fn insert(&mut self, registered: Registered) {
         let identity = (registered.kind, registered.schema.text.clone(), registered.references.clone());
         self.bytes += registered.text.len() + registered.schema.text.len();
-        self.ids.entry(identity).or_insert(registered.id);
+        if registered.broken.is_none() {
+            self.ids.entry(identity).or_insert(registered.id);
+        }
         self.next_id = self.next_id.max(registered.id.saturating_add(1));
         self.schemas.insert(registered.id, Arc::new(registered));
     }
@@ -256,6 +267,11 @@ impl Registry {
         if matches!(mode, Mode::ReadOnly | Mode::ReadOnlyOverride) {
             return Err(Problem::new(42205, format!("Subject {subject} is in read-only mode")));
         }
+        for (what, number) in [("id", new.id), ("version", new.version)] {
+            if number.is_some_and(|n| !(1..=NUMBER_MAX).contains(&n)) {
+                return Err(Problem::invalid_schema(format!("the {what} is not between 1 and {NUMBER_MAX}")));
+            }
+        }
         let schema = self.parse(new)?;
         let known = self.identity(new, &schema);
         let places = self.subjects.get(subject);
@@ -276,7 +292,10 @@ impl Registry {
         }
         let id = match (new.id, known) {
             (Some(wanted), _) => {
-                if self.schemas.get(&wanted).is_some_and(|r| r.schema.text != schema.text) {
+                let other = |r: &Registered| {
+                    (r.kind, &r.schema.text, &r.references) != (new.kind, &schema.text, &new.references)
+                };
+                if self.schemas.get(&wanted).is_some_and(|r| other(r)) {
                     return Err(Problem::new(
                         42207,
                         format!("Overwrite new schema with id {wanted} is not permitted."),
@@ -285,14 +304,24 @@ impl Registry {
                 wanted
             }
             (None, Some(id)) => id,
+            (None, None) if self.next_id > NUMBER_MAX || self.schemas.contains_key(&self.next_id) => {
+                return Err(Problem::new(50001, "the registry is full: there are no ids left"));
+            }
             (None, None) => self.next_id,
         };
         self.check_room(subject, &schema, new.text.len())?;
-        let version = places.and_then(|p| p.keys().next_back().copied()).unwrap_or(0) + 1;
+        let last = places.and_then(|p| p.keys().next_back().copied()).unwrap_or(0);
         let version = match new.version {
             Some(wanted) if mode == Mode::Import && wanted > 0 => wanted,
-            _ => version,
+            _ => last.saturating_add(1),
         };
+        if version > NUMBER_MAX {
+            return Err(Problem::new(50001, format!("the registry is full: the subject has version {last}")));
+        }
+        if places.and_then(|p| p.get(&version)).is_some_and(|p| p.id != id) {
+            let message = format!("Overwrite version {version} of subject {subject} is not permitted.");
+            return Err(Problem::new(42207, message));
+        }
         let mut next = self.clone();
         let mut writes = Vec::new();
         if !next.schemas.contains_key(&id) {
@@ -303,6 +332,7 @@ impl Registry {
                 text: if new.kind == SchemaKind::Protobuf { schema.text.clone() } else { new.text.clone() },
                 references: new.references.clone(),
                 schema: Arc::new(schema),
+                broken: None,
             };
             writes.push(store::put_schema(&registered));
             next.insert(registered);
@@ -339,7 +369,7 @@ impl Registry {
         let mut found = Vec::new();
         for (version, place) in live.take(count) {
             if let Some(old) = self.schemas.get(&place.id) {
-                found.extend(incompatibilities(schema, &old.schema, level));
+                found.extend(Self::between(schema, old, level));
                 if !found.is_empty() {
                     found.push(format!("{{oldSchemaVersion: {version}}}"));
                     found.push(format!("{{compatibility: '{}'}}", level.name()));
@@ -348,6 +378,18 @@ impl Registry {
             }
         }
         found
+    }
+
+    fn between(new: &Schema, old: &Registered, level: Compatibility) -> Vec<String> {
+        match &old.broken {
+            Some(why) if level != Compatibility::None => vec![format!("the older schema cannot be read: {why}")],
+            _ => incompatibilities(new, &old.schema, level),
+        }
+    }
+
+    /// Schemas that cannot be read, with the reasons.
+    pub fn broken(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.schemas.values().filter_map(|r| Some((r.id, r.broken.as_deref()?)))
     }
 
     /// Whether a schema could follow a version, or all that count; with the reasons why not.
@@ -361,7 +403,7 @@ impl Registry {
                     return Ok(Vec::new());
                 }
                 let old = self.version(subject, version, false)?;
-                Ok(incompatibilities(&schema, &old.registered.schema, self.compatibility(subject)))
+                Ok(Self::between(&schema, &old.registered, self.compatibility(subject)))
             }
         }
     }
@@ -439,11 +481,14 @@ impl Registry {
         self.schemas.values().filter(|s| s.references.iter().any(|r| refers(&r))).map(|s| s.id).collect()
     }
 
-    fn check_unreferenced(&self, subject: &str, versions: &[u32]) -> Answer<()> {
+    /// What is deleted softly can still be read, and what is read next to it is not missed: only what is live elsewhere counts.
+    /// What is deleted for good is missed by whatever remains.
+    fn check_unreferenced(&self, subject: &str, versions: &[u32], permanent: bool) -> Answer<()> {
         for &version in versions {
             for id in self.referenced_by(subject, version) {
-                let others = self.versions_of(id, false);
-                if others.iter().any(|(s, _)| s != subject) {
+                let others = self.versions_of(id, permanent);
+                let remains = |s: &str, v: &u32| s != subject || (permanent && !versions.contains(v));
+                if others.iter().any(|(s, v)| remains(s, v)) {
                     let message =
                         format!("One or more references exist to the schema {{subject={subject},version={version}}}.");
                     return Err(Problem::new(42206, message));
@@ -467,7 +512,7 @@ impl Registry {
             return Err(Problem::new(40404, message));
         }
         let versions = if permanent { places.keys().copied().collect() } else { live };
-        self.check_unreferenced(subject, &versions)?;
+        self.check_unreferenced(subject, &versions, permanent)?;
         let mut change = Change { registry: self.clone(), writes: Vec::new() };
         for &version in &versions {
             change.delete(subject, version, permanent);
@@ -497,7 +542,7 @@ impl Registry {
             );
             return Err(Problem::new(40406, message));
         }
-        self.check_unreferenced(subject, &[label])?;
+        self.check_unreferenced(subject, &[label], permanent)?;
         let mut change = Change { registry: self.clone(), writes: Vec::new() };
         change.delete(subject, label, permanent);
         Ok((change, label))

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use millpond_formats::{Schema, SchemaKind};
+use millpond_formats::{Json as Text, Parsed, Schema, SchemaKind};
 use millpond_types::{Error, Result};
 use serde_json::{Value as Json, json};
 
@@ -81,6 +81,15 @@ pub fn put_next_id(next: u32) -> CatalogWrite {
     (key(b'n', b""), Some(next.to_be_bytes().to_vec()))
 }
 
+/// A schema that cannot be read is kept as it was written: one of them is no reason for everything else to stand still.
+fn loaded(id: u32, kind: SchemaKind, text: String, references: Vec<Reference>, parsed: Result<Schema>) -> Registered {
+    let (schema, broken) = match parsed {
+        Ok(schema) => (schema, None),
+        Err(e) => (Schema { text: text.clone(), parsed: Parsed::Json(Text::Bool(true)) }, Some(e.message().to_owned())),
+    };
+    Registered { id, kind, text, references, schema: Arc::new(schema), broken }
+}
+
 pub fn load<'a>(registry: &mut Registry, entries: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
     let mut raw: Vec<(u32, SchemaKind, String, Vec<Reference>)> = Vec::new();
     for (key, bytes) in entries {
@@ -133,15 +142,18 @@ pub fn load<'a>(registry: &mut Registry, entries: impl IntoIterator<Item = (&'a 
         for (id, kind, schema_text, references) in raw {
             match registry.resolve(&references) {
                 Ok(texts) => {
-                    let schema = Arc::new(Schema::parse(kind, &schema_text, &texts)?);
-                    registry.insert(Registered { id, kind, text: schema_text, references, schema });
+                    let parsed = Schema::parse(kind, &schema_text, &texts);
+                    registry.insert(loaded(id, kind, schema_text, references, parsed));
                 }
                 Err(_) => open.push((id, kind, schema_text, references)),
             }
         }
         if open.len() == before {
-            let ids: Vec<u32> = open.iter().map(|(id, ..)| *id).collect();
-            return Err(Error::corrupt(format!("the schemas {ids:?} refer to schemas that are not there")));
+            for (id, kind, text, references) in open {
+                let missing = Error::corrupt("it refers to schemas that are not there");
+                registry.insert(loaded(id, kind, text, references, Err(missing)));
+            }
+            break;
         }
         raw = open;
     }

@@ -138,6 +138,11 @@ fn check(speaker: &Speaker, right: Right, subject: &str) -> Result<(), Refused> 
     Ok(speaker.check_topic(right, topic_of(subject))?)
 }
 
+/// A schema is read with those that it refers to, and what is wrong with it tells of them.
+fn check_references(speaker: &Speaker, new: &NewSchema) -> Result<(), Refused> {
+    new.references.iter().try_for_each(|r| check(speaker, Right::Describe, &r.subject))
+}
+
 /// Whether a schema may be seen: with one of its subjects, or by whoever may describe the cluster.
 fn check_id(speaker: &Speaker, registry: &Registry, id: u32) -> Result<(), Refused> {
     let seen = registry.versions_of(id, true).iter().any(|(s, _)| speaker.may_see(topic_of(s)));
@@ -182,8 +187,14 @@ fn schema_of(body: &[u8], asked: &Asked) -> Result<NewSchema, Refused> {
         _ => return Err(invalid("the references are not a list".to_owned())),
     };
     // Negative numbers are those of clients that have none.
-    let number = |name: &str| body[name].as_i64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
-    let new = NewSchema { references, id: number("id"), version: number("version"), ..NewSchema::new(kind, text) };
+    let number = |name: &str| match body[name].as_i64().filter(|n| *n > 0) {
+        None => Ok(None),
+        Some(n) => i32::try_from(n)
+            .map(|n| Some(n.unsigned_abs()))
+            .map_err(|_| invalid(format!("the {name} {n} is above {}", i32::MAX))),
+    };
+    let (id, version) = (number("id")?, number("version")?);
+    let new = NewSchema { references, id, version, ..NewSchema::new(kind, text) };
     Ok(if asked.normalize { new.normalised() } else { new })
 }
 
@@ -250,6 +261,10 @@ async fn register(
 ) -> Answered {
     check(&speaker, Right::Write, &subject)?;
     let new = schema_of(&body, &asked)?;
+    check_references(&speaker, &new)?;
+    if new.id.is_some() {
+        speaker.check_cluster(Right::Alter)?;
+    }
     let id = change(&app, move |registry| {
         let (change, id, _) = registry.register(&subject, &new)?;
         Ok((change, id))
@@ -266,6 +281,7 @@ async fn look_up(
 ) -> Answered {
     check(&speaker, Right::Describe, &subject)?;
     let new = schema_of(&body, &asked)?;
+    check_references(&speaker, &new)?;
     Ok(Answer(describe(&app.engine.schemas().now().look_up(&subject, &new, asked.deleted)?, &asked)))
 }
 
@@ -503,6 +519,10 @@ async fn change_mode(app: Shared, speaker: Speaker, subject: String, asked: Aske
         code: 42204,
         message: "Invalid mode. Valid values are READWRITE, READONLY, READONLY_OVERRIDE, IMPORT".to_owned(),
     })?;
+    // Who imports says which id is which schema, for everybody.
+    if mode == Mode::Import {
+        speaker.check_cluster(Right::Alter)?;
+    }
     let changed = move |registry: &Registry| Ok((Some(registry.set_mode(&subject, Some(mode), asked.force)?), ()));
     change(&app, changed).await?;
     Ok(Answer(json!({ "mode": mode.name() })))
@@ -559,6 +579,7 @@ fn tested(
 ) -> Answered {
     check(speaker, Right::Describe, subject)?;
     let new = schema_of(body, asked)?;
+    check_references(speaker, &new)?;
     let faults = app.engine.schemas().now().test(subject, version, &new)?;
     let mut answer = json!({ "is_compatible": faults.is_empty() });
     if asked.verbose {

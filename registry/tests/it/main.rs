@@ -203,3 +203,87 @@ fn modes_and_limits() {
     assert_eq!(code(registry.register("a", &avro(AB)).map(|_| ())), 50001);
     assert_eq!(code(registry.register("", &avro(AB)).map(|_| ())), 42208);
 }
+
+#[test]
+fn what_remains_finds_what_it_refers_to() {
+    let mut kept = Kept::new();
+    let using = |version: u32, more: &str| NewSchema {
+        references: vec![Reference { name: "Common".into(), subject: "common".into(), version }],
+        ..NewSchema::new(
+            SchemaKind::Avro,
+            format!(r#"{{"type":"record","name":"Order","fields":[{{"name":"c","type":"Common"}}{more}]}}"#),
+        )
+    };
+    let common = NewSchema::new(SchemaKind::Avro, r#"{"type":"record","name":"Common","fields":[]}"#);
+    kept.register("common", &common).unwrap();
+    kept.register("order", &using(1, "")).unwrap();
+    // The one that refers is deleted softly only: it can still be read.
+    for subject in ["order", "common"] {
+        let (change, _) = kept.now.delete_subject(subject, false).unwrap();
+        kept.keep(change);
+    }
+    assert_eq!(code(kept.now.delete_subject("common", true)), 42206);
+    assert_eq!(code(kept.now.delete_version("common", "1", true)), 42206);
+    for subject in ["order", "common"] {
+        let (change, _) = kept.now.delete_subject(subject, true).unwrap();
+        kept.keep(change);
+    }
+    // One version that refers to another of its own subject: together they go, alone not.
+    kept.register("common", &common).unwrap();
+    kept.keep(kept.now.set_compatibility("common", Some(Compatibility::None)));
+    assert_eq!(kept.register("common", &using(1, "")).unwrap().1, 2);
+    let (change, _) = kept.now.delete_version("common", "1", false).unwrap();
+    kept.keep(change);
+    assert_eq!(code(kept.now.delete_version("common", "1", true)), 42206);
+    let (change, _) = kept.now.delete_subject("common", false).unwrap();
+    kept.keep(change);
+    let (change, _) = kept.now.delete_subject("common", true).unwrap();
+    kept.keep(change);
+    assert_eq!(kept.now.size(), (0, 0));
+}
+
+#[test]
+fn an_import_replaces_nothing() {
+    let mut kept = Kept::new();
+    kept.avro("a", A).unwrap();
+    kept.keep(kept.now.set_mode("a", Some(Mode::Import), true).unwrap());
+    assert_eq!(code(kept.register("a", &NewSchema { version: Some(1), ..avro(AB) })), 42207);
+    // A schema is also its kind and what it refers to.
+    let json = NewSchema { id: Some(1), ..NewSchema::new(SchemaKind::Json, avro(A).normalised().text) };
+    assert_eq!(code(kept.register("a", &json)), 42207);
+    for number in [0, i32::MAX as u32 + 1, u32::MAX] {
+        assert_eq!(code(kept.register("a", &NewSchema { id: Some(number), ..avro(AB) })), 42201);
+        assert_eq!(code(kept.register("a", &NewSchema { version: Some(number), ..avro(AB) })), 42201);
+    }
+    let last = i32::MAX as u32;
+    let new = NewSchema { id: Some(last), version: Some(last), ..avro(AB) };
+    assert_eq!(kept.register("a", &new), Ok((last, last)));
+    assert_eq!(code(kept.avro("b", A_C)), 50001);
+    assert_eq!(code(kept.avro("a", A_C)), 50001);
+    assert_eq!(kept.avro("b", AB), Ok((last, 1)));
+}
+
+#[test]
+fn a_schema_that_cannot_be_read_stops_nothing_else() {
+    use millpond_formats::Schemas;
+    let mut kept = Kept::new();
+    let common = NewSchema::new(SchemaKind::Avro, r#"{"type":"record","name":"Common","fields":[]}"#);
+    let reference = Reference { name: "Common".into(), subject: "common".into(), version: 1 };
+    let using = NewSchema { references: vec![reference], ..avro(r#"{"name":"c","type":"Common"}"#) };
+    kept.register("common", &common).unwrap();
+    kept.register("order", &using).unwrap();
+    kept.avro("a", A).unwrap();
+    kept.entries.retain(|key, _| !key.windows(6).any(|part| part == b"common"));
+    let entries = kept.entries.iter().map(|(k, v)| (k.as_slice(), v.as_slice()));
+    let mut again = Kept { now: Registry::load(Limits::default(), entries).unwrap(), entries: kept.entries.clone() };
+    assert_eq!(again.now.broken().map(|(id, _)| id).collect::<Vec<_>>(), [2]);
+    assert_eq!(again.now.version("order", "1", false).unwrap().registered.text, using.text);
+    assert!(again.now.schema(2).is_err() && again.now.schema(3).unwrap().is_some());
+    assert_eq!(code(again.avro("order", A)), 409);
+    assert_eq!(again.avro("b", AB), Ok((4, 1)));
+    let (change, _) = again.now.delete_version("order", "1", false).unwrap();
+    again.keep(change);
+    let (change, _) = again.now.delete_version("order", "1", true).unwrap();
+    again.keep(change);
+    assert_eq!(again.now.broken().count(), 0);
+}
