@@ -181,7 +181,7 @@ pub fn to_bytes(
     let format = serdes::format_of(spec).map_err(|e| e.to_string())?;
     let full_name = spec.properties.iter().find(|(name, _)| name.ends_with("SCHEMA_FULL_NAME")).map(|(_, v)| v.clone());
     let writer = WriterSchema { id: registered.id, schema: registered.schema.clone(), full_name };
-    encode(format, &writer, json).map(|bytes| Some(bytes))
+    encode(format, &writer, json).map(Some)
 }
 
 fn encode(format: Format, writer: &WriterSchema, json: &Json) -> Result<Option<Vec<u8>>, String> {

@@ -117,9 +117,12 @@ fn sample(line: &str) -> Result<(String, BTreeMap<String, String>, f64), String>
     Ok((name.to_owned(), labels, value))
 }
 
+/// A histogram's buckets as bound and count, its `_count`, and whether it has a `_sum`.
+type Histogram = (Vec<(f64, f64)>, Option<f64>, bool);
+
 /// Within one histogram bounds and counts grow, and the last bucket holds all.
 fn buckets_grow(name: &str, family: &Family) -> Result<(), String> {
-    let mut by_labels: BTreeMap<_, (Vec<(f64, f64)>, Option<f64>, bool)> = BTreeMap::new();
+    let mut by_labels: BTreeMap<_, Histogram> = BTreeMap::new();
     for (full, labels, value) in &family.samples {
         let mut labels = labels.clone();
         let bound =

@@ -85,7 +85,7 @@ fn a_query_on_a_full_disk_is_stalled_and_goes_on_exactly_once() {
     let ids: Vec<String> = db.engine().catalog().queries.keys().cloned().collect();
     for n in 0..ROWS {
         let value = format!(r#"{{"N": {n}, "TEXT": "{}"}}"#, "x".repeat(MB / 2));
-        let (key, value) = (Some(b"k".to_vec().into()), Some(value.into_bytes().into()));
+        let (key, value) = (Some(b"k".to_vec()), Some(value.into_bytes()));
         // Of now, so that retention keeps it.
         let timestamp = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
         db.produce("s", &[OwnedRecord { key, value, timestamp, headers: Vec::new() }]).unwrap();

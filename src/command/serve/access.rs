@@ -136,7 +136,6 @@ pub fn authentication(config: &Config) -> AuthenticationSettings {
             clock_skew: milliseconds(oauth.clock_skew_ms).unwrap_or(CLOCK_SKEW_DEFAULT),
             principal_claim: oauth.principal_claim.clone().unwrap_or_else(|| PRINCIPAL_CLAIM_DEFAULT.into()),
         }),
-        ..defaults
     }
 }
 
