@@ -304,7 +304,6 @@ impl Column {
         let bug = |e| Error::bug(format!("decoded column: {e}"));
         let len = self.valid.len;
         let nulls = self.valid.finish();
-        let buffer = |offsets: Vec<i32>| OffsetBuffer::new(ScalarBuffer::from(offsets));
         Ok(match self.data {
             Data::Boolean(mut values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
             Data::Integer(values) => Arc::new(Int32Array::try_new(values.into(), nulls).map_err(bug)?),
@@ -319,13 +318,13 @@ impl Column {
                     .map_err(bug)?,
             ),
             Data::String(bytes) => Arc::new(string_array(bytes, nulls)?),
-            Data::Bytes(bytes) => {
-                Arc::new(BinaryArray::try_new(buffer(bytes.offsets), Buffer::from_vec(bytes.data), nulls).map_err(bug)?)
-            }
+            Data::Bytes(bytes) => Arc::new(
+                BinaryArray::try_new(buffer(bytes.offsets)?, Buffer::from_vec(bytes.data), nulls).map_err(bug)?,
+            ),
             Data::List { offsets, items } => {
                 let items = items.finish()?;
                 let field = Arc::new(ArrowField::new("item", items.data_type().clone(), true));
-                Arc::new(ListArray::try_new(field, buffer(offsets), items, nulls).map_err(bug)?)
+                Arc::new(ListArray::try_new(field, buffer(offsets)?, items, nulls).map_err(bug)?)
             }
             Data::Map { offsets, keys, values } => {
                 let (keys, values) = (string_array(*keys, None)?, values.finish()?);
@@ -336,7 +335,7 @@ impl Column {
                 .into();
                 let entries = StructArray::try_new(fields.clone(), vec![Arc::new(keys), values], None).map_err(bug)?;
                 let field = Arc::new(ArrowField::new("entries", DataType::Struct(fields), false));
-                Arc::new(MapArray::try_new(field, buffer(offsets), entries, nulls, false).map_err(bug)?)
+                Arc::new(MapArray::try_new(field, buffer(offsets)?, entries, nulls, false).map_err(bug)?)
             }
             Data::Struct { names, fields, .. } => {
                 let arrays = fields.into_iter().map(Self::finish).collect::<Result<Vec<_>>>()?;
@@ -346,8 +345,17 @@ impl Column {
     }
 }
 
+/// Refuses offsets that no longer fit 32 bits.
+fn buffer(offsets: Vec<i32>) -> Result<OffsetBuffer<i32>> {
+    if !offsets.is_sorted() {
+        return Err(Error::bad_request(
+            "a batch has more values or text than a column holds: read fewer records at a time",
+        ));
+    }
+    Ok(OffsetBuffer::new(ScalarBuffer::from(offsets)))
+}
+
 fn string_array(bytes: Bytes, nulls: Option<NullBuffer>) -> Result<StringArray> {
-    let offsets = OffsetBuffer::new(ScalarBuffer::from(bytes.offsets));
-    StringArray::try_new(offsets, Buffer::from_vec(bytes.data), nulls)
+    StringArray::try_new(buffer(bytes.offsets)?, Buffer::from_vec(bytes.data), nulls)
         .map_err(|e| Error::bug(format!("decoded text: {e}")))
 }

@@ -95,7 +95,8 @@ impl Schema {
             SchemaKind::Protobuf => {
                 // Some clients send it compiled.
                 let mut compiled = Vec::new();
-                let is_base64 = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
+                let is_base64 = !text.is_empty()
+                    && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
                 let made;
                 let text = if is_base64 && crate::decode_base64(&mut compiled, text.as_bytes()) {
                     made = text_of(&compiled)?;

@@ -18,6 +18,9 @@ use crate::protobuf::decode::decimal;
 
 /// Deepest nesting of values that are passed over.
 const SKIP_DEPTH_MAX: usize = 200;
+/// Values that may be passed over for each byte: a record has no bytes of its own, and records without any could double at each
+/// level.
+const SKIPS_PER_BYTE: usize = 16;
 /// Items without bytes that a record may have, beyond one for each of its bytes.
 const EMPTY_ITEMS_MAX: usize = 10_000;
 
@@ -117,7 +120,8 @@ impl Plan {
     /// Reads a record behind its frame; true where it is NULL as a whole, when nothing has been appended.
     pub fn record(&self, bytes: &[u8], columns: &mut [Column]) -> Scan<bool> {
         let Some(schema) = schema_of(&self.schema) else { return fail(0, "not an AVRO schema") };
-        let mut input = Input { bytes, pos: 0, items: bytes.len() + EMPTY_ITEMS_MAX, schema };
+        let skips = bytes.len().saturating_mul(SKIPS_PER_BYTE).saturating_add(EMPTY_ITEMS_MAX);
+        let mut input = Input { bytes, pos: 0, items: bytes.len() + EMPTY_ITEMS_MAX, skips, schema };
         match &self.root {
             Root::Mismatch(why) => return fail(0, why.clone()),
             Root::Nothing => return Ok(false),
@@ -290,6 +294,8 @@ struct Input<'a> {
     pos: usize,
     /// Items of arrays and maps that may still come.
     items: usize,
+    /// Values that may still be passed over.
+    skips: usize,
     schema: &'a AvroSchema,
 }
 
@@ -391,6 +397,10 @@ impl<'a> Input<'a> {
     fn skip(&mut self, node: usize, depth: usize) -> Scan<()> {
         if depth > SKIP_DEPTH_MAX {
             return fail(self.pos, format!("values are nested deeper than {SKIP_DEPTH_MAX} levels"));
+        }
+        match self.skips.checked_sub(1) {
+            Some(left) => self.skips = left,
+            None => return fail(self.pos, "the record has more values without bytes than can be passed over"),
         }
         let schema = self.schema;
         match &schema.node(node).shape {
@@ -601,7 +611,10 @@ fn scalar(input: &mut Input<'_>, from: Scalar, column: &mut Column) -> Scan<()> 
             let ms = input.long()?.div_euclid(1000);
             match &mut column.data {
                 Data::Timestamp(values) => values.push(ms),
-                Data::Time(values) => values.push(ms as i32),
+                Data::Time(values) => match i32::try_from(ms) {
+                    Ok(ms) => values.push(ms),
+                    Err(_) => return fail(input.pos, format!("{ms} milliseconds are not a time of day")),
+                },
                 _ => return fail(input.pos, "not a time"),
             }
         }

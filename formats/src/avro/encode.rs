@@ -3,6 +3,8 @@
 //! A plan is made once: columns are found by the schema's names, exactly or else in any case. A field without a column, and
 //! NULL where the schema has no null, become the field's default; where it has none, the row cannot be written.
 
+use std::cell::Cell;
+
 use millpond_types::{Error, Field, Result, SqlType};
 
 use super::columns::{entry_of, member_name};
@@ -81,8 +83,9 @@ fn bad(message: impl Into<String>) -> Error {
 
 impl Plan {
     pub fn new(schema: &AvroSchema, columns: &[Field], unwrap_single: bool) -> Result<Self> {
+        let left = &Cell::new(DEFAULTS_MAX);
         if let ([column], true) = (columns, unwrap_single) {
-            return Ok(Self::Single(compile(schema, schema.root, &column.ty)?));
+            return Ok(Self::Single(compile(schema, left, schema.root, &column.ty)?));
         }
         let (node, _) = schema.nullable(schema.root);
         let Shape::Record(record) = &schema.node(node).shape else {
@@ -93,7 +96,7 @@ impl Plan {
             let branch = branches.iter().position(|b| *b == node).unwrap_or(0);
             write_long(&mut prefix, branch as i64);
         }
-        Ok(Self::Record { prefix, fields: compile_fields(schema, &record.fields, columns)? })
+        Ok(Self::Record { prefix, fields: compile_fields(schema, left, &record.fields, columns)? })
     }
 
     /// Appends a row; false where the one column is NULL and the schema has no null, when nothing has been appended.
@@ -115,7 +118,12 @@ impl Plan {
     }
 }
 
-fn compile_fields(schema: &AvroSchema, fields: &[AvroField], columns: &[Field]) -> Result<Vec<FieldWrite>> {
+fn compile_fields(
+    schema: &AvroSchema,
+    left: &Cell<usize>,
+    fields: &[AvroField],
+    columns: &[Field],
+) -> Result<Vec<FieldWrite>> {
     let mut used = vec![false; columns.len()];
     let mut from: Vec<Option<usize>> = fields
         .iter()
@@ -139,7 +147,7 @@ fn compile_fields(schema: &AvroSchema, fields: &[AvroField], columns: &[Field]) 
         let default = match &field.default {
             Some(json) => {
                 let mut bytes = Vec::new();
-                write_json(&mut bytes, schema, field.node, json, 0)
+                write_json(&mut bytes, schema, left, field.node, json, 0)
                     .map_err(|e| bad(format!("default of field \"{}\": {}", field.name, e.message())))?;
                 Some(bytes)
             }
@@ -153,7 +161,7 @@ fn compile_fields(schema: &AvroSchema, fields: &[AvroField], columns: &[Field]) 
             }),
         };
         let write = match from {
-            Some(at) => compile(schema, field.node, &columns[at].ty)
+            Some(at) => compile(schema, left, field.node, &columns[at].ty)
                 .map_err(|e| bad(format!("field \"{}\": {}", field.name, e.message())))?,
             None => Write::Null,
         };
@@ -173,7 +181,7 @@ fn null_branch(schema: &AvroSchema, node: usize) -> Option<Option<i64>> {
     }
 }
 
-fn compile(schema: &AvroSchema, node: usize, ty: &SqlType) -> Result<Write> {
+fn compile(schema: &AvroSchema, left: &Cell<usize>, node: usize, ty: &SqlType) -> Result<Write> {
     let written = schema.node(node);
     let mismatch = || {
         let shape = super::schema::branch_name(&written.shape);
@@ -185,18 +193,18 @@ fn compile(schema: &AvroSchema, node: usize, ty: &SqlType) -> Result<Write> {
             let null = null_branch(schema, node).flatten();
             if let ((one, _), SqlType::Struct(fields)) = (schema.nullable(node), ty)
                 && one == node
-                && let Some(one_of) = compile_one_of(schema, branches, fields)?
+                && let Some(one_of) = compile_one_of(schema, left, branches, fields)?
             {
                 return Ok(Write::OneOf { null, fields: one_of });
             }
             let fitting = branches.iter().enumerate().filter(|(_, b)| !matches!(schema.node(**b).shape, Shape::Null));
-            let mut fitting = fitting.filter_map(|(i, b)| Some((i, compile(schema, *b, ty).ok()?)));
+            let mut fitting = fitting.filter_map(|(i, b)| Some((i, compile(schema, left, *b, ty).ok()?)));
             match fitting.next() {
                 Some((branch, write)) => Write::Branch { branch: branch as i64, null, write: Box::new(write) },
                 None => return mismatch(),
             }
         }
-        (Shape::Array(items), SqlType::Array(item)) => Write::List(Box::new(compile(schema, *items, item)?)),
+        (Shape::Array(items), SqlType::Array(item)) => Write::List(Box::new(compile(schema, left, *items, item)?)),
         (Shape::Array(items), SqlType::Map(key, value)) => match entry_of(schema, *items) {
             Some((key_node, value_node)) if matches!(schema.node(*items).shape, Shape::Record(_)) => {
                 let key_first = match &schema.node(*items).shape {
@@ -204,16 +212,16 @@ fn compile(schema: &AvroSchema, node: usize, ty: &SqlType) -> Result<Write> {
                     _ => false,
                 };
                 Write::Entries {
-                    key: Box::new(compile(schema, key_node, key)?),
-                    value: Box::new(compile(schema, value_node, value)?),
+                    key: Box::new(compile(schema, left, key_node, key)?),
+                    value: Box::new(compile(schema, left, value_node, value)?),
                     key_first,
                 }
             }
             _ => return mismatch(),
         },
-        (Shape::Map(values), SqlType::Map(_, value)) => Write::Map(Box::new(compile(schema, *values, value)?)),
+        (Shape::Map(values), SqlType::Map(_, value)) => Write::Map(Box::new(compile(schema, left, *values, value)?)),
         (Shape::Record(record), SqlType::Struct(fields)) => {
-            Write::Record(compile_fields(schema, &record.fields, fields)?)
+            Write::Record(compile_fields(schema, left, &record.fields, fields)?)
         }
         (shape, _) => Write::Scalar(match (shape, written.logical, ty) {
             (Shape::Bytes, Logical::Decimal { precision, scale }, SqlType::Decimal { .. }) => {
@@ -239,12 +247,17 @@ fn compile(schema: &AvroSchema, node: usize, ty: &SqlType) -> Result<Write> {
 }
 
 /// The branch for each field of a STRUCT that stands for a union; `None` where its fields are not branches.
-fn compile_one_of(schema: &AvroSchema, branches: &[usize], fields: &[Field]) -> Result<Option<Vec<Branch>>> {
+fn compile_one_of(
+    schema: &AvroSchema,
+    left: &Cell<usize>,
+    branches: &[usize],
+    fields: &[Field],
+) -> Result<Option<Vec<Branch>>> {
     let mut all = Vec::with_capacity(fields.len());
     for field in fields {
         let at = branches.iter().position(|b| member_name(schema, *b).eq_ignore_ascii_case(&field.name));
         match at {
-            Some(at) => all.push(Some((at as i64, compile(schema, branches[at], &field.ty)?))),
+            Some(at) => all.push(Some((at as i64, compile(schema, left, branches[at], &field.ty)?))),
             None => return Ok(None),
         }
     }
@@ -464,12 +477,41 @@ fn write_decimal(
     Ok(())
 }
 
+/// Most values and bytes of text that the defaults of one plan are made of: records that are filled up by their fields' own
+/// defaults could double at each level.
+const DEFAULTS_MAX: usize = 1 << 20;
 /// Deepest default.
 const DEFAULT_DEPTH_MAX: usize = 64;
 
 /// Appends a default value from its JSON.
-fn write_json(out: &mut Vec<u8>, schema: &AvroSchema, node: usize, json: &Json, depth: usize) -> Result<()> {
-    let wrong = || bad(format!("{json} is not a {}", super::schema::branch_name(&schema.node(node).shape)));
+fn write_json(
+    out: &mut Vec<u8>,
+    schema: &AvroSchema,
+    left: &Cell<usize>,
+    node: usize,
+    json: &Json,
+    depth: usize,
+) -> Result<()> {
+    let wrong = || {
+        let shape = super::schema::branch_name(&schema.node(node).shape);
+        bad(match json {
+            Json::Array(_) => format!("a list is not a {shape}"),
+            Json::Object(_) => format!("an object is not a {shape}"),
+            _ => format!("{json} is not a {shape}"),
+        })
+    };
+    let text = match json {
+        Json::String(text) | Json::Number(text) => text.len(),
+        Json::Object(members) => members.iter().map(|(name, _)| name.len()).sum(),
+        _ => 0,
+    };
+    match left.get().checked_sub(text.saturating_add(1)) {
+        Some(rest) => left.set(rest),
+        None => {
+            left.set(0);
+            return Err(bad(format!("the defaults have more than {DEFAULTS_MAX} values and bytes")));
+        }
+    }
     if depth > DEFAULT_DEPTH_MAX {
         return Err(bad("it is nested too deeply"));
     }
@@ -516,7 +558,7 @@ fn write_json(out: &mut Vec<u8>, schema: &AvroSchema, node: usize, json: &Json, 
             if !list.is_empty() {
                 write_long(out, list.len() as i64);
                 for item in list {
-                    write_json(out, schema, *items, item, depth + 1)?;
+                    write_json(out, schema, left, *items, item, depth + 1)?;
                 }
             }
             out.push(0);
@@ -527,7 +569,7 @@ fn write_json(out: &mut Vec<u8>, schema: &AvroSchema, node: usize, json: &Json, 
                 write_long(out, members.len() as i64);
                 for (key, value) in members {
                     write_bytes(out, key.as_bytes());
-                    write_json(out, schema, *values, value, depth + 1)?;
+                    write_json(out, schema, left, *values, value, depth + 1)?;
                 }
             }
             out.push(0);
@@ -535,7 +577,7 @@ fn write_json(out: &mut Vec<u8>, schema: &AvroSchema, node: usize, json: &Json, 
         Shape::Record(record) => {
             for field in &record.fields {
                 let value = json.get(&field.name).or(field.default.as_ref()).ok_or_else(wrong)?;
-                write_json(out, schema, field.node, value, depth + 1)?;
+                write_json(out, schema, left, field.node, value, depth + 1)?;
             }
         }
         Shape::Union(branches) => {
@@ -543,7 +585,7 @@ fn write_json(out: &mut Vec<u8>, schema: &AvroSchema, node: usize, json: &Json, 
             for (i, branch) in branches.iter().enumerate() {
                 let start = out.len();
                 write_long(out, i as i64);
-                if write_json(out, schema, *branch, json, depth + 1).is_ok() {
+                if write_json(out, schema, left, *branch, json, depth + 1).is_ok() {
                     return Ok(());
                 }
                 out.truncate(start);

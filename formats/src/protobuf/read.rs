@@ -50,8 +50,8 @@ enum Kind {
     /// The one field of a message is the value: a list in a list.
     Around(Box<Plan>),
     List(Box<Kind>),
+    /// Keys are text.
     Map {
-        key: FieldType,
         value: Box<Kind>,
     },
     Mismatch(String),
@@ -67,7 +67,8 @@ enum End {
     List,
     Map,
     Struct(u32),
-    OneOf,
+    /// The parts that are there, and the numbers of their fields.
+    OneOf(Vec<(usize, u32)>),
 }
 
 impl Plan {
@@ -97,11 +98,11 @@ impl Plan {
                         let part = parts.iter().position(|p| p.name == written.name);
                         let part = part.or_else(|| parts.iter().position(|p| named(&p.name, false, &written.name)));
                         if let Some(part) = part {
-                            present.push(part);
+                            present.push((part, written.number));
                             plan.add(schema, written, target, &field.name, &parts[part].ty, Some(part));
                         }
                     }
-                    plan.targets.push((target, End::OneOf));
+                    plan.targets.push((target, End::OneOf(present)));
                     return false;
                 }
                 true
@@ -138,17 +139,16 @@ impl Plan {
 
 fn kind_of(schema: &ProtoSchema, field: &ProtoField, ty: &SqlType) -> Kind {
     match (&field.ty, ty, field.repeated) {
-        (FieldType::Map(key, value), SqlType::Map(_, to), _) => {
-            Kind::Map { key: (**key).clone(), value: Box::new(single(schema, value, to)) }
-        }
+        (FieldType::Map(key, _), SqlType::Map(..), _) if **key != FieldType::String => keys_mismatch(ty),
+        (FieldType::Map(_, value), SqlType::Map(_, to), _) => Kind::Map { value: Box::new(single(schema, value, to)) },
         (_, SqlType::Array(item), true) => Kind::List(Box::new(single(schema, &field.ty, item))),
         // A map may be written as the list of its entries.
         (FieldType::Message(message), SqlType::Map(_, to), true) => {
             let entry = &schema.messages[*message].fields;
             let numbered = |n: u32| entry.iter().find(|f| f.number == n);
             match (numbered(1), numbered(2)) {
-                (Some(key), Some(value)) => Kind::Map {
-                    key: key.ty.clone(),
+                (Some(key), Some(_)) if key.repeated || key.ty != FieldType::String => keys_mismatch(ty),
+                (Some(_), Some(value)) => Kind::Map {
                     value: Box::new(if value.repeated {
                         kind_of(schema, value, to)
                     } else {
@@ -163,6 +163,10 @@ fn kind_of(schema: &ProtoSchema, field: &ProtoField, ty: &SqlType) -> Kind {
     }
 }
 
+fn keys_mismatch(ty: &SqlType) -> Kind {
+    Kind::Mismatch(format!("the keys are not strings, and cannot be read as {ty}"))
+}
+
 fn single(schema: &ProtoSchema, written: &FieldType, ty: &SqlType) -> Kind {
     let mismatch = || Kind::Mismatch(format!("the field's type cannot be read as {ty}"));
     match (written, ty) {
@@ -173,8 +177,8 @@ fn single(schema: &ProtoSchema, written: &FieldType, ty: &SqlType) -> Kind {
             | (Some(WellKnown::Decimal), SqlType::Decimal { .. }) => Kind::Value,
             (Some(WellKnown::Wrapper), _) if !matches!(ty, SqlType::Struct(_)) => {
                 match schema.messages[*message].fields.first() {
-                    Some(value) => Kind::Wrapper(value.ty.clone()),
-                    None => mismatch(),
+                    Some(value) if reads(&value.ty, ty) => Kind::Wrapper(value.ty.clone()),
+                    _ => mismatch(),
                 }
             }
             (_, SqlType::Struct(fields)) => {
@@ -182,7 +186,8 @@ fn single(schema: &ProtoSchema, written: &FieldType, ty: &SqlType) -> Kind {
                 Kind::Struct(Plan::new(schema, *message, &wanted))
             }
             (_, SqlType::Array(_) | SqlType::Map(..)) => match schema.messages[*message].fields.as_slice() {
-                [one] => {
+                // Only a list or a map: a message around itself would have no end.
+                [one] if one.repeated || matches!(one.ty, FieldType::Map(..)) => {
                     let field = Field::new(one.name.as_str(), ty.clone());
                     Kind::Around(Box::new(Plan::new(schema, *message, &[(0, &field)])))
                 }
@@ -254,13 +259,8 @@ fn one_of(column: &mut Column, part: usize, kind: &Kind, payload: Payload<'_>, a
     }
     match fields.get_mut(part) {
         Some(to) => {
-            field(to, kind, payload, at, base)?;
-            if let (Kind::Struct(plan), true) = (kind, to.len() > base)
-                && let Data::Struct { fields, .. } = &mut to.data
-            {
-                finish(plan, fields, base);
-            }
-            Ok(())
+            // Not ended yet: another occurrence would be merged into it.
+            field(to, kind, payload, at, base)
         }
         None => Ok(()),
     }
@@ -272,11 +272,12 @@ fn field(column: &mut Column, kind: &Kind, payload: Payload<'_>, at: usize, base
         (Kind::Mismatch(why), _) => fail(at, why.clone()),
         (Kind::Scalar(ty), _) => scalar(column, ty, payload, at, base),
         (Kind::Enum(symbols), Payload::Varint(value)) => {
-            let number = value as i32;
-            let Some(symbol) = symbols.get(&number) else {
-                return fail(at, format!("the enum has no value {number}"));
-            };
             column.truncate(base);
+            // Enums are open: a value that a newer writer has is no error.
+            let Some(symbol) = symbols.get(&(value as i32)) else {
+                column.push_null();
+                return Ok(());
+            };
             let Data::String(text) = &mut column.data else { return Ok(()) };
             text.data.extend_from_slice(symbol.as_bytes());
             text.end();
@@ -311,13 +312,13 @@ fn field(column: &mut Column, kind: &Kind, payload: Payload<'_>, at: usize, base
             let Data::List { items, .. } = &mut column.data else { return Ok(()) };
             list_item(items, item, payload, at)
         }
-        (Kind::Map { key, value }, Payload::Len(mut reader)) => {
+        (Kind::Map { value }, Payload::Len(mut reader)) => {
             let Data::Map { keys, values, .. } = &mut column.data else { return Ok(()) };
             let (key_base, value_base) = (keys.len(), values.len());
             while !reader.is_at_end() {
                 let at = reader.pos;
                 match reader.field()? {
-                    (1, Payload::Len(text)) if *key == FieldType::String => {
+                    (1, Payload::Len(text)) => {
                         keys.truncate(key_base);
                         keys.data.extend_from_slice(decode::utf8(text)?);
                         keys.end();
@@ -413,7 +414,15 @@ fn finish(plan: &Plan, columns: &mut [Column], base: usize) {
                     finish(plan, fields, base);
                 }
             }
-            (End::OneOf, Data::Struct { fields, .. }) if filled => {
+            (End::OneOf(parts), Data::Struct { fields, .. }) if filled => {
+                for (part, number) in parts {
+                    if let Some(FieldRead { kind: Kind::Struct(plan), .. }) = plan.by_number.get(number)
+                        && let Some(part) = fields.get_mut(*part).filter(|f| f.len() > base)
+                        && let Data::Struct { fields, .. } = &mut part.data
+                    {
+                        finish(plan, fields, base);
+                    }
+                }
                 fields.iter_mut().filter(|f| f.len() == base).for_each(Column::push_null);
             }
             _ if filled => {}

@@ -132,8 +132,17 @@ impl ProtoSchema {
         found
     }
 
+    /// A wrapper goes by its shape too: a schema can declare such a name itself, even one that contains itself.
     pub fn well_known(&self, message: usize) -> Option<WellKnown> {
-        Some(match self.messages.get(message)?.full_name.as_str() {
+        let message = self.messages.get(message)?;
+        let wraps = || match message.fields.as_slice() {
+            [value] => {
+                let scalar = !matches!(value.ty, FieldType::Message(_) | FieldType::Enum(_) | FieldType::Map(..));
+                value.number == 1 && !value.repeated && scalar
+            }
+            _ => false,
+        };
+        Some(match message.full_name.as_str() {
             "google.protobuf.Timestamp" => WellKnown::Timestamp,
             "google.type.Date" => WellKnown::Date,
             "google.type.TimeOfDay" => WellKnown::Time,
@@ -146,7 +155,11 @@ impl ProtoSchema {
             | "google.protobuf.UInt32Value"
             | "google.protobuf.BoolValue"
             | "google.protobuf.StringValue"
-            | "google.protobuf.BytesValue" => WellKnown::Wrapper,
+            | "google.protobuf.BytesValue"
+                if wraps() =>
+            {
+                WellKnown::Wrapper
+            }
             _ => return None,
         })
     }

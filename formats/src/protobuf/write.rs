@@ -139,7 +139,8 @@ fn single(schema: &ProtoSchema, written: &FieldType, ty: &SqlType) -> Result<Kin
             }
             (_, SqlType::Struct(fields)) => Kind::Struct(Plan::new(schema, *message, fields)?),
             (_, SqlType::Array(_) | SqlType::Map(..)) => match schema.messages[*message].fields.as_slice() {
-                [one] => {
+                // Only a list or a map: a message around itself would have no end.
+                [one] if one.repeated || matches!(one.ty, FieldType::Map(..)) => {
                     let field = Field::new(one.name.as_str(), ty.clone());
                     Kind::Around(Box::new(Plan::new(schema, *message, &[field])?))
                 }

@@ -384,3 +384,105 @@ proptest! {
         }
     }
 }
+
+/// What a PROTOBUF schema's first message reads of payloads, and the errors.
+fn proto_rows(definition: &str, columns: &[Field], payloads: &[&[u8]]) -> (Vec<Vec<Value>>, Vec<String>) {
+    let schema = schema(SchemaKind::Protobuf, &format!("syntax = \"proto3\"; {definition}"));
+    let framed: Vec<Vec<u8>> = payloads.iter().map(|p| [&[0, 0, 0, 0, 1, 0], *p].concat()).collect();
+    let decoded = decoder(Format::Protobuf, columns, &known(&[(1, &schema)]))
+        .decode(framed.iter().map(|f| Some(f.as_slice())))
+        .unwrap();
+    (values(&decoded, columns), decoded.errors.iter().map(|e| e.message.clone()).collect())
+}
+
+#[test]
+fn a_message_around_itself_has_an_end() {
+    let text = "syntax = \"proto3\"; package google.protobuf; message StringValue { StringValue value = 1; }";
+    let own = schema(SchemaKind::Protobuf, text);
+    let _ = columns_of(&own, Side::Value, false, true, None);
+    for ty in [SqlType::String, SqlType::array(SqlType::String)] {
+        let columns = [field("VALUE", ty)];
+        assert!(write(Format::Protobuf, &columns, &writer(1, &own), &[vec![Value::Null]]).is_err());
+        let bytes: &[u8] = &[0, 0, 0, 0, 1, 0, 0x0a, 0];
+        let read = decoder(Format::Protobuf, &columns, &known(&[(1, &own)])).decode([Some(bytes)]).unwrap();
+        assert_eq!(read.errors.len(), 1);
+    }
+}
+
+#[test]
+fn a_part_of_a_oneof_may_come_in_pieces() {
+    let part = |fields| [field("C_0", SqlType::Struct(vec![field("A", SqlType::Struct(fields))]))];
+    let numbers = field("V", SqlType::array(SqlType::Integer));
+    let definition = "message M { oneof c { A a = 1; } } message A { repeated int32 v = 1; }";
+    let payloads: [&[u8]; 2] = [&[0x0a, 0, 0x0a, 0], &[0x0a, 2, 8, 1, 0x0a, 2, 8, 2]];
+    // Also where the STRUCT has a field that the message lacks.
+    for fields in [vec![numbers.clone()], vec![numbers, field("MORE", SqlType::String)]] {
+        let more = fields.len() > 1;
+        let (rows, errors) = proto_rows(definition, &part(fields), &payloads);
+        assert!(errors.is_empty(), "{errors:?}");
+        for (row, items) in rows.iter().zip([vec![], vec![Value::Integer(1), Value::Integer(2)]]) {
+            let mut a = vec![("V".into(), Value::Array(items))];
+            if more {
+                a.push(("MORE".into(), Value::Null));
+            }
+            assert_eq!(row[0], Value::Struct(vec![("A".into(), Value::Struct(a))]));
+        }
+    }
+}
+
+#[test]
+fn protobuf_types_that_do_not_fit_are_refused() {
+    let map = [field("M", SqlType::map(SqlType::String, SqlType::String))];
+    let entry: &[u8] = &[0x0a, 5, 8, 1, 0x12, 1, b'a'];
+    for definition in [
+        "message R { map<int32, string> m = 1; }",
+        "message R { repeated E m = 1; } message E { int32 k = 1; string v = 2; }",
+    ] {
+        let (_, errors) = proto_rows(definition, &map, &[entry]);
+        assert!(errors[0].contains("keys are not strings"), "{errors:?}");
+    }
+    let wrapped = "import \"google/protobuf/wrappers.proto\"; message R { google.protobuf.Int64Value n = 1; }";
+    let large: &[u8] = &[0x0a, 6, 8, 0x85, 0x80, 0x80, 0x80, 0x10];
+    for ty in [SqlType::Integer, SqlType::Boolean] {
+        assert_eq!(proto_rows(wrapped, &[field("N", ty)], &[large]).1.len(), 1);
+    }
+    let (rows, _) = proto_rows(wrapped, &[field("N", SqlType::BigInt)], &[large]);
+    assert_eq!(rows[0][0], Value::BigInt((1 << 32) + 5));
+    // A value that only a newer schema has is NULL.
+    let suit = "message R { Suit s = 1; } enum Suit { SPADES = 0; }";
+    let (rows, errors) = proto_rows(suit, &[field("S", SqlType::String)], &[&[8, 7], &[8, 0]]);
+    assert_eq!((rows, errors.len()), (vec![vec![Value::Null], vec![text("SPADES")]], 0));
+}
+
+#[test]
+fn avro_values_without_bytes_are_bounded() {
+    // Records that double at each level, passed over and as a default.
+    let mut nested =
+        r#"{"type":"record","name":"R40","fields":[{"name":"n","type":"null","default":null}]}"#.to_owned();
+    for i in (0..40).rev() {
+        let next = i + 1;
+        nested = format!(
+            r#"{{"type":"record","name":"R{i}","fields":[{{"name":"a","type":{nested},"default":{{}}}},{{"name":"b","type":"R{next}","default":{{}}}}]}}"#
+        );
+    }
+    let text = format!(
+        r#"{{"type":"record","name":"T","fields":[{{"name":"x","type":"int"}},{{"name":"j","type":{nested},"default":{{}}}}]}}"#
+    );
+    let deep = schema(SchemaKind::Avro, &text);
+    let columns = [field("x", SqlType::Integer)];
+    let bytes: &[u8] = &[0, 0, 0, 0, 1, 0];
+    let read = decoder(Format::Avro, &columns, &known(&[(1, &deep)])).decode([Some(bytes)]).unwrap();
+    assert!(read.errors[0].message.contains("without bytes"), "{:?}", read.errors);
+    let refused = write(Format::Avro, &columns, &writer(1, &deep), &[vec![Value::Integer(1)]]);
+    assert!(refused.unwrap_err().message().contains("defaults have more"));
+
+    // A time of day that 32 bits do not hold.
+    let clock = schema(
+        SchemaKind::Avro,
+        r#"{"type":"record","name":"T","fields":[{"name":"t","type":{"type":"long","logicalType":"time-micros"}}]}"#,
+    );
+    let columns = [field("t", SqlType::Time)];
+    let bytes = [&[0, 0, 0, 0, 1][..], &[0xff; 7], &[0x7f]].concat();
+    let read = decoder(Format::Avro, &columns, &known(&[(1, &clock)])).decode([Some(bytes.as_slice())]).unwrap();
+    assert!(read.errors[0].message.contains("time of day"), "{:?}", read.errors);
+}
