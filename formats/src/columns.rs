@@ -19,6 +19,15 @@ use crate::json::members::Members;
 /// from other JSON (a point, a comma and a space, a replacement character).
 pub const BYTES_MAX: usize = i32::MAX as usize / 3;
 
+/// Most cells of lists and maps that one decoding makes beyond the bytes that it takes in: an item may have none.
+pub const SPARE_CELLS_MAX: usize = 1 << 24;
+
+/// Takes from the spare cells what an item of so many bytes needs; false where they do not suffice.
+pub fn spend(spare: &std::cell::Cell<usize>, width: usize, bytes: usize) -> bool {
+    let left = spare.get().checked_sub(width.saturating_sub(bytes));
+    left.map(|left| spare.set(left)).is_some()
+}
+
 /// Which rows are not NULL; nothing is stored until there is a NULL.
 #[derive(Debug, Default)]
 pub struct Validity {
@@ -222,6 +231,14 @@ impl Column {
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.valid.len
+    }
+
+    /// How many cells an item of this column is, those of lists inside it aside.
+    pub fn width(&self) -> usize {
+        match &self.data {
+            Data::Struct { fields, .. } => fields.iter().map(Self::width).sum::<usize>().max(1),
+            _ => 1,
+        }
     }
 
     pub fn push_null(&mut self) {

@@ -11,7 +11,7 @@ use arrow::buffer::BooleanBuffer;
 use millpond_types::{Error, Field, Result};
 
 use crate::Format;
-use crate::columns::{BYTES_MAX, Column, Data};
+use crate::columns::{BYTES_MAX, Column, Data, SPARE_CELLS_MAX};
 use crate::json::members::Members;
 use crate::json::scan::{Scan, fail};
 use crate::registered::{FRAME_LEN, NoSchemas, Parsed, Schemas, read_frame};
@@ -183,6 +183,7 @@ impl Decoder {
             columns,
             rows: 0,
             bytes: 0,
+            spare: SPARE_CELLS_MAX,
             null_rows: None,
             errors: Vec::new(),
             scratch: Vec::new(),
@@ -199,6 +200,8 @@ pub struct Decoding<'a> {
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
+    /// Cells that items may still need beyond their bytes.
+    spare: usize,
     null_rows: Option<BooleanBufferBuilder>,
     errors: Vec<DecodeError>,
     scratch: Vec<u8>,
@@ -300,14 +303,19 @@ impl Decoding<'_> {
                 plan
             }
         };
-        match &*plan {
-            Plan::Avro(plan) => plan.record(bytes.get(FRAME_LEN..).unwrap_or_default(), &mut self.columns),
+        let spare = std::cell::Cell::new(self.spare);
+        let is_null = match &*plan {
+            Plan::Avro(plan) => plan.record(bytes.get(FRAME_LEN..).unwrap_or_default(), &mut self.columns, &spare)?,
             Plan::Protobuf(plan) => {
+                reader.spare = Some(&spare);
                 protobuf::read::record(reader, plan, &mut self.columns, row)?;
-                Ok(false)
+                false
             }
-            Plan::Refused(why) => fail(1, why.clone()),
-        }
+            Plan::Refused(why) => return fail(1, why.clone()),
+        };
+        // A record that is refused leaves nothing, and so takes nothing.
+        self.spare = spare.get();
+        Ok(is_null)
     }
 
     #[inline(never)]

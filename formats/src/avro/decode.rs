@@ -6,6 +6,8 @@
 //! Invariants: how deep reading recurses is bounded by the columns' types, and for what is passed over by a constant; no count in
 //! the bytes makes room before the items are there, and items without bytes are counted.
 
+use std::cell::Cell;
+
 use millpond_types::{Field, SqlType};
 
 use super::columns::{entry_of, member_name};
@@ -118,10 +120,10 @@ impl Plan {
     }
 
     /// Reads a record behind its frame; true where it is NULL as a whole, when nothing has been appended.
-    pub fn record(&self, bytes: &[u8], columns: &mut [Column]) -> Scan<bool> {
+    pub fn record(&self, bytes: &[u8], columns: &mut [Column], spare: &Cell<usize>) -> Scan<bool> {
         let Some(schema) = schema_of(&self.schema) else { return fail(0, "not an AVRO schema") };
         let skips = bytes.len().saturating_mul(SKIPS_PER_BYTE).saturating_add(EMPTY_ITEMS_MAX);
-        let mut input = Input { bytes, pos: 0, items: bytes.len() + EMPTY_ITEMS_MAX, skips, schema };
+        let mut input = Input { bytes, pos: 0, items: bytes.len() + EMPTY_ITEMS_MAX, skips, spare, schema };
         match &self.root {
             Root::Mismatch(why) => return fail(0, why.clone()),
             Root::Nothing => return Ok(false),
@@ -296,6 +298,8 @@ struct Input<'a> {
     items: usize,
     /// Values that may still be passed over.
     skips: usize,
+    /// Cells that items may still need beyond their bytes.
+    spare: &'a Cell<usize>,
     schema: &'a AvroSchema,
 }
 
@@ -382,6 +386,16 @@ impl<'a> Input<'a> {
             }
             _ => fail(at, format!("a block of {count} items is more than the record has room for")),
         }
+    }
+
+    /// An item, which may need no more cells than the batch has left.
+    fn item(&mut self, read: &Read, items: &mut Column, width: usize) -> Scan<()> {
+        let at = self.pos;
+        value(self, read, items)?;
+        if !crate::columns::spend(self.spare, width, self.pos - at) {
+            return fail(at, "the batch has more empty items than there is room for");
+        }
+        Ok(())
     }
 
     fn symbol(&mut self, node: usize) -> Scan<&'a str> {
@@ -497,13 +511,14 @@ fn value(input: &mut Input<'_>, read: &Read, column: &mut Column) -> Scan<()> {
         }
         Read::List(item) => {
             let Data::List { offsets, items } = &mut column.data else { return fail(input.pos, "not an ARRAY") };
+            let width = items.width();
             loop {
                 let (count, _) = input.block()?;
                 if count == 0 {
                     break;
                 }
                 for _ in 0..count {
-                    value(input, item, items)?;
+                    input.item(item, items, width)?;
                 }
             }
             offsets.push(items.len() as i32);
@@ -511,7 +526,7 @@ fn value(input: &mut Input<'_>, read: &Read, column: &mut Column) -> Scan<()> {
         }
         Read::Map(read) => {
             let Data::Map { offsets, keys, values } = &mut column.data else { return fail(input.pos, "not a MAP") };
-            let first = keys.len();
+            let (first, width) = (keys.len(), values.width());
             loop {
                 let (count, _) = input.block()?;
                 if count == 0 {
@@ -520,7 +535,7 @@ fn value(input: &mut Input<'_>, read: &Read, column: &mut Column) -> Scan<()> {
                 for _ in 0..count {
                     keys.data.extend_from_slice(input.text()?);
                     keys.end();
-                    value(input, read, values)?;
+                    input.item(read, values, width)?;
                 }
             }
             end_map(offsets, keys, values, first);
@@ -528,7 +543,7 @@ fn value(input: &mut Input<'_>, read: &Read, column: &mut Column) -> Scan<()> {
         }
         Read::Entries { key, value: item, key_first } => {
             let Data::Map { offsets, keys, values } = &mut column.data else { return fail(input.pos, "not a MAP") };
-            let first = keys.len();
+            let (first, width) = (keys.len(), values.width());
             loop {
                 let (count, _) = input.block()?;
                 if count == 0 {
@@ -536,11 +551,11 @@ fn value(input: &mut Input<'_>, read: &Read, column: &mut Column) -> Scan<()> {
                 }
                 for _ in 0..count {
                     if !key_first {
-                        value(input, item, values)?;
+                        input.item(item, values, width)?;
                     }
                     entry_key(input, key, keys)?;
                     if *key_first {
-                        value(input, item, values)?;
+                        input.item(item, values, width)?;
                     }
                 }
             }

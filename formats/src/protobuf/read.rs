@@ -314,6 +314,7 @@ fn field(column: &mut Column, kind: &Kind, payload: Payload<'_>, at: usize, base
         }
         (Kind::Map { value }, Payload::Len(mut reader)) => {
             let Data::Map { keys, values, .. } = &mut column.data else { return Ok(()) };
+            reader.spend(values.width())?;
             let (key_base, value_base) = (keys.len(), values.len());
             while !reader.is_at_end() {
                 let at = reader.pos;
@@ -360,6 +361,9 @@ fn list_item(items: &mut Column, kind: &Kind, payload: Payload<'_>, at: usize) -
             field(items, kind, one, at, items.len())?;
         }
         return Ok(());
+    }
+    if let Payload::Len(reader) = payload {
+        reader.spend(items.width())?;
     }
     let base = items.len();
     field(items, kind, payload, at, base)?;

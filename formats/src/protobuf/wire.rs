@@ -13,6 +13,8 @@ pub struct Reader<'a> {
     bytes: &'a [u8],
     pub pos: usize,
     end: usize,
+    /// Cells that items may still need beyond their bytes; see `columns::spend`.
+    pub spare: Option<&'a std::cell::Cell<usize>>,
 }
 
 /// The payload of a field.
@@ -27,11 +29,23 @@ pub enum Payload<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, pos: 0, end: bytes.len() }
+        Self { bytes, pos: 0, end: bytes.len(), spare: None }
     }
 
     pub fn is_at_end(&self) -> bool {
         self.pos >= self.end
+    }
+
+    /// Refuses an item that is a message of these bytes and needs more cells than the batch has left.
+    pub fn spend(&self, width: usize) -> Scan<()> {
+        // Its tag and its length come before it.
+        let bytes = self.end.saturating_sub(self.pos) + 2;
+        match self.spare {
+            Some(spare) if !crate::columns::spend(spare, width, bytes) => {
+                fail(self.pos, "the batch has more empty items than there is room for")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What has not been read.
@@ -105,7 +119,7 @@ impl<'a> Reader<'a> {
                 match usize::try_from(len).ok().and_then(|len| start.checked_add(len)) {
                     Some(end) if end <= self.end => {
                         self.pos = end;
-                        Payload::Len(Reader { bytes: self.bytes, pos: start, end })
+                        Payload::Len(Reader { bytes: self.bytes, pos: start, end, spare: self.spare })
                     }
                     _ => return fail(at, format!("a field of {len} bytes goes beyond its message")),
                 }

@@ -486,3 +486,23 @@ fn avro_values_without_bytes_are_bounded() {
     let read = decoder(Format::Avro, &columns, &known(&[(1, &clock)])).decode([Some(bytes.as_slice())]).unwrap();
     assert!(read.errors[0].message.contains("time of day"), "{:?}", read.errors);
 }
+
+#[test]
+fn empty_items_do_not_multiply() {
+    let parts: Vec<Field> = (0..2000).map(|i| field(&format!("P{i}"), SqlType::Integer)).collect();
+    let columns = [field("L", SqlType::array(SqlType::Struct(parts)))];
+    // A few are read; more cells than a batch may make without bytes are not.
+    let (few, many) = ([0x0a, 0].repeat(3), [0x0a, 0].repeat(9000));
+    let (rows, errors) =
+        proto_rows("message R { repeated E l = 1; } message E { int32 p0 = 1; }", &columns, &[&many, &few]);
+    assert!(errors.len() == 1 && errors[0].contains("empty items"), "{errors:?}");
+    assert!(matches!(&rows[1][0], Value::Array(items) if items.len() == 3));
+
+    let text = r#"{"type":"record","name":"T","fields":[{"name":"L","type":{"type":"array","items":{"type":"record","name":"E","fields":[]}}}]}"#;
+    let empty = schema(SchemaKind::Avro, text);
+    // Blocks of 9000 and of 3 items.
+    let (many, few) = ([0, 0, 0, 0, 1, 0xd0, 0x8c, 1, 0], [0, 0, 0, 0, 1, 6, 0]);
+    let rows: [Option<&[u8]>; 2] = [Some(&many), Some(&few)];
+    let read = decoder(Format::Avro, &columns, &known(&[(1, &empty)])).decode(rows).unwrap();
+    assert!(read.errors.len() == 1 && read.errors[0].message.contains("empty items"), "{:?}", read.errors);
+}
