@@ -85,10 +85,14 @@ fn given_id(spec: &FormatSpec, side: Side) -> Option<u32> {
     spec.properties.get(&prefixed(side, "SCHEMA_ID"))?.parse().ok()
 }
 
+/// The id that an earlier statement has found or made.
+fn kept_id(spec: &FormatSpec) -> Option<u32> {
+    spec.properties.get(WRITER_ID)?.parse().ok()
+}
+
 /// The schema that a side is written with, where one is known.
 pub(crate) fn writer_of(spec: &FormatSpec, side: Side, schemas: &dyn Schemas) -> Result<Option<WriterSchema>> {
-    let known = spec.properties.get(WRITER_ID).and_then(|id| id.parse().ok());
-    let Some(id) = known.or_else(|| given_id(spec, side)) else { return Ok(None) };
+    let Some(id) = kept_id(spec).or_else(|| given_id(spec, side)) else { return Ok(None) };
     let schema = schemas.schema(id)?.ok_or_else(|| Error::not_found(format!("there is no schema with id {id}")))?;
     Ok(Some(WriterSchema { id, schema, full_name: full_name(spec, side).map(str::to_owned) }))
 }
@@ -175,10 +179,11 @@ pub(crate) fn prepare(engine: &Engine, source: &mut SourceInfo, purpose: Purpose
         };
         let spec = if side == Side::Key { &source.key_format } else { &source.value_format };
         let format = serdes::format_of(spec)?;
-        if !format.uses_schema_registry() || fields.is_empty() || spec.properties.contains_key(WRITER_ID) {
+        let registry = change.as_ref().map_or(&*now, |c| &c.registry);
+        let kept = kept_id(spec).is_some_and(|id| registry.by_id(id).is_ok());
+        if !format.uses_schema_registry() || fields.is_empty() || kept {
             continue;
         }
-        let registry = change.as_ref().map_or(&*now, |c| &c.registry);
         let id = match given_id(spec, side) {
             Some(id) => {
                 registry.by_id(id)?;
@@ -207,9 +212,10 @@ pub(crate) fn prepare(engine: &Engine, source: &mut SourceInfo, purpose: Purpose
             }
         };
         let spec = if side == Side::Key { &mut source.key_format } else { &mut source.value_format };
-        if let Some(id) = id {
-            spec.properties.insert(WRITER_ID.to_owned(), id.to_string());
-        }
+        match id {
+            Some(id) => spec.properties.insert(WRITER_ID.to_owned(), id.to_string()),
+            None => spec.properties.remove(WRITER_ID),
+        };
     }
     Ok(change)
 }
@@ -258,11 +264,26 @@ impl Engine {
         change: impl FnOnce(&Registry) -> std::result::Result<(Option<Change>, T), Refusal>,
     ) -> std::result::Result<T, SchemaError> {
         let _guard = self.0.change.lock();
-        let (change, answer) = change(&self.schemas().now()).map_err(SchemaError::Refused)?;
+        let now = self.schemas().now();
+        let (change, answer) = change(&now).map_err(SchemaError::Refused)?;
         if let Some(change) = change {
+            self.check_unused(&now, &change.registry).map_err(SchemaError::Refused)?;
             self.commit_schemas(change).map_err(SchemaError::Failed)?;
         }
         Ok(answer)
+    }
+
+    /// Refused where a schema goes that rows of a source are written with: nobody could read them.
+    fn check_unused(&self, before: &Registry, after: &Registry) -> std::result::Result<(), Refusal> {
+        for source in self.catalog().sources.values() {
+            for id in [&source.key_format, &source.value_format].into_iter().filter_map(kept_id) {
+                if before.by_id(id).is_ok() && after.by_id(id).is_err() {
+                    let message = format!("Schema {id} is what rows of \"{}\" are written with.", source.name);
+                    return Err(Refusal { code: 42206, message });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The caller holds `change`.

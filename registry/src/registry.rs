@@ -260,9 +260,7 @@ impl Registry {
 
     /// Registers a schema in a subject, where it is not there yet. Returns its id and version.
     pub fn register(&self, subject: &str, new: &NewSchema) -> Answer<(Option<Change>, u32, u32)> {
-        if subject.is_empty() || subject.len() > SUBJECT_LEN_MAX || subject.chars().any(char::is_control) {
-            return Err(Problem::new(42208, format!("The specified subject '{subject}' is not a valid.")));
-        }
+        check_name(subject)?;
         let mode = self.mode(subject);
         if matches!(mode, Mode::ReadOnly | Mode::ReadOnlyOverride) {
             return Err(Problem::new(42205, format!("Subject {subject} is in read-only mode")));
@@ -309,7 +307,7 @@ impl Registry {
             }
             (None, None) => self.next_id,
         };
-        self.check_room(subject, &schema, new.text.len())?;
+        self.check_room(subject, known.is_none().then(|| schema.text.len() + new.text.len()))?;
         let last = places.and_then(|p| p.keys().next_back().copied()).unwrap_or(0);
         let version = match new.version {
             Some(wanted) if mode == Mode::Import && wanted > 0 => wanted,
@@ -344,13 +342,14 @@ impl Registry {
         Ok((Some(Change { registry: next, writes }), id, version))
     }
 
-    fn check_room(&self, subject: &str, schema: &Schema, len: usize) -> Answer<()> {
+    /// For a schema of so many bytes, or one that is there already.
+    fn check_room(&self, subject: &str, len: Option<usize>) -> Answer<()> {
         let full = |what: String| Err(Problem::new(50001, format!("the registry is full: {what}")));
         let Limits { schemas_max, subjects_max, versions_max, bytes_max } = self.limits;
-        if self.schemas.len() >= schemas_max {
+        if len.is_some() && self.schemas.len() >= schemas_max {
             return full(format!("there are {schemas_max} schemas"));
         }
-        if self.bytes + schema.text.len() + len > bytes_max {
+        if len.is_some_and(|len| self.bytes + len > bytes_max) {
             return full(format!("its schemas have {} bytes of {bytes_max}", self.bytes));
         }
         match self.subjects.get(subject) {
@@ -568,7 +567,21 @@ impl Registry {
         if subject.is_empty() { Some(own.unwrap_or_default()) } else { own }
     }
 
-    pub fn set_compatibility(&self, subject: &str, level: Option<Compatibility>) -> Change {
+    /// A subject may be set up before it has a version: so many of them, and only names that it could have.
+    fn check_setting(&self, subject: &str, set: usize) -> Answer<()> {
+        if !subject.is_empty() {
+            check_name(subject)?;
+        }
+        match self.limits.subjects_max {
+            most if set > most => Err(Problem::new(50001, format!("the registry is full: {most} subjects are set up"))),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn set_compatibility(&self, subject: &str, level: Option<Compatibility>) -> Answer<Change> {
+        if level.is_some() && !self.compatibility.contains_key(subject) {
+            self.check_setting(subject, self.compatibility.len())?;
+        }
         let mut registry = self.clone();
         let write = match level {
             Some(level) => {
@@ -580,7 +593,7 @@ impl Registry {
                 store::delete_compatibility(subject)
             }
         };
-        Change { registry, writes: vec![write] }
+        Ok(Change { registry, writes: vec![write] })
     }
 
     pub fn mode(&self, subject: &str) -> Mode {
@@ -608,6 +621,9 @@ impl Registry {
                 ));
             }
         }
+        if mode.is_some() && !self.modes.contains_key(subject) {
+            self.check_setting(subject, self.modes.len())?;
+        }
         let mut registry = self.clone();
         let write = match mode {
             Some(mode) => {
@@ -626,6 +642,13 @@ impl Registry {
     pub fn size(&self) -> (usize, usize) {
         (self.schemas.len(), self.bytes)
     }
+}
+
+fn check_name(subject: &str) -> Answer<()> {
+    if subject.is_empty() || subject.len() > SUBJECT_LEN_MAX || subject.chars().any(char::is_control) {
+        return Err(Problem::new(42208, format!("The specified subject '{subject}' is not a valid.")));
+    }
+    Ok(())
 }
 
 impl Change {

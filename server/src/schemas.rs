@@ -450,7 +450,7 @@ async fn change_config(app: Shared, speaker: Speaker, subject: String, body: &[u
                   forward_transitive, and full_transitive"
             .to_owned(),
     })?;
-    change(&app, move |registry| Ok((Some(registry.set_compatibility(&subject, Some(level))), ()))).await?;
+    change(&app, move |registry| Ok((Some(registry.set_compatibility(&subject, Some(level))?), ()))).await?;
     Ok(Answer(json!({ "compatibility": level.name() })))
 }
 
@@ -458,7 +458,7 @@ async fn forget_config(app: Shared, speaker: Speaker, subject: String) -> Answer
     check_setting(&speaker, Right::Alter, &subject)?;
     let before = change(&app, move |registry| {
         let before = registry.own_compatibility(&subject);
-        Ok((Some(registry.set_compatibility(&subject, None)), before.unwrap_or_default()))
+        Ok((Some(registry.set_compatibility(&subject, None)?), before.unwrap_or_default()))
     });
     Ok(Answer(json!({ "compatibilityLevel": before.await?.name() })))
 }

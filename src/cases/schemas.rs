@@ -35,7 +35,7 @@ fn add(engine: &Engine, subject: &str, new: &NewSchema) -> Result<(), String> {
 
 pub fn register(case: &Case, engine: &Engine) -> Result<(), String> {
     engine
-        .change_schemas(|r| Ok((Some(r.set_compatibility("", Some(Compatibility::None))), ())))
+        .change_schemas(|r| Ok((Some(r.set_compatibility("", Some(Compatibility::None))?), ())))
         .map_err(|e| format!("{e:?}"))?;
     let mut statements = Vec::new();
     for text in &case.statements {

@@ -203,6 +203,20 @@ fn http_refuses_as_ksqldb_does() {
         f.authorizer.create(vec![write]).await.unwrap();
         let done = client().post(url("/ksql")).body(insert).send().await.unwrap();
         assert_eq!(done.status().as_u16(), 200);
+        // Who may write a subject reads no other one through references, and gives out no ids.
+        let reference = json!([{ "name": "Secret", "subject": "secret-value", "version": 1 }]);
+        let hidden = json!({ "schema": "\"Secret\"", "references": reference }).to_string();
+        let numbered = json!({ "schema": "\"int\"", "id": 7 }).to_string();
+        for (path, body, expected) in [
+            ("/subjects/in-value/versions", &hidden, 403),
+            ("/subjects/in-value", &hidden, 403),
+            ("/compatibility/subjects/in-value/versions", &hidden, 403),
+            ("/subjects/in-value/versions", &numbered, 403),
+            ("/subjects/in-value/versions", &numbered.replace("\"id\"", "\"x\""), 200),
+        ] {
+            let answer = client().post(url(path)).body(body.clone()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), expected, "{path} {body}");
+        }
         server.shutdown().await;
     });
     f.db.close().unwrap();

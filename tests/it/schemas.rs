@@ -77,6 +77,11 @@ async fn statements_and_http_share_one_registry_that_lasts() {
     server.sql("DROP STREAM json DELETE TOPIC;").await;
     let gone = server.get("/subjects/JSON-value/versions").await;
     assert_eq!((gone.status, &gone.json()["error_code"]), (404, &json!(40401)));
+    // A schema that rows are written with stays for whoever reads them.
+    for (query, expected) in [("", 200), ("?permanent=true", 422)] {
+        let deleted = client().delete(format!("{}/subjects/PROTO-value{query}", server.http)).send().await.unwrap();
+        assert_eq!(deleted.status().as_u16(), expected);
+    }
     // What is not there says so in the registry's own way.
     let unknown = client().delete(format!("{}/subjects/nope", server.http)).send().await.unwrap();
     assert_eq!(unknown.status().as_u16(), 404);

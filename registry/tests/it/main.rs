@@ -92,7 +92,7 @@ fn levels_decide_what_may_follow() {
     ] {
         for (fields, expected) in [(AB, optional), (A_LONG, wider), (A_C, required)] {
             let mut kept = Kept::new();
-            kept.keep(kept.now.set_compatibility("", Some(level)));
+            kept.keep(kept.now.set_compatibility("", Some(level)).unwrap());
             kept.avro("a", A).unwrap();
             let tested = kept.now.test("a", Some("latest"), &avro(fields)).unwrap();
             assert_eq!(tested.is_empty(), expected, "{level:?} {fields} {tested:?}");
@@ -106,7 +106,7 @@ fn levels_decide_what_may_follow() {
     let back = r#"{"name":"a","type":"int"},{"name":"b","type":"int","default":0}"#;
     for (level, expected) in [(Compatibility::Backward, true), (Compatibility::BackwardTransitive, false)] {
         let mut kept = Kept::new();
-        kept.keep(kept.now.set_compatibility("a", Some(level)));
+        kept.keep(kept.now.set_compatibility("a", Some(level)).unwrap());
         kept.avro("a", AB).unwrap();
         kept.avro("a", A).unwrap();
         assert_eq!(kept.avro("a", back).is_ok(), expected);
@@ -202,6 +202,14 @@ fn modes_and_limits() {
     let registry = change.unwrap().registry;
     assert_eq!(code(registry.register("a", &avro(AB)).map(|_| ())), 50001);
     assert_eq!(code(registry.register("", &avro(AB)).map(|_| ())), 42208);
+    // A schema that is there takes no room in another subject; settings of subjects count, too.
+    assert_eq!(registry.register("b", &avro(A)).unwrap().1, 1);
+    let registry = Registry::new(Limits { subjects_max: 1, ..Limits::default() });
+    let registry = registry.set_compatibility("", Some(Compatibility::Full)).unwrap().registry;
+    let registry = registry.set_compatibility("a", Some(Compatibility::Full)).unwrap().registry;
+    let registry = registry.set_compatibility("a", Some(Compatibility::None)).unwrap().registry;
+    assert_eq!(code(registry.set_compatibility("b", Some(Compatibility::Full))), 50001);
+    assert_eq!(code(registry.set_mode(&"x".repeat(2000), Some(Mode::ReadOnly), false)), 42208);
 }
 
 #[test]
@@ -230,7 +238,7 @@ fn what_remains_finds_what_it_refers_to() {
     }
     // One version that refers to another of its own subject: together they go, alone not.
     kept.register("common", &common).unwrap();
-    kept.keep(kept.now.set_compatibility("common", Some(Compatibility::None)));
+    kept.keep(kept.now.set_compatibility("common", Some(Compatibility::None)).unwrap());
     assert_eq!(kept.register("common", &using(1, "")).unwrap().1, 2);
     let (change, _) = kept.now.delete_version("common", "1", false).unwrap();
     kept.keep(change);
