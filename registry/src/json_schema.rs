@@ -3,6 +3,8 @@
 //! Held to be incompatible in doubt, as Confluent's rules are: a property that comes to an object which allows others could have been
 //! there already with another type.
 
+use std::collections::{HashMap, HashSet};
+
 use millpond_formats::Json;
 
 const DEPTH_MAX: usize = 64;
@@ -11,7 +13,7 @@ const FAULTS_MAX: usize = 20;
 const PAIRS_MAX: usize = 200_000;
 
 pub fn faults(reader: &Json, writer: &Json) -> Vec<String> {
-    let mut check = Check { reader, writer, faults: Vec::new(), pairs: 0 };
+    let mut check = Check { reader, writer, faults: Vec::new(), pairs: 0, within: Vec::new() };
     check.pair(reader, writer, "#", 0);
     check.faults
 }
@@ -21,6 +23,8 @@ struct Check<'a> {
     writer: &'a Json,
     faults: Vec<String>,
     pairs: usize,
+    /// What is being compared, from the root.
+    within: Vec<(*const Json, *const Json)>,
 }
 
 fn resolve<'a>(root: &'a Json, mut at: &'a Json) -> &'a Json {
@@ -38,15 +42,59 @@ fn resolve<'a>(root: &'a Json, mut at: &'a Json) -> &'a Json {
     at
 }
 
+/// Says nothing of what is allowed.
+fn is_annotation(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "example",
+        "$schema",
+        "$id",
+        "id",
+        "$comment",
+        "$defs",
+        "definitions",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+    ];
+    NAMES.contains(&name) || name.starts_with("connect.")
+}
+
+/// Compared by its meaning; all others must be the same.
+fn is_handled(name: &str) -> bool {
+    ["type", "oneOf", "anyOf", "enum", "items", "properties", "required", "additionalProperties"].contains(&name)
+}
+
+/// Only ever refuses: without it more is allowed.
+fn is_limit(name: &str) -> bool {
+    const NAMES: [&str; 15] = [
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+        "minProperties",
+        "maxProperties",
+        "const",
+    ];
+    NAMES.contains(&name)
+}
+
 /// Allows anything.
 fn is_open(schema: &Json) -> bool {
     match schema {
         Json::Bool(b) => *b,
-        Json::Object(members) => !members.iter().any(|(name, _)| {
-            let told =
-                ["type", "oneOf", "anyOf", "allOf", "enum", "const", "properties", "items", "required", "not", "$ref"];
-            told.contains(&name.as_str())
-        }),
+        Json::Object(members) => members.iter().all(|(name, _)| is_annotation(name)),
         _ => false,
     }
 }
@@ -88,16 +136,27 @@ impl Check<'_> {
     }
 
     fn pair(&mut self, reader: &Json, writer: &Json, path: &str, depth: usize) {
-        self.pairs += 1;
-        if self.pairs > PAIRS_MAX {
-            return self.fault("TOO_COMPLEX", path);
-        }
-        if depth > DEPTH_MAX {
+        let (reader, writer) = (resolve(self.reader, reader), resolve(self.writer, writer));
+        // What refers to itself fits if everything else does.
+        let both: (*const Json, *const Json) = (reader, writer);
+        if self.within.contains(&both) {
             return;
         }
-        let (root, written) = (self.reader, self.writer);
-        let (reader, writer) = (resolve(root, reader), resolve(written, writer));
-        if reader == writer || is_open(reader) {
+        if !self.counts(1) || depth > DEPTH_MAX {
+            return self.fault("TOO_COMPLEX", path);
+        }
+        self.within.push(both);
+        self.resolved(reader, writer, path, depth);
+        self.within.pop();
+    }
+
+    fn counts(&mut self, pairs: usize) -> bool {
+        self.pairs = self.pairs.saturating_add(pairs);
+        self.pairs <= PAIRS_MAX
+    }
+
+    fn resolved(&mut self, reader: &Json, writer: &Json, path: &str, depth: usize) {
+        if is_open(reader) || *writer == Json::Bool(false) {
             return;
         }
         if is_open(writer) {
@@ -113,10 +172,10 @@ impl Check<'_> {
         }
         if let Some(to) = branches(reader) {
             if !to.iter().any(|one| self.fits(one, writer, path, depth + 1)) {
-                self.fault("TYPE_CHANGED", path);
+                return self.fault("TYPE_CHANGED", path);
             }
-            return;
         }
+        self.others(reader, writer, path);
         let (to, from) = (types(reader), types(writer));
         let allowed = |t: &&str| to.contains(t) || (*t == "integer" && to.contains(&"number"));
         if !to.is_empty() && (from.is_empty() || !from.iter().all(allowed)) {
@@ -125,6 +184,8 @@ impl Check<'_> {
         }
         if let Some(to) = reader.get("enum").and_then(Json::as_array) {
             match writer.get("enum").and_then(Json::as_array) {
+                Some(from) if from == to => {}
+                Some(from) if !self.counts(from.len().saturating_mul(to.len())) => self.fault("TOO_COMPLEX", path),
                 Some(from) if from.iter().all(|v| to.contains(v)) => {}
                 _ => self.fault("ENUM_ARRAY_NARROWED", path),
             }
@@ -135,20 +196,48 @@ impl Check<'_> {
         self.object(reader, writer, path, depth);
     }
 
+    /// What is not compared by its meaning is the same, or gone where that allows more.
+    fn others(&mut self, reader: &Json, writer: &Json, path: &str) {
+        let (Some(to), Some(from)) = (reader.as_object(), writer.as_object()) else {
+            if reader != writer {
+                self.fault("TYPE_CHANGED", path);
+            }
+            return;
+        };
+        let compared = |name: &str| !is_annotation(name) && !is_handled(name);
+        for (name, value) in to.iter().filter(|(name, _)| compared(name)) {
+            if writer.get(name) != Some(value) {
+                self.fault("KEYWORD_CHANGED", &format!("{path}/{name}"));
+            }
+        }
+        for (name, _) in from.iter().filter(|(name, _)| compared(name) && !is_limit(name)) {
+            if reader.get(name).is_none() {
+                self.fault("KEYWORD_CHANGED", &format!("{path}/{name}"));
+            }
+        }
+        let others = |s| Json::get(s, "additionalProperties").filter(|a| a.as_object().is_some());
+        if others(reader).is_some_and(|a| !is_open(a)) && others(reader) != others(writer) {
+            self.fault("KEYWORD_CHANGED", &format!("{path}/additionalProperties"));
+        }
+    }
+
     fn object(&mut self, reader: &Json, writer: &Json, path: &str, depth: usize) {
-        let empty: &[(String, Json)] = &[];
-        let of = |s: &Json| s.get("properties").and_then(Json::as_object).map_or_else(|| empty.to_vec(), <[_]>::to_vec);
-        let (to, from) = (of(reader), of(writer));
-        for (name, schema) in &to {
+        let of = |s| Json::as_object(Json::get(s, "properties")?);
+        let (to, from) = (of(reader).unwrap_or(&[]), of(writer).unwrap_or(&[]));
+        let named = |list: &'_ [(String, Json)]| -> HashMap<String, usize> {
+            list.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect()
+        };
+        let (to_names, from_names) = (named(to), named(from));
+        for (name, schema) in to {
             let path = format!("{path}/properties/{name}");
-            match from.iter().find(|(n, _)| n == name) {
+            match from_names.get(name).and_then(|i| from.get(*i)) {
                 Some((_, written)) => self.pair(schema, written, &path, depth + 1),
                 None if is_open(schema) => {}
                 None if is_open_content(writer) => self.fault("PROPERTY_ADDED_TO_OPEN_CONTENT_MODEL", &path),
                 None => {}
             }
         }
-        for (name, _) in from.iter().filter(|(n, _)| !to.iter().any(|(m, _)| m == n)) {
+        for (name, _) in from.iter().filter(|(n, _)| !to_names.contains_key(n)) {
             if !is_open_content(reader) {
                 self.fault("PROPERTY_REMOVED_FROM_CLOSED_CONTENT_MODEL", &format!("{path}/properties/{name}"));
             }
@@ -156,10 +245,10 @@ impl Check<'_> {
         if is_open_content(writer) && !is_open_content(reader) {
             self.fault("ADDITIONAL_PROPERTIES_REMOVED", path);
         }
-        let before = strings(writer, "required");
+        let before: HashSet<&str> = strings(writer, "required").into_iter().collect();
         for name in strings(reader, "required") {
-            let default = to.iter().find(|(n, _)| n == name).is_some_and(|(_, s)| s.get("default").is_some());
-            if !before.contains(&name) && !default {
+            let default = to_names.get(name).and_then(|i| to.get(*i)).is_some_and(|(_, s)| s.get("default").is_some());
+            if !before.contains(name) && !default {
                 self.fault("REQUIRED_ATTRIBUTE_ADDED", &format!("{path}/required/{name}"));
             }
         }

@@ -118,6 +118,9 @@ fn json_and_protobuf_have_levels_too() {
     let json = |text: &str| NewSchema::new(SchemaKind::Json, text);
     let proto =
         |body: &str| NewSchema::new(SchemaKind::Protobuf, format!("syntax = \"proto3\"; message M {{ {body} }}"));
+    let tree =
+        r##"{"type":"object","additionalProperties":false,"properties":{"n":{"type":"integer"},"next":{"$ref":"#"}}}"##;
+    let deep = |inner: &str| format!("{}{{\"type\":\"{inner}\"}}{}", r#"{"items":"#.repeat(70), "}".repeat(70));
     let closed = r#"{"type":"object","additionalProperties":false,"properties":{"a":{"type":"integer"}}}"#;
     for (first, second, fits) in [
         (json(closed), json(&closed.replace("integer", "number")), true),
@@ -125,6 +128,13 @@ fn json_and_protobuf_have_levels_too() {
         (json(closed), json(&closed.replace("}}", "},\"b\":{\"type\":\"string\"}}")), true),
         (json(r#"{"type":"object"}"#), json(r#"{"type":"object","properties":{"b":{"type":"string"}}}"#), false),
         (json(closed), json(&closed.replace("\"properties\"", "\"required\":[\"a\"],\"properties\"")), false),
+        (json(r#"{"type":"string"}"#), json(r#"{"type":"string","minLength":3}"#), false),
+        (json(r#"{"type":"string","minLength":3}"#), json(r#"{"type":"string","title":"t"}"#), true),
+        (json(r#"{"title":"any"}"#), json(r#"{"maximum":3}"#), false),
+        (json(r#"{"type":"object"}"#), json(r#"{"type":"object","additionalProperties":{"type":"string"}}"#), false),
+        (json(tree), json(&tree.replace("integer", "number")), true),
+        (json(tree), json(&tree.replace("integer", "string")), false),
+        (json(&deep("integer")), json(&deep("string")), false),
         (proto("int32 a = 1;"), proto("int32 a = 1; string b = 2;"), true),
         (proto("int32 a = 1; string b = 2;"), proto("int64 a = 1;"), true),
         (proto("int32 a = 1;"), proto("string a = 1;"), false),
