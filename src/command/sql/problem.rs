@@ -81,7 +81,7 @@ fn without_end<'a>(message: &'a str, hint: &str) -> &'a str {
     let (said, hint) = (message.trim_end_matches('.'), hint.trim_end_matches('.'));
     let start = said.len().saturating_sub(hint.len());
     match (said.get(..start), said.get(start..)) {
-        (Some(before), Some(end)) if end.eq_ignore_ascii_case(hint) => before.trim_end(),
+        (Some(before), Some(end)) if end.eq_ignore_ascii_case(hint) => before.trim_end().trim_end_matches(';'),
         _ => message,
     }
 }
