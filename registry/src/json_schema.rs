@@ -170,10 +170,10 @@ impl Check<'_> {
             }
             return;
         }
-        if let Some(to) = branches(reader) {
-            if !to.iter().any(|one| self.fits(one, writer, path, depth + 1)) {
-                return self.fault("TYPE_CHANGED", path);
-            }
+        if let Some(to) = branches(reader)
+            && !to.iter().any(|one| self.fits(one, writer, path, depth + 1))
+        {
+            return self.fault("TYPE_CHANGED", path);
         }
         self.others(reader, writer, path);
         let (to, from) = (types(reader), types(writer));
