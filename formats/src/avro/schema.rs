@@ -3,7 +3,7 @@
 //! Types are nodes of one table and refer to each other by index, so that a record may contain itself. Invariants: an
 //! index always has a node; nesting in the text and the number of nodes are bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use millpond_types::{Error, Result};
 
@@ -206,9 +206,10 @@ impl Parser {
                 if symbols.is_empty() {
                     return Err(bad(format!("enum \"{}\" has no symbols", name.full)));
                 }
-                for (i, symbol) in symbols.iter().enumerate() {
+                let mut seen = HashSet::with_capacity(symbols.len());
+                for symbol in &symbols {
                     check_name(symbol).map_err(bad)?;
-                    if symbols[..i].contains(symbol) {
+                    if !seen.insert(symbol) {
                         return Err(bad(format!("duplicate enum symbol: {symbol}")));
                     }
                 }

@@ -217,6 +217,9 @@ struct Builder {
     enums: Vec<Enum>,
     open: Vec<RawField>,
     names: HashMap<String, FieldType>,
+    /// Numbers and names of the fields of each message.
+    numbers: HashSet<(usize, u32)>,
+    field_names: HashSet<(usize, String)>,
 }
 
 impl Builder {
@@ -418,7 +421,7 @@ impl Builder {
             _ => return Err(tokens.expected("';'")),
         }
         let fields = &mut self.messages[message].fields;
-        if fields.iter().any(|f| f.number == number || f.name == name) {
+        if !self.numbers.insert((message, number)) || !self.field_names.insert((message, name.clone())) {
             return Err(bad(format!("field \"{name}\" or its number {number} is there twice")));
         }
         if let Some(name) = open {
