@@ -77,7 +77,7 @@ async fn queries_stay_within_the_budget() {
     for push in pushes {
         let answer = push.await.unwrap();
         assert!(
-            counted(&answer) == rows || answer.text.contains("the memory for push queries is used up"),
+            counted(&answer) == rows || answer.text.contains("memory for push queries is used up"),
             "{} rows: {}",
             counted(&answer),
             tail(&answer.text)
@@ -106,7 +106,7 @@ async fn pull(server: &Process, select: &str) -> Result<Vec<Json>, String> {
     let request = client().post(format!("{}/query-stream", server.http)).header("accept", DELIMITED);
     let answer = Answer::of(request.body(json!({ "sql": select }).to_string())).await;
     if answer.status == 503 {
-        assert!(answer.text.contains("the memory for pull queries is used up"), "{}", answer.text);
+        assert!(answer.text.contains("memory for pull queries is used up"), "{}", answer.text);
         return Err(answer.text);
     }
     assert_eq!(answer.status, 200, "{}", answer.text);
