@@ -28,6 +28,9 @@ use super::{Durability, Result, StorageOptions};
 use crate::configs::ChangedConfigs;
 use crate::keys::{self, Counter, Kind, cf};
 
+/// A flush writes at least so much when memtables are small.
+const MEMTABLE_BYTES_LEAST: u64 = 4 << 20;
+
 /// A change without bytes of its own counts as so many in the produce queue.
 const CHANGE_COST: usize = 256;
 /// Until the database is opened again.
@@ -250,6 +253,7 @@ impl Shared {
 
     /// After a flush that failed, which begins with an fsync of the log. RocksDB does not try it again.
     pub fn flush_failed(&self, e: &StorageError) {
+        let e = &self.space.explained(e, (self.options.write_buffer_bytes as u64 / 3).max(MEMTABLE_BYTES_LEAST));
         match self.options.durability {
             Durability::Group | Durability::None => self.forced.stopped(e),
             Durability::Interval(_) => self.forced.failed("the write-ahead log or what is in memory", e),

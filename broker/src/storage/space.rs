@@ -78,6 +78,16 @@ impl Space {
         Some((bytes(found.f_blocks), bytes(found.f_bavail)))
     }
 
+    /// RocksDB does not tell why a flush failed: with less room than it `needs`, for want of that.
+    pub fn explained(&self, e: &StorageError, needs: u64) -> StorageError {
+        match (e, self.volume()) {
+            (StorageError::Unavailable(why), Some((_, free))) if free < needs => {
+                StorageError::Unavailable(format!("No space left: {} KiB of the disk are free, so {why}", free >> 10))
+            }
+            _ => e.clone(),
+        }
+    }
+
     fn why(&self) -> String {
         format!(
             "the disk of \"{}\" has {} MiB free, less than \"disk_free_bytes_min\", {} MiB: nothing is written until there \

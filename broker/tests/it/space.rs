@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millpond_broker::batch::Codec;
 use millpond_broker::storage::{Durability, Storage, StorageError, StorageOptions};
-use millpond_types::TopicPartition;
 use millpond_types::ports::{Cursor, Outcome, Step};
 use millpond_types::record::RecordBuffer;
+use millpond_types::{ManualClock, TopicPartition};
 
 use crate::fixture::{START_MS, batch, block_on, create, options, produce, read_all, spec, step};
 
@@ -136,6 +137,8 @@ fn after_a_write_that_failed_it_goes_on_by_itself() {
     let Some(disk) = Disk::new(120) else { return };
     let mut options = small(&disk.data());
     options.disk_free_bytes_min = 0;
+    // So that retention does not take what is looked for, however long this takes.
+    options.clock = Arc::new(ManualClock::at(START_MS));
     let storage = Storage::open(options.clone()).unwrap();
     let place = create(&storage, "t", &[]);
     for i in 0..10 {
