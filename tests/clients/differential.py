@@ -44,7 +44,7 @@ EXPLAINED = [
     (r"LIST_CONFIG_RESOURCES v1 resources \[(8)?\]", "levels of the log are RUST_LOG's"),
     (r"DESCRIBE_CONFIGS v4 broker results.*configs\[(advertised.listeners|auto.create.topics.enable|broker.id|listeners|num.partitions|offsets.topic.replication.factor)\]", "where they are set, and what can be changed"),
     (r"((DELETE_GROUPS|OFFSET_COMMIT) v\d nameless|ADD_OFFSETS_TO_TXN .*nameless)", "offsets of a group without a name are refused"),
-    (r"DESCRIBE_CONFIGS v4 two at once", "each resource is answered once"),
+    (r"DESCRIBE_CONFIGS v4 two at once|DESCRIBE_GROUPS v5 deleted group groups:", "what is named twice is answered once"),
     (r"LIST_CONFIG_RESOURCES v1 resources \[32\]", "a group whose settings were taken back is not listed"),
     (r"CONSUMER_GROUP_DESCRIBE v1 left groups\[c\d\].assignmentEpoch", "nobody is assigned anything, at the epoch that the group has"),
     (r"DESCRIBE_TRANSACTIONS v0 committed .*transactionStartTimeMs", "what is over has no beginning"),
