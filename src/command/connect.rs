@@ -23,7 +23,7 @@ const SECRET_BYTES_MAX: u64 = 1 << 16;
 #[command(next_help_heading = "Connection")]
 pub struct Connect {
     /// The broker to talk to, or several with commas [env MILLPOND_BOOTSTRAP; default: 127.0.0.1:9092]
-    #[arg(short, long, global = true, value_name = "HOST:PORT")]
+    #[arg(short, long, visible_alias = "bootstrap-server", global = true, value_name = "HOST:PORT")]
     pub bootstrap: Option<String>,
     /// A file of properties as Kafka's own clients have it; flags win
     #[arg(long, global = true, value_name = "FILE")]

@@ -1,9 +1,9 @@
 //! Writing past the operating system's cache, and what of it belongs into that cache after all.
 //!
-//! Batches are written twice, into the write-ahead log and into a blob file, and are mostly read from memory soon after.
-//! Through the cache, the second write costs several times the processor time and turns everything else out of the cache.
-//! RocksDB knows one switch for the files of all column families, but the state of queries is read at random, so the
-//! keeper has the operating system read new files of state while there is memory for them.
+//! Off unless asked for. Batches are written twice, into the write-ahead log and into a blob file; through the cache, the
+//! second write too fills pages and turns others out. But who reads a little later then reads from disk; docs/benchmarks.md
+//! has what both cost. RocksDB knows one switch for the files of all column families, but the state of queries is read at
+//! random, so the keeper has the operating system read new files of state while there is memory for them.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
