@@ -7,6 +7,7 @@ pub mod consume;
 pub mod demo;
 pub mod group;
 pub mod produce;
+mod progress;
 mod report;
 mod secret;
 pub mod serve;

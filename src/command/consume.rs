@@ -20,7 +20,8 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use tokio::time::Instant;
 
 use super::connect::{Connect, seconds};
-use super::report::note;
+use super::progress::{At, Progress, wipe};
+use super::report::{note, size};
 use super::topic::chosen;
 use crate::kafka::client::{EARLIEST, Isolation, LATEST, Place};
 use crate::kafka::member::{BEAT_EVERY, Beat, Member, committed};
@@ -76,6 +77,9 @@ pub struct ConsumeArgs {
     /// Only what is committed by transactions
     #[arg(long)]
     read_committed: bool,
+    /// No line that tells how far it is
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -95,11 +99,25 @@ struct Consumer {
     format: Format,
     /// A broker does not answer, and the user was told.
     waiting: bool,
+    progress: Progress,
+    counts: Counts,
+}
+
+/// What was printed, and read.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    records: u64,
+    bytes: u64,
+    /// Offsets that are behind it, and all up to the ends.
+    offsets: u64,
+    whole: u64,
 }
 
 /// Why it ended.
 enum End {
     Done,
+    /// Somebody said so.
+    Told,
     /// Nobody reads what is printed.
     Closed,
     Failed(anyhow::Error),
@@ -140,6 +158,9 @@ pub async fn run(args: ConsumeArgs) -> Result<ExitCode> {
         out: BufWriter::with_capacity(WRITE_BUFFER, io::stdout()),
         format,
         waiting: false,
+        // Records on the terminal tell themselves how far it is.
+        progress: Progress::new(!args.quiet && !terminal, "records"),
+        counts: Counts::default(),
     };
     let places: Vec<Place> = partitions.into_iter().map(|p| (consumer.topic.clone(), p)).collect();
     if args.until_end {
@@ -149,11 +170,15 @@ pub async fn run(args: ConsumeArgs) -> Result<ExitCode> {
     watch_signals();
     let end = consumer.work(places, args.idle).await;
     let flushed = consumer.out.flush();
+    wipe();
     let left = consumer.close().await;
     match end {
         End::Failed(error) => Err(error),
         End::Closed => Ok(ExitCode::SUCCESS),
-        End::Done => {
+        End::Done | End::Told => {
+            if matches!(end, End::Told) && io::stderr().is_terminal() && !args.quiet {
+                note(&consumer.summary());
+            }
             left?;
             match flushed {
                 Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
@@ -230,7 +255,8 @@ impl Consumer {
             let has_flights = !flights.is_empty();
             let until = idle.map(|idle| last + idle);
             tokio::select! {
-                () = &mut told => return End::Done,
+                () = &mut told => return End::Told,
+                () = self.progress.tick() => self.show(),
                 Some(fetched) = flights.next(), if has_flights => {
                     let fetched: Fetched = fetched;
                     busy.remove(&fetched.broker);
@@ -286,7 +312,27 @@ impl Consumer {
         let fresh: Vec<Place> = places.iter().filter(|p| !known.contains_key(*p)).cloned().collect();
         let begun = self.from.resolve(&self.client, &fresh, self.isolation).await.map_err(End::Failed)?;
         self.positions = known.into_iter().chain(begun).collect();
+        if let Some(ends) = &self.ends {
+            let left =
+                |(place, from): (&Place, &i64)| ends.get(place).map_or(0, |end| end.saturating_sub(*from).max(0));
+            self.counts.whole = self.counts.offsets + self.positions.iter().map(left).sum::<i64>() as u64;
+        }
         Ok(())
+    }
+
+    fn show(&self) {
+        let Counts { records, bytes, offsets, whole } = self.counts;
+        let share = match (self.left, &self.ends) {
+            (u64::MAX, None) => None,
+            (u64::MAX, Some(_)) => Some((offsets, whole)),
+            (left, _) => Some((records, records + left)),
+        };
+        self.progress.show(&At { count: records, bytes: Some(bytes), share });
+    }
+
+    fn summary(&self) -> String {
+        let Counts { records, bytes, .. } = self.counts;
+        format!("{records} records, {} in {:.1} s", size(bytes), self.progress.seconds())
     }
 
     fn finished(&self, place: &Place, position: i64) -> bool {
@@ -373,7 +419,7 @@ impl Consumer {
             }
         }
         let end = self.ends.as_ref().and_then(|ends| ends.get(place).copied()).unwrap_or(i64::MAX);
-        let (out, format, left) = (&mut self.out, &self.format, &mut self.left);
+        let (out, format, left, counts) = (&mut self.out, &self.format, &mut self.left, &mut self.counts);
         let mut failed = None;
         let mut stopped = None;
         let mut some = false;
@@ -388,6 +434,8 @@ impl Consumer {
                 return ControlFlow::Break(());
             }
             *left -= 1;
+            counts.records += 1;
+            counts.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
             some = true;
             ControlFlow::Continue(())
         });
@@ -398,7 +446,10 @@ impl Consumer {
             });
         }
         let next = walked.map_err(|why| End::Failed(anyhow::anyhow!(why)))?;
-        self.positions.insert(place.clone(), stopped.unwrap_or(next));
+        let next = stopped.unwrap_or(next);
+        self.counts.offsets += next.saturating_sub(from).max(0) as u64;
+        self.positions.insert(place.clone(), next);
+        self.show();
         Ok(if some { Took::Records } else { Took::Nothing })
     }
 

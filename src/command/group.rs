@@ -64,15 +64,17 @@ enum Action {
 
 pub async fn run(args: GroupArgs) -> Result<ExitCode> {
     let client = args.connect.client()?;
-    let form = args.shown.output;
+    let (form, shown) = (args.shown.output, &args.shown);
     match args.action {
         Action::List => list(&client, form).await?,
         Action::Describe { groups, all } => {
             let groups = if all { listed(&client).await?.into_iter().map(|g| g.name).collect() } else { groups };
-            describe::run(&client, form, &groups).await?;
+            let progress = shown.progress("groups");
+            let work = describe::run(&client, form, &groups, &progress);
+            progress.during(groups.len(), "are shown", work).await?;
         }
-        Action::ResetOffsets(args) => reset::run(&client, form, args).await?,
-        Action::Delete { groups, yes } => delete(&client, &groups, yes).await?,
+        Action::ResetOffsets(args) => reset::run(&client, shown, args).await?,
+        Action::Delete { groups, yes } => delete(&client, shown, &groups, yes).await?,
         Action::DeleteOffsets { group, topic, yes } => delete_offsets(&client, &group, &topic, yes).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -141,7 +143,7 @@ async fn no_group(client: &Client, group: &str) -> Error {
     })
 }
 
-async fn delete(client: &Client, groups: &[String], yes: bool) -> Result<()> {
+async fn delete(client: &Client, shown: &Shown, groups: &[String], yes: bool) -> Result<()> {
     for group in groups {
         if describe::describe(client, group).await?.is_none() {
             return Err(no_group(client, group).await.into());
@@ -149,18 +151,21 @@ async fn delete(client: &Client, groups: &[String], yes: bool) -> Result<()> {
     }
     let names: Vec<String> = groups.iter().map(|t| format!("\"{t}\"")).collect();
     confirm(yes, &format!("delete the offsets of {}", names.join(", ")))?;
-    for group in groups {
-        let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(group)]);
-        let judge = |answer: &kafka_protocol::messages::DeleteGroupsResponse| {
-            let codes = answer.results.iter().map(|r| r.error_code);
-            codes
-                .into_iter()
-                .try_for_each(|code| Error::check(code, || format!("cannot delete group \"{group}\""), None))
-        };
-        client.call(&To::Group(group.clone()), &request, judge).await?;
-        say_line(&format!("group \"{group}\" is deleted"))?;
-    }
-    Ok(())
+    let progress = shown.progress("groups");
+    let work = async {
+        for group in groups {
+            let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(group)]);
+            let judge = |answer: &kafka_protocol::messages::DeleteGroupsResponse| {
+                let mut codes = answer.results.iter().map(|r| r.error_code);
+                codes.try_for_each(|code| Error::check(code, || format!("cannot delete group \"{group}\""), None))
+            };
+            client.call(&To::Group(group.clone()), &request, judge).await?;
+            progress.add(1);
+            say_line(&format!("group \"{group}\" is deleted"))?;
+        }
+        Ok(())
+    };
+    progress.during(groups.len(), "are deleted", work).await
 }
 
 async fn delete_offsets(client: &Client, group: &str, topic: &str, yes: bool) -> Result<()> {

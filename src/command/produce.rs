@@ -2,7 +2,8 @@
 
 mod input;
 
-use std::io::{IsTerminal, Write};
+use std::cell::Cell;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,18 +14,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use millpond_broker::batch::Codec;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::connect::{Connect, seconds};
+use super::progress::{At, INTERRUPTED, Progress, wipe};
 use super::report::{note, size};
 use crate::kafka::producer::{Counts, Line, Plan, Producer};
-use input::Reader;
+use input::{Done, Reader};
 
 /// Chunks that were read and wait to be sent; each is small (`input::CHUNK_BYTES`) or one large record.
 const CHUNKS_WAITING_MAX: usize = 16;
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-/// As a shell tells of SIGINT.
-const INTERRUPTED: u8 = 130;
 
 const EXAMPLES: &str = "Examples:
   echo 'hello' | millpond produce greetings
@@ -117,7 +115,8 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
     if args.format == Format::Whole && args.files.is_empty() {
         bail!("--format whole needs the names of files");
     }
-    if args.files.is_empty() && std::io::stdin().is_terminal() && !args.quiet {
+    let typed = args.files.is_empty() && std::io::stdin().is_terminal();
+    if typed && !args.quiet {
         note("each line that you type becomes a record; Ctrl-D ends");
     }
     let client = args.connect.client_of(&properties)?;
@@ -133,7 +132,7 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
     };
     let mut producer = Producer::new(client, plan).await.map_err(|f| anyhow::anyhow!("{f}"))?;
     let reader = Reader::new(&args)?;
-    let names = reader.names();
+    let (names, done) = (reader.names(), reader.done());
 
     let stop = Arc::new(AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
@@ -141,24 +140,33 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
         let stop = stop.clone();
         std::thread::Builder::new().name("produce-input".into()).spawn(move || reader.read(&stop, &sender))?
     };
-    let started = Instant::now();
-    let mut progress = Progress::new(args.quiet, started);
+    // Who types knows how far it is.
+    let progress = Progress::new(!args.quiet && !typed, "records");
+    let latest = Cell::new(Counts::default());
+    let show = || progress.show(&at(&latest.get(), &done));
     let outcome = {
-        let work = producer.run(receiver, |counts| progress.show(counts));
+        let work = producer.run(receiver, |counts| {
+            latest.set(*counts);
+            show();
+        });
         tokio::pin!(work);
-        tokio::select! {
-            outcome = &mut work => Some(outcome),
-            _ = tokio::signal::ctrl_c() => None,
+        loop {
+            tokio::select! {
+                outcome = &mut work => break Some(outcome),
+                // Also while the broker does not answer.
+                () = progress.tick() => show(),
+                _ = tokio::signal::ctrl_c() => break None,
+            }
         }
     };
     stop.store(true, Ordering::Relaxed);
-    progress.clear();
+    wipe();
     let counts = producer.counts;
     let summary = format!(
         "{} records, {} in {:.1} s{}",
         counts.records,
         size(counts.bytes),
-        started.elapsed().as_secs_f64(),
+        progress.seconds(),
         if counts.retries == 0 { String::new() } else { format!(", {} batches sent again", counts.retries) }
     );
     match outcome {
@@ -189,6 +197,16 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
     }
 }
 
+/// How much of the input is acknowledged: of what was read, the same share in bytes as in records.
+fn at(counts: &Counts, done: &Done) -> At {
+    let (records, bytes) = (done.records.load(Ordering::Relaxed), done.bytes.load(Ordering::Relaxed));
+    let share = done.whole.filter(|_| records > 0).map(|whole| {
+        let acknowledged = bytes as f64 * (counts.records as f64 / records as f64);
+        (acknowledged as u64, whole)
+    });
+    At { count: counts.records, bytes: Some(counts.bytes), share }
+}
+
 fn now_ms() -> i64 {
     millpond_types::Clock::now_ms(&millpond_types::SystemClock)
 }
@@ -202,39 +220,5 @@ fn place(names: &[String], (first, last): (Line, Line)) -> String {
         format!("lines {} to {} of {}", first.number, last.number, name(first))
     } else {
         format!("line {} of {} to line {} of {}", first.number, name(first), last.number, name(last))
-    }
-}
-
-/// How far it is, on a terminal.
-struct Progress {
-    on: bool,
-    started: Instant,
-    next: Instant,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(quiet: bool, started: Instant) -> Self {
-        let on = !quiet && std::io::stderr().is_terminal();
-        Self { on, started, next: started + PROGRESS_EVERY, shown: false }
-    }
-
-    fn show(&mut self, counts: &Counts) {
-        let now = Instant::now();
-        if !self.on || now < self.next {
-            return;
-        }
-        self.next = now + PROGRESS_EVERY;
-        let seconds = (now - self.started).as_secs_f64().max(0.001);
-        let rate = size((counts.bytes as f64 / seconds) as u64);
-        // Who closed standard error does not want to know.
-        let _ = write!(std::io::stderr(), "\r\x1b[K{} records, {}, {rate}/s", counts.records, size(counts.bytes));
-        self.shown = true;
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
     }
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json};
 
+use super::progress::{Progress, wipe};
 use super::sql::output::Output;
 use super::sql::table::{Column, draw, printable};
 
@@ -25,6 +26,16 @@ pub struct Shown {
     /// How the answer is shown
     #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = Form::Table)]
     pub output: Form,
+    /// No line that tells how far long work is
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+impl Shown {
+    /// How far work on so many of these is, for a person.
+    pub fn progress(&self, noun: &'static str) -> Progress {
+        Progress::new(!self.quiet && self.output == Form::Table, noun)
+    }
 }
 
 /// A table whose columns have a title, and a name in JSON.
@@ -81,6 +92,7 @@ fn cell(value: &Json) -> String {
 
 /// Writes to standard output. A reader that went away is no failure.
 pub fn say(text: &str) -> Result<()> {
+    wipe();
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -99,6 +111,7 @@ pub fn say_line(text: &str) -> Result<()> {
 
 /// A remark for a person, on standard error.
 pub fn note(text: &str) {
+    wipe();
     // Who closed standard error does not want to know.
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
 }

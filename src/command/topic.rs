@@ -23,6 +23,8 @@ use crate::kafka::{Client, Error, Lane, To, topic_name};
 
 /// Creating and deleting may wait for every broker of a cluster.
 const BROKER_TIMEOUT_MS: i32 = 30_000;
+/// Topics that one request deletes.
+const DELETED_AT_ONCE: usize = 100;
 
 #[derive(Args)]
 pub struct TopicArgs {
@@ -101,7 +103,7 @@ enum Action {
 
 pub async fn run(args: TopicArgs) -> Result<ExitCode> {
     let client = args.connect.client()?;
-    let form = args.shown.output;
+    let (form, shown) = (args.shown.output, &args.shown);
     match args.action {
         Action::Create { topic, partitions, replication_factor, set, if_not_exists } => {
             create(&client, &topic, partitions, replication_factor, &set, if_not_exists).await?;
@@ -122,9 +124,9 @@ pub async fn run(args: TopicArgs) -> Result<ExitCode> {
                 say_line(&format!("settings of topic \"{topic}\" are changed"))?;
             }
         }
-        Action::Delete { topics, yes, if_exists } => delete(&client, &topics, yes, if_exists).await?,
+        Action::Delete { topics, yes, if_exists } => delete(&client, shown, &topics, yes, if_exists).await?,
         Action::DeleteRecords { topic, before, partition, yes } => {
-            delete_records(&client, form, &topic, &before, &partition, yes).await?;
+            delete_records(&client, shown, &topic, &before, &partition, yes).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -288,7 +290,7 @@ async fn grow(client: &Client, topic: &str, count: i32) -> Result<()> {
     Ok(Error::check(found.error_code, || format!("cannot give topic \"{topic}\" {count} partitions"), message)?)
 }
 
-async fn delete(client: &Client, topics: &[String], yes: bool, if_exists: bool) -> Result<()> {
+async fn delete(client: &Client, shown: &Shown, topics: &[String], yes: bool, if_exists: bool) -> Result<()> {
     let mut there = Vec::new();
     for topic in topics {
         match client.topic(topic, false).await {
@@ -302,28 +304,44 @@ async fn delete(client: &Client, topics: &[String], yes: bool, if_exists: bool) 
     }
     let names: Vec<String> = there.iter().map(|t| format!("\"{t}\"")).collect();
     confirm(yes, &format!("delete {} with all records", names.join(", ")))?;
-    let request = DeleteTopicsRequest::default()
-        .with_topic_names(there.iter().map(|t| topic_name(t)).collect())
-        .with_timeout_ms(BROKER_TIMEOUT_MS);
-    let wait = Duration::from_millis(BROKER_TIMEOUT_MS as u64);
-    let answer = client.call_once(&To::Controller, Lane::Main, &request, wait).await?;
-    let mut failed = None;
-    for found in &answer.responses {
-        let name = found.name.as_ref().map_or("", |n| n.0.as_str());
-        let message = found.error_message.as_ref().map(|m| m.as_str());
-        match Error::check(found.error_code, || format!("cannot delete topic \"{name}\""), message) {
-            Ok(()) => say_line(&format!("topic \"{name}\" is deleted"))?,
-            Err(e) => {
-                if let Some(earlier) = failed.replace(e) {
-                    note(&format!("millpond: {earlier}"));
+    let progress = shown.progress("topics");
+    let work = async {
+        let mut failed = None;
+        for some in there.chunks(DELETED_AT_ONCE) {
+            let request = DeleteTopicsRequest::default()
+                .with_topic_names(some.iter().map(|t| topic_name(t)).collect())
+                .with_timeout_ms(BROKER_TIMEOUT_MS);
+            let wait = Duration::from_millis(BROKER_TIMEOUT_MS as u64);
+            let answer = client.call_once(&To::Controller, Lane::Main, &request, wait).await?;
+            for found in &answer.responses {
+                let name = found.name.as_ref().map_or("", |n| n.0.as_str());
+                let message = found.error_message.as_ref().map(|m| m.as_str());
+                match Error::check(found.error_code, || format!("cannot delete topic \"{name}\""), message) {
+                    Ok(()) => {
+                        progress.add(1);
+                        say_line(&format!("topic \"{name}\" is deleted"))?;
+                    }
+                    Err(e) => {
+                        if let Some(earlier) = failed.replace(e) {
+                            note(&format!("millpond: {earlier}"));
+                        }
+                    }
                 }
             }
         }
-    }
-    failed.map_or(Ok(()), |e| Err(e.into()))
+        failed.map_or(Ok(()), |e| Err(e.into()))
+    };
+    progress.during(there.len(), "are deleted", work).await
 }
 
-async fn delete_records(client: &Client, form: Form, name: &str, before: &str, only: &[i32], yes: bool) -> Result<()> {
+async fn delete_records(
+    client: &Client,
+    shown: &Shown,
+    name: &str,
+    before: &str,
+    only: &[i32],
+    yes: bool,
+) -> Result<()> {
     // Kafka's own word for "all".
     const END: i64 = -1;
     let offset = match before {
@@ -343,21 +361,27 @@ async fn delete_records(client: &Client, form: Form, name: &str, before: &str, o
     )?;
     let wanted = partitions.iter().map(|p| ((name.to_string(), *p), ())).collect();
     let mut rows = Rows::new(&[("PARTITION", "partition"), ("FIRST", "first_offset")]);
-    for (leader, places) in client.by_leader(wanted).await? {
-        let partitions = places.iter().map(|((_, partition), ())| {
-            DeleteRecordsPartition::default().with_partition_index(*partition).with_offset(offset)
-        });
-        let wanted = DeleteRecordsTopic::default().with_name(topic_name(name)).with_partitions(partitions.collect());
-        let request = DeleteRecordsRequest::default().with_topics(vec![wanted]).with_timeout_ms(BROKER_TIMEOUT_MS);
-        let wait = Duration::from_millis(BROKER_TIMEOUT_MS as u64);
-        let answer = client.call_once(&To::Broker(leader), Lane::Main, &request, wait).await?;
-        for p in answer.topics.iter().flat_map(|t| &t.partitions) {
-            let what = || format!("cannot delete records of partition {} of topic \"{name}\"", p.partition_index);
-            Error::check(p.error_code, what, None)?;
-            rows.push(vec![json!(p.partition_index), json!(p.low_watermark)]);
+    let progress = shown.progress("partitions");
+    let work = async {
+        for (leader, places) in client.by_leader(wanted).await? {
+            let wanted = places.iter().map(|((_, partition), ())| {
+                DeleteRecordsPartition::default().with_partition_index(*partition).with_offset(offset)
+            });
+            let wanted = DeleteRecordsTopic::default().with_name(topic_name(name)).with_partitions(wanted.collect());
+            let request = DeleteRecordsRequest::default().with_topics(vec![wanted]).with_timeout_ms(BROKER_TIMEOUT_MS);
+            let wait = Duration::from_millis(BROKER_TIMEOUT_MS as u64);
+            let answer = client.call_once(&To::Broker(leader), Lane::Main, &request, wait).await?;
+            for p in answer.topics.iter().flat_map(|t| &t.partitions) {
+                let what = || format!("cannot delete records of partition {} of topic \"{name}\"", p.partition_index);
+                Error::check(p.error_code, what, None)?;
+                progress.add(1);
+                rows.push(vec![json!(p.partition_index), json!(p.low_watermark)]);
+            }
         }
-    }
-    match form {
+        anyhow::Ok(())
+    };
+    progress.during(partitions.len(), "are done", work).await?;
+    match shown.output {
         Form::Json => say_json(&rows.json()),
         Form::Table => say(&rows.text()),
     }

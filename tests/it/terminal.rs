@@ -22,8 +22,12 @@ struct Terminal {
 
 impl Terminal {
     fn open(args: &[&str], state: &std::path::Path) -> Self {
+        Self::run(&[&[binary()], args].concat(), state)
+    }
+
+    fn run(words: &[&str], state: &std::path::Path) -> Self {
         let mut command = Command::new("python3");
-        command.args(["-c", BRIDGE, binary()]).args(args).env("TERM", "xterm").env("XDG_STATE_HOME", state);
+        command.args(["-c", BRIDGE]).args(words).env("TERM", "xterm").env("XDG_STATE_HOME", state);
         command.env_remove("MILLPOND_PASSWORD").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("this test needs python3 for a terminal: {e}"));
         let keys = child.stdin.take().unwrap();
@@ -143,5 +147,39 @@ fn a_password_is_not_shown() {
     terminal.types(CTRL_D);
     terminal.shows("2 records");
     assert_eq!(terminal.ends(), 0);
+    server.stop();
+}
+
+#[test]
+fn long_work_tells_how_far_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(&directory.path().join("data"));
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let millpond = |words: &str| format!("{} {words} --bootstrap {}", binary(), server.kafka);
+    let shell = |line: &str| Terminal::run(&["sh", "-c", line], directory.path());
+    let feed = "{ for i in $(seq 1000); do echo line$i; done; sleep 1; echo last; }";
+    let mut terminal = shell(&format!("{feed} | {}", millpond("produce t")));
+    terminal.shows("\r\u{1b}[K1,000 records, 6.7 KiB, ");
+    // It is taken away before the last word.
+    terminal.shows("\r\u{1b}[K1001 records, 6.7 KiB in ");
+    assert_eq!(terminal.ends(), 0);
+
+    // A share where the whole is known; Ctrl-C says how far it came.
+    let consumer = millpond("consume t --count 2002");
+    let mut terminal = shell(&format!("exec {consumer} >{}", file("out")));
+    terminal.shows("1,001 records, 6.7 KiB, ");
+    terminal.shows(", 50 %, ");
+    terminal.types(CTRL_C);
+    terminal.shows("\r\u{1b}[K1001 records, 6.7 KiB in ");
+    assert_eq!(terminal.ends(), 0);
+    assert_eq!(std::fs::read_to_string(file("out")).unwrap().lines().count(), 1001);
+
+    // Neither where it was asked for quiet, nor into a pipe.
+    let mut terminal = shell(&format!("{feed} | {}; echo done", millpond("produce t --quiet")));
+    let shown = terminal.shows("done");
+    assert_eq!(shown, "done");
+    let piped = Command::new("sh").args(["-c", &format!("{feed} | {}", millpond("produce t"))]).output().unwrap();
+    let said = String::from_utf8(piped.stderr).unwrap();
+    assert!(said.starts_with("1001 records") && !said.contains('\u{1b}'), "{said:?}");
     server.stop();
 }

@@ -9,6 +9,7 @@ use kafka_protocol::messages::{ConsumerGroupDescribeRequest, DescribeGroupsReque
 use serde_json::{Value as Json, json};
 
 use super::no_group;
+use crate::command::progress::Progress;
 use crate::command::report::{Form, Rows, note, say, say_json, say_line};
 use crate::kafka::client::{Isolation, LATEST, Place};
 use crate::kafka::member::{assigned, committed};
@@ -102,7 +103,7 @@ pub async fn ends(client: &Client, places: &BTreeSet<Place>) -> Result<HashMap<P
     if wanted.is_empty() { Ok(HashMap::new()) } else { client.offsets(&wanted, Isolation::Uncommitted).await }
 }
 
-pub async fn run(client: &Client, form: Form, groups: &[String]) -> Result<()> {
+pub async fn run(client: &Client, form: Form, groups: &[String], progress: &Progress) -> Result<()> {
     let mut all = Vec::new();
     for (i, group) in groups.iter().enumerate() {
         let Some(described) = describe(client, group).await? else {
@@ -110,6 +111,7 @@ pub async fn run(client: &Client, form: Form, groups: &[String]) -> Result<()> {
         };
         let offsets = committed(client, group, None).await?;
         let rows = rows(client, group, &described, &offsets).await?;
+        progress.add(1);
         match form {
             Form::Json => all.push(json!({
                 "group": group,

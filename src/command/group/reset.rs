@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::describe::{describe, ends};
 use crate::command::consume::start::Start;
-use crate::command::report::{Form, Rows, note, say, say_json};
+use crate::command::report::{Form, Rows, Shown, note, say, say_json};
 use crate::command::time;
 use crate::command::topic::chosen;
 use crate::kafka::Client;
@@ -59,7 +59,7 @@ fn duration(text: &str) -> Result<i64, String> {
     time::duration(text).ok_or_else(|| "expected a duration such as PT30M, P1D, 90s or 2h".to_string())
 }
 
-pub async fn run(client: &Client, form: Form, args: ResetArgs) -> Result<()> {
+pub async fn run(client: &Client, shown: &Shown, args: ResetArgs) -> Result<()> {
     let group = &args.group;
     let described = describe(client, group).await?;
     if let Some(found) = described.as_ref().filter(|d| !d.members.is_empty()) {
@@ -68,7 +68,9 @@ pub async fn run(client: &Client, form: Form, args: ResetArgs) -> Result<()> {
     }
     let known = committed(client, group, None).await?;
     let places = places(client, &args, &known).await?;
-    let targets = targets(client, &args, &known, &places).await?;
+    let progress = shown.progress("partitions");
+    let found = targets(client, &args, &known, &places);
+    let targets = progress.during(places.len(), "are set", found).await?;
     let mut rows = Rows::new(&[
         ("GROUP", "group"),
         ("TOPIC", "topic"),
@@ -80,9 +82,9 @@ pub async fn run(client: &Client, form: Form, args: ResetArgs) -> Result<()> {
         rows.push(vec![json!(group), json!(place.0), json!(place.1), json!(known.get(place)), json!(target)]);
     }
     if args.execute {
-        commit(client, group, -1, "", &targets).await?;
+        progress.during(targets.len(), "are set", commit(client, group, -1, "", &targets)).await?;
     }
-    match form {
+    match shown.output {
         Form::Json => say_json(&rows.json())?,
         Form::Table => say(&rows.text())?,
     }

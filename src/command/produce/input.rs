@@ -4,9 +4,11 @@
 //! waiting for more, so that a line that is typed is sent.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
@@ -25,6 +27,28 @@ const READ_BYTES: usize = 256 << 10;
 /// What else the JSON of `millpond consume` says, so that it can be produced again.
 const IGNORED: [&str; 2] = ["topic", "offset"];
 
+/// What was read, and what there is where that is known.
+#[derive(Default)]
+pub struct Done {
+    pub records: AtomicU64,
+    pub bytes: AtomicU64,
+    pub whole: Option<u64>,
+}
+
+impl Done {
+    fn add(&self, records: usize, bytes: usize) {
+        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// What is left of standard input, where it is a file.
+fn rest_of_input() -> Option<u64> {
+    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let found = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    Some(found.len().saturating_sub(file.stream_position().ok()?))
+}
+
 pub struct Reader {
     /// None: standard input.
     files: Vec<PathBuf>,
@@ -34,6 +58,7 @@ pub struct Reader {
     headers: Vec<Header>,
     timestamp: Option<i64>,
     record_bytes_max: usize,
+    done: Arc<Done>,
 }
 
 type Chunks = Sender<Vec<(Item, Line)>>;
@@ -46,12 +71,15 @@ impl Reader {
         }
         let header =
             |(name, value): &(String, String)| Header { key: name.clone(), value: Some(value.clone().into_bytes()) };
+        let mut whole = if args.files.is_empty() { rest_of_input() } else { Some(0) };
         for file in &args.files {
             // Before anything is sent.
             let found = std::fs::metadata(file).with_context(|| format!("cannot read \"{}\"", file.display()))?;
             if found.is_dir() {
                 bail!("\"{}\" is a folder", file.display());
             }
+            // Nobody knows how much comes from a pipe.
+            whole = whole.filter(|_| found.is_file()).map(|whole| whole + found.len());
         }
         Ok(Self {
             files: args.files.clone(),
@@ -61,7 +89,12 @@ impl Reader {
             headers: args.header.iter().map(header).collect(),
             timestamp: args.timestamp,
             record_bytes_max: args.record_bytes_max,
+            done: Arc::new(Done { whole, ..Done::default() }),
         })
+    }
+
+    pub fn done(&self) -> Arc<Done> {
+        self.done.clone()
     }
 
     /// How each source is called in messages.
@@ -90,6 +123,7 @@ impl Reader {
             if bytes.len() > limit {
                 bail!("{name} is larger than {limit} bytes; see --record-bytes-max");
             }
+            self.done.add(1, bytes.len());
             let item = Item { value: Some(bytes), ..self.common() };
             if stop.load(Ordering::Relaxed) || chunks.blocking_send(vec![(item, Line { source, number: 1 })]).is_err() {
                 return Ok(());
@@ -116,12 +150,12 @@ impl Reader {
             };
             let ended = item.is_none();
             if let Some(item) = item {
-                held += line.len();
+                held += line.len() + 1;
                 chunk.push((item, Line { source, number }));
             }
             let full = held >= CHUNK_BYTES || !reader.buffer().contains(&b'\n');
             if (ended || full) && !chunk.is_empty() {
-                held = 0;
+                self.done.add(chunk.len(), std::mem::take(&mut held));
                 if stop.load(Ordering::Relaxed) || chunks.blocking_send(std::mem::take(&mut chunk)).is_err() {
                     return Ok(());
                 }
