@@ -26,6 +26,9 @@ use crate::session::Session;
 /// The property of a format that holds the id of the schema that records are written with.
 pub(crate) const WRITER_ID: &str = "WRITER_SCHEMA_ID";
 
+/// How often a schema is compared with a subject that changes meanwhile; then the subject is held still.
+const REGISTER_TRIES: usize = 8;
+
 /// The registry's snapshot of now.
 #[derive(Debug, Default)]
 pub struct SchemaStore {
@@ -271,6 +274,25 @@ impl Engine {
             self.commit_schemas(change).map_err(SchemaError::Failed)?;
         }
         Ok(answer)
+    }
+
+    /// Registers a schema in a subject and returns its id. It is read and compared while others go on: what was found holds
+    /// as long as the subject is as it was. Blocks.
+    pub fn register_schema(&self, subject: &str, new: &NewSchema) -> std::result::Result<u32, SchemaError> {
+        for _ in 0..REGISTER_TRIES {
+            let checked = self.schemas().now().check(subject, new).map_err(SchemaError::Refused)?;
+            let registered = self.change_schemas(|registry| {
+                if !registry.is_checked(subject, new, &checked) {
+                    return Ok((None, None));
+                }
+                let (change, id, _) = registry.register_checked(subject, new, &checked)?;
+                Ok((change, Some(id)))
+            })?;
+            if let Some(id) = registered {
+                return Ok(id);
+            }
+        }
+        self.change_schemas(|registry| registry.register(subject, new).map(|(change, id, _)| (change, id)))
     }
 
     /// Refused where a schema goes that rows of a source are written with: nobody could read them.

@@ -14,8 +14,9 @@ mod json_schema;
 mod problem;
 mod protobuf;
 mod registry;
+mod sorted;
 mod store;
 
 pub use compatibility::{Compatibility, incompatibilities};
 pub use problem::Problem;
-pub use registry::{Change, Limits, Mode, NewSchema, Reference, Registered, Registry, SubjectVersion};
+pub use registry::{Change, Checked, Limits, Mode, NewSchema, Reference, Registered, Registry, SubjectVersion};

@@ -1,6 +1,8 @@
 //! Subjects, versions, ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use millpond_formats::json::{Comments, Json};
@@ -9,6 +11,7 @@ use millpond_types::{Error, Result as TypesResult};
 
 use crate::compatibility::{Compatibility, incompatibilities};
 use crate::problem::Problem;
+use crate::sorted::Sorted;
 use crate::store::{self, CatalogWrite};
 
 /// What everything together may take.
@@ -146,21 +149,35 @@ pub(crate) struct Place {
     pub deleted: bool,
 }
 
-/// What tells schemas apart.
-type Identity = (SchemaKind, String, Vec<Reference>);
+/// The versions of a subject.
+pub(crate) type Places = Sorted<u32, Place>;
 
-/// Everything at one moment.
+/// Everything at one moment. A copy shares what does not change.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     limits: Limits,
-    pub(crate) schemas: BTreeMap<u32, Arc<Registered>>,
-    ids: HashMap<Identity, u32>,
+    pub(crate) schemas: Sorted<u32, Arc<Registered>>,
+    /// Schemas by the hash of what tells them apart, then by id: texts are kept once.
+    ids: Sorted<(u64, u32), ()>,
+    hasher: RandomState,
     bytes: usize,
-    pub(crate) subjects: BTreeMap<String, Arc<BTreeMap<u32, Place>>>,
+    pub(crate) subjects: Sorted<Arc<str>, Places>,
+    /// Where a schema is.
+    uses: Sorted<(u32, Arc<str>, u32), ()>,
     /// The empty name is everything's.
-    pub(crate) compatibility: BTreeMap<String, Compatibility>,
-    pub(crate) modes: BTreeMap<String, Mode>,
+    pub(crate) compatibility: Sorted<Arc<str>, Compatibility>,
+    pub(crate) modes: Sorted<Arc<str>, Mode>,
     pub(crate) next_id: u32,
+}
+
+/// A schema that has been read and held against a subject's versions as they were in some snapshot.
+#[derive(Debug)]
+pub struct Checked {
+    schema: Arc<Schema>,
+    references: Vec<(String, Arc<Registered>)>,
+    places: Option<Places>,
+    level: Compatibility,
+    mode: Mode,
 }
 
 /// The next snapshot, and what makes it durable.
@@ -194,11 +211,15 @@ impl Registry {
         Ok(registry)
     }
 
+    fn hash(&self, kind: SchemaKind, text: &str, references: &[Reference]) -> u64 {
+        self.hasher.hash_one((kind, text, references))
+    }
+
     pub(crate) fn insert(&mut self, registered: Registered) {
-        let identity = (registered.kind, registered.schema.text.clone(), registered.references.clone());
         self.bytes += registered.text.len() + registered.schema.text.len();
         if registered.broken.is_none() {
-            self.ids.entry(identity).or_insert(registered.id);
+            let hash = self.hash(registered.kind, &registered.schema.text, &registered.references);
+            self.ids.insert((hash, registered.id), ());
         }
         self.next_id = self.next_id.max(registered.id.saturating_add(1));
         self.schemas.insert(registered.id, Arc::new(registered));
@@ -207,59 +228,86 @@ impl Registry {
     fn remove(&mut self, id: u32) {
         if let Some(old) = self.schemas.remove(&id) {
             self.bytes = self.bytes.saturating_sub(old.text.len() + old.schema.text.len());
-            let identity = (old.kind, old.schema.text.clone(), old.references.clone());
-            if self.ids.get(&identity) == Some(&id) {
-                self.ids.remove(&identity);
-            }
+            self.ids.remove(&(self.hash(old.kind, &old.schema.text, &old.references), id));
         }
     }
 
-    pub(crate) fn places_mut(&mut self, subject: &str) -> &mut BTreeMap<u32, Place> {
-        Arc::make_mut(self.subjects.entry(subject.to_owned()).or_default())
+    /// Puts a version where none is, or the same schema's.
+    pub(crate) fn put_place(&mut self, subject: &str, version: u32, place: Place) {
+        let name: Arc<str> = Arc::from(subject);
+        if self.subjects.get(subject).is_none() {
+            self.subjects.insert(name.clone(), Places::default());
+        }
+        if let Some(places) = self.subjects.get_mut(subject) {
+            places.insert(version, place);
+        }
+        self.uses.insert((place.id, name, version), ());
     }
 
-    /// The names and texts that references stand for, each after those that it refers to itself.
-    pub(crate) fn resolve(&self, references: &[Reference]) -> Answer<Vec<(String, String)>> {
-        let mut all = Vec::new();
-        self.resolve_into(references, &mut all, 0)?;
+    /// The names and schemas that references stand for, each after those that it refers to itself.
+    fn resolve(&self, references: &[Reference]) -> Answer<Vec<(String, Arc<Registered>)>> {
+        let (mut all, mut names) = (Vec::new(), HashSet::new());
+        self.resolve_into(references, &mut all, &mut names, 0)?;
         Ok(all)
     }
 
-    fn resolve_into(&self, references: &[Reference], all: &mut Vec<(String, String)>, depth: usize) -> Answer<()> {
+    fn resolve_into<'a>(
+        &'a self,
+        references: &'a [Reference],
+        all: &mut Vec<(String, Arc<Registered>)>,
+        names: &mut HashSet<&'a str>,
+        depth: usize,
+    ) -> Answer<()> {
         if depth > 32 || references.len() > REFERENCES_MAX {
             return Err(Problem::invalid_schema("it has too many references"));
         }
         for reference in references {
-            if all.iter().any(|(name, _)| *name == reference.name) {
+            if names.contains(reference.name.as_str()) {
                 continue;
             }
-            let found = self.subjects.get(&reference.subject).and_then(|places| places.get(&reference.version));
+            let found = self.subjects.get(reference.subject.as_str()).and_then(|places| places.get(&reference.version));
             let found = found.and_then(|place| self.schemas.get(&place.id)).ok_or_else(|| {
                 let Reference { name, subject, version } = reference;
                 Problem::invalid_schema(format!(
                     "no schema reference found for subject \"{subject}\" and version {version}, named \"{name}\""
                 ))
             })?;
-            self.resolve_into(&found.references, all, depth + 1)?;
+            self.resolve_into(&found.references, all, names, depth + 1)?;
             if all.len() >= REFERENCES_ALL_MAX {
                 return Err(Problem::invalid_schema("it has too many references"));
             }
-            all.push((reference.name.clone(), found.text.clone()));
+            names.insert(&reference.name);
+            all.push((reference.name.clone(), found.clone()));
         }
         Ok(())
     }
 
+    /// The names and texts that references stand for.
+    pub(crate) fn texts(&self, references: &[Reference]) -> Answer<Vec<(String, String)>> {
+        Ok(self.resolve(references)?.into_iter().map(|(name, schema)| (name, schema.text.clone())).collect())
+    }
+
     fn parse(&self, new: &NewSchema) -> Answer<Schema> {
-        let references = self.resolve(&new.references)?;
-        Schema::parse(new.kind, &new.text, &references).map_err(|e| Problem::invalid_schema(e.message()))
+        Schema::parse(new.kind, &new.text, &self.texts(&new.references)?)
+            .map_err(|e| Problem::invalid_schema(e.message()))
     }
 
     fn identity(&self, new: &NewSchema, schema: &Schema) -> Option<u32> {
-        self.ids.get(&(new.kind, schema.text.clone(), new.references.clone())).copied()
+        let hash = self.hash(new.kind, &schema.text, &new.references);
+        let same =
+            |r: &Registered| (r.kind, &r.schema.text, &r.references) == (new.kind, &schema.text, &new.references);
+        let first = (hash, 0);
+        let listed = self.ids.from(&first).take_while(|((h, _), ())| *h == hash);
+        listed.map(|((_, id), ())| *id).find(|id| self.schemas.get(id).is_some_and(|r| same(r)))
     }
 
     /// Registers a schema in a subject, where it is not there yet. Returns its id and version.
     pub fn register(&self, subject: &str, new: &NewSchema) -> Answer<(Option<Change>, u32, u32)> {
+        self.register_checked(subject, new, &self.check(subject, new)?)
+    }
+
+    /// The work of [`Registry::register`] that takes long: reads a schema and holds it against the subject's versions.
+    pub fn check(&self, subject: &str, new: &NewSchema) -> Answer<Checked> {
         check_name(subject)?;
         let mode = self.mode(subject);
         if matches!(mode, Mode::ReadOnly | Mode::ReadOnlyOverride) {
@@ -271,23 +319,61 @@ impl Registry {
             }
         }
         let schema = self.parse(new)?;
-        let known = self.identity(new, &schema);
-        let places = self.subjects.get(subject);
-        if let (Some(id), Some(places)) = (known, places)
-            && let Some((version, _)) = places.iter().rev().find(|(_, p)| p.id == id && !p.deleted)
-            && new.id.is_none_or(|wanted| wanted == id)
-        {
-            return Ok((None, id, *version));
-        }
-        if new.id.is_some() && mode != Mode::Import {
-            return Err(Problem::new(42205, format!("Subject {subject} is not in import mode")));
-        }
-        if mode != Mode::Import {
+        if mode != Mode::Import && new.id.is_none() && self.live_version(subject, new, &schema).is_none() {
             let faults = self.faults(subject, &schema);
             if !faults.is_empty() {
                 return Err(Problem::incompatible(subject, &faults));
             }
         }
+        Ok(Checked {
+            schema: Arc::new(schema),
+            references: self.resolve(&new.references)?,
+            places: self.subjects.get(subject).cloned(),
+            level: self.compatibility(subject),
+            mode,
+        })
+    }
+
+    /// Whether what was checked in another snapshot has been checked in this one.
+    pub fn is_checked(&self, subject: &str, new: &NewSchema, checked: &Checked) -> bool {
+        let same_places = match (self.subjects.get(subject), &checked.places) {
+            (Some(now), Some(then)) => now.is(then),
+            (None, None) => true,
+            _ => false,
+        };
+        let same = |now: &(String, Arc<Registered>), then: &(String, Arc<Registered>)| Arc::ptr_eq(&now.1, &then.1);
+        let same_references = self.resolve(&new.references).is_ok_and(|now| {
+            now.len() == checked.references.len() && now.iter().zip(&checked.references).all(|(a, b)| same(a, b))
+        });
+        same_places
+            && same_references
+            && (self.compatibility(subject), self.mode(subject)) == (checked.level, checked.mode)
+    }
+
+    /// The id and live version that a schema has in a subject.
+    fn live_version(&self, subject: &str, new: &NewSchema, schema: &Schema) -> Option<(u32, u32)> {
+        let id = self.identity(new, schema)?;
+        let (version, _) = self.subjects.get(subject)?.iter().rev().find(|(_, p)| p.id == id && !p.deleted)?;
+        new.id.is_none_or(|wanted| wanted == id).then_some((id, *version))
+    }
+
+    /// As [`Registry::register`], for what [`Registry::is_checked`] in this snapshot.
+    pub fn register_checked(
+        &self,
+        subject: &str,
+        new: &NewSchema,
+        checked: &Checked,
+    ) -> Answer<(Option<Change>, u32, u32)> {
+        let Checked { schema, mode, .. } = checked;
+        let mode = *mode;
+        if let Some((id, version)) = self.live_version(subject, new, schema) {
+            return Ok((None, id, version));
+        }
+        if new.id.is_some() && mode != Mode::Import {
+            return Err(Problem::new(42205, format!("Subject {subject} is not in import mode")));
+        }
+        let known = self.identity(new, schema);
+        let places = self.subjects.get(subject);
         let id = match (new.id, known) {
             (Some(wanted), _) => {
                 let other = |r: &Registered| {
@@ -308,7 +394,7 @@ impl Registry {
             (None, None) => self.next_id,
         };
         self.check_room(subject, known.is_none().then(|| schema.text.len() + new.text.len()))?;
-        let last = places.and_then(|p| p.keys().next_back().copied()).unwrap_or(0);
+        let last = places.and_then(|p| p.last_key().copied()).unwrap_or(0);
         let version = match new.version {
             Some(wanted) if mode == Mode::Import && wanted > 0 => wanted,
             _ => last.saturating_add(1),
@@ -329,14 +415,14 @@ impl Registry {
                 // A compiled schema is kept as text, too.
                 text: if new.kind == SchemaKind::Protobuf { schema.text.clone() } else { new.text.clone() },
                 references: new.references.clone(),
-                schema: Arc::new(schema),
+                schema: schema.clone(),
                 broken: None,
             };
             writes.push(store::put_schema(&registered));
             next.insert(registered);
         }
         let place = Place { id, deleted: false };
-        next.places_mut(subject).insert(version, place);
+        next.put_place(subject, version, place);
         writes.push(store::put_version(subject, version, place));
         writes.push(store::put_next_id(next.next_id));
         Ok((Some(Change { registry: next, writes }), id, version))
@@ -388,7 +474,7 @@ impl Registry {
 
     /// Schemas that cannot be read, with the reasons.
     pub fn broken(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.schemas.values().filter_map(|r| Some((r.id, r.broken.as_deref()?)))
+        self.schemas.iter().filter_map(|(id, r)| Some((*id, r.broken.as_deref()?)))
     }
 
     /// Whether a schema could follow a version, or all that count; with the reasons why not.
@@ -397,7 +483,7 @@ impl Registry {
         match version {
             None => Ok(self.faults(subject, &schema)),
             Some(version) => {
-                let places = self.subjects.get(subject).filter(|p| p.values().any(|p| !p.deleted));
+                let places = self.subjects.get(subject).filter(|p| is_live(p));
                 if places.is_none() && version == "latest" {
                     return Ok(Vec::new());
                 }
@@ -413,18 +499,20 @@ impl Registry {
 
     /// Names of the subjects that have a version, or with `deleted` ever had one.
     pub fn subjects(&self, deleted: bool) -> impl Iterator<Item = &str> {
-        let shown = move |places: &BTreeMap<u32, Place>| deleted || places.values().any(|p| !p.deleted);
-        self.subjects.iter().filter(move |(_, places)| shown(places)).map(|(name, _)| name.as_str())
+        let shown = move |places: &Places| deleted || is_live(places);
+        self.subjects.iter().filter(move |(_, places)| shown(places)).map(|(name, _)| name.as_ref())
     }
 
     /// Where a schema is, by its id.
     pub fn versions_of(&self, id: u32, deleted: bool) -> Vec<(String, u32)> {
-        let mut found = Vec::new();
-        for (subject, places) in &self.subjects {
-            let here = places.iter().filter(|(_, p)| p.id == id && (deleted || !p.deleted));
-            found.extend(here.map(|(version, _)| (subject.clone(), *version)));
-        }
-        found
+        let first = (id, Arc::from(""), 0);
+        let uses = self.uses.from(&first).take_while(|((of, ..), ())| *of == id);
+        let uses = uses.map(|((_, subject, version), ())| (subject.as_ref().to_owned(), *version));
+        uses.filter(|(subject, version)| deleted || self.is_live_version(subject, *version)).collect()
+    }
+
+    fn is_live_version(&self, subject: &str, version: u32) -> bool {
+        self.subjects.get(subject).and_then(|places| places.get(&version)).is_some_and(|p| !p.deleted)
     }
 
     pub fn versions(&self, subject: &str, deleted: bool) -> Answer<Vec<u32>> {
@@ -451,10 +539,10 @@ impl Registry {
         };
         let found = match wanted {
             None => places.iter().rev().find(|(_, p)| deleted || !p.deleted),
-            Some(wanted) => places.get_key_value(&wanted).filter(|(_, p)| deleted || !p.deleted),
+            Some(wanted) => places.from(&wanted).next().filter(|(v, p)| **v == wanted && (deleted || !p.deleted)),
         };
         let missing = || match wanted {
-            Some(wanted) if places.values().any(|p| deleted || !p.deleted) => Problem::version_not_found(wanted),
+            Some(wanted) if !places.is_empty() && (deleted || is_live(places)) => Problem::version_not_found(wanted),
             _ => Problem::subject_not_found(subject),
         };
         let (version, place) = found.ok_or_else(missing)?;
@@ -464,7 +552,7 @@ impl Registry {
 
     /// The version that is this very schema.
     pub fn look_up(&self, subject: &str, new: &NewSchema, deleted: bool) -> Answer<SubjectVersion> {
-        let places = self.subjects.get(subject).filter(|places| deleted || places.values().any(|p| !p.deleted));
+        let places = self.subjects.get(subject).filter(|places| deleted || is_live(places));
         let places = places.ok_or_else(|| Problem::subject_not_found(subject))?;
         let schema = self.parse(new)?;
         let id = self.identity(new, &schema).ok_or_else(Problem::schema_not_found)?;
@@ -476,22 +564,23 @@ impl Registry {
 
     /// Ids of the schemas that refer to a version.
     pub fn referenced_by(&self, subject: &str, version: u32) -> Vec<u32> {
-        let refers = |r: &&Reference| r.subject == subject && r.version == version;
-        self.schemas.values().filter(|s| s.references.iter().any(|r| refers(&r))).map(|s| s.id).collect()
+        let refers = |r: &Reference| r.subject == subject && r.version == version;
+        self.schemas.iter().filter(|(_, s)| s.references.iter().any(refers)).map(|(id, _)| *id).collect()
     }
 
     /// What is deleted softly can still be read, and what is read next to it is not missed: only what is live elsewhere counts.
     /// What is deleted for good is missed by whatever remains.
     fn check_unreferenced(&self, subject: &str, versions: &[u32], permanent: bool) -> Answer<()> {
-        for &version in versions {
-            for id in self.referenced_by(subject, version) {
-                let others = self.versions_of(id, permanent);
-                let remains = |s: &str, v: &u32| s != subject || (permanent && !versions.contains(v));
-                if others.iter().any(|(s, v)| remains(s, v)) {
-                    let message =
-                        format!("One or more references exist to the schema {{subject={subject},version={version}}}.");
-                    return Err(Problem::new(42206, message));
-                }
+        let gone: HashSet<u32> = versions.iter().copied().collect();
+        let remains = |s: &str, v: &u32| s != subject || (permanent && !gone.contains(v));
+        for (id, schema) in self.schemas.iter() {
+            let refers = schema.references.iter().find(|r| r.subject == subject && gone.contains(&r.version));
+            if let Some(Reference { version, .. }) = refers
+                && self.versions_of(*id, permanent).iter().any(|(s, v)| remains(s, v))
+            {
+                let message =
+                    format!("One or more references exist to the schema {{subject={subject},version={version}}}.");
+                return Err(Problem::new(42206, message));
             }
         }
         Ok(())
@@ -510,7 +599,7 @@ impl Registry {
             let message = format!("Subject '{subject}' was soft deleted.Set permanent=true to delete permanently");
             return Err(Problem::new(40404, message));
         }
-        let versions = if permanent { places.keys().copied().collect() } else { live };
+        let versions = if permanent { places.iter().map(|(v, _)| *v).collect() } else { live };
         self.check_unreferenced(subject, &versions, permanent)?;
         let mut change = Change { registry: self.clone(), writes: Vec::new() };
         for &version in &versions {
@@ -585,7 +674,7 @@ impl Registry {
         let mut registry = self.clone();
         let write = match level {
             Some(level) => {
-                registry.compatibility.insert(subject.to_owned(), level);
+                registry.compatibility.insert(Arc::from(subject), level);
                 store::put_compatibility(subject, level)
             }
             None => {
@@ -627,7 +716,7 @@ impl Registry {
         let mut registry = self.clone();
         let write = match mode {
             Some(mode) => {
-                registry.modes.insert(subject.to_owned(), mode);
+                registry.modes.insert(Arc::from(subject), mode);
                 store::put_mode(subject, mode)
             }
             None => {
@@ -651,25 +740,30 @@ fn check_name(subject: &str) -> Answer<()> {
     Ok(())
 }
 
+fn is_live(places: &Places) -> bool {
+    places.iter().rev().any(|(_, p)| !p.deleted)
+}
+
 impl Change {
     fn delete(&mut self, subject: &str, version: u32, permanent: bool) {
-        let places = self.registry.places_mut(subject);
-        let Some(place) = places.get_mut(&version) else { return };
+        let registry = &mut self.registry;
+        let Some(places) = registry.subjects.get_mut(subject) else { return };
         if !permanent {
+            let Some(place) = places.get_mut(&version) else { return };
             place.deleted = true;
             let place = *place;
             self.writes.push(store::put_version(subject, version, place));
             return;
         }
-        let id = place.id;
-        places.remove(&version);
+        let Some(Place { id, .. }) = places.remove(&version) else { return };
         let empty = places.is_empty();
         self.writes.push(store::delete_version(subject, version));
         if empty {
-            self.registry.subjects.remove(subject);
+            registry.subjects.remove(subject);
         }
-        if self.registry.versions_of(id, true).is_empty() {
-            self.registry.remove(id);
+        registry.uses.remove(&(id, Arc::from(subject), version));
+        if registry.versions_of(id, true).is_empty() {
+            registry.remove(id);
             self.writes.push(store::delete_schema(id));
         }
     }

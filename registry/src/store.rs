@@ -121,15 +121,15 @@ pub fn load<'a>(registry: &mut Registry, entries: impl IntoIterator<Item = (&'a 
                 let document = document()?;
                 let id = document["id"].as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(damaged)?;
                 let place = Place { id, deleted: document["deleted"].as_bool().ok_or_else(damaged)? };
-                registry.places_mut(&text(subject)?).insert(version, place);
+                registry.put_place(&text(subject)?, version, place);
             }
             b'c' => {
                 let level = Compatibility::parse(&text(bytes)?).ok_or_else(damaged)?;
-                registry.compatibility.insert(text(rest)?, level);
+                registry.compatibility.insert(text(rest)?.into(), level);
             }
             b'm' => {
                 let mode = Mode::parse(&text(bytes)?).ok_or_else(damaged)?;
-                registry.modes.insert(text(rest)?, mode);
+                registry.modes.insert(text(rest)?.into(), mode);
             }
             b'n' => registry.next_id = u32::from_be_bytes(bytes.try_into().map_err(|_| damaged())?),
             _ => {}
@@ -140,7 +140,7 @@ pub fn load<'a>(registry: &mut Registry, entries: impl IntoIterator<Item = (&'a 
         let before = raw.len();
         let mut open = Vec::new();
         for (id, kind, schema_text, references) in raw {
-            match registry.resolve(&references) {
+            match registry.texts(&references) {
                 Ok(texts) => {
                     let parsed = Schema::parse(kind, &schema_text, &texts);
                     registry.insert(loaded(id, kind, schema_text, references, parsed));

@@ -4,6 +4,7 @@
 //! register, who may delete it may delete; what is everybody's needs the same right to the cluster. A schema by its id may be
 //! read by whoever may read one of its subjects.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -90,10 +91,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/schemas/ids/{id}/subjects", get(id_subjects))
         .route("/schemas/ids/{id}/versions", get(id_versions))
         .route("/config", get(config).put(set_config).delete(delete_config))
-        .route("/config/{subject}", get(subject_config).put(set_subject_config).delete(delete_subject_config))
+        .route("/config/{subject}", get(config).put(set_config).delete(delete_config))
         .route("/mode", get(mode).put(set_mode))
-        .route("/mode/{subject}", get(subject_mode).put(set_subject_mode).delete(delete_subject_mode))
-        .route("/compatibility/subjects/{subject}/versions", post(compatible_with_all))
+        .route("/mode/{subject}", get(mode).put(set_mode).delete(delete_mode))
+        .route("/compatibility/subjects/{subject}/versions", post(compatible))
         .route("/compatibility/subjects/{subject}/versions/{version}", post(compatible))
         .route("/contexts", get(contexts))
         .route("/v1/metadata/version", get(metadata_version))
@@ -232,14 +233,24 @@ async fn change<T: Send + 'static>(
     Ok(app.threads.run(move || engine.change_schemas(f)).await??)
 }
 
-async fn subjects(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
+/// Runs what may take long with a snapshot, off the threads that serve connections.
+async fn with_registry<T: Send + 'static>(
+    app: &Shared,
+    f: impl FnOnce(&Registry) -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
     let registry = app.engine.schemas().now();
-    let prefix = asked.subject_prefix.as_deref().unwrap_or_default();
-    let live: Vec<&str> = registry.subjects(false).collect();
-    let list = registry.subjects(asked.deleted || asked.deleted_only);
-    let list = list.filter(|s| s.starts_with(prefix) && speaker.may_see(topic_of(s)));
-    let list: Vec<&str> = list.filter(|s| !asked.deleted_only || !live.contains(s)).collect();
-    Ok(Answer(json!(list)))
+    app.threads.run(move || f(&registry)).await?
+}
+
+async fn subjects(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
+    let found = with_registry(&app, move |registry| {
+        let prefix = asked.subject_prefix.as_deref().unwrap_or_default();
+        let list = registry.subjects(asked.deleted || asked.deleted_only);
+        let list = list.filter(|s| s.starts_with(prefix) && speaker.may_see(topic_of(s)));
+        let list: Vec<&str> = list.filter(|s| !asked.deleted_only || registry.versions(s, false).is_err()).collect();
+        Ok(json!(list))
+    });
+    Ok(Answer(found.await?))
 }
 
 async fn versions(
@@ -260,16 +271,16 @@ async fn register(
     WholeBody(body): WholeBody,
 ) -> Answered {
     check(&speaker, Right::Write, &subject)?;
-    let new = schema_of(&body, &asked)?;
-    check_references(&speaker, &new)?;
-    if new.id.is_some() {
-        speaker.check_cluster(Right::Alter)?;
-    }
-    let id = change(&app, move |registry| {
-        let (change, id, _) = registry.register(&subject, &new)?;
-        Ok((change, id))
+    let engine = app.engine.clone();
+    let registered = app.threads.run(move || -> Result<u32, Refused> {
+        let new = schema_of(&body, &asked)?;
+        check_references(&speaker, &new)?;
+        if new.id.is_some() {
+            speaker.check_cluster(Right::Alter)?;
+        }
+        Ok(engine.register_schema(&subject, &new)?)
     });
-    Ok(Answer(json!({ "id": id.await? })))
+    Ok(Answer(json!({ "id": registered.await?? })))
 }
 
 async fn look_up(
@@ -280,9 +291,12 @@ async fn look_up(
     WholeBody(body): WholeBody,
 ) -> Answered {
     check(&speaker, Right::Describe, &subject)?;
-    let new = schema_of(&body, &asked)?;
-    check_references(&speaker, &new)?;
-    Ok(Answer(describe(&app.engine.schemas().now().look_up(&subject, &new, asked.deleted)?, &asked)))
+    let found = with_registry(&app, move |registry| {
+        let new = schema_of(&body, &asked)?;
+        check_references(&speaker, &new)?;
+        Ok(describe(&registry.look_up(&subject, &new, asked.deleted)?, &asked))
+    });
+    Ok(Answer(found.await?))
 }
 
 async fn version(
@@ -292,7 +306,10 @@ async fn version(
     Query(asked): Query<Asked>,
 ) -> Answered {
     check(&speaker, Right::Describe, &subject)?;
-    Ok(Answer(describe(&app.engine.schemas().now().version(&subject, &version, asked.deleted)?, &asked)))
+    let found = with_registry(&app, move |registry| {
+        Ok(describe(&registry.version(&subject, &version, asked.deleted)?, &asked))
+    });
+    Ok(Answer(found.await?))
 }
 
 async fn version_schema(
@@ -312,9 +329,11 @@ async fn referenced_by(
     Path((subject, version)): Path<(String, String)>,
 ) -> Answered {
     check(&speaker, Right::Describe, &subject)?;
-    let registry = app.engine.schemas().now();
-    let found = registry.version(&subject, &version, false)?;
-    Ok(Answer(json!(registry.referenced_by(&subject, found.version))))
+    let found = with_registry(&app, move |registry| {
+        let found = registry.version(&subject, &version, false)?;
+        Ok(registry.referenced_by(&subject, found.version))
+    });
+    Ok(Answer(json!(found.await?)))
 }
 
 async fn delete_subject(
@@ -346,17 +365,20 @@ async fn delete_version(
 }
 
 async fn all(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
-    let registry = app.engine.schemas().now();
-    let prefix = asked.subject_prefix.as_deref().unwrap_or_default();
-    let mut list = Vec::new();
-    for subject in registry.subjects(asked.deleted).filter(|s| s.starts_with(prefix) && speaker.may_see(topic_of(s))) {
-        let versions = registry.versions(subject, asked.deleted)?;
-        let skipped = if asked.latest_only { versions.len().saturating_sub(1) } else { 0 };
-        for version in versions.iter().skip(skipped) {
-            list.push(describe(&registry.version(subject, &version.to_string(), asked.deleted)?, &asked));
+    let found = with_registry(&app, move |registry| {
+        let prefix = asked.subject_prefix.as_deref().unwrap_or_default();
+        let mut list = Vec::new();
+        let shown = |s: &&str| s.starts_with(prefix) && speaker.may_see(topic_of(s));
+        for subject in registry.subjects(asked.deleted).filter(shown) {
+            let versions = registry.versions(subject, asked.deleted)?;
+            let skipped = if asked.latest_only { versions.len().saturating_sub(1) } else { 0 };
+            for version in versions.iter().skip(skipped) {
+                list.push(describe(&registry.version(subject, &version.to_string(), asked.deleted)?, &asked));
+            }
         }
-    }
-    Ok(Answer(Json::Array(list)))
+        Ok(Json::Array(list))
+    });
+    Ok(Answer(found.await?))
 }
 
 async fn types() -> Answer {
@@ -369,11 +391,14 @@ async fn by_id(
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Answered {
-    let (registry, id) = (app.engine.schemas().now(), parse_id(&id)?);
-    check_id(&speaker, &registry, id)?;
-    let mut body = Map::new();
-    details(&mut body, registry.by_id(id)?, &asked);
-    Ok(Answer(Json::Object(body)))
+    let id = parse_id(&id)?;
+    let found = with_registry(&app, move |registry| {
+        check_id(&speaker, registry, id)?;
+        let mut body = Map::new();
+        details(&mut body, registry.by_id(id)?, &asked);
+        Ok(Json::Object(body))
+    });
+    Ok(Answer(found.await?))
 }
 
 async fn by_id_schema(
@@ -425,23 +450,42 @@ fn check_setting(speaker: &Speaker, right: Right, subject: &str) -> Result<(), R
     if subject.is_empty() { Ok(speaker.check_cluster(right)?) } else { check(speaker, right, subject) }
 }
 
-fn show_config(app: &Shared, speaker: &Speaker, subject: &str, asked: &Asked) -> Answered {
-    check_setting(speaker, Right::Describe, subject)?;
-    let registry = app.engine.schemas().now();
-    let own = registry.own_compatibility(subject);
-    match own.or_else(|| asked.default_to_global.then(|| registry.compatibility(subject))) {
-        Some(level) => Ok(Answer(json!({ "compatibilityLevel": level.name() }))),
-        None => Err(Refused {
-            status: 404,
-            code: 40408,
-            message: format!("Subject '{subject}' does not have subject-level compatibility configured"),
-        }),
-    }
+/// The subject that a path names; the empty name, everything's, where it names none.
+type OfSubject = Option<Path<String>>;
+
+fn name_of(subject: OfSubject) -> String {
+    subject.map(|Path(name)| name).unwrap_or_default()
 }
 
-async fn change_config(app: Shared, speaker: Speaker, subject: String, body: &[u8]) -> Answered {
+fn not_configured(code: u32, subject: &str, what: &str) -> Refused {
+    let message = format!("Subject '{subject}' does not have subject-level {what} configured");
+    Refused { status: 404, code, message }
+}
+
+async fn config(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    subject: OfSubject,
+    Query(asked): Query<Asked>,
+) -> Answered {
+    let subject = name_of(subject);
+    check_setting(&speaker, Right::Describe, &subject)?;
+    let registry = app.engine.schemas().now();
+    let level = registry.own_compatibility(&subject);
+    let level = level.or_else(|| asked.default_to_global.then(|| registry.compatibility(&subject)));
+    let level = level.ok_or_else(|| not_configured(40408, &subject, "compatibility"))?;
+    Ok(Answer(json!({ "compatibilityLevel": level.name() })))
+}
+
+async fn set_config(
+    State(app): State<Shared>,
+    speaker: Speaker,
+    subject: OfSubject,
+    WholeBody(body): WholeBody,
+) -> Answered {
+    let subject = name_of(subject);
     check_setting(&speaker, Right::Alter, &subject)?;
-    let body = read(body)?;
+    let body = read(&body)?;
     let name = body["compatibility"].as_str().unwrap_or_default();
     let level = Compatibility::parse(name).ok_or_else(|| Refused {
         status: 422,
@@ -454,7 +498,8 @@ async fn change_config(app: Shared, speaker: Speaker, subject: String, body: &[u
     Ok(Answer(json!({ "compatibility": level.name() })))
 }
 
-async fn forget_config(app: Shared, speaker: Speaker, subject: String) -> Answered {
+async fn delete_config(State(app): State<Shared>, speaker: Speaker, subject: OfSubject) -> Answered {
+    let subject = name_of(subject);
     check_setting(&speaker, Right::Alter, &subject)?;
     let before = change(&app, move |registry| {
         let before = registry.own_compatibility(&subject);
@@ -463,57 +508,25 @@ async fn forget_config(app: Shared, speaker: Speaker, subject: String) -> Answer
     Ok(Answer(json!({ "compatibilityLevel": before.await?.name() })))
 }
 
-async fn config(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
-    show_config(&app, &speaker, "", &asked)
+async fn mode(State(app): State<Shared>, speaker: Speaker, subject: OfSubject, Query(asked): Query<Asked>) -> Answered {
+    let subject = name_of(subject);
+    check_setting(&speaker, Right::Describe, &subject)?;
+    let registry = app.engine.schemas().now();
+    let mode = registry.own_mode(&subject).or_else(|| asked.default_to_global.then(|| registry.mode(&subject)));
+    let mode = mode.ok_or_else(|| not_configured(40409, &subject, "mode"))?;
+    Ok(Answer(json!({ "mode": mode.name() })))
 }
 
-async fn subject_config(
+async fn set_mode(
     State(app): State<Shared>,
     speaker: Speaker,
-    Path(subject): Path<String>,
+    subject: OfSubject,
     Query(asked): Query<Asked>,
-) -> Answered {
-    show_config(&app, &speaker, &subject, &asked)
-}
-
-async fn set_config(State(app): State<Shared>, speaker: Speaker, WholeBody(body): WholeBody) -> Answered {
-    change_config(app, speaker, String::new(), &body).await
-}
-
-async fn set_subject_config(
-    State(app): State<Shared>,
-    speaker: Speaker,
-    Path(subject): Path<String>,
     WholeBody(body): WholeBody,
 ) -> Answered {
-    change_config(app, speaker, subject, &body).await
-}
-
-async fn delete_config(State(app): State<Shared>, speaker: Speaker) -> Answered {
-    forget_config(app, speaker, String::new()).await
-}
-
-async fn delete_subject_config(State(app): State<Shared>, speaker: Speaker, Path(subject): Path<String>) -> Answered {
-    forget_config(app, speaker, subject).await
-}
-
-fn show_mode(app: &Shared, speaker: &Speaker, subject: &str, asked: &Asked) -> Answered {
-    check_setting(speaker, Right::Describe, subject)?;
-    let registry = app.engine.schemas().now();
-    let own = registry.own_mode(subject);
-    match own.or_else(|| asked.default_to_global.then(|| registry.mode(subject))) {
-        Some(mode) => Ok(Answer(json!({ "mode": mode.name() }))),
-        None => Err(Refused {
-            status: 404,
-            code: 40409,
-            message: format!("Subject '{subject}' does not have subject-level mode configured"),
-        }),
-    }
-}
-
-async fn change_mode(app: Shared, speaker: Speaker, subject: String, asked: Asked, body: &[u8]) -> Answered {
+    let subject = name_of(subject);
     check_setting(&speaker, Right::Alter, &subject)?;
-    let body = read(body)?;
+    let body = read(&body)?;
     let mode = Mode::parse(body["mode"].as_str().unwrap_or_default()).ok_or_else(|| Refused {
         status: 422,
         code: 42204,
@@ -528,39 +541,8 @@ async fn change_mode(app: Shared, speaker: Speaker, subject: String, asked: Aske
     Ok(Answer(json!({ "mode": mode.name() })))
 }
 
-async fn mode(State(app): State<Shared>, speaker: Speaker, Query(asked): Query<Asked>) -> Answered {
-    show_mode(&app, &speaker, "", &asked)
-}
-
-async fn subject_mode(
-    State(app): State<Shared>,
-    speaker: Speaker,
-    Path(subject): Path<String>,
-    Query(asked): Query<Asked>,
-) -> Answered {
-    show_mode(&app, &speaker, &subject, &asked)
-}
-
-async fn set_mode(
-    State(app): State<Shared>,
-    speaker: Speaker,
-    Query(asked): Query<Asked>,
-    WholeBody(body): WholeBody,
-) -> Answered {
-    change_mode(app, speaker, String::new(), asked, &body).await
-}
-
-async fn set_subject_mode(
-    State(app): State<Shared>,
-    speaker: Speaker,
-    Path(subject): Path<String>,
-    Query(asked): Query<Asked>,
-    WholeBody(body): WholeBody,
-) -> Answered {
-    change_mode(app, speaker, subject, asked, &body).await
-}
-
-async fn delete_subject_mode(State(app): State<Shared>, speaker: Speaker, Path(subject): Path<String>) -> Answered {
+async fn delete_mode(State(app): State<Shared>, speaker: Speaker, subject: OfSubject) -> Answered {
+    let subject = name_of(subject);
     check_setting(&speaker, Right::Alter, &subject)?;
     let before = change(&app, move |registry| {
         let before = registry.own_mode(&subject).unwrap_or_default();
@@ -569,43 +551,27 @@ async fn delete_subject_mode(State(app): State<Shared>, speaker: Speaker, Path(s
     Ok(Answer(json!({ "mode": before.await?.name() })))
 }
 
-fn tested(
-    app: &Shared,
-    speaker: &Speaker,
-    subject: &str,
-    version: Option<&str>,
-    asked: &Asked,
-    body: &[u8],
-) -> Answered {
-    check(speaker, Right::Describe, subject)?;
-    let new = schema_of(body, asked)?;
-    check_references(speaker, &new)?;
-    let faults = app.engine.schemas().now().test(subject, version, &new)?;
-    let mut answer = json!({ "is_compatible": faults.is_empty() });
-    if asked.verbose {
-        answer["messages"] = json!(faults);
-    }
-    Ok(Answer(answer))
-}
-
+/// Whether a schema could follow a version of a subject, or where none is named all that count.
 async fn compatible(
     State(app): State<Shared>,
     speaker: Speaker,
-    Path((subject, version)): Path<(String, String)>,
+    Path(path): Path<HashMap<String, String>>,
     Query(asked): Query<Asked>,
     WholeBody(body): WholeBody,
 ) -> Answered {
-    tested(&app, &speaker, &subject, Some(&version), &asked, &body)
-}
-
-async fn compatible_with_all(
-    State(app): State<Shared>,
-    speaker: Speaker,
-    Path(subject): Path<String>,
-    Query(asked): Query<Asked>,
-    WholeBody(body): WholeBody,
-) -> Answered {
-    tested(&app, &speaker, &subject, None, &asked, &body)
+    let subject = path.get("subject").cloned().unwrap_or_default();
+    check(&speaker, Right::Describe, &subject)?;
+    let found = with_registry(&app, move |registry| {
+        let new = schema_of(&body, &asked)?;
+        check_references(&speaker, &new)?;
+        let faults = registry.test(&subject, path.get("version").map(String::as_str), &new)?;
+        let mut answer = json!({ "is_compatible": faults.is_empty() });
+        if asked.verbose {
+            answer["messages"] = json!(faults);
+        }
+        Ok(answer)
+    });
+    Ok(Answer(found.await?))
 }
 
 async fn contexts() -> Answer {

@@ -305,3 +305,41 @@ fn a_schema_that_cannot_be_read_stops_nothing_else() {
     again.keep(change);
     assert_eq!(again.now.broken().count(), 0);
 }
+
+#[test]
+fn what_was_checked_holds_while_the_subject_is_as_it_was() {
+    let mut kept = Kept::new();
+    kept.avro("a", A).unwrap();
+    let new = avro(AB);
+    let checked = kept.now.check("a", &new).unwrap();
+    kept.avro("b", A_LONG).unwrap();
+    let now = kept.now.clone();
+    // Loading makes everything anew; a snapshot that follows another shares what has not changed.
+    let checked_now = now.check("a", &new).unwrap();
+    assert!(!now.is_checked("a", &new, &checked), "a subject that was read again may be another");
+    let (elsewhere, ..) = now.register("b", &avro(A)).map_or_else(|_| now.register("c", &avro(A)).unwrap(), |all| all);
+    assert!(elsewhere.unwrap().registry.is_checked("a", &new, &checked_now));
+    let after = now.set_compatibility("a", Some(Compatibility::Full)).unwrap().registry;
+    assert!(!after.is_checked("a", &new, &checked_now));
+    let after = now.register("a", &avro(A_LONG)).unwrap().0.unwrap().registry;
+    assert!(!after.is_checked("a", &new, &checked_now));
+    assert_eq!(now.register_checked("a", &new, &checked_now).unwrap().2, 2);
+}
+
+#[test]
+fn one_change_of_many_schemas_is_quick() {
+    let begun = std::time::Instant::now();
+    let mut registry = Registry::new(Limits::default());
+    for n in 0..20_000 {
+        let text = format!(r#"{{"name":"f{n}","type":"int"}}"#);
+        registry = registry.register(&format!("s{n}"), &avro(&text)).unwrap().0.unwrap().registry;
+    }
+    // Each from the same snapshot: copying all of it every time would take minutes.
+    for n in 0..2_000 {
+        let text = format!(r#"{{"name":"g{n}","type":"int"}}"#);
+        let (change, id, _) = registry.register("one", &avro(&text)).unwrap();
+        assert_eq!((id, change.unwrap().registry.size().0), (20_001, 20_001));
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(registry.versions_of(7, true), [("s6".to_owned(), 1)]);
+}
