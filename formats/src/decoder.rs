@@ -269,15 +269,22 @@ impl Decoding<'_> {
                     kafka::decode(bytes, column)?;
                 }
             }
-            Format::ProtobufNosr { nullable } if !decoder.fields.is_empty() => match self.columns.as_mut_slice() {
-                [column] if decoder.options.unwrap_single && matches!(column.data, Data::Struct { .. }) => {
-                    protobuf::decode::single_struct(bytes, column, nullable)?;
+            Format::ProtobufNosr { nullable } if !decoder.fields.is_empty() => {
+                let spare = std::cell::Cell::new(self.spare);
+                let mut reader = protobuf::wire::Reader::new(bytes);
+                reader.spare = Some(&spare);
+                match self.columns.as_mut_slice() {
+                    [column] if decoder.options.unwrap_single && matches!(column.data, Data::Struct { .. }) => {
+                        protobuf::decode::single_struct(reader, column, nullable)?;
+                    }
+                    columns => {
+                        let scope =
+                            protobuf::decode::Scope::Record { fields: &decoder.fields, targets: &decoder.targets };
+                        protobuf::decode::record(reader, &scope, columns, row, nullable)?;
+                    }
                 }
-                columns => {
-                    let scope = protobuf::decode::Scope::Record { fields: &decoder.fields, targets: &decoder.targets };
-                    protobuf::decode::record(bytes, &scope, columns, row, nullable)?;
-                }
-            },
+                self.spare = spare.get();
+            }
             // `Decoder::new` lets no other format in.
             _ => {}
         }

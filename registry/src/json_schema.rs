@@ -107,8 +107,9 @@ fn types(schema: &Json) -> Vec<&str> {
     }
 }
 
-fn branches(schema: &Json) -> Option<&[Json]> {
-    schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array)
+/// The lists of which a branch must fit: each of them.
+fn branches(schema: &Json) -> Vec<&[Json]> {
+    ["oneOf", "anyOf"].iter().filter_map(|name| schema.get(name).and_then(Json::as_array)).collect()
 }
 
 fn strings<'a>(schema: &'a Json, name: &str) -> Vec<&'a str> {
@@ -162,18 +163,18 @@ impl Check<'_> {
         if is_open(writer) {
             return self.fault("TYPE_NARROWED", path);
         }
-        if let Some(from) = branches(writer) {
-            for one in from {
-                if !self.fits(reader, one, path, depth + 1) {
-                    return self.fault("SUM_TYPE_NARROWED", path);
-                }
+        // What is written is of one of each list's branches: it is enough if all of one list can be read.
+        let from = branches(writer);
+        if !from.is_empty() {
+            if !from.iter().any(|list| list.iter().all(|one| self.fits(reader, one, path, depth + 1))) {
+                self.fault("SUM_TYPE_NARROWED", path);
             }
             return;
         }
-        if let Some(to) = branches(reader)
-            && !to.iter().any(|one| self.fits(one, writer, path, depth + 1))
-        {
-            return self.fault("TYPE_CHANGED", path);
+        for to in branches(reader) {
+            if !to.iter().any(|one| self.fits(one, writer, path, depth + 1)) {
+                return self.fault("TYPE_CHANGED", path);
+            }
         }
         self.others(reader, writer, path);
         let (to, from) = (types(reader), types(writer));
@@ -190,8 +191,14 @@ impl Check<'_> {
                 _ => self.fault("ENUM_ARRAY_NARROWED", path),
             }
         }
-        if let (Some(to), Some(from)) = (reader.get("items"), writer.get("items")) {
-            self.pair(to, from, &format!("{path}/items"), depth + 1);
+        let has_items = from.is_empty() || from.contains(&"array");
+        if let Some(to) = reader.get("items").filter(|_| has_items) {
+            let path = format!("{path}/items");
+            match writer.get("items") {
+                Some(from) => self.pair(to, from, &path, depth + 1),
+                None if is_open(to) => {}
+                None => self.fault("SCHEMA_ADDED", &path),
+            }
         }
         self.object(reader, writer, path, depth);
     }

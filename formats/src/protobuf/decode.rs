@@ -47,16 +47,22 @@ impl Scope<'_> {
 }
 
 /// A record into columns that have `base` rows before and one more after.
-pub fn record(bytes: &[u8], scope: &Scope<'_>, columns: &mut [Column], base: usize, nullable: Nullable) -> Scan<()> {
-    fields(Reader::new(bytes), scope, columns, base, nullable)?;
+pub fn record(
+    reader: Reader<'_>,
+    scope: &Scope<'_>,
+    columns: &mut [Column],
+    base: usize,
+    nullable: Nullable,
+) -> Scan<()> {
+    fields(reader, scope, columns, base, nullable)?;
     finish(columns, base, nullable);
     Ok(())
 }
 
 /// A record that is the STRUCT of its one column.
-pub fn single_struct(bytes: &[u8], column: &mut Column, nullable: Nullable) -> Scan<()> {
+pub fn single_struct(reader: Reader<'_>, column: &mut Column, nullable: Nullable) -> Scan<()> {
     let base = column.len();
-    field(column, Payload::Len(Reader::new(bytes)), 0, base, nullable)?;
+    field(column, Payload::Len(reader), 0, base, nullable)?;
     finish(std::slice::from_mut(column), base, nullable);
     Ok(())
 }
@@ -86,25 +92,30 @@ fn finish(columns: &mut [Column], base: usize, nullable: Nullable) {
     for column in columns {
         let filled = column.len() > base;
         match &mut column.data {
-            Data::List { offsets, items } => {
-                offsets.push(items.len() as i32);
-                column.valid.push(true);
-            }
-            Data::Map { offsets, keys, values } => {
-                let first = offsets.last().map_or(0, |&o| o as usize);
-                if let Some(keep) = keys.last_of_repeated(first) {
-                    keys.retain_from(first, &keep);
-                    values.retain_from(first, &keep);
-                }
-                offsets.push(keys.len() as i32);
-                column.valid.push(true);
-            }
+            Data::List { .. } | Data::Map { .. } => end_items(column),
             Data::Struct { fields, .. } if filled => finish(fields, base, nullable),
             _ if filled => {}
             _ if nullable == Nullable::Unset => push_default(column),
             _ => column.push_null(),
         }
     }
+}
+
+/// Ends a list or a map: what has come since the last one is its own. Of a map's entries with one key the last counts.
+pub(super) fn end_items(column: &mut Column) {
+    match &mut column.data {
+        Data::List { offsets, items } => offsets.push(items.len() as i32),
+        Data::Map { offsets, keys, values } => {
+            let first = offsets.last().map_or(0, |&o| o as usize);
+            if let Some(keep) = keys.last_of_repeated(first) {
+                keys.retain_from(first, &keep);
+                values.retain_from(first, &keep);
+            }
+            offsets.push(keys.len() as i32);
+        }
+        _ => return column.push_null(),
+    }
+    column.valid.push(true);
 }
 
 /// The default of a scalar; NULL for messages.
@@ -127,6 +138,7 @@ fn field(column: &mut Column, payload: Payload<'_>, at: usize, base: usize, null
     match (&mut column.data, payload) {
         (Data::List { items, .. }, _) => item(items, payload, at, nullable),
         (Data::Map { keys, values, .. }, Payload::Len(mut reader)) => {
+            reader.spend(values.width())?;
             let (key, value) = (keys.len(), values.len());
             while !reader.is_at_end() {
                 let at = reader.pos;
@@ -178,6 +190,9 @@ fn is_scalar(data: &Data) -> bool {
 /// One item of an array, or some packed ones.
 fn item(items: &mut Column, payload: Payload<'_>, at: usize, nullable: Nullable) -> Scan<()> {
     let base = items.len();
+    if let (Data::Struct { .. }, Payload::Len(reader)) = (&items.data, payload) {
+        reader.spend(items.width())?;
+    }
     match (&items.data, payload) {
         (Data::Boolean(_) | Data::Integer(_) | Data::BigInt(_), Payload::Len(mut reader))
             if nullable != Nullable::Wrapper =>

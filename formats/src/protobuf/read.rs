@@ -379,6 +379,7 @@ fn end(column: &mut Column, kind: &Kind, base: usize) {
     match (&mut column.data, kind) {
         (Data::Struct { fields, .. }, Kind::Struct(plan)) if filled => finish(plan, fields, base),
         _ if filled => {}
+        (_, Kind::List(_) | Kind::Map { .. }) => decode::end_items(column),
         (_, Kind::Scalar(_)) => decode::push_default(column),
         (Data::String(text), Kind::Enum(symbols)) => {
             text.data.extend_from_slice(symbols.get(&0).map_or("", |s| s).as_bytes());
@@ -400,19 +401,7 @@ fn finish(plan: &Plan, columns: &mut [Column], base: usize) {
         let Some(column) = columns.get_mut(*target) else { continue };
         let filled = column.len() > base;
         match (end, &mut column.data) {
-            (End::List, Data::List { offsets, items }) => {
-                offsets.push(items.len() as i32);
-                column.valid.push(true);
-            }
-            (End::Map, Data::Map { offsets, keys, values }) => {
-                let first = offsets.last().map_or(0, |&o| o as usize);
-                if let Some(keep) = keys.last_of_repeated(first) {
-                    keys.retain_from(first, &keep);
-                    values.retain_from(first, &keep);
-                }
-                offsets.push(keys.len() as i32);
-                column.valid.push(true);
-            }
+            (End::List, Data::List { .. }) | (End::Map, Data::Map { .. }) => decode::end_items(column),
             (End::Struct(number), Data::Struct { fields, .. }) if filled => {
                 if let Some(FieldRead { kind: Kind::Struct(plan), .. }) = plan.by_number.get(number) {
                     finish(plan, fields, base);

@@ -431,6 +431,21 @@ fn a_part_of_a_oneof_may_come_in_pieces() {
 }
 
 #[test]
+fn protobuf_entries_with_lists_are_a_map_of_lists() {
+    let numbers = SqlType::map(SqlType::String, SqlType::array(SqlType::Integer));
+    let definition = "message R { repeated E m = 1; } message E { string k = 1; repeated int32 v = 2; }";
+    // {a: [1, 2], b: []}, then {c: [3]}: packed, and one by one.
+    let first: &[u8] = &[0x0a, 7, 0x0a, 1, b'a', 0x12, 2, 1, 2, 0x0a, 3, 0x0a, 1, b'b'];
+    let second: &[u8] = &[0x0a, 5, 0x0a, 1, b'c', 0x10, 3];
+    let (rows, errors) = proto_rows(definition, &[field("M", numbers)], &[first, second]);
+    assert!(errors.is_empty(), "{errors:?}");
+    let list = |items: &[i32]| Value::Array(items.iter().map(|n| Value::Integer(*n)).collect());
+    let map = |entries: &[(&str, Value)]| Value::Map(entries.iter().map(|(k, v)| (text(k), v.clone())).collect());
+    assert_eq!(rows[0][0], map(&[("a", list(&[1, 2])), ("b", list(&[]))]));
+    assert_eq!(rows[1][0], map(&[("c", list(&[3]))]));
+}
+
+#[test]
 fn protobuf_types_that_do_not_fit_are_refused() {
     let map = [field("M", SqlType::map(SqlType::String, SqlType::String))];
     let entry: &[u8] = &[0x0a, 5, 8, 1, 0x12, 1, b'a'];
@@ -497,6 +512,10 @@ fn empty_items_do_not_multiply() {
         proto_rows("message R { repeated E l = 1; } message E { int32 p0 = 1; }", &columns, &[&many, &few]);
     assert!(errors.len() == 1 && errors[0].contains("empty items"), "{errors:?}");
     assert!(matches!(&rows[1][0], Value::Array(items) if items.len() == 3));
+    let format = Format::ProtobufNosr { nullable: Nullable::Unset };
+    let rows: [Option<&[u8]>; 2] = [Some(&many), Some(&few)];
+    let read = decoder(format, &columns, &known(&[])).decode(rows).unwrap();
+    assert!(read.errors.len() == 1 && read.errors[0].message.contains("empty items"), "{:?}", read.errors);
 
     let text = r#"{"type":"record","name":"T","fields":[{"name":"L","type":{"type":"array","items":{"type":"record","name":"E","fields":[]}}}]}"#;
     let empty = schema(SchemaKind::Avro, text);

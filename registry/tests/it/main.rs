@@ -121,6 +121,7 @@ fn json_and_protobuf_have_levels_too() {
     let tree =
         r##"{"type":"object","additionalProperties":false,"properties":{"n":{"type":"integer"},"next":{"$ref":"#"}}}"##;
     let deep = |inner: &str| format!("{}{{\"type\":\"{inner}\"}}{}", r#"{"items":"#.repeat(70), "}".repeat(70));
+    let either = |one: &str, any: &str| format!(r#"{{"oneOf":{one},"anyOf":{any}}}"#);
     let closed = r#"{"type":"object","additionalProperties":false,"properties":{"a":{"type":"integer"}}}"#;
     for (first, second, fits) in [
         (json(closed), json(&closed.replace("integer", "number")), true),
@@ -132,6 +133,11 @@ fn json_and_protobuf_have_levels_too() {
         (json(r#"{"type":"string","minLength":3}"#), json(r#"{"type":"string","title":"t"}"#), true),
         (json(r#"{"title":"any"}"#), json(r#"{"maximum":3}"#), false),
         (json(r#"{"type":"object"}"#), json(r#"{"type":"object","additionalProperties":{"type":"string"}}"#), false),
+        (json(r#"{"type":"array"}"#), json(r#"{"type":"array","items":{"type":"string"}}"#), false),
+        (json(r#"{"type":"array"}"#), json(r#"{"type":"array","items":{}}"#), true),
+        (json(r#"{"type":"string"}"#), json(&either("[{\"type\":\"string\"}]", "[{\"type\":\"integer\"}]")), false),
+        (json(r#"{"type":"string"}"#), json(&either("[{\"type\":\"string\"}]", "[{\"type\":\"string\"}]")), true),
+        (json(&either("[{\"type\":\"null\"}]", "[{\"type\":\"string\"}]")), json(r#"{"type":"string"}"#), true),
         (json(tree), json(&tree.replace("integer", "number")), true),
         (json(tree), json(&tree.replace("integer", "string")), false),
         (json(&deep("integer")), json(&deep("string")), false),
