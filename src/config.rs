@@ -89,6 +89,7 @@ pub struct Limits {
     pub http_connections_per_address_max: Option<usize>,
     pub http_requests_max: Option<usize>,
     pub http_statements_max: Option<usize>,
+    pub http_inserts_max: Option<usize>,
     pub http_headers_timeout_ms: Option<u64>,
     pub http_headers_bytes_max: Option<usize>,
     pub http_idle_timeout_ms: Option<u64>,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use millpond_sql::plan::QueryPlan;
-use millpond_sql::syntax::Parsed;
+use millpond_sql::syntax::{Parsed, Statement};
 use millpond_types::ports::{Outcome, Step, Storage, TopicInfo};
 use millpond_types::{Clock, Error, Offset, Result, TopicPartition};
 use parking_lot::{Mutex, RwLock};
@@ -148,6 +148,12 @@ impl Engine {
             }
         }
         Ok(done)
+    }
+
+    /// Whether a text writes rows, which waits until they are durable.
+    pub fn writes_rows(&self, text: &str, session: &Session) -> bool {
+        let writes = |one: &Parsed| matches!(one.statement, Statement::InsertValues(_));
+        self.parse(text, session).is_ok_and(|parsed| parsed.iter().any(writes))
     }
 
     pub(crate) fn parse(&self, text: &str, session: &Session) -> std::result::Result<Vec<Parsed>, StatementError> {

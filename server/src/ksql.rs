@@ -121,7 +121,17 @@ pub(crate) async fn ksql(
     speaker.restrict(&mut session);
     let engine = app.engine.clone();
     let text = request.ksql.clone();
-    let result = app.threads.run(move || engine.execute(&text, &mut session)).await?;
+    let run = move || {
+        if engine.writes_rows(&text, &session) {
+            return Err((engine, text, session));
+        }
+        Ok(engine.execute(&text, &mut session))
+    };
+    let result = match app.threads.run(run).await? {
+        Ok(result) => result,
+        // What waits for the disk keeps no place from what shows and ends things.
+        Err((engine, text, mut session)) => app.inserts.run(move || engine.execute(&text, &mut session)).await?,
+    };
     match result {
         Ok(answers) => {
             let list: Vec<Json> = answers.iter().filter_map(entities::to_json).collect();

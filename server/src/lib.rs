@@ -67,8 +67,10 @@ pub struct HttpOptions {
     pub authority: Option<Arc<dyn Authority>>,
     pub connections: ConnectionLimits,
     /// Statements that are run at a time, also those whose client has gone; more wait. Queries have three quarters of
-    /// them, and lines of inserts as many of their own.
+    /// them; those that write rows are not among them.
     pub statements_max: usize,
+    /// Statements and lines of streams that write rows at a time; more wait.
+    pub inserts_max: usize,
     /// What a body must bring per second at least, but for the first `stall_timeout`.
     pub body_bytes_per_second_min: u64,
     /// Longest silence of a stream of inserts.
@@ -85,6 +87,7 @@ impl Default for HttpOptions {
             authority: None,
             connections: ConnectionLimits::default(),
             statements_max: 64,
+            inserts_max: 64,
             body_bytes_per_second_min: 8 << 10,
             inserts_silence_max: Duration::from_secs(600),
         }
@@ -111,7 +114,7 @@ pub(crate) struct App {
     pub stop: watch::Receiver<bool>,
     pub bodies: Pool,
     pub threads: Threads,
-    /// Of lines of streams of inserts, each of which waits until it is durable.
+    /// Of statements and lines of streams that write rows, each of which waits until it is durable.
     pub inserts: Threads,
     /// Of scrapes, which do not wait for statements.
     pub scrapes: Threads,
@@ -152,7 +155,7 @@ pub fn serve(
     let authority = options.authority.clone();
     let bodies = options.memory.clone();
     let threads = Threads::new(options.statements_max);
-    let inserts = Threads::new(options.statements_max);
+    let inserts = Threads::new(options.inserts_max);
     let scrapes = Threads::new(SCRAPES_MAX);
     let stop_app = stopped.clone();
     let app = Arc::new(App {

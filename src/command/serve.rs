@@ -357,6 +357,7 @@ fn http_options(config: &Config, handshakes: (Duration, usize)) -> HttpOptions {
         upload_bytes_max: limits.upload_bytes_max.unwrap_or(defaults.upload_bytes_max),
         connections,
         statements_max: limits.http_statements_max.unwrap_or(defaults.statements_max),
+        inserts_max: limits.http_inserts_max.unwrap_or(defaults.inserts_max),
         body_bytes_per_second_min: limits.http_body_bytes_per_second_min.unwrap_or(defaults.body_bytes_per_second_min),
         inserts_silence_max: milliseconds(limits.http_inserts_silence_max_ms, defaults.inserts_silence_max),
         ..defaults

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::kafka::{Client, Sent, encode};
-use crate::process::Process;
+use crate::process::{Process, serve};
 
 /// How long each fsync takes.
 const SLOW: Duration = Duration::from_secs(5);
@@ -115,5 +115,30 @@ async fn nothing_is_seen_before_it_is_forced_to_disk() {
     waiting.join().unwrap();
     server.eventually(table, &[json!(["a", 2, "second"])]).await;
     assert_eq!(Client::connect(server.kafka).unwrap().read_all("s", 0).unwrap().len(), 2);
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_for_the_disk_keep_no_statement_from_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "[limits]\nhttp_statements_max = 4\n").unwrap();
+    let mut command = serve(&directory.path().join("data"));
+    command.arg("--config").arg(&config);
+    let server = Process::spawn(command);
+    server.sql("CREATE STREAM S (V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');").await;
+    let Some(slow) = SlowFsync::of(server.pid()) else { return };
+    let begun = Instant::now();
+    let insert = json!({ "ksql": "INSERT INTO S VALUES (1);" });
+    let inserts = futures::future::join_all((0..12).map(|_| server.post("/ksql", &insert)));
+    let show = async {
+        tokio::time::sleep(SLOW / 10).await;
+        server.sql("SHOW STREAMS;").await;
+        begun.elapsed()
+    };
+    let (inserted, shown) = tokio::join!(inserts, show);
+    assert!(inserted.iter().all(|answer| answer.status == 200));
+    assert!(begun.elapsed() > SLOW / 2 && shown < SLOW / 2, "shown after {shown:?} of {:?}", begun.elapsed());
+    drop(slow);
     server.stop();
 }
