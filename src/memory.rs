@@ -60,7 +60,7 @@ impl FixedParts {
             compaction_map: part(32 * MIB, 32),
             requests: part(512 * MIB, 8),
             fetch_answers: part(512 * MIB, 12),
-            answers: part(128 * MIB, 64),
+            answers: part(128 * MIB, 32),
             fetch_sessions: part(256 * MIB, 64),
             http_bodies: part(256 * MIB, 16),
             group_members: part(256 * MIB, 32),

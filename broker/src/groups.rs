@@ -47,6 +47,8 @@ pub struct GroupSettings {
     pub offset_metadata_bytes_max: usize,
     /// Memory for what members say and are told (metadata and assignments), over all groups.
     pub members_bytes_max: usize,
+    /// Of them, those of one group: its leader is told of all members in one answer.
+    pub group_bytes_max: usize,
     /// Memory for committed offsets, over all groups.
     pub offsets_bytes_max: usize,
     /// How long offsets of a group without members are kept.
@@ -69,6 +71,7 @@ impl Default for GroupSettings {
             groups_max: 100_000,
             offset_metadata_bytes_max: 4096,
             members_bytes_max: 256 * 1024 * 1024,
+            group_bytes_max: 64 * 1024 * 1024,
             offsets_bytes_max: 256 * 1024 * 1024,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
             consumer_session_timeout_ms: 45_000,

@@ -523,6 +523,11 @@ impl Storage {
         Ok(PartitionOffsets { start: log.start, stable_end: log.stable_end(), end: log.end })
     }
 
+    /// An error while something that was acknowledged is in doubt: nobody knows then what of the last writes is there.
+    pub fn check_sure(&self) -> Result<()> {
+        self.shared.forced.check(self.shared.sequence())
+    }
+
     /// Whether the partition is part of an open transaction of the producer.
     pub fn in_transaction(&self, place: TopicPartition, (producer_id, epoch): (i64, i16)) -> Result<bool> {
         let partition = self.shared.partition(place)?;

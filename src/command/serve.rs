@@ -372,7 +372,10 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     settings.fetch_bytes_max = settings.fetch_bytes_max.min(parts.fetch_answers);
     settings.fetch_memory = Pool::root("fetch_answers", parts.fetch_answers);
     settings.answers = Pool::root("answers", parts.answers);
-    settings.answer_bytes_max = config.limits.answer_bytes_max.unwrap_or(settings.answer_bytes_max).min(parts.answers);
+    // Half of what there is for all of them, so that nobody has all of it.
+    let half = settings.answer_bytes_max.min(parts.answers / 2);
+    settings.answer_bytes_max = config.limits.answer_bytes_max.unwrap_or(half).min(parts.answers);
+    settings.groups.group_bytes_max = settings.answer_bytes_max;
     settings.groups.members_bytes_max = parts.group_members;
     settings.groups.offsets_bytes_max = parts.group_offsets;
     settings.transactions.bytes_max = parts.transactions;

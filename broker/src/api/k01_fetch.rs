@@ -13,6 +13,7 @@
 //! aborted batches and markers included, and the list of the aborted transactions among it.
 
 mod answer;
+pub(super) use answer::put_count;
 mod sessions;
 
 use std::sync::Arc;

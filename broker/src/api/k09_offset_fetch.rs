@@ -34,7 +34,13 @@ type Found = Vec<(TopicName, Vec<(i32, Offset)>)>;
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: OffsetFetchRequest = request.decode()?;
     let stable = asked.require_stable;
+    // What was committed last may be in doubt: whoever begins anew asks again when that is known.
+    let sure = shared.storage.check_sure();
+    let sure = sure.map_err(|e| Refusal::new(ResponseError::CoordinatorLoadInProgress, e.to_string()));
     if request.head.version < 8 {
+        if let Err(refusal) = &sure {
+            return request.respond(&refuse(&asked, refusal, request.head.version));
+        }
         if let Err(refusal) = shared.check_group(&request.caller, Operation::Describe, &asked.group_id) {
             return request.respond(&refuse(&asked, &refusal, request.head.version));
         }
@@ -70,7 +76,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let once = asked.groups.into_iter().filter(|group| seen.insert(group.group_id.clone()));
     let groups = once.map(|group| {
         let allowed = shared.check_group(&request.caller, Operation::Describe, &group.group_id).map_err(|r| r.code());
-        let allowed = allowed.and_then(|()| {
+        let allowed = allowed.and(sure.as_ref().map_err(Refusal::code).map(|()| ())).and_then(|()| {
             let (member, epoch) = (group.member_id.as_deref(), group.member_epoch);
             shared.groups.may_fetch(&group.group_id, member, epoch).map_err(|error| code_of_group(error).code())
         });

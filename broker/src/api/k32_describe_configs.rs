@@ -5,53 +5,60 @@
 
 use std::collections::HashSet;
 
+use bytes::BufMut;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::DescribeConfigsRequest;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
-use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use kafka_protocol::protocol::Encodable;
 
 use super::config_entries::{
     RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, of_broker, of_cluster, of_group, of_topic,
 };
+use super::k01_fetch::put_count;
 use super::topics::advertised;
 use super::{Refusal, Request, Shared, too_much};
 use crate::security::Caller;
 use crate::security::acl::Operation;
 use crate::storage::check_topic_name;
-use crate::wire::{Error, Reply, text};
+use crate::wire::{Builder, Error, Reply, text};
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeConfigsRequest = request.decode()?;
     // Each once, so that the answer grows with what there is and not with how often it is asked for.
     let mut seen = HashSet::new();
     let once = asked.resources.iter().filter(|r| seen.insert((r.resource_type, r.resource_name.clone())));
-    let mut left = shared.settings.answer_bytes_max;
-    let results = once.map(|resource| {
+    let once: Vec<&DescribeConfigsResource> = once.collect();
+    let (version, max) = (request.head.version, shared.settings.answer_bytes_max);
+    let unencoded = |e| Error::malformed(format!("response of api 32 v{version} not encoded: {e}"));
+    // One after the other into the answer, which takes a small part of what they take: somebody may ask for all topics.
+    let mut out = Builder::new(&request.head, request.flexible_head(), 64);
+    out.head().put_i32(0);
+    put_count(out.head(), once.len(), request.flexible_head());
+    let mut left = max;
+    for resource in once {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
         let (kind, name) = (resource.resource_type, &resource.resource_name);
         let may = shared.check_settings(&request.caller, Operation::DescribeConfigs, kind, name);
-        let found = may.and_then(|()| entries(shared, &request.caller, resource, &asked)).and_then(|found| {
-            // Before there are more of them, as they take much more than what they are asked for by.
-            let bytes: usize = found.iter().map(bytes_of).sum();
-            left = left.checked_sub(bytes).ok_or_else(|| too_much(shared.settings.answer_bytes_max))?;
-            Ok(found)
-        });
-        match found {
-            Ok(configs) => result.with_configs(configs),
-            Err(refusal) => result.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message))),
+        let refused = |refusal: &Refusal| {
+            result.clone().with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message)))
+        };
+        let mut told = match may.and_then(|()| entries(shared, &request.caller, resource, &asked)) {
+            Ok(configs) => result.clone().with_configs(configs),
+            Err(refusal) => refused(&refusal),
+        };
+        match left.checked_sub(told.compute_size(version).map_err(unencoded)?) {
+            Some(rest) => left = rest,
+            None => told = refused(&too_much(max)),
         }
-    });
-    request.respond(&DescribeConfigsResponse::default().with_results(results.collect()))
-}
-
-/// What a setting takes in the answer, about.
-fn bytes_of(entry: &DescribeConfigsResourceResult) -> usize {
-    let texts = entry.value.as_ref().map_or(0, |v| v.len()) + entry.documentation.as_ref().map_or(0, |d| d.len());
-    let synonyms: usize =
-        entry.synonyms.iter().map(|s| 16 + s.name.len() + s.value.as_ref().map_or(0, |v| v.len())).sum();
-    32 + entry.name.len() + texts + synonyms
+        told.encode(out.head(), version).map_err(unencoded)?;
+    }
+    if request.flexible_head() {
+        out.head().put_u8(0);
+    }
+    Ok(Reply::Response(out.finish()?))
 }
 
 fn entries(

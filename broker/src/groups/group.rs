@@ -147,6 +147,13 @@ impl Group {
         self.members.values().map(Member::bytes).sum::<usize>() + persisting + consumer + pending + own
     }
 
+    /// What it would take if somebody joined, or joined again.
+    pub fn bytes_with(&self, request: &JoinRequest) -> usize {
+        let of_instance = request.instance_id.as_ref().and_then(|instance| self.statics.get(instance));
+        let before = self.members.get(of_instance.unwrap_or(&request.member_id));
+        self.counted.saturating_sub(before.map_or(0, Member::bytes)) + request.bytes()
+    }
+
     /// Nothing would be lost by forgetting it.
     pub fn is_void(&self) -> bool {
         self.is_empty()

@@ -237,6 +237,10 @@ impl Machine {
         if self.members_bytes + request.bytes() > self.settings.members_bytes_max {
             return refuse(GroupError::TooMany);
         }
+        let bytes = self.groups.get(&request.group).map_or(request.bytes(), |group| group.bytes_with(request));
+        if bytes > self.settings.group_bytes_max {
+            return refuse(GroupError::GroupFull);
+        }
         if !self.groups.contains_key(&request.group) {
             if !request.member_id.is_empty() {
                 return refuse(GroupError::UnknownMember);

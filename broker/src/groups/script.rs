@@ -493,6 +493,14 @@ fn limits_hold() {
     s.leave("x", None);
     assert_eq!(refused(&mut s, &large("h")), ["3: x in 1 by range led by x [x]"]);
 
+    // One group has its part of it: who joins again counts once.
+    let mut s = Script::new(GroupSettings { group_bytes_max: 10_000, ..GroupSettings::default() });
+    assert_eq!(refused(&mut s, &large("g")), ["3: x in 1 by range led by x [x]"]);
+    let again = JoinRequest { member_id: "x".into(), ..large("g") };
+    assert_eq!(refused(&mut s, &again), ["3: x in 1 by range led by x [x]"]);
+    let second = JoinRequest { new_id: "y".into(), ..large("g") };
+    assert_eq!(refused(&mut s, &second), ["3: GroupFull "]);
+
     let mut s = Script::new(GroupSettings { offsets_bytes_max: 1_000, ..GroupSettings::default() });
     let offset = |metadata: usize| {
         let key = OffsetKey { topic: "t".into(), partition: 0 };

@@ -28,7 +28,7 @@ use crate::security::sasl::Admission;
 use crate::security::tls::Tls;
 use crate::wire::{Error, Frames, Reply, Response};
 
-use super::admission::Share;
+use super::admission::{Share, Turn};
 use super::listener::Listening;
 use super::throttle::Used;
 
@@ -36,8 +36,6 @@ use super::throttle::Used;
 const BELIEVED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long the last words of a TLS connection may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a request waits before it looks again whether there is memory for its answer.
-const CROWDED_REST: Duration = Duration::from_millis(20);
 /// While memory for answers is short, so much must be taken in so long.
 const SLOW_LOOK: Duration = Duration::from_secs(2);
 const SLOW_BYTES: usize = 64 * 1024;
@@ -96,6 +94,7 @@ impl Held {
         self.all.num_permits()
     }
 }
+type Turning = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
 type Starting = Pin<Box<dyn Future<Output = Stage> + Send>>;
 
 /// A request that is being handled.
@@ -106,6 +105,8 @@ struct Handled {
     /// What it uses of quotas; nothing while nobody knows whose it is.
     used: Option<Used>,
     permit: Permit,
+    /// Until its answer is counted.
+    turn: Option<Turn>,
 }
 
 /// An answer that is on its way, with the permit for its request's bytes.
@@ -150,6 +151,9 @@ struct Connection {
     frames: Frames,
     /// Permit for memory of the frame that comes next.
     permit: Permit,
+    /// Its place among those who wait for memory for the answer to the next request; and that it may begin.
+    turning: Option<Turning>,
+    turn: Option<Turn>,
     starting: Option<Handled>,
     awaited: VecDeque<Awaited>,
     read_end: bool,
@@ -254,6 +258,8 @@ impl Connection {
             shared: Arc::clone(shared),
             share,
             permit: None,
+            turning: None,
+            turn: None,
             starting: None,
             awaited: VecDeque::new(),
             read_end: false,
@@ -292,9 +298,7 @@ impl Connection {
         }
         let mut crowded = false;
         while muted.is_none() && !crowded {
-            // What has been answered makes room first.
-            let much = self.frames.peek_key().is_some_and(api::answers_much);
-            crowded = much && self.starting.is_none() && self.awaited.is_empty() && self.share.answers.left() == 0;
+            crowded = self.waits_for_turn()?;
             if crowded || !self.start_next()? {
                 break;
             }
@@ -353,11 +357,12 @@ impl Connection {
                 }
             }
             stage = started(&mut self.starting, timed), if self.starting.is_some() => {
-                if let Some(Handled { key, begun, used, permit, .. }) = self.starting.take() {
+                if let Some(Handled { key, begun, used, permit, turn, .. }) = self.starting.take() {
                     let answer = match stage {
                         Stage::Done(reply) => Answer::Ready(Some(reply.counted(&self.share.answers))),
                         Stage::Later(later) => Answer::Later(later),
                     };
+                    drop(turn);
                     self.awaited.push_back(Awaited { answer, begun: Some((key, begun)), used, permit });
                 }
             }
@@ -373,7 +378,10 @@ impl Connection {
                 self.read_end = read? == 0;
             }
             () = tokio::time::sleep_until(muted.unwrap_or(until)), if muted.is_some() => {}
-            () = tokio::time::sleep(CROWDED_REST), if crowded => {}
+            turn = turned(&mut self.turning), if crowded => {
+                self.turning = None;
+                self.turn = Some(turn.ok_or(End::Quiet)?);
+            }
             () = tokio::time::sleep_until(until), if patience.is_some() => {
                 return Err(End::Timeout(what));
             }
@@ -409,6 +417,23 @@ impl Connection {
         Ok(self.frames.allowance(believed)?)
     }
 
+    /// Whether the next request is there, but has to wait until there is memory for its answer. What has been answered makes
+    /// room first.
+    fn waits_for_turn(&mut self) -> Result<bool, End> {
+        let much = self.frames.peek_key().is_some_and(api::answers_much);
+        if !much || self.starting.is_some() || !self.awaited.is_empty() || self.turn.is_some() {
+            return Ok(false);
+        }
+        // Who is still sending keeps nobody waiting.
+        if !self.frames.ready()? || self.held() < self.allowance()? {
+            return Ok(false);
+        }
+        if self.turning.is_none() && self.share.is_crowded() {
+            self.turning = Some(Box::pin(self.share.clone().wait_for_turn()));
+        }
+        Ok(self.turning.is_some())
+    }
+
     /// Begins the next request if it is there and may begin. False: it is not, or may not.
     fn start_next(&mut self) -> Result<bool, End> {
         let follows = self.awaited.is_empty()
@@ -422,14 +447,14 @@ impl Connection {
             None => Admission::Request,
         };
         let Some(frame) = self.frames.take()? else { return Ok(false) };
-        let permit = self.permit.take();
+        let (permit, turn) = (self.permit.take(), self.turn.take());
         let size = frame.len();
         match admission {
             Admission::Request => {}
             Admission::Message => {
                 let stage = Box::pin(api::handle_bare(Arc::clone(&self.caller), frame));
                 let (key, begun) = (api::SASL_AUTHENTICATE, Instant::now());
-                self.starting = Some(Handled { key, begun, stage, used: None, permit });
+                self.starting = Some(Handled { key, begun, stage, used: None, permit, turn: None });
                 return Ok(true);
             }
             Admission::Refused(reason) => return Err(End::Refused(reason.into())),
@@ -440,7 +465,7 @@ impl Connection {
                 self.shared.metrics.request(key, size);
                 let used = self.authenticate_until.is_none().then(|| Used::of(&request, size));
                 let stage = Box::pin(api::handle(Arc::clone(&self.shared), request));
-                self.starting = Some(Handled { key, begun: Instant::now(), stage, used, permit });
+                self.starting = Some(Handled { key, begun: Instant::now(), stage, used, permit, turn });
             }
             Err(reply) => {
                 let answer = Answer::Ready(Some(reply));
@@ -518,6 +543,14 @@ async fn send_response<W: AsyncWrite + Unpin>(shared: &Shared, writer: &mut W, r
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // An error says that the server is gone, which is the same.
     let _gone = stopping.wait_for(|stop| *stop).await.is_err();
+}
+
+async fn turned(turning: &mut Option<Turning>) -> Option<Turn> {
+    poll_fn(|cx| match turning {
+        Some(turning) => turning.as_mut().poll(cx),
+        None => std::task::Poll::Pending,
+    })
+    .await
 }
 
 async fn front(awaited: &mut VecDeque<Awaited>) -> Reply {

@@ -6,6 +6,7 @@ use millpond_types::Offset;
 
 use super::Result;
 use super::error::StorageError;
+use super::forced::in_doubt;
 use super::partition::{Partition, Segment};
 use super::read::{damaged, open_batch, stored};
 use super::shared::Shared;
@@ -47,8 +48,18 @@ pub fn list_offset(shared: &Shared, partition: &Partition, what: OffsetQuery) ->
         let at = |offset: Offset| ListedOffset { offset, timestamp: -1, leader_epoch: log.epoch_of(offset) };
         match what {
             OffsetQuery::Earliest => return Ok(at(log.start)),
-            OffsetQuery::Latest => return Ok(at(log.end)),
-            OffsetQuery::LatestStable => return Ok(at(log.stable_end())),
+            OffsetQuery::Latest | OffsetQuery::LatestStable => {
+                let end = match shared.forced.limit() {
+                    None => log.end,
+                    Some(limit) => log.end_at(limit).ok_or_else(in_doubt)?,
+                };
+                // What is in doubt may be the marker that made what is before it stable.
+                return match what {
+                    OffsetQuery::Latest => Ok(at(end)),
+                    _ if end < log.end && log.transactions.settled_to >= 0 => Err(in_doubt()),
+                    _ => Ok(at(log.stable_end().min(end))),
+                };
+            }
             OffsetQuery::MaxTimestamp | OffsetQuery::Timestamp(_) => {}
         }
         let segments: Vec<Segment> = log.segments.iter().chain(&log.open).copied().collect();

@@ -214,6 +214,15 @@ impl LogState {
         self.transactions.stable_end(self.start, self.end)
     }
 
+    /// The end of what was written up to a sequence, where the tail tells.
+    pub fn end_at(&self, limit: Sequence) -> Option<Offset> {
+        if self.end == 0 || self.tail.back().is_some_and(|last| last.sequence <= limit) {
+            return Some(self.end);
+        }
+        let sure = self.tail.iter().rev().find(|batch| batch.sequence <= limit)?;
+        Some(sure.last + 1)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.segments.iter().chain(&self.open).fold(0, |sum, s| sum.saturating_add(s.bytes))
     }

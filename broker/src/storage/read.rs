@@ -80,6 +80,7 @@ impl Fetched {
     fn add(&mut self, batches: impl IntoIterator<Item = StoredBatch>) {
         for stored in batches {
             self.bytes += stored.len();
+            self.high_watermark = self.high_watermark.max(stored.last + 1);
             self.batches.push(stored.batch());
         }
     }
@@ -150,8 +151,13 @@ fn begin(shared: &Shared, partition: &Partition, offset: Offset, limits: FetchLi
     if limits.committed {
         check_markers(shared, &log, offset)?;
     }
-    let fetched = Fetched::empty(&log);
+    let mut fetched = Fetched::empty(&log);
     let end = if limits.committed { fetched.last_stable_offset } else { fetched.high_watermark };
+    if let Some(limit) = shared.forced.limit() {
+        let sure = log.end_at(limit).unwrap_or(offset);
+        fetched.high_watermark = sure;
+        fetched.last_stable_offset = fetched.last_stable_offset.min(sure);
+    }
     let mut budget = Budget { left: limits.bytes_max, first_is_free: limits.at_least_one };
     let batches = from_tail(&log, offset, end, &mut budget);
     let look_up = limits.committed && offset <= log.transactions.aborted_to;

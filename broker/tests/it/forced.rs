@@ -156,12 +156,18 @@ fn loses_trust(directory: &Path) {
     assert!(!bad.writable && bad.forces_failed == 1, "{bad:?}");
     // From memory and from disk.
     for from in [0, 3] {
-        assert_eq!(storage.fetch(place, from, LIMITS).unwrap().batches.len() as i64, 11 - from, "what is sure is read");
+        let fetched = storage.fetch(place, from, LIMITS).unwrap();
+        assert_eq!(fetched.batches.len() as i64, 11 - from, "what is sure is read");
+        assert_eq!((fetched.high_watermark, fetched.last_stable_offset), (11, 11), "and told of");
     }
     assert!(storage.fetch_hot(place, 11, LIMITS).unwrap().is_none());
     let refused = |e: StorageError| matches!(&e, StorageError::Unavailable(why) if why.contains("in doubt"));
     assert!(refused(storage.fetch(place, 11, LIMITS).unwrap_err()));
     assert!(refused(storage.list_offset(place, OffsetQuery::MaxTimestamp).unwrap_err()));
+    for query in [OffsetQuery::Latest, OffsetQuery::LatestStable] {
+        assert_eq!(storage.list_offset(place, query).unwrap().offset, 11);
+    }
+    assert!(refused(storage.check_sure().unwrap_err()));
     assert_eq!(storage.read(place, 0, ALL).unwrap().views.len(), 11);
     assert!(storage.read(place, 11, ALL).unwrap_err().message().contains("in doubt"));
     assert!(storage.get(b"k").is_err() && storage.snapshot().get(b"k").is_err(), "state goes with the log");
@@ -173,6 +179,8 @@ fn loses_trust(directory: &Path) {
     });
     let mended = storage.health();
     assert!(mended.writable && !mended.in_doubt, "{mended:?}");
+    storage.check_sure().unwrap();
+    assert_eq!(storage.list_offset(place, OffsetQuery::Latest).unwrap().offset, 13);
     let all = |storage: &Storage| {
         let values: Vec<String> = (0..13).map(|i| format!("v{i}")).collect();
         assert_eq!(read_all(storage, place, 0).into_iter().map(|r| r.1).collect::<Vec<_>>(), values);

@@ -353,18 +353,35 @@ impl ForeignKeyJoin {
     fn tell(
         &self,
         change: &Change<'_>,
-        from: Vec<u8>,
+        mut from: Vec<u8>,
         pos: u32,
         out: &mut Output,
         cx: &mut Context<'_, '_>,
     ) -> OpResult<()> {
+        while let Some(next) = self.tell_some(change, &from, pos, out, cx)? {
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// As much of it as one read gives; then where the next one begins, unless that is all or `out` has more.
+    fn tell_some(
+        &self,
+        change: &Change<'_>,
+        from: &[u8],
+        pos: u32,
+        out: &mut Output,
+        cx: &mut Context<'_, '_>,
+    ) -> OpResult<Option<Vec<u8>>> {
         let &Change { foreign, time, now, before, replaced } = change;
         let (prefix, to) = self.subscription_range(foreign);
-        let max = cx.config.emit_rows_max;
+        let entries_max = cx.config.emit_rows_max.saturating_add(1);
         // Each left row repeats the right one.
         let mut own = replaced.map_or(0, <[u8]>::len);
         own += cx.view.point_value(&Self::entry(&self.right, foreign))?.map_or(0, <[u8]>::len);
-        for (key, _) in cx.view.range(&from, &to, max + 1)? {
+        let found = cx.view.scan(from, &to, ScanLimits { entries_max, bytes_max: usize::MAX })?;
+        let last = found.entries.last().filter(|_| found.more).map(|(key, _)| [key, &[0][..]].concat());
+        for (key, _) in found.entries {
             if out.is_full(cx) {
                 if pos > 0 {
                     return Err(Failure::cut(pos));
@@ -378,7 +395,7 @@ impl ForeignKeyJoin {
                     put_bytes(replaced, &mut resume);
                 }
                 out.more = Some(More { pos, resume });
-                return Ok(());
+                return Ok(None);
             }
             out.bytes += own;
             let left_cells = key.get(prefix.len()..).unwrap_or_default();
@@ -401,7 +418,7 @@ impl ForeignKeyJoin {
                 before_time: before.map_or(left_time, |(_, time)| time.max(left_time)),
             });
         }
-        Ok(())
+        Ok(last)
     }
 
     fn finish(&self, live: [&[ArrayRef]; 2], out: Output) -> OpResult<Emitted> {

@@ -194,7 +194,8 @@ fn put_varint(out: &mut BytesMut, mut value: u32) {
     out.put_u8(value as u8);
 }
 
-fn put_count(out: &mut BytesMut, count: usize, flexible: bool) {
+/// The length of an array.
+pub(in crate::api) fn put_count(out: &mut BytesMut, count: usize, flexible: bool) {
     if flexible { put_varint(out, count as u32 + 1) } else { out.put_i32(count as i32) }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
@@ -190,6 +191,29 @@ fn whoever_takes_no_answer_keeps_no_memory_from_others() {
     let (_, size) = sized(&mut client, 8, &request);
     assert!(size > 2_000_000 && begun.elapsed() < Duration::from_secs(60), "{size} bytes in {:?}", begun.elapsed());
     drop(greedy);
+    server.stop();
+}
+
+#[test]
+fn settings_of_many_topics_are_counted_as_they_are_told() {
+    let server = Server::with(Fixture::new(), |settings, _| settings.answer_bytes_max = 900_000);
+    let mut client = server.client();
+    let resource =
+        |i: usize| DescribeConfigsResource::default().with_resource_type(2).with_resource_name(string(format!("t{i}")));
+    for i in 0..300 {
+        create(server.storage(), &format!("t{i}"), &[]);
+    }
+    let mut request = DescribeConfigsRequest::default().with_resources((0..300).map(resource).collect());
+    let (described, size) = sized(&mut client, 4, &request);
+    assert!(described.results.iter().all(|r| r.error_code == 0 && r.configs.len() > 25), "{size}");
+    assert!((300_000..900_000).contains(&size), "{size}");
+    let (older, _) = sized(&mut client, 3, &request);
+    assert_eq!(older.results.len(), 300);
+    request.include_documentation = true;
+    request.include_synonyms = true;
+    let (described, size) = sized(&mut client, 4, &request);
+    let refused = described.results.iter().filter(|r| r.error_code == INVALID_REQUEST && r.configs.is_empty()).count();
+    assert!(size < 1_000_000 && (50..300).contains(&refused), "{size} {refused}");
     server.stop();
 }
 
