@@ -68,10 +68,13 @@ fn explode(args: &Args<'_>) -> Result<Expanded> {
             continue;
         }
         let range = list.value_offsets()[at] as u32..list.value_offsets()[at + 1] as u32;
-        if picks.len() + range.len() > ITEMS_MAX {
-            failures.push(row, || format!("the batch has more than {ITEMS_MAX} elements"));
+        if range.len() > ITEMS_MAX {
+            failures.push(row, || format!("the array has more than {ITEMS_MAX} elements"));
             lengths.push(0);
             continue;
+        }
+        if picks.len() + range.len() > ITEMS_MAX {
+            break;
         }
         lengths.push(range.len());
         picks.extend(range);
@@ -102,10 +105,9 @@ fn cube_explode(args: &Args<'_>) -> Result<Expanded> {
             lengths.push(0);
             continue;
         }
+        // Of one row there are never so many.
         if picks.len() + (elements.len() << elements.len()) > ITEMS_MAX {
-            failures.push(row, || format!("the batch has more than {ITEMS_MAX} elements"));
-            lengths.push(0);
-            continue;
+            break;
         }
         let mut combinations = 0;
         for mask in 0..1u32 << elements.len() {
@@ -148,11 +150,13 @@ pub fn compile_table(expr: &TypedExpr, library: &FunctionLibrary) -> Result<Tabl
 }
 
 impl TableCall {
-    /// The items of every row. A row that fails, or one of whose arguments does, has none; the failure is logged.
+    /// The items of every row, or of the first ones. A row that fails, or one of whose arguments does, has none; the failure
+    /// is logged.
     pub fn expand(&self, input: &EvalInput<'_>, cx: &mut EvalContext) -> Result<Expanded> {
         let (args, errors) = eval_args(&self.args, input, cx)?;
         let expanded = self.code.expand(&Args { args: &args, rows: input.rows(), input }, cx)?;
-        if expanded.offsets.len() != input.rows() + 1 {
+        let all = input.rows() + 1;
+        if expanded.offsets.len() > all || (expanded.offsets.len() < 2 && all > 1) {
             return Err(Error::bug(format!("table function \"{}\" gave items for other rows", self.name)));
         }
         log_failures(&expanded.failures, &self.name, self.span, input, cx);
@@ -174,4 +178,24 @@ fn without(expanded: Expanded, failed: &BooleanBuffer) -> Result<Expanded> {
     }
     let items = take(&expanded.items, &UInt32Array::from(picks), None).map_err(defect)?;
     Ok(Expanded { offsets: OffsetBuffer::from_lengths(lengths), items, failures: expanded.failures })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int8Array;
+    use arrow::datatypes::Field;
+
+    use super::*;
+    use crate::expr::Values;
+    use crate::functions::Arg;
+
+    #[test]
+    fn rows_that_are_too_many_for_one_batch_are_left_and_not_failed() {
+        let item = Arc::new(Field::new_list_field(DataType::Int8, true));
+        let offsets = OffsetBuffer::from_lengths([ITEMS_MAX / 4]);
+        let list = ListArray::new(item, offsets, Arc::new(Int8Array::from(vec![1; ITEMS_MAX / 4])), None);
+        let args = [Arg::Values(Values::Scalar(Arc::new(list)))];
+        let expanded = explode(&Args { args: &args, rows: 9, input: &EvalInput::new(&[], 9) }).unwrap();
+        assert_eq!((expanded.offsets.len(), expanded.items.len()), (5, ITEMS_MAX));
+    }
 }

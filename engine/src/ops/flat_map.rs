@@ -66,12 +66,21 @@ impl FlatMap {
             expanded.push(call.expand(&input, cx.eval)?);
         }
         note_errors(cx.eval, cx.notes, &rows.pos);
+        // Calls may have stopped before the end, where they had too much for one batch.
+        let covered = expanded.iter().map(|e| e.offsets.len() - 1).min().unwrap_or(0);
         let cells = Cells::of(rows.columns())?;
         let mut parents = Vec::new();
         let mut items: Vec<Vec<Option<u64>>> = vec![Vec::new(); expanded.len()];
         let (mut bytes, mut encoded) = (0, Vec::new());
         let mut more = None;
         for row in (0..rows.len()).filter(|row| !rows.is_null(*row)) {
+            if row >= covered {
+                if rows.pos[row] > 0 {
+                    return Err(Failure::cut(rows.pos[row]));
+                }
+                more = Some(More { pos: rows.pos[row], resume: rest_of(rows, &cells, row, 0)? });
+                break;
+            }
             let spans: Vec<(u64, u64)> =
                 expanded.iter().map(|e| (e.offsets[row] as u64, e.offsets[row + 1] as u64)).collect();
             let longest = spans.iter().map(|(from, to)| to - from).max().unwrap_or(0);

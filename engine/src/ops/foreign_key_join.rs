@@ -26,6 +26,7 @@ use crate::state::key::{KeySpace, end_of};
 use crate::state::points::EntryId;
 use crate::state::row::{RowsBuilder, put_row, take_time};
 use crate::state::view::Wants;
+use millpond_types::ports::ScanLimits;
 
 pub struct ForeignKeyJoin {
     id: String,

@@ -726,6 +726,27 @@ fn a_right_row_with_many_left_rows_takes_several_steps() {
 }
 
 #[test]
+fn subscriptions_without_a_left_row_hide_no_others() {
+    let settings = QuerySettings { emit_rows_max: 2, ..each() };
+    let mut bench = Bench::new(&joined("CREATE TABLE O AS SELECT F.K, X, N FROM F JOIN T ON F.REF = T.K;"), settings);
+    for i in 0..9 {
+        let key = i.to_string();
+        bench.produce("f", 0, i, Some(&key), Some(&format!("{{\"REF\": \"a\", \"X\": {i}}}")));
+    }
+    bench.drain().unwrap();
+    // Subscriptions have no value; rows have one.
+    let stored = StateReader::range(&*bench.storage, &[0], &[0xff], false, 1000).unwrap();
+    let lost: Vec<_> = stored.into_iter().filter(|(_, value)| !value.is_empty()).take(5).collect();
+    let state: Vec<_> = lost.into_iter().map(|(key, _)| (key.to_vec(), None)).collect();
+    assert_eq!(state.len(), 5);
+    bench.storage.commit(Step { state: state.into(), ..Step::default() }).wait();
+    bench.restart();
+    bench.produce("t", 0, 10, Some("a"), Some("{\"N\": \"n1\"}"));
+    bench.drain().unwrap();
+    assert_eq!(bench.topic("O").lines().count(), 4, "{}", bench.topic("O"));
+}
+
+#[test]
 fn a_row_with_many_matches_takes_several_steps() {
     let streams = "CREATE STREAM L (K STRING KEY, X INT) WITH (KAFKA_TOPIC='l', VALUE_FORMAT='JSON', PARTITIONS=1);
                    CREATE STREAM R (K STRING KEY, Y INT) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=1);";
