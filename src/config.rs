@@ -144,6 +144,9 @@ pub struct Tls {
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
     pub client_ca: Option<PathBuf>,
+    /// What those authorities have revoked.
+    #[serde(default)]
+    pub client_crls: Vec<PathBuf>,
     /// `none`, `requested` or `required`.
     pub client_auth: Option<String>,
     /// As Kafka's `ssl.principal.mapping.rules`.
@@ -175,6 +178,7 @@ pub struct Security {
     pub authentication_timeout_ms: Option<u64>,
     pub handshake_timeout_ms: Option<u64>,
     pub handshakes_max: Option<usize>,
+    pub handshakes_at_once: Option<usize>,
     pub unauthenticated_request_bytes_max: Option<usize>,
     pub oauth: Option<OAuth>,
 }

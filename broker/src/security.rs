@@ -14,6 +14,7 @@ pub(crate) mod sasl;
 pub mod scram;
 pub mod tls;
 pub mod tokens;
+pub mod turns;
 pub mod users;
 
 pub use authentication::{AuthenticationSettings, Authenticator, Denied};

@@ -26,6 +26,7 @@ use crate::api::{FetchSessions, SessionLimits, Shared};
 use crate::features::Features;
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::lanes::Lanes;
+use crate::security::turns::Turns;
 use crate::metrics::{Metrics, OpenConnection};
 use crate::security::quotas::Quotas;
 use crate::security::users::UserError;
@@ -96,6 +97,8 @@ pub struct ServerSettings {
     pub handshake_timeout: Duration,
     /// Connections that agree on TLS at a time; others wait, within their time.
     pub handshakes_max: usize,
+    /// Of those, the ones that compute at a time.
+    pub handshake_turns: Arc<Turns>,
     /// Whoever has to authenticate must have done so within this.
     pub authentication_timeout: Duration,
     /// Largest request before that.
@@ -139,6 +142,7 @@ impl Default for ServerSettings {
             shutdown_timeout: Duration::from_secs(5),
             handshake_timeout: Duration::from_secs(10),
             handshakes_max: 1000,
+            handshake_turns: Turns::of_processors(),
             authentication_timeout: Duration::from_secs(30),
             unauthenticated_request_bytes_max: 64 * 1024,
             authentication: AuthenticationSettings::default(),

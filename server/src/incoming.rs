@@ -3,7 +3,7 @@
 //! Invariant: no client that is slow or silent keeps others from coming in.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use axum::Router;
 use millpond_types::Principal;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, error};
 
@@ -28,10 +27,12 @@ use crate::places::{Full, Place, Places};
 /// How long the listener rests when a connection cannot be accepted, as when files have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+pub type Accepting<'a> = Pin<Box<dyn Future<Output = io::Result<TlsStream<TcpStream>>> + Send + 'a>>;
+
 /// TLS as it is now.
 pub trait TlsSource: Send + Sync {
-    /// For the next connection.
-    fn config(&self) -> Arc<ServerConfig>;
+    /// Agrees on TLS with a client that has connected from there.
+    fn accept(&self, socket: TcpStream, from: IpAddr) -> Accepting<'_>;
 
     /// Whom the client's certificate is about, where it showed one; why it is about nobody.
     fn principal(&self, connection: &ServerConnection) -> Result<Option<Principal>, String>;
@@ -128,7 +129,7 @@ pub(crate) async fn stopping(stopped: &mut watch::Receiver<bool>) {
 async fn serve(socket: TcpStream, remote: SocketAddr, service: &Service, requests: Arc<Places>, handshake: Place) {
     let (limits, mut stopped) = (&service.limits, service.stopped.clone());
     let begun = tokio::select! {
-        begun = begin(socket, service.tls.as_deref(), limits.handshake_timeout) => begun,
+        begun = begin(socket, remote.ip(), service.tls.as_deref(), limits.handshake_timeout) => begun,
         () = stopping(&mut stopped) => return,
     };
     drop(handshake);
@@ -152,6 +153,7 @@ enum Stream {
 /// Waits for the first byte, and agrees on TLS where it is spoken.
 async fn begin(
     socket: TcpStream,
+    from: IpAddr,
     tls: Option<&dyn TlsSource>,
     timeout: Duration,
 ) -> Result<(Stream, Option<Principal>), String> {
@@ -160,7 +162,7 @@ async fn begin(
         tokio::time::timeout(timeout, socket.readable()).await.map_err(late)?.map_err(|e| e.to_string())?;
         return Ok((Stream::Plain(socket), None));
     };
-    let agreed = tokio::time::timeout(timeout, TlsAcceptor::from(tls.config()).accept(socket)).await;
+    let agreed = tokio::time::timeout(timeout, tls.accept(socket, from)).await;
     let stream = agreed.map_err(late)?.map_err(|e| e.to_string())?;
     let principal = tls.principal(stream.get_ref().1)?;
     Ok((Stream::Tls(Box::new(stream)), principal))

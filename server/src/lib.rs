@@ -44,7 +44,7 @@ use tokio::task::JoinHandle;
 pub use access::{Access, Checked, Shown};
 pub use connection::ConnectionLimits;
 use errors::{ApiError, METHOD, UNAVAILABLE};
-pub use incoming::TlsSource;
+pub use incoming::{Accepting, TlsSource};
 use ksql::Threads;
 pub use metrics::{MetricsSource, Sample, Value};
 use pace::{Pace, Paced};

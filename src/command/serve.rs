@@ -147,8 +147,14 @@ impl Server {
         if let Some(tls) = &http_tls {
             looking.spawn(tls::keep_current(vec![Arc::clone(tls)], stopping));
         }
-        let http_security =
-            access::http(config, &kafka_listeners, http_tls.as_ref(), http_listener.local_addr().ok(), &authenticator);
+        let http_security = access::http(
+            config,
+            &kafka_listeners,
+            http_tls.as_ref(),
+            http_listener.local_addr().ok(),
+            &authenticator,
+            &settings.handshake_turns,
+        );
         let listeners = kafka_listeners.iter().map(|l| l.endpoint.name.clone()).collect();
         let certificates = kafka_listeners.iter().filter_map(|l| l.tls.clone()).chain(http_tls.clone()).collect();
         let (fetches, answers) = (settings.fetch_memory.clone(), settings.answers.clone());

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use millpond_broker::security::tls::other_form;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -74,7 +75,8 @@ fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
     };
     let found = found.with_context(|| format!("{} is not in PEM form", name(pem)))?;
     if found.is_empty() {
-        bail!("{} has no certificate in PEM form", name(pem));
+        let form = file_form(pem).map(|form| format!(": {form}")).unwrap_or_default();
+        bail!("{} has no certificate in PEM form{form}", name(pem));
     }
     Ok(found)
 }
@@ -87,8 +89,19 @@ fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>> {
     let encrypted = bytes.windows(9).any(|w| w == b"ENCRYPTED");
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| match encrypted {
         true => anyhow::anyhow!("the key in {} is encrypted; \"openssl pkey -in FILE -out PLAIN\" opens it", name(pem)),
-        false => anyhow::anyhow!("{} has no private key in PEM form", name(pem)),
+        false => {
+            let form = file_form(pem).map(|form| format!(": {form}")).unwrap_or_default();
+            anyhow::anyhow!("{} has no private key in PEM form{form}", name(pem))
+        }
     })
+}
+
+/// What it is instead of PEM, and how to convert it.
+fn file_form(pem: &Pem) -> Option<&'static str> {
+    match pem {
+        Pem::File(path) => other_form(&std::fs::read(path).ok()?),
+        Pem::Text(_) => None,
+    }
 }
 
 fn name(pem: &Pem) -> String {

@@ -10,15 +10,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_types::Principal;
+use millpond_types::{Clock, Principal, SystemClock};
 use parking_lot::RwLock;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::certificate_name::{NameError, PrincipalMapping, subject};
 
@@ -45,6 +47,8 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// Authorities of clients' certificates.
     pub client_ca: Option<PathBuf>,
+    /// Revocation lists of those.
+    pub client_crls: Vec<PathBuf>,
     pub client_auth: ClientAuth,
     pub principal_mapping: PrincipalMapping,
     /// Protocols to agree on, for HTTP; Kafka has none.
@@ -62,6 +66,8 @@ pub enum TlsError {
         "client certificates are asked for, but no client_ca says whose are believed; give a PEM file of authorities"
     )]
     NoAuthorities,
+    #[error("client_crls says which certificates of clients are revoked, but client_auth does not ask for any")]
+    NobodyAsked,
     #[error(
         "the key \"{key}\" does not belong to the first certificate of \"{certificate}\"; that file begins with the server's own certificate"
     )]
@@ -81,6 +87,8 @@ struct Stamp {
 struct Loaded {
     config: Arc<ServerConfig>,
     stamps: Vec<Option<Stamp>>,
+    /// The list that expires first, in milliseconds, until that was told.
+    expires: Option<(i64, PathBuf)>,
 }
 
 /// A listener's TLS as it is now.
@@ -92,8 +100,8 @@ pub struct Tls {
 impl Tls {
     pub fn load(settings: TlsSettings) -> Result<Arc<Self>, TlsError> {
         let stamps = stamps(&settings);
-        let config = configure(&settings)?;
-        Ok(Arc::new(Self { settings, loaded: RwLock::new(Loaded { config, stamps }) }))
+        let (config, expires) = configure(&settings)?;
+        Ok(Arc::new(Self { settings, loaded: RwLock::new(Loaded { config, stamps, expires }) }))
     }
 
     /// For the next connection.
@@ -108,7 +116,7 @@ impl Tls {
         let mut loaded = self.loaded.write();
         // Bad files are reported once, and looked at again when they change again.
         loaded.stamps = stamps;
-        loaded.config = config?;
+        (loaded.config, loaded.expires) = config?;
         Ok(())
     }
 
@@ -117,8 +125,26 @@ impl Tls {
         self.settings.client_auth != ClientAuth::None
     }
 
+    fn look(&self) {
+        if self.has_changed() {
+            self.reload_logged();
+        }
+        self.tell_expired();
+    }
+
     fn has_changed(&self) -> bool {
         stamps(&self.settings) != self.loaded.read().stamps
+    }
+
+    /// Says once that a revocation list has expired.
+    fn tell_expired(&self) {
+        let now = now_ms();
+        if !self.loaded.read().expires.as_ref().is_some_and(|(at, _)| *at < now) {
+            return;
+        }
+        if let Some((_, path)) = self.loaded.write().expires.take() {
+            warn!(list = %path.display(), "a revocation list has expired: certificates of its authority are refused until there is a newer one");
+        }
     }
 
     /// Reads the files again and says so in the log.
@@ -147,7 +173,7 @@ pub async fn keep_current(all: Vec<Arc<Tls>>, mut stopping: watch::Receiver<bool
         tokio::select! {
             _ = every.tick() => {
                 let all = all.clone();
-                let look = move || all.iter().filter(|tls| tls.has_changed()).for_each(|tls| tls.reload_logged());
+                let look = move || all.iter().for_each(|tls| tls.look());
                 // It only fails where the runtime ends.
                 let _ended = tokio::task::spawn_blocking(look).await;
             }
@@ -162,7 +188,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 fn files(settings: &TlsSettings) -> impl Iterator<Item = &PathBuf> {
-    [&settings.certificate, &settings.key].into_iter().chain(&settings.client_ca)
+    [&settings.certificate, &settings.key].into_iter().chain(&settings.client_ca).chain(&settings.client_crls)
 }
 
 fn stamps(settings: &TlsSettings) -> Vec<Option<Stamp>> {
@@ -173,7 +199,8 @@ fn stamps(settings: &TlsSettings) -> Vec<Option<Stamp>> {
     files(settings).map(stamp).collect()
 }
 
-fn configure(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
+/// The configuration, and which revocation list expires first, and when.
+fn configure(settings: &TlsSettings) -> Result<(Arc<ServerConfig>, Option<(i64, PathBuf)>), TlsError> {
     let chain = certificates("certificate", &settings.certificate)?;
     let key = private_key(&settings.key)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -185,7 +212,9 @@ fn configure(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| setup(e.to_string()))?;
+    let lists = lists(&settings.client_crls)?;
     let builder = match (settings.client_auth, &settings.client_ca) {
+        (ClientAuth::None, _) if !settings.client_crls.is_empty() => return Err(TlsError::NobodyAsked),
         (ClientAuth::None, _) => builder.with_no_client_auth(),
         (_, None) => return Err(TlsError::NoAuthorities),
         (auth, Some(path)) => {
@@ -194,8 +223,19 @@ fn configure(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
                 roots.add(certificate).map_err(|e| wrong("client_ca", path, e.to_string()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match lists.is_empty() {
+                true => verifier,
+                false => verifier.with_crls(lists.iter().map(|list| list.der.clone())).enforce_revocation_expiration(),
+            };
             let verifier = if auth == ClientAuth::Requested { verifier.allow_unauthenticated() } else { verifier };
-            builder.with_client_cert_verifier(verifier.build().map_err(|e| wrong("client_ca", path, e.to_string()))?)
+            builder.with_client_cert_verifier(verifier.build().map_err(|e| {
+                match (e, settings.client_crls.first()) {
+                    (VerifierBuilderError::InvalidCrl(e), Some(list)) => {
+                        wrong("client_crls", list, format!("one of the lists cannot be used: {e:?}"))
+                    }
+                    (e, _) => wrong("client_ca", path, e.to_string()),
+                }
+            })?)
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
@@ -206,7 +246,84 @@ fn configure(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
         other => setup(other.to_string()),
     })?;
     config.alpn_protocols = settings.alpn.clone();
-    Ok(Arc::new(config))
+    let first = lists.into_iter().filter_map(|list| Some((list.expires?, list.path))).min();
+    Ok((Arc::new(config), first))
+}
+
+/// A revocation list.
+struct List {
+    der: CertificateRevocationListDer<'static>,
+    /// In milliseconds.
+    expires: Option<i64>,
+    path: PathBuf,
+}
+
+fn lists(files: &[PathBuf]) -> Result<Vec<List>, TlsError> {
+    const WHAT: &str = "client_crls";
+    let mut all = Vec::new();
+    for path in files {
+        let bytes = read(WHAT, path)?;
+        let found: Vec<CertificateRevocationListDer<'static>> = match CertificateRevocationList::from_der(&bytes) {
+            Ok(_) => vec![bytes.clone().into()],
+            Err(_) => CertificateRevocationListDer::pem_slice_iter(&bytes)
+                .collect::<Result<_, _>>()
+                .map_err(|e| wrong(WHAT, path, not_pem(&bytes, &e)))?,
+        };
+        if found.is_empty() {
+            let problem = "it has no revocation list; PEM with \"-----BEGIN X509 CRL-----\" is expected, or DER";
+            return Err(wrong(WHAT, path, other_form(&bytes).unwrap_or(problem)));
+        }
+        for der in found {
+            let (_, list) = CertificateRevocationList::from_der(&der)
+                .map_err(|e| wrong(WHAT, path, format!("it has no revocation list that can be read: {e}")))?;
+            let expires = list.next_update().map(|at| at.timestamp().saturating_mul(1000));
+            if let Some(at) = list.next_update().filter(|_| expires.is_some_and(|at| at <= now_ms())) {
+                let problem = format!(
+                    "the list of {} has expired: its next one was due at {at}; until that is there, no certificate of that authority can be accepted",
+                    list.issuer()
+                );
+                return Err(wrong(WHAT, path, problem));
+            }
+            all.push(List { expires, path: path.clone(), der });
+        }
+    }
+    Ok(all)
+}
+
+fn now_ms() -> i64 {
+    SystemClock.now_ms()
+}
+
+/// What a file is that is not PEM, and how to make PEM of it.
+pub fn other_form(bytes: &[u8]) -> Option<&'static str> {
+    const JKS: [&[u8]; 2] = [&[0xfe, 0xed, 0xfe, 0xed], &[0xce, 0xce, 0xce, 0xce]];
+    if JKS.iter().any(|magic| bytes.starts_with(magic)) {
+        return Some(
+            "it is a Java key store, and PEM is expected; \"keytool -importkeystore -srckeystore FILE -destkeystore NEW.p12 -deststoretype PKCS12\" makes PKCS#12 of it, and \"openssl pkcs12 -in NEW.p12 -nodes -out NEW.pem\" makes PEM of that",
+        );
+    }
+    // DER: a sequence that begins with version 3, where a certificate has a sequence and a key version 0 or 1.
+    let length = match bytes {
+        [0x30, short, ..] if *short < 0x80 => 2,
+        [0x30, long, ..] => 2 + usize::from(long & 0x7f),
+        _ => return None,
+    };
+    match bytes.get(length..)? {
+        [2, 1, 3, ..] => Some(
+            "it is a PKCS#12 key store, and PEM is expected; \"openssl pkcs12 -in FILE -nodes -out NEW.pem\" makes PEM of it, with certificates and key",
+        ),
+        [2, 1, 0 | 1, ..] => Some(
+            "it is a key in DER, and PEM is expected; \"openssl pkey -inform der -in FILE -out NEW.pem\" makes PEM of it",
+        ),
+        [0x30, ..] => Some(
+            "it is DER, and PEM is expected; \"openssl x509 -inform der -in FILE -out NEW.pem\" makes PEM of a certificate",
+        ),
+        _ => None,
+    }
+}
+
+fn not_pem(bytes: &[u8], error: &pem::Error) -> String {
+    other_form(bytes).map_or_else(|| format!("it is not PEM: {error}"), str::to_owned)
 }
 
 fn wrong(what: &'static str, path: &Path, problem: impl Into<String>) -> TlsError {
@@ -227,10 +344,10 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = read(what, path)?;
     let all: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let all = all.map_err(|e| wrong(what, path, format!("it is not PEM: {e}")))?;
+    let all = all.map_err(|e| wrong(what, path, not_pem(&bytes, &e)))?;
     if all.is_empty() {
         let problem = "it has no certificate; PEM with \"-----BEGIN CERTIFICATE-----\" is expected";
-        return Err(wrong(what, path, problem));
+        return Err(wrong(what, path, other_form(&bytes).unwrap_or(problem)));
     }
     Ok(all)
 }
@@ -247,10 +364,10 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|e| {
         let problem = match e {
-            pem::Error::NoItemsFound => {
+            pem::Error::NoItemsFound if other_form(&bytes).is_none() => {
                 "it has no private key; PEM with \"-----BEGIN PRIVATE KEY-----\" is expected".to_owned()
             }
-            other => format!("it is not PEM: {other}"),
+            other => not_pem(&bytes, &other),
         };
         wrong("key", path, problem)
     })
@@ -268,6 +385,7 @@ mod tests {
             certificate: directory.join("server.pem"),
             key: directory.join("server.key"),
             client_ca: None,
+            client_crls: Vec::new(),
             client_auth: ClientAuth::None,
             principal_mapping: PrincipalMapping::default(),
             alpn: Vec::new(),
@@ -290,6 +408,22 @@ mod tests {
         assert!(no_key.contains("BEGIN PRIVATE KEY"), "{no_key}");
         let no_ca = message(TlsSettings { client_auth: ClientAuth::Required, ..good.clone() });
         assert!(no_ca.contains("client_ca"), "{no_ca}");
+
+        let store = |bytes: &[u8]| {
+            let path = directory.path().join("store");
+            fs::write(&path, bytes).unwrap();
+            let certificate = message(TlsSettings { certificate: path.clone(), ..good.clone() });
+            assert_eq!(
+                message(TlsSettings { key: path, ..good.clone() }).split("PEM is").last(),
+                certificate.split("PEM is").last()
+            );
+            certificate
+        };
+        // As keytool and openssl begin them.
+        assert!(store(&[0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]).contains("keytool -importkeystore"));
+        assert!(store(&[0x30, 0x82, 0x0a, 0x3d, 2, 1, 3, 0x30, 0x82]).contains("openssl pkcs12 -in"));
+        assert!(store(&[0x30, 0x81, 0x87, 2, 1, 0, 0x30]).contains("openssl pkey -inform der"));
+        assert!(store(&[0x30, 0x82, 1, 1, 0x30, 0x82]).contains("openssl x509 -inform der"));
 
         let other = directory.path().join("other.key");
         fs::write(&other, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();

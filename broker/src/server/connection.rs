@@ -18,7 +18,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info};
 
@@ -239,7 +238,7 @@ async fn serve_tls(
 async fn agree(socket: TcpStream, tls: &Tls, from: IpAddr, shared: &Shared) -> io::Result<TlsStream<TcpStream>> {
     let _lane = shared.handshakes_by_address.enter(from).await;
     let _permit = shared.handshakes.acquire().await.map_err(io::Error::other)?;
-    TlsAcceptor::from(tls.config()).accept(socket).await
+    shared.settings.handshake_turns.accept(tls, socket, from).await
 }
 
 impl Connection {

@@ -11,12 +11,13 @@ use millpond::config::{Config, HttpSecurity, Tls as TlsConfig, host_and_port};
 use millpond_broker::security::delegation::DelegationSettings;
 use millpond_broker::security::tls::{ClientAuth, Tls, TlsSettings};
 use millpond_broker::security::tokens::TokenSettings;
+use millpond_broker::security::turns::Turns;
 use millpond_broker::security::{
     AuthenticationSettings, Authenticator, Endpoint, Mechanism, Principal, PrincipalMapping, SecurityProtocol,
 };
 use millpond_broker::server::{Listener, ServerSettings};
-use millpond_server::{Access, Checked, HttpSecurity as HttpServerSecurity, Shown, TlsSource};
-use tokio::net::TcpListener;
+use millpond_server::{Accepting, Access, Checked, HttpSecurity as HttpServerSecurity, Shown, TlsSource};
+use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
 const KAFKA_DEFAULT: &str = "127.0.0.1:9092";
@@ -101,12 +102,16 @@ fn tls(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Option<Arc<Tls>>> {
     };
     let (certificate, key) = match (&config.certificate, &config.key) {
         (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
-        (None, None) if config.client_ca.is_none() && client_auth == ClientAuth::None => return Ok(None),
+        (None, None)
+            if config.client_ca.is_none() && config.client_crls.is_empty() && client_auth == ClientAuth::None =>
+        {
+            return Ok(None);
+        }
         _ => bail!("TLS needs both certificate and key, which name PEM files"),
     };
-    let client_ca = config.client_ca.clone();
+    let (client_ca, client_crls) = (config.client_ca.clone(), config.client_crls.clone());
     let alpn = alpn.iter().map(|p| p.to_vec()).collect();
-    let settings = TlsSettings { certificate, key, client_ca, client_auth, principal_mapping, alpn };
+    let settings = TlsSettings { certificate, key, client_ca, client_crls, client_auth, principal_mapping, alpn };
     Ok(Some(Tls::load(settings)?))
 }
 
@@ -163,6 +168,9 @@ pub fn configure(config: &Config, settings: &mut ServerSettings) -> Result<()> {
     if let Some(max) = security.handshakes_max {
         settings.handshakes_max = max;
     }
+    if let Some(max) = security.handshakes_at_once {
+        settings.handshake_turns = Turns::new(max);
+    }
     if let Some(max) = security.unauthenticated_request_bytes_max {
         settings.unauthenticated_request_bytes_max = max;
     }
@@ -177,6 +185,7 @@ pub fn http(
     tls: Option<&Arc<Tls>>,
     address: Option<SocketAddr>,
     authenticator: &Arc<Authenticator>,
+    turns: &Arc<Turns>,
 ) -> HttpServerSecurity {
     let http = &config.http_security;
     let asks = |listener: &Listener| {
@@ -191,7 +200,7 @@ pub fn http(
     HttpServerSecurity {
         access: asked.then(|| Arc::new(ByAuthenticator(Arc::clone(authenticator))) as Arc<dyn Access>),
         healthcheck_open: http.healthcheck_open.unwrap_or(false),
-        tls: tls.map(|tls| Arc::new(HttpTls(Arc::clone(tls))) as Arc<dyn TlsSource>),
+        tls: tls.map(|tls| Arc::new(HttpTls { tls: Arc::clone(tls), turns: Arc::clone(turns) }) as Arc<dyn TlsSource>),
     }
 }
 
@@ -214,15 +223,19 @@ impl Access for ByAuthenticator {
     }
 }
 
-struct HttpTls(Arc<Tls>);
+struct HttpTls {
+    tls: Arc<Tls>,
+    /// The same as of Kafka's listeners.
+    turns: Arc<Turns>,
+}
 
 impl TlsSource for HttpTls {
-    fn config(&self) -> Arc<rustls::ServerConfig> {
-        self.0.config()
+    fn accept(&self, socket: TcpStream, from: IpAddr) -> Accepting<'_> {
+        Box::pin(self.turns.accept(&self.tls, socket, from))
     }
 
     fn principal(&self, connection: &rustls::ServerConnection) -> Result<Option<Principal>, String> {
-        let principal = self.0.principal(connection).map_err(|e| e.to_string())?;
+        let principal = self.tls.principal(connection).map_err(|e| e.to_string())?;
         Ok((!principal.is_anonymous()).then_some(principal))
     }
 }
