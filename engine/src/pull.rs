@@ -8,9 +8,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, Scalar};
-use arrow::compute::kernels::zip::zip;
-use arrow::compute::{SortOptions, is_not_null};
+use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, SchemaRef};
 use datafusion::common::{DataFusionError, JoinType, NullEquality, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -28,7 +27,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
-use millpond_formats::Format;
+use millpond_formats::{Decoder, Encoded, Encoder, Format, Schemas, Side};
 use millpond_sql::expr::{CompareOp, ExprKind, TypedExpr};
 use millpond_sql::functions::FunctionCatalog;
 use millpond_sql::plan::{AggregateCall, JoinKind, PullPlan, SourceInfo};
@@ -44,7 +43,6 @@ use crate::expr::{self, EvalContext, PhysicalNode, RowClock, hashed};
 use crate::functions::FunctionLibrary;
 use crate::memory::OperatorMemory;
 use crate::query::EndReason;
-use crate::rows::defect;
 use crate::state::table::{TableLayout, TableRows, WindowBounds};
 
 /// Longest time a pull query may take.
@@ -300,6 +298,7 @@ impl Build<'_> {
                 table.name
             ))
         };
+        let topic = ThroughTopic::new(self.engine, table)?;
         let mut batches = Vec::new();
         let mut rows = 0;
         let mut add = |found: TableRows| -> Result<()> {
@@ -311,7 +310,10 @@ impl Build<'_> {
                 return Err(too_many());
             }
             let options = RecordBatchOptions::new().with_row_count(Some(found.len));
-            let columns = without_nulls(table, found.columns(&table.schema))?;
+            let mut columns = found.columns(&table.schema);
+            if let Some(topic) = &topic {
+                columns = topic.pass(table, columns, found.len)?;
+            }
             let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)
                 .map_err(|e| Error::corrupt(format!("state of table \"{}\": {e}", table.name)))?;
             hold(&mut self.room.lock(), &batch)?;
@@ -362,31 +364,55 @@ impl Build<'_> {
     }
 }
 
-/// Columns as whoever reads the table's topic has them: bare PROTOBUF knows no NULL but for messages.
-fn without_nulls(table: &SourceInfo, mut columns: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
-    let format = crate::serdes::format_of(&table.value_format)?;
-    if format != Format::Protobuf
-        || table.value_format.properties.contains_key("VALUE_PROTOBUF_NULLABLE_REPRESENTATION")
-    {
-        return Ok(columns);
-    }
-    for (column, array) in table.schema.columns.iter().zip(&mut columns) {
-        let default = match &column.ty {
-            SqlType::Boolean => Value::Boolean(false),
-            SqlType::Integer => Value::Integer(0),
-            SqlType::BigInt => Value::BigInt(0),
-            SqlType::Double => Value::Double(0.0),
-            SqlType::String => Value::String(String::new()),
-            SqlType::Bytes => Value::Bytes(Vec::new()),
-            _ => continue,
-        };
-        if column.is_value() && array.null_count() > 0 {
-            let default = Scalar::new(array_from_values(&column.ty, &[default])?);
-            let given = is_not_null(&*array).map_err(defect)?;
-            *array = zip(&given, &*array, &default).map_err(defect)?;
+/// What becomes of a table's values on their way through its topic: PROTOBUF has no NULL where its schema says none, be it a
+/// number, the item of a list, or a field inside. Not of a table that is read from a topic: its rows came that way.
+struct ThroughTopic {
+    values: Vec<usize>,
+    encoder: Encoder,
+    decoder: Decoder,
+}
+
+impl ThroughTopic {
+    fn new(engine: &Engine, table: &SourceInfo) -> Result<Option<Self>> {
+        let spec = &table.value_format;
+        if table.read_only || crate::serdes::format_of(spec)? != Format::Protobuf {
+            return Ok(None);
         }
+        let values: Vec<usize> =
+            (0..table.schema.columns.len()).filter(|i| table.schema.columns[*i].is_value()).collect();
+        let fields = crate::serdes::fields(table.schema.values());
+        let schemas: Arc<dyn Schemas> = engine.schemas().clone();
+        if fields.is_empty() || crate::schemas::writer_of(spec, Side::Value, schemas.as_ref())?.is_none() {
+            return Ok(None);
+        }
+        let all: Vec<usize> = (0..fields.len()).collect();
+        Ok(Some(Self {
+            values,
+            encoder: crate::serdes::encoder(spec, Side::Value, &fields, schemas.as_ref())?,
+            decoder: crate::serdes::decoder(spec, Side::Value, &fields, &all, &schemas)?,
+        }))
     }
-    Ok(columns)
+
+    fn pass(&self, table: &SourceInfo, mut columns: Vec<ArrayRef>, rows: usize) -> Result<Vec<ArrayRef>> {
+        let values: Vec<ArrayRef> = self.values.iter().filter_map(|i| columns.get(*i).cloned()).collect();
+        if !values.iter().any(|array| has_null(&array.to_data())) {
+            return Ok(columns);
+        }
+        let mut encoded = Encoded::default();
+        self.encoder.encode(rows, &values, None, &mut encoded)?;
+        let decoded = self.decoder.decode(encoded.iter())?;
+        if let Some(error) = decoded.errors.first() {
+            return Err(Error::corrupt(format!("state of table \"{}\": {}", table.name, error.message)));
+        }
+        for (i, array) in self.values.iter().zip(decoded.columns) {
+            columns[*i] = array;
+        }
+        Ok(columns)
+    }
+}
+
+fn has_null(data: &ArrayData) -> bool {
+    data.null_count() > 0 || data.child_data().iter().any(has_null)
 }
 
 /// Columns of a table as a pull query sees them.

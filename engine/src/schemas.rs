@@ -256,6 +256,27 @@ pub(crate) fn schema_of(spec: &FormatSpec, side: Side, source: &str, fields: &[F
     Ok(NewSchema::new(schema.kind(), schema.text))
 }
 
+/// The source as a row is inserted into it: values are written after the topic's latest schema where they fit it. Keys keep
+/// theirs, as its id decides their partition.
+pub(crate) fn with_latest(engine: &Engine, source: Arc<SourceInfo>) -> Result<Arc<SourceInfo>> {
+    let spec = &source.value_format;
+    let fields = serdes::fields(source.schema.values());
+    let follows = serdes::format_of(spec)?.uses_schema_registry() && !fields.is_empty();
+    if !follows || given_id(spec, Side::Value).is_some() {
+        return Ok(source);
+    }
+    let Ok(latest) = engine.schemas().now().version(&subject_of(&source.topic, Side::Value), "latest", false) else {
+        return Ok(source);
+    };
+    let latest = latest.registered;
+    if kept_id(spec) == Some(latest.id) || !fits(spec, Side::Value, &fields, &latest) {
+        return Ok(source);
+    }
+    let mut source = source.as_ref().clone();
+    source.value_format.properties.insert(WRITER_ID.to_owned(), latest.id.to_string());
+    Ok(Arc::new(source))
+}
+
 impl Engine {
     pub fn schemas(&self) -> &Arc<SchemaStore> {
         &self.0.schemas

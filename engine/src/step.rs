@@ -23,10 +23,10 @@ use crate::ops::filter::Filter;
 use crate::ops::flat_map::FlatMap;
 use crate::ops::foreign_key_join::ForeignKeyJoin;
 use crate::ops::joined::Joined;
-use crate::ops::key::KeyWriter;
+use crate::ops::key::{KeyWriter, names_schemas};
 use crate::ops::materialise::Materialise;
 use crate::ops::project::Project;
-use crate::ops::rekey::Rekey;
+use crate::ops::rekey::{Exchange, Rekey};
 use crate::ops::stream_stream_join::StreamStreamJoin;
 use crate::ops::stream_table_join::StreamTableJoin;
 use crate::ops::table_table_join::TableTableJoin;
@@ -264,7 +264,11 @@ impl Builder<'_> {
                 let id = join_path(path, "table");
                 let values = node.schema.columns.iter().skip(keys).map(|c| c.ty.clone()).collect();
                 let op = Materialise { space: self.space(Kind::Keyed, &id), id, keys, values };
-                Ok(Stage::Op { op: Box::new(op), inputs: vec![Stage::Source(index)], schema })
+                let mut input = Stage::Source(index);
+                if names_schemas(&info.key_format) {
+                    input = exchanged(input, path, node, partitions);
+                }
+                Ok(Stage::Op { op: Box::new(op), inputs: vec![input], schema })
             }
             NodeKind::Filter { input, predicate } => {
                 let table = node.relation == Relation::Table;
@@ -397,8 +401,16 @@ impl Builder<'_> {
     ) -> Result<(Vec<Stage>, Joined)> {
         let partitions = Some(self.joined_partitions(left, right)?);
         let ask = Ask { old, last_only: false, partitions };
-        let inputs =
-            vec![self.build(left, &join_path(id, "left"), ask)?, self.build(right, &join_path(id, "right"), ask)?];
+        let by_schema = placed_by_schema(left) || placed_by_schema(right);
+        let mut inputs = Vec::with_capacity(2);
+        for (side, name) in [(left, "left"), (right, "right")] {
+            let path = join_path(id, name);
+            let stage = self.build(side, &path, ask)?;
+            inputs.push(match partitions {
+                Some(partitions) if by_schema => exchanged(stage, &path, side, partitions),
+                _ => stage,
+            });
+        }
         Ok((inputs, self.joined(node, left, right, output)?))
     }
 
@@ -486,7 +498,7 @@ impl Builder<'_> {
             windowing,
             emit_final,
             writer: KeyWriter::new(key_format, &key_fields, false)?,
-            exchange: *exchange,
+            exchange: *exchange || names_schemas(key_format),
             partitions,
             schema: node.schema.to_arrow(),
             columns,
@@ -520,4 +532,27 @@ fn rekeyed(node: &Node) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether the keys of a node's rows, as the topics they come from have them, name schemas: rows with one key may then be in
+/// several partitions, and keys that were written anew in others.
+fn placed_by_schema(node: &Node) -> bool {
+    match &node.kind {
+        NodeKind::Source(info) => names_schemas(&info.key_format),
+        NodeKind::Rekey { key_format, .. } | NodeKind::Aggregate { key_format, .. } => names_schemas(key_format),
+        NodeKind::Filter { input, .. } | NodeKind::Project { input, .. } | NodeKind::FlatMap { input, .. } => {
+            placed_by_schema(input)
+        }
+        NodeKind::StreamStreamJoin { left, right, .. }
+        | NodeKind::StreamTableJoin { left, right, .. }
+        | NodeKind::TableTableJoin { left, right, .. } => placed_by_schema(left) || placed_by_schema(right),
+        NodeKind::ForeignKeyJoin { left, .. } => placed_by_schema(left),
+    }
+}
+
+/// A node's rows by the cells of their keys.
+fn exchanged(input: Stage, path: &str, node: &Node, partitions: i32) -> Stage {
+    let (id, keys) = (join_path(path, "exchange"), node.schema.keys().count());
+    let op = Exchange { id, keys, writer: KeyWriter::of_cells(), partitions };
+    Stage::Op { op: Box::new(op), inputs: vec![input], schema: node.schema.to_arrow() }
 }

@@ -14,7 +14,7 @@ use crate::Format;
 use crate::columns::{BYTES_MAX, Column, Data, SPARE_CELLS_MAX};
 use crate::json::members::Members;
 use crate::json::scan::{Scan, fail};
-use crate::registered::{FRAME_LEN, NoSchemas, Parsed, Schemas, read_frame};
+use crate::registered::{FRAME_LEN, NoSchemas, Parsed, Schema, Schemas, read_frame};
 use crate::{avro, delimited, json, kafka, protobuf};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +38,10 @@ const MESSAGE_PATH_MAX: usize = 32;
 enum Plan {
     Avro(avro::decode::Plan),
     Protobuf(protobuf::read::Plan),
-    /// Why they cannot be.
-    Refused(String),
 }
+
+/// A plan and the schema that it was made for: an id that a registry gave up can be given to another one.
+type Planned = (Arc<Schema>, Arc<Plan>);
 
 /// A schema's id and the place of the message in it.
 type PlanKey = (u32, Vec<u32>);
@@ -59,7 +60,7 @@ pub struct Decoder {
     targets: Vec<Option<usize>>,
     learned: Arc<Mutex<Vec<Members>>>,
     schemas: Arc<dyn Schemas>,
-    plans: Arc<Mutex<HashMap<PlanKey, Arc<Plan>>>>,
+    plans: Arc<Mutex<HashMap<PlanKey, Planned>>>,
 }
 
 /// What was read.
@@ -129,19 +130,21 @@ impl Decoder {
         decoding.finish()
     }
 
-    /// The plan for a schema, kept or made.
+    /// The plan for a schema, kept or made. Several threads may make one at a time: they are alike.
     fn plan(&self, key: &PlanKey) -> Scan<Arc<Plan>> {
-        // Where a thread ended while it held them, the plans are whole all the same.
-        let mut plans = self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(plan) = plans.get(key) {
-            return Ok(plan.clone());
-        }
         let (id, path) = key;
         let schema = match self.schemas.schema(*id) {
             Ok(Some(schema)) => schema,
             Ok(None) => return fail(1, format!("there is no schema with id {id}")),
             Err(e) => return fail(1, format!("the schema with id {id} cannot be had: {}", e.message())),
         };
+        // Where a thread ended while it held them, the plans are whole all the same.
+        let plans = || self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((of, plan)) = plans().get(key)
+            && Arc::ptr_eq(of, &schema)
+        {
+            return Ok(plan.clone());
+        }
         let format = self.format.name();
         let plan = match (&schema.parsed, self.format) {
             (Parsed::Avro(_), Format::Avro) => Plan::Avro(avro::decode::Plan::new(
@@ -156,18 +159,20 @@ impl Decoder {
                         self.fields.iter().zip(&self.targets).filter_map(|(f, t)| Some(((*t)?, f))).collect();
                     Plan::Protobuf(protobuf::read::Plan::new(proto, message, &wanted))
                 }
-                None => Plan::Refused(format!("the schema with id {id} has no message at {path:?}")),
+                // Not kept: there is no end of such places.
+                None => return fail(1, format!("the schema with id {id} has no message at {path:?}")),
             },
-            _ => Plan::Refused(format!(
-                "the schema with id {id} is a {} schema, not one of {format}",
-                schema.kind().name()
-            )),
+            _ => {
+                let kind = schema.kind().name();
+                return fail(1, format!("the schema with id {id} is a {kind} schema, not one of {format}"));
+            }
         };
+        let plan = Arc::new(plan);
+        let mut plans = plans();
         if plans.len() >= PLANS_MAX {
             plans.clear();
         }
-        let plan = Arc::new(plan);
-        plans.insert(key.clone(), plan.clone());
+        plans.insert(key.clone(), (schema, plan.clone()));
         Ok(plan)
     }
 
@@ -318,7 +323,6 @@ impl Decoding<'_> {
                 protobuf::read::record(reader, plan, &mut self.columns, row)?;
                 false
             }
-            Plan::Refused(why) => return fail(1, why.clone()),
         };
         // A record that is refused leaves nothing, and so takes nothing.
         self.spare = spare.get();

@@ -100,8 +100,9 @@ pub fn columns_of(
     };
     match columns {
         Some(columns) if !columns.is_empty() => {
-            for (i, column) in columns.iter().enumerate() {
-                if columns[..i].iter().any(|c| c.name == column.name) {
+            let mut seen = std::collections::HashSet::with_capacity(columns.len());
+            for column in &columns {
+                if !seen.insert(column.name.as_str()) {
                     return Err(Error::bad_request(format!(
                         "Duplicate field names found in the schema: {}; give VALUE_SCHEMA_ID or KEY_SCHEMA_ID to keep the case \
                          of names",

@@ -40,6 +40,7 @@ mod inference;
 pub mod json;
 mod json_sr;
 mod kafka;
+mod names;
 pub mod number;
 pub mod print;
 pub mod protobuf;

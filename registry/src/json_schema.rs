@@ -11,9 +11,13 @@ const DEPTH_MAX: usize = 64;
 const FAULTS_MAX: usize = 20;
 /// Most pairs that are compared: what has several branches multiplies.
 const PAIRS_MAX: usize = 200_000;
+/// Most keywords, properties and steps of references that are looked at meanwhile.
+const PARTS_MAX: usize = 20_000_000;
+/// Longest path that is told.
+const PATH_BYTES_MAX: usize = 1024;
 
 pub fn faults(reader: &Json, writer: &Json) -> Vec<String> {
-    let mut check = Check { reader, writer, faults: Vec::new(), pairs: 0, within: Vec::new() };
+    let mut check = Check { reader, writer, faults: Vec::new(), pairs: 0, parts: 0, within: Vec::new() };
     check.pair(reader, writer, "#", 0);
     check.faults
 }
@@ -23,15 +27,22 @@ struct Check<'a> {
     writer: &'a Json,
     faults: Vec<String>,
     pairs: usize,
+    parts: usize,
     /// What is being compared, from the root.
     within: Vec<(*const Json, *const Json)>,
 }
 
-fn resolve<'a>(root: &'a Json, mut at: &'a Json) -> &'a Json {
+/// What a reference stands for; counts what it looks at.
+fn resolve<'a>(root: &'a Json, mut at: &'a Json, parts: &mut usize) -> &'a Json {
     for _ in 0..DEPTH_MAX {
+        *parts += len(at);
         let Some(path) = at.get("$ref").and_then(Json::as_str).and_then(|r| r.strip_prefix("#/")) else { return at };
         let mut found = root;
         for part in path.split('/') {
+            *parts += 1 + len(found);
+            if *parts > PARTS_MAX {
+                return at;
+            }
             match found.get(&part.replace("~1", "/").replace("~0", "~")) {
                 Some(next) => found = next,
                 None => return at,
@@ -40,6 +51,31 @@ fn resolve<'a>(root: &'a Json, mut at: &'a Json) -> &'a Json {
         at = found;
     }
     at
+}
+
+/// How many members or items there are to look at.
+fn len(json: &Json) -> usize {
+    json.as_object().map_or(0, <[_]>::len) + json.as_array().map_or(0, <[_]>::len)
+}
+
+/// What of a schema is looked at beside its subschemas.
+fn parts(schema: &Json) -> usize {
+    schema.as_object().unwrap_or(&[]).iter().map(|(_, value)| 1 + len(value)).sum()
+}
+
+/// All there is in a value, to be compared as a whole.
+fn weight(value: &Json) -> usize {
+    match value {
+        Json::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
+        Json::Object(members) => 1 + members.iter().map(|(_, value)| 1 + weight(value)).sum::<usize>(),
+        Json::String(text) | Json::Number(text) => 1 + text.len() / 64,
+        _ => 1,
+    }
+}
+
+/// A path with one more part, as far as it is told.
+fn below(path: &str, part: &str) -> String {
+    if path.len() + part.len() < PATH_BYTES_MAX { format!("{path}/{part}") } else { path.to_owned() }
 }
 
 /// Says nothing of what is allowed.
@@ -137,7 +173,9 @@ impl Check<'_> {
     }
 
     fn pair(&mut self, reader: &Json, writer: &Json, path: &str, depth: usize) {
-        let (reader, writer) = (resolve(self.reader, reader), resolve(self.writer, writer));
+        let (reader, writer) =
+            (resolve(self.reader, reader, &mut self.parts), resolve(self.writer, writer, &mut self.parts));
+        self.parts = self.parts.saturating_add(parts(reader)).saturating_add(parts(writer));
         // What refers to itself fits if everything else does.
         let both: (*const Json, *const Json) = (reader, writer);
         if self.within.contains(&both) {
@@ -153,7 +191,7 @@ impl Check<'_> {
 
     fn counts(&mut self, pairs: usize) -> bool {
         self.pairs = self.pairs.saturating_add(pairs);
-        self.pairs <= PAIRS_MAX
+        self.pairs <= PAIRS_MAX && self.parts <= PARTS_MAX
     }
 
     fn resolved(&mut self, reader: &Json, writer: &Json, path: &str, depth: usize) {
@@ -177,8 +215,9 @@ impl Check<'_> {
             }
         }
         self.others(reader, writer, path);
-        let (to, from) = (types(reader), types(writer));
-        let allowed = |t: &&str| to.contains(t) || (*t == "integer" && to.contains(&"number"));
+        let (to, from): (HashSet<&str>, HashSet<&str>) =
+            (types(reader).into_iter().collect(), types(writer).into_iter().collect());
+        let allowed = |t: &&str| to.contains(*t) || (*t == "integer" && to.contains("number"));
         if !to.is_empty() && (from.is_empty() || !from.iter().all(allowed)) {
             let kind = if from.iter().any(allowed) { "TYPE_NARROWED" } else { "TYPE_CHANGED" };
             return self.fault(kind, path);
@@ -191,9 +230,9 @@ impl Check<'_> {
                 _ => self.fault("ENUM_ARRAY_NARROWED", path),
             }
         }
-        let has_items = from.is_empty() || from.contains(&"array");
+        let has_items = from.is_empty() || from.contains("array");
         if let Some(to) = reader.get("items").filter(|_| has_items) {
-            let path = format!("{path}/items");
+            let path = below(path, "items");
             match writer.get("items") {
                 Some(from) => self.pair(to, from, &path, depth + 1),
                 None if is_open(to) => {}
@@ -212,14 +251,17 @@ impl Check<'_> {
             return;
         };
         let compared = |name: &str| !is_annotation(name) && !is_handled(name);
+        let written: HashMap<&str, &Json> = from.iter().rev().map(|(name, value)| (name.as_str(), value)).collect();
         for (name, value) in to.iter().filter(|(name, _)| compared(name)) {
-            if writer.get(name) != Some(value) {
-                self.fault("KEYWORD_CHANGED", &format!("{path}/{name}"));
+            self.parts = self.parts.saturating_add(weight(value));
+            if self.parts > PARTS_MAX || written.get(name.as_str()) != Some(&value) {
+                self.fault("KEYWORD_CHANGED", &below(path, name));
             }
         }
+        let read: HashSet<&str> = to.iter().map(|(name, _)| name.as_str()).collect();
         for (name, _) in from.iter().filter(|(name, _)| compared(name) && !is_limit(name)) {
-            if reader.get(name).is_none() {
-                self.fault("KEYWORD_CHANGED", &format!("{path}/{name}"));
+            if !read.contains(name.as_str()) {
+                self.fault("KEYWORD_CHANGED", &below(path, name));
             }
         }
         let others = |s| Json::get(s, "additionalProperties").filter(|a| a.as_object().is_some());
@@ -236,7 +278,7 @@ impl Check<'_> {
         };
         let (to_names, from_names) = (named(to), named(from));
         for (name, schema) in to {
-            let path = format!("{path}/properties/{name}");
+            let path = below(&below(path, "properties"), name);
             match from_names.get(name).and_then(|i| from.get(*i)) {
                 Some((_, written)) => self.pair(schema, written, &path, depth + 1),
                 None if is_open(schema) => {}
@@ -246,7 +288,7 @@ impl Check<'_> {
         }
         for (name, _) in from.iter().filter(|(n, _)| !to_names.contains_key(n)) {
             if !is_open_content(reader) {
-                self.fault("PROPERTY_REMOVED_FROM_CLOSED_CONTENT_MODEL", &format!("{path}/properties/{name}"));
+                self.fault("PROPERTY_REMOVED_FROM_CLOSED_CONTENT_MODEL", &below(&below(path, "properties"), name));
             }
         }
         if is_open_content(writer) && !is_open_content(reader) {
@@ -256,7 +298,7 @@ impl Check<'_> {
         for name in strings(reader, "required") {
             let default = to_names.get(name).and_then(|i| to.get(*i)).is_some_and(|(_, s)| s.get("default").is_some());
             if !before.contains(name) && !default {
-                self.fault("REQUIRED_ATTRIBUTE_ADDED", &format!("{path}/required/{name}"));
+                self.fault("REQUIRED_ATTRIBUTE_ADDED", &below(&below(path, "required"), name));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Whether messages of one Protobuf schema can be read with another.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use millpond_formats::protobuf::ProtoSchema;
 use millpond_formats::protobuf::schema::{FieldType, Message, ProtoField};
@@ -9,14 +9,19 @@ const FAULTS_MAX: usize = 20;
 
 pub fn faults(reader: &ProtoSchema, writer: &ProtoSchema) -> Vec<String> {
     let mut check = Check { reader, writer, seen: HashSet::new(), faults: Vec::new() };
+    let named = by_name(reader, &reader.roots);
     for &root in &writer.roots {
         let name = &writer.messages[root].full_name;
-        match reader.roots.iter().find(|r| reader.messages[**r].full_name == *name) {
+        match named.get(name.as_str()) {
             Some(&found) => check.message(found, root),
             None => check.fault("MESSAGE_REMOVED", format!("#/{name}")),
         }
     }
     check.faults
+}
+
+fn by_name<'a>(schema: &'a ProtoSchema, messages: &[usize]) -> HashMap<&'a str, usize> {
+    messages.iter().map(|&m| (schema.messages[m].full_name.as_str(), m)).collect()
 }
 
 struct Check<'a> {
@@ -55,18 +60,21 @@ impl Check<'_> {
         }
         let (reader, writer) = (self.reader, self.writer);
         let (to, from): (&Message, &Message) = (&reader.messages[r], &writer.messages[w]);
+        // Each message is compared once with each other one that has its place.
+        let numbered: HashMap<u32, &ProtoField> = to.fields.iter().map(|f| (f.number, f)).collect();
         for written in &from.fields {
             let path = || format!("#/{}/{}", from.full_name, written.number);
-            match to.fields.iter().find(|f| f.number == written.number) {
+            match numbered.get(&written.number) {
                 Some(field) => self.field(field, written, &path()),
                 // What is gone is passed over; but of a oneof one could be taken for another.
                 None if written.oneof.is_some() => self.fault("ONEOF_FIELD_REMOVED", path()),
                 None => {}
             }
         }
+        let named = by_name(reader, &to.nested);
         for &nested in &from.nested {
             let name = &writer.messages[nested].full_name;
-            match to.nested.iter().find(|n| reader.messages[**n].full_name == *name) {
+            match named.get(name.as_str()) {
                 Some(&found) => self.message(found, nested),
                 None => self.fault("MESSAGE_REMOVED", format!("#/{name}")),
             }

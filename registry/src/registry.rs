@@ -65,8 +65,12 @@ impl NewSchema {
     /// The same schema in a form that does not tell how it was written: members by name, types that need no braces without.
     pub fn normalised(self) -> Self {
         let text = match (self.kind, Json::parse(&self.text, Comments::Refused)) {
-            (SchemaKind::Avro | SchemaKind::Json, Ok(mut json)) => {
-                normalise(&mut json, self.kind);
+            (SchemaKind::Avro, Ok(mut json)) => {
+                normalise_avro(&mut json);
+                json.to_string()
+            }
+            (SchemaKind::Json, Ok(mut json)) => {
+                normalise_json(&mut json);
                 json.to_string()
             }
             _ => self.text,
@@ -75,19 +79,62 @@ impl NewSchema {
     }
 }
 
-fn normalise(json: &mut Json, kind: SchemaKind) {
+/// Only what the language gives a meaning to: defaults and the like stay as they are.
+fn normalise_avro(json: &mut Json) {
     match json {
-        Json::Array(items) => items.iter_mut().for_each(|item| normalise(item, kind)),
+        Json::Array(branches) => branches.iter_mut().for_each(normalise_avro),
         Json::Object(members) => {
             members.sort_by(|a, b| a.0.cmp(&b.0));
-            members.iter_mut().for_each(|(_, value)| normalise(value, kind));
-            if let ([(name, ty @ Json::String(_))], SchemaKind::Avro) = (members.as_slice(), kind)
+            for (name, value) in members.iter_mut() {
+                match (name.as_str(), value) {
+                    ("type" | "items" | "values", ty) => normalise_avro(ty),
+                    ("fields", Json::Array(fields)) => fields.iter_mut().for_each(|field| {
+                        let Json::Object(members) = field else { return };
+                        members.sort_by(|a, b| a.0.cmp(&b.0));
+                        members.iter_mut().filter(|(name, _)| name == "type").for_each(|(_, ty)| normalise_avro(ty));
+                    }),
+                    _ => {}
+                }
+            }
+            if let [(name, ty @ Json::String(_))] = members.as_slice()
                 && name == "type"
             {
                 *json = ty.clone();
             }
         }
         _ => {}
+    }
+}
+
+/// As `normalise_avro`. Properties stay in their order, which is that of columns.
+fn normalise_json(json: &mut Json) {
+    let Json::Object(members) = json else { return };
+    members.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, value) in members.iter_mut() {
+        match (name.as_str(), value) {
+            (
+                "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
+                Json::Object(schemas),
+            ) => schemas.iter_mut().for_each(|(_, schema)| normalise_json(schema)),
+            ("allOf" | "anyOf" | "oneOf" | "items" | "prefixItems", Json::Array(schemas)) => {
+                schemas.iter_mut().for_each(normalise_json);
+            }
+            (
+                "items"
+                | "additionalItems"
+                | "additionalProperties"
+                | "not"
+                | "if"
+                | "then"
+                | "else"
+                | "contains"
+                | "propertyNames"
+                | "unevaluatedItems"
+                | "unevaluatedProperties",
+                schema,
+            ) => normalise_json(schema),
+            _ => {}
+        }
     }
 }
 
@@ -393,7 +440,9 @@ impl Registry {
             }
             (None, None) => self.next_id,
         };
-        self.check_room(subject, known.is_none().then(|| schema.text.len() + new.text.len()))?;
+        // An import may give a text that is known another id: it is there twice then, and counts twice.
+        let is_new = !self.schemas.contains_key(&id);
+        self.check_room(subject, is_new.then(|| schema.text.len() + new.text.len()))?;
         let last = places.and_then(|p| p.last_key().copied()).unwrap_or(0);
         let version = match new.version {
             Some(wanted) if mode == Mode::Import && wanted > 0 => wanted,

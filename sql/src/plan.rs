@@ -45,6 +45,19 @@ pub struct FormatSpec {
     pub properties: BTreeMap<String, String>,
 }
 
+impl FormatSpec {
+    /// Whether keys in both formats can be compared where they are. Which schemas they are written with makes no difference:
+    /// what their bytes say of those is no part of the key.
+    pub fn keys_like(&self, other: &Self) -> bool {
+        let of_key = |spec: &Self| {
+            let named = spec.properties.iter().filter(|(name, _)| !name.contains("SCHEMA_"));
+            named.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        (&self.name, self.delimiter, self.wrap_single) == (&other.name, other.delimiter, other.wrap_single)
+            && of_key(self) == of_key(other)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowKind {
     Tumbling,

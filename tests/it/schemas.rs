@@ -73,6 +73,9 @@ async fn statements_and_http_share_one_registry_that_lasts() {
     assert_eq!(register(&server, "orders-value", &wider).await.status, 200);
     server.sql("INSERT INTO orders (k, id, note) VALUES ('c', 8, 'third');").await;
     server.eventually("SELECT ID, N FROM COUNTS;", &[json!([7, 2]), json!([8, 1])]).await;
+    // What is inserted now names the latest schema.
+    let printed = server.post("/query", &json!({ "ksql": "PRINT orders FROM BEGINNING LIMIT 3;" })).await.text;
+    assert!(printed.contains(r#"{"id":8,"extra":4,"note":"third"}"#), "{printed}");
     server.sql("ASSERT SCHEMA SUBJECT 'orders-value'; ASSERT NOT EXISTS SCHEMA SUBJECT 'nope-value';").await;
     server.sql("DROP STREAM json DELETE TOPIC;").await;
     let gone = server.get("/subjects/JSON-value/versions").await;
@@ -85,5 +88,40 @@ async fn statements_and_http_share_one_registry_that_lasts() {
     // What is not there says so in the registry's own way.
     let unknown = client().delete(format!("{}/subjects/nope", server.http)).send().await.unwrap();
     assert_eq!(unknown.status().as_u16(), 404);
+    server.stop();
+}
+
+/// A pull query tells what whoever reads the table's topic is told: whether PROTOBUF has NULL depends on the schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_shown_as_its_topic_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path());
+    let schema =
+        "syntax = \"proto3\"; message M { optional int32 V = 1; P P = 2; message P { optional int32 X = 1; } }";
+    let registered = json!({ "schemaType": "PROTOBUF", "schema": schema });
+    let id = server.post("/subjects/OPT-value/versions", &registered).await.json()["id"].clone();
+    server
+        .sql(&format!(
+            "CREATE STREAM s (k STRING KEY, v INT, t STRING) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');
+             CREATE TABLE bare WITH (VALUE_FORMAT='PROTOBUF') AS SELECT k, LATEST_BY_OFFSET(v, false) AS v,
+               STRUCT(x := LATEST_BY_OFFSET(v, false)) AS p, SPLIT(LATEST_BY_OFFSET(t, false), ',') AS l FROM s GROUP BY k;
+             CREATE TABLE opt WITH (VALUE_FORMAT='PROTOBUF', VALUE_SCHEMA_ID={id}) AS SELECT k,
+               LATEST_BY_OFFSET(v, false) AS v, STRUCT(x := LATEST_BY_OFFSET(v, false)) AS p FROM s GROUP BY k;
+             CREATE STREAM bare_read (k STRING KEY) WITH (KAFKA_TOPIC='BARE', VALUE_FORMAT='PROTOBUF');
+             CREATE STREAM opt_read (k STRING KEY) WITH (KAFKA_TOPIC='OPT', VALUE_FORMAT='PROTOBUF');
+             INSERT INTO s (k) VALUES ('a');"
+        ))
+        .await;
+    let bare = [json!([0, { "X": 0 }, []])];
+    let optional = [json!([null, { "X": null }])];
+    for (query, expected) in [
+        ("SELECT V, P, L FROM BARE_READ;", &bare),
+        ("SELECT V, P, L FROM BARE;", &bare),
+        ("SELECT V, P, L FROM BARE WHERE K = 'a';", &bare),
+        ("SELECT V, P FROM OPT_READ;", &optional),
+        ("SELECT V, P FROM OPT;", &optional),
+    ] {
+        server.eventually(query, expected).await;
+    }
     server.stop();
 }

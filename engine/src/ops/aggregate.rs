@@ -280,11 +280,7 @@ impl Aggregate {
     }
 
     fn partitions_of(&self, groups: &[ArrayRef], rows: &Rows) -> OpResult<Vec<PartitionId>> {
-        if self.exchange {
-            super::rekey::exchange(&self.writer, groups, rows, self.partitions)
-        } else {
-            Ok(rows.partition.to_vec())
-        }
+        if self.exchange { Ok(self.writer.place(groups, rows, self.partitions)?) } else { Ok(rows.partition.to_vec()) }
     }
 
     /// The keys of the rows by their groups alone; gives the index of each row's key, [`NO_KEY`] where it has none.

@@ -1,8 +1,9 @@
-//! Keys of state for the rows of a batch, and the bytes of their keys as the log would hold them.
+//! Keys of state for the rows of a batch, and the partitions that their keys belong to.
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
 use millpond_formats::{Encoded, Encoder};
 use millpond_sql::plan::FormatSpec;
+use millpond_types::ports::partition_of;
 use millpond_types::{Field, PartitionId, Result};
 
 use crate::rows::Rows;
@@ -84,26 +85,73 @@ pub fn state_keys(space: &KeySpace, rows: &Rows, cells: &Strings) -> Strings {
     out
 }
 
-/// Serialises keys to find their partition.
+/// Finds the partition of a key.
 pub struct KeyWriter {
-    /// `None` where there are no key columns.
-    encoder: Option<Encoder>,
+    form: Form,
+    /// A key of several columns is one even where all of them are NULL.
+    whole: bool,
+}
+
+/// What of a key decides its partition.
+enum Form {
+    /// There are no key columns.
+    None,
+    /// The bytes that a topic has for it.
+    Topic(Box<Encoder>),
+    /// Its cells. Where the bytes name a schema, one key has as many forms as its topics have schemas.
+    Cells,
+}
+
+/// Whether the bytes of keys in this format name a schema, so that one key can be in several partitions of its topic.
+pub fn names_schemas(spec: &FormatSpec) -> bool {
+    crate::serdes::format_of(spec).is_ok_and(|format| format.uses_schema_registry())
 }
 
 impl KeyWriter {
     /// `whole`: a key of several columns is a record even where all of them are NULL.
     pub fn new(spec: &FormatSpec, columns: &[Field], whole: bool) -> Result<Self> {
-        let encoder =
-            if columns.is_empty() { None } else { Some(crate::serdes::key_encoder(spec, columns, whole, None)?) };
-        Ok(Self { encoder })
+        let form = if columns.is_empty() {
+            Form::None
+        } else if names_schemas(spec) {
+            Form::Cells
+        } else {
+            Form::Topic(Box::new(crate::serdes::key_encoder(spec, columns, whole, None)?))
+        };
+        Ok(Self { form, whole: whole && columns.len() > 1 })
     }
 
-    /// The key bytes of each row; rows without a key have none.
-    pub fn write(&self, keys: &[ArrayRef], rows: usize) -> Result<Encoded> {
-        let mut out = Encoded::default();
-        if let Some(encoder) = &self.encoder {
-            encoder.encode(rows, keys, None, &mut out)?;
+    /// By the keys' cells, whatever their format.
+    pub fn of_cells() -> Self {
+        Self { form: Form::Cells, whole: false }
+    }
+
+    /// The partition of each row by its key; rows without one stay where they are.
+    pub fn place(&self, keys: &[ArrayRef], rows: &Rows, partitions: i32) -> Result<Vec<PartitionId>> {
+        let stay = |row: usize| rows.partition[row].rem_euclid(partitions.max(1));
+        if partitions == 1 || keys.is_empty() {
+            return Ok((0..rows.len()).map(stay).collect());
         }
-        Ok(out)
+        match &self.form {
+            Form::None => Ok((0..rows.len()).map(stay).collect()),
+            Form::Topic(encoder) => {
+                let mut written = Encoded::default();
+                encoder.encode(rows.len(), keys, None, &mut written)?;
+                let placed = |row| written.get(row).map_or_else(|| stay(row), |key| partition_of(key, partitions));
+                Ok((0..rows.len()).map(placed).collect())
+            }
+            Form::Cells => {
+                let cells = Cells::of(keys)?;
+                let mut key = Vec::new();
+                let placed = |row| {
+                    if !self.whole && keys.iter().all(|k| k.is_null(row)) {
+                        return stay(row);
+                    }
+                    key.clear();
+                    cells.iter().for_each(|c| c.put_key(row, &mut key));
+                    partition_of(&key, partitions)
+                };
+                Ok((0..rows.len()).map(placed).collect())
+            }
+        }
     }
 }

@@ -1,13 +1,12 @@
 //! PARTITION BY and the re-keying of a join side: new keys, and with them another partition.
 //!
 //! The exchange is in memory, within the step: a row is handed to the partition that its new key, serialised in the
-//! stage's format, has in a topic of so many partitions. A row without a key stays where it is.
+//! stage's format, has in a topic of so many partitions; by its cells where the bytes would name a schema. A row without a key stays where it is.
 
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::compute::nullif;
 use arrow::datatypes::SchemaRef;
-use millpond_types::ports::partition_of;
-use millpond_types::{Error, PartitionId};
+use millpond_types::Error;
 
 use super::key::KeyWriter;
 use super::{Evaluation, OpResult, Operator, Prepared};
@@ -45,7 +44,7 @@ impl Operator for Rekey {
             }
         }
         cx.note_errors(&rows);
-        let partition = exchange(&self.writer, &keys, &rows, self.partitions)?;
+        let partition = self.writer.place(&keys, &rows, self.partitions)?;
         let mut columns = keys;
         columns.extend(self.keep.iter().filter_map(|i| rows.columns().get(*i).cloned()));
         let mut out = rows.with_columns(self.schema.clone(), columns, None)?;
@@ -55,14 +54,27 @@ impl Operator for Rekey {
     }
 }
 
-/// The partition of each row by its key.
-pub fn exchange(writer: &KeyWriter, keys: &[ArrayRef], rows: &Rows, partitions: i32) -> OpResult<Vec<PartitionId>> {
-    let stay = |row: usize| rows.partition[row].rem_euclid(partitions.max(1));
-    if partitions == 1 || keys.is_empty() {
-        return Ok((0..rows.len()).map(stay).collect());
+/// Rows handed to the partition of the key that they have. Topics whose keys name a schema hold one key in several
+/// partitions; what keeps state by partition needs it in one.
+pub struct Exchange {
+    pub id: String,
+    pub keys: usize,
+    pub writer: KeyWriter,
+    pub partitions: i32,
+}
+
+impl Operator for Exchange {
+    fn id(&self) -> &str {
+        &self.id
     }
-    let written = writer.write(keys, rows.len())?;
-    Ok((0..rows.len())
-        .map(|row| written.get(row).map_or_else(|| stay(row), |key| partition_of(key, partitions)))
-        .collect())
+
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
+    fn prepare<'a>(&'a self, mut inputs: Vec<Rows>, _cx: &mut Evaluation<'_>) -> OpResult<Prepared<'a>> {
+        let mut rows = super::only(&mut inputs)?;
+        rows.partition = self.writer.place(&rows.columns()[..self.keys], &rows, self.partitions)?.into();
+        Ok(Prepared::done(rows))
+    }
 }

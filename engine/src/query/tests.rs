@@ -28,6 +28,21 @@ pub struct Bench {
     backlog: Vec<(TopicPartition, Offset)>,
 }
 
+/// A registry with two schemas, 1 and 2, of one meaning.
+#[derive(Debug)]
+struct TwoSchemas;
+
+impl millpond_formats::Schemas for TwoSchemas {
+    fn schema(&self, id: u32) -> Result<Option<Arc<millpond_formats::Schema>>> {
+        let text = match id {
+            1 => "\"string\"",
+            2 => "{\"type\":\"string\",\"doc\":\"another\"}",
+            _ => return Ok(None),
+        };
+        millpond_formats::Schema::parse(millpond_formats::SchemaKind::Avro, text, &[]).map(Arc::new).map(Some)
+    }
+}
+
 struct World<'a>(&'a Bench);
 
 impl Environment for World<'_> {
@@ -125,7 +140,7 @@ impl Bench {
                     backlog: self.backlog.clone(),
                     transient: false,
                     memory: Default::default(),
-                    schemas: Arc::new(millpond_formats::NoSchemas),
+                    schemas: Arc::new(TwoSchemas),
                 };
                 let clock = Arc::new(ManualClock::at(0));
                 let query = Query::new(spec, self.storage.clone(), self.library.clone(), clock, self.log.clone())
@@ -151,6 +166,14 @@ impl Bench {
         let record = OwnedRecord { key: bytes(key), value: bytes(value), timestamp, headers: vec![] };
         let id = self.storage.topic(topic).unwrap_or_else(|| panic!("no topic {topic}")).id;
         self.storage.produce(TopicPartition { topic: id, partition }, record).unwrap();
+    }
+
+    /// A record with an AVRO key, where producers put it.
+    fn produce_framed(&self, topic: &str, time: i64, id: u8, key: char, value: &str) {
+        let bytes = format!("\0\0\0\0{}\u{2}{key}", char::from(id));
+        let partitions = self.storage.topic(topic).unwrap().partitions;
+        let partition = millpond_types::ports::partition_of(bytes.as_bytes(), partitions);
+        self.produce(topic, partition, time, Some(&bytes), Some(value));
     }
 
     /// Steps all queries, in order, until none has anything to do.
@@ -457,6 +480,68 @@ fn a_left_join_keeps_rows_without_a_match() {
             Skipped s 0/5: a row to join has no value
         "#]],
     );
+}
+
+/// A key's bytes name the schema that it is written with, and bytes say in which partition a producer puts it: one key is in
+/// several partitions of its topic, and in others of another topic.
+#[test]
+fn keys_that_name_schemas_meet_whatever_schema_they_name() {
+    let topics = "CREATE STREAM L (K STRING KEY, X STRING) \
+           WITH (KAFKA_TOPIC='l', KEY_FORMAT='AVRO', VALUE_FORMAT='JSON', PARTITIONS=4); \
+         CREATE STREAM R (K STRING KEY, X STRING) \
+           WITH (KAFKA_TOPIC='r', KEY_FORMAT='AVRO', VALUE_FORMAT='JSON', PARTITIONS=4); \
+         CREATE TABLE T (K STRING PRIMARY KEY, X STRING) \
+           WITH (KAFKA_TOPIC='r', KEY_FORMAT='AVRO', VALUE_FORMAT='JSON', PARTITIONS=4); \
+         CREATE TABLE U (K STRING PRIMARY KEY, X STRING) \
+           WITH (KAFKA_TOPIC='l', KEY_FORMAT='AVRO', VALUE_FORMAT='JSON', PARTITIONS=4);";
+    for (query, expected) in [
+        ("CREATE STREAM O AS SELECT L.K AS K, T.X AS Y FROM L JOIN T ON L.K = T.K;", 8),
+        // Only one side is keyed anew.
+        ("CREATE STREAM O AS SELECT T.K AS K, T.X AS Y FROM L JOIN T ON L.X = T.K;", 8),
+        ("CREATE STREAM O AS SELECT L.K AS K, R.X AS Y FROM L JOIN R WITHIN 1 HOUR ON L.K = R.K;", 8),
+        ("CREATE STREAM O AS SELECT R.K AS K, R.X AS Y FROM L JOIN R WITHIN 1 HOUR ON L.X = R.K;", 8),
+        ("CREATE TABLE O AS SELECT U.K AS K, T.X AS Y FROM U JOIN T ON U.K = T.K;", 8),
+        ("CREATE TABLE O AS SELECT K, COUNT(*) AS Y FROM L GROUP BY K;", 8),
+        ("CREATE TABLE O AS SELECT X, COUNT(*) AS Y FROM U GROUP BY X;", 8),
+    ] {
+        for task_rows_min in [1, QuerySettings::default().task_rows_min] {
+            let settings = QuerySettings { task_rows_min, ..QuerySettings::default() };
+            let mut bench = Bench::new(&format!("{topics} {query}"), settings);
+            // Each key is written with one schema on one side; on the other with both, the second counts.
+            for (time, topic, id) in [(1, "r", 1), (2, "r", 2), (3, "l", 1)] {
+                for key in 'a'..='h' {
+                    let x = if topic == "l" { key.to_string() } else { format!("x{id}") };
+                    bench.produce_framed(topic, time, id, key, &format!("{{\"X\": \"{x}\"}}"));
+                }
+                bench.drain().unwrap();
+            }
+            let mut last = BTreeMap::new();
+            for line in bench.topic("O").lines() {
+                let (key, value) = line.rsplit_once(" {").unwrap();
+                let key = key.chars().last().unwrap();
+                last.insert(key, value.rsplit_once(' ').unwrap().0.to_owned());
+            }
+            assert_eq!(last.len(), expected, "{query}: {last:?}");
+            if query.contains("T.X AS Y") {
+                assert!(last.values().all(|v| v.contains("x2")), "{query}: {last:?}");
+            }
+        }
+    }
+    // One key, two schemas: one group.
+    for (query, expected) in [
+        ("CREATE TABLE O AS SELECT K, COUNT(*) AS N FROM L GROUP BY K;", "2"),
+        ("CREATE TABLE O AS SELECT X, COUNT(*) AS N FROM U GROUP BY X;", "8"),
+    ] {
+        let mut bench = Bench::new(&format!("{topics} {query}"), QuerySettings::default());
+        for id in [1, 2] {
+            for key in 'a'..='h' {
+                bench.produce_framed("l", 1, id, key, "{\"X\": \"x\"}");
+            }
+            bench.drain().unwrap();
+        }
+        let shown = bench.topic("O");
+        assert!(shown.lines().last().unwrap().contains(&format!("{{\"N\":{expected}}}")), "{query}: {shown}");
+    }
 }
 
 #[test]
@@ -781,6 +866,51 @@ fn a_row_with_many_matches_takes_several_steps() {
             "#]],
         );
     }
+}
+
+/// Two streams over one topic: each record is a row of both sides.
+#[test]
+fn a_topic_meets_itself_in_several_steps() {
+    let settings = QuerySettings { emit_rows_max: 3, ..each() };
+    let mut script = String::new();
+    for i in 0..5 {
+        writeln!(script, "l {} a {{\"X\": {i}}}", 1_000 + i).unwrap();
+    }
+    check_with(
+        &settings,
+        "CREATE STREAM A (K STRING KEY, X INT) WITH (KAFKA_TOPIC='l', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE STREAM B (K STRING KEY, X INT) WITH (KAFKA_TOPIC='l', VALUE_FORMAT='JSON', PARTITIONS=1);
+         CREATE STREAM O AS SELECT A.K AS K, A.X AS X, B.X AS Y FROM A JOIN B WITHIN 1 SECONDS ON A.K = B.K;",
+        &script,
+        "O",
+        expect![[r#"
+            a {"X":0,"Y":0} 1000
+            a {"X":1,"Y":0} 1001
+            a {"X":0,"Y":1} 1001
+            a {"X":1,"Y":1} 1001
+            a {"X":2,"Y":0} 1002
+            a {"X":2,"Y":1} 1002
+            a {"X":0,"Y":2} 1002
+            a {"X":1,"Y":2} 1002
+            a {"X":2,"Y":2} 1002
+            a {"X":3,"Y":0} 1003
+            a {"X":3,"Y":1} 1003
+            a {"X":3,"Y":2} 1003
+            a {"X":0,"Y":3} 1003
+            a {"X":1,"Y":3} 1003
+            a {"X":2,"Y":3} 1003
+            a {"X":3,"Y":3} 1003
+            a {"X":4,"Y":0} 1004
+            a {"X":4,"Y":1} 1004
+            a {"X":4,"Y":2} 1004
+            a {"X":4,"Y":3} 1004
+            a {"X":0,"Y":4} 1004
+            a {"X":1,"Y":4} 1004
+            a {"X":2,"Y":4} 1004
+            a {"X":3,"Y":4} 1004
+            a {"X":4,"Y":4} 1004
+        "#]],
+    );
 }
 
 #[test]

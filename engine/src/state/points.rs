@@ -17,8 +17,8 @@ const EMPTY: u32 = u32::MAX;
 /// Room for a step's values that is kept for the next one.
 const VALUES_KEPT_BYTES: usize = 16 << 10;
 
-/// Values that are read at once before it is known how large they are.
-const FIRST_READ: usize = 32;
+/// Most values that are read at once: as many as RocksDB itself reads at a time. Any of them may be larger than all before.
+pub const READ_MAX: usize = 32;
 
 /// About what an entry takes besides its key and value: itself, its places in the index, two allocations.
 const ENTRY_BYTES: usize = 144;
@@ -58,8 +58,8 @@ pub struct Points {
     dirty: Vec<EntryId>,
     /// What the step puts, one behind the other.
     values: Vec<u8>,
-    /// About how large a value that is read is; 0 before the first one. It falls slowly, as operators take turns.
-    typical: usize,
+    /// How large values are that are read, the largest of late; 0 before the first one. It falls slowly, as operators take turns.
+    large: usize,
     /// What is counted of `bytes` in the pool of all queries' caches.
     room: Reservation,
 }
@@ -77,7 +77,7 @@ impl Points {
             stamp: 0,
             dirty: Vec::new(),
             values: Vec::new(),
-            typical: 0,
+            large: 0,
             room: pool.reservation(),
         }
     }
@@ -324,12 +324,12 @@ impl Points {
 
     /// How many values are to be read at once, where there is room for so many bytes.
     pub fn at_once(&self, bytes: usize) -> usize {
-        bytes.checked_div(self.typical).map_or(FIRST_READ, |values| values.max(1))
+        bytes.checked_div(self.large).unwrap_or(READ_MAX).clamp(1, READ_MAX)
     }
 
-    /// Notes how large values were that were read.
-    pub fn saw(&mut self, values: usize, bytes: usize) {
-        self.typical = (bytes / values.max(1)).max(self.typical - self.typical / 8).max(1);
+    /// Notes how large the largest value was that was read.
+    pub fn saw(&mut self, largest: usize) {
+        self.large = largest.max(self.large - self.large / 8).max(1);
     }
 }
 

@@ -121,9 +121,9 @@ impl<'a> Shards<'a> {
         self.shards.iter().map(|points| points.at_once(bytes)).min().unwrap_or(1)
     }
 
-    /// Notes how large values were that were read.
-    pub fn saw(&mut self, values: usize, bytes: usize) {
-        self.shards.iter_mut().for_each(|points| points.saw(values, bytes));
+    /// Notes how large the largest value was that was read.
+    pub fn saw(&mut self, largest: usize) {
+        self.shards.iter_mut().for_each(|points| points.saw(largest));
     }
 
     /// How much the step writes: entries, and bytes of their keys and values.

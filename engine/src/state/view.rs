@@ -142,7 +142,7 @@ impl<'a> View<'a> {
         Changes { writes, drops: self.drops, bytes }
     }
 
-    /// Entries for the keys, in their order, loaded with one read, or a few where values are large.
+    /// Entries for the keys, in their order, loaded by reads of a few each: before more is read what was read counts.
     pub fn fetch(&mut self, wants: &Wants) -> Result<Vec<EntryId>> {
         let ids: Vec<EntryId> = wants.keys.iter().map(|key| self.points.locate(key)).collect();
         let missing = self.points.missing(&ids);
@@ -153,10 +153,11 @@ impl<'a> View<'a> {
             let keys: Vec<&[u8]> = now.iter().map(|id| self.points.key(*id)).collect();
             let values = self.store.multi_get(&keys)?;
             let bytes = values.iter().flatten().map(Bytes::len).sum();
+            let largest = values.iter().flatten().map(Bytes::len).max().unwrap_or(0);
             for (id, value) in now.iter().zip(values) {
                 self.points.load(*id, value.as_deref());
             }
-            self.points.saw(now.len(), bytes);
+            self.points.saw(largest);
             self.took(bytes)?;
             rest = later;
         }
@@ -307,6 +308,47 @@ mod tests {
     use millpond_types::ports::{Step, TopicLog};
 
     use super::*;
+
+    /// Counts what it gives.
+    struct Counted<'a>(&'a MemoryStorage, std::sync::atomic::AtomicUsize);
+
+    impl StateReader for Counted<'_> {
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+            self.0.get(key)
+        }
+
+        fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+            let values = self.0.multi_get(keys)?;
+            let bytes = values.iter().flatten().map(Bytes::len).sum();
+            self.1.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            Ok(values)
+        }
+
+        fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
+            self.0.scan(from, to, reverse, limits)
+        }
+    }
+
+    #[test]
+    fn large_values_behind_small_ones_are_not_read_past_the_limit() {
+        let (small, large, limit) = (8, 100_000, 1_000_000);
+        let storage = MemoryStorage::new();
+        let put = |i: u32| {
+            let len = if i < 2_000 { small } else { large };
+            (i.to_be_bytes().to_vec(), Some(vec![0; len]))
+        };
+        let entries: Vec<_> = (0..2_500).map(put).collect();
+        storage.commit(Step { state: entries.into(), ..Step::default() }).wait();
+        let reader = Counted(&storage, Default::default());
+        let pool = millpond_types::Pool::unlimited("caches");
+        let mut points = [Points::new(1 << 20, &pool)];
+        let mut view = View::new(&reader, &mut points, limit);
+        let mut wants = Wants::default();
+        (0..2_500u32).for_each(|i| wants.keys.push(|key| key.extend_from_slice(&i.to_be_bytes())));
+        assert!(view.fetch(&wants).unwrap_err().message().contains("more than 1000000 bytes of state"));
+        let read = reader.1.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(read < limit + super::super::points::READ_MAX * large, "{read}");
+    }
 
     #[test]
     fn a_step_sees_its_own_writes_and_nothing_of_a_failed_one() {

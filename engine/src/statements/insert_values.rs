@@ -25,7 +25,7 @@ pub(crate) struct InsertTarget {
 
 impl InsertTarget {
     pub(crate) fn new(engine: &Engine, source: std::sync::Arc<SourceInfo>) -> Result<Self> {
-        let source = with_schemas(engine, source)?;
+        let source = crate::schemas::with_latest(engine, with_schemas(engine, source)?)?;
         let schemas = engine.schemas().as_ref();
         let keys: Vec<Column> = source.schema.columns.iter().filter(|c| c.role == ColumnRole::Key).cloned().collect();
         let values: Vec<Column> =

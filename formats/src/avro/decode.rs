@@ -18,6 +18,7 @@ use crate::json::scan::{Scan, fail};
 use crate::number::write_double;
 use crate::protobuf::decode::decimal;
 
+const DAY_MS: i64 = 86_400_000;
 /// Deepest nesting of values that are passed over.
 const SKIP_DEPTH_MAX: usize = 200;
 /// Values that may be passed over for each byte: a record has no bytes of its own, and records without any could double at each
@@ -65,11 +66,13 @@ enum Read {
     Union(Vec<Read>),
     List(Box<Read>),
     Map(Box<Read>),
-    /// A map as the array of its entries; whether the key comes first.
+    /// A map as the array of its entries; whether the key comes first. Where entries may be null: which branch of how many
+    /// is an entry.
     Entries {
         key: Box<Read>,
         value: Box<Read>,
         key_first: bool,
+        branch: Option<(usize, usize)>,
     },
     Record {
         fields: Vec<FieldRead>,
@@ -175,23 +178,12 @@ fn compile_fields(
     written: &[super::schema::AvroField],
     wanted: &[(usize, &Field)],
 ) -> (Vec<FieldRead>, Vec<usize>) {
+    let (places, absent) = crate::names::places(written.iter().map(|w| w.name.as_str()), wanted);
     let mut targets: Vec<Option<(usize, &Field)>> = vec![None; written.len()];
-    let mut absent = Vec::new();
-    let mut open = Vec::new();
-    for &(target, field) in wanted {
-        match written.iter().position(|w| w.name == field.name) {
-            Some(at) => targets[at] = Some((target, field)),
-            None => open.push((target, field)),
-        }
+    for (at, wanted) in places {
+        targets[at] = Some(wanted);
     }
-    for (target, field) in open {
-        let upper = field.name.to_uppercase();
-        let at = written.iter().enumerate().position(|(i, w)| targets[i].is_none() && w.name.to_uppercase() == upper);
-        match at {
-            Some(at) => targets[at] = Some((target, field)),
-            None => absent.push(target),
-        }
-    }
+    let absent = absent.into_iter().map(|(target, _)| target).collect();
     let reads = written.iter().zip(targets).map(|(w, target)| match target {
         Some((target, field)) => {
             FieldRead { target: Some((target, field.name.clone())), read: compile(schema, w.node, &field.ty) }
@@ -219,18 +211,13 @@ fn compile(schema: &AvroSchema, node: usize, ty: &SqlType) -> Read {
         (Shape::Array(items), SqlType::Array(item)) => Read::List(Box::new(compile(schema, *items, item))),
         (Shape::Array(items), SqlType::Map(key, value)) => match entry_of(schema, *items) {
             Some((key_node, value_node)) => {
-                let (items, _) = schema.nullable(*items);
-                let key_first = match &schema.node(items).shape {
-                    Shape::Record(record) => record.fields.first().is_some_and(|f| f.name == "key"),
-                    _ => return mismatch(),
-                };
-                if !matches!(schema.node(items).shape, Shape::Record(_)) {
-                    return mismatch();
-                }
+                let (entry, _) = schema.nullable(*items);
+                let Shape::Record(record) = &schema.node(entry).shape else { return mismatch() };
                 Read::Entries {
                     key: Box::new(compile(schema, key_node, key)),
                     value: Box::new(compile(schema, value_node, value)),
-                    key_first,
+                    key_first: record.fields.first().is_some_and(|f| f.name == "key"),
+                    branch: schema.branch_of(*items, entry),
                 }
             }
             None => mismatch(),
@@ -388,6 +375,19 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// All items of all blocks of an array or map.
+    fn items(&mut self, mut one: impl FnMut(&mut Self) -> Scan<()>) -> Scan<()> {
+        loop {
+            let (count, _) = self.block()?;
+            if count == 0 {
+                return Ok(());
+            }
+            for _ in 0..count {
+                one(self)?;
+            }
+        }
+    }
+
     /// An item, which may need no more cells than the batch has left.
     fn item(&mut self, read: &Read, items: &mut Column, width: usize) -> Scan<()> {
         let at = self.pos;
@@ -512,53 +512,40 @@ fn value(input: &mut Input<'_>, read: &Read, column: &mut Column) -> Scan<()> {
         Read::List(item) => {
             let Data::List { offsets, items } = &mut column.data else { return fail(input.pos, "not an ARRAY") };
             let width = items.width();
-            loop {
-                let (count, _) = input.block()?;
-                if count == 0 {
-                    break;
-                }
-                for _ in 0..count {
-                    input.item(item, items, width)?;
-                }
-            }
+            input.items(|input| input.item(item, items, width))?;
             offsets.push(items.len() as i32);
             column.valid.push(true);
         }
         Read::Map(read) => {
             let Data::Map { offsets, keys, values } = &mut column.data else { return fail(input.pos, "not a MAP") };
             let (first, width) = (keys.len(), values.width());
-            loop {
-                let (count, _) = input.block()?;
-                if count == 0 {
-                    break;
-                }
-                for _ in 0..count {
-                    keys.data.extend_from_slice(input.text()?);
-                    keys.end();
-                    input.item(read, values, width)?;
-                }
-            }
+            input.items(|input| {
+                keys.data.extend_from_slice(input.text()?);
+                keys.end();
+                input.item(read, values, width)
+            })?;
             end_map(offsets, keys, values, first);
             column.valid.push(true);
         }
-        Read::Entries { key, value: item, key_first } => {
+        Read::Entries { key, value: item, key_first, branch } => {
             let Data::Map { offsets, keys, values } = &mut column.data else { return fail(input.pos, "not a MAP") };
             let (first, width) = (keys.len(), values.width());
-            loop {
-                let (count, _) = input.block()?;
-                if count == 0 {
-                    break;
+            input.items(|input| {
+                if let Some((entry, branches)) = branch
+                    && input.branch(*branches)? != *entry
+                {
+                    // An entry that is null is none.
+                    return Ok(());
                 }
-                for _ in 0..count {
-                    if !key_first {
-                        input.item(item, values, width)?;
-                    }
-                    entry_key(input, key, keys)?;
-                    if *key_first {
-                        input.item(item, values, width)?;
-                    }
+                if !key_first {
+                    input.item(item, values, width)?;
                 }
-            }
+                entry_key(input, key, keys)?;
+                if *key_first {
+                    input.item(item, values, width)?;
+                }
+                Ok(())
+            })?;
             end_map(offsets, keys, values, first);
             column.valid.push(true);
         }
@@ -614,7 +601,8 @@ fn scalar(input: &mut Input<'_>, from: Scalar, column: &mut Column) -> Scan<()> 
         Scalar::Int => {
             let number = input.int()?;
             match &mut column.data {
-                Data::Integer(values) | Data::Date(values) | Data::Time(values) => values.push(number),
+                Data::Integer(values) | Data::Date(values) => values.push(number),
+                Data::Time(values) => values.push(time(i64::from(number), input.pos)?),
                 data => integer(data, i64::from(number), input.pos)?,
             }
         }
@@ -626,10 +614,7 @@ fn scalar(input: &mut Input<'_>, from: Scalar, column: &mut Column) -> Scan<()> 
             let ms = input.long()?.div_euclid(1000);
             match &mut column.data {
                 Data::Timestamp(values) => values.push(ms),
-                Data::Time(values) => match i32::try_from(ms) {
-                    Ok(ms) => values.push(ms),
-                    Err(_) => return fail(input.pos, format!("{ms} milliseconds are not a time of day")),
-                },
+                Data::Time(values) => values.push(time(ms, input.pos)?),
                 _ => return fail(input.pos, "not a time"),
             }
         }
@@ -682,6 +667,14 @@ fn scalar(input: &mut Input<'_>, from: Scalar, column: &mut Column) -> Scan<()> 
     }
     column.valid.push(true);
     Ok(())
+}
+
+/// Milliseconds of a day.
+fn time(ms: i64, at: usize) -> Scan<i32> {
+    match ms {
+        0..DAY_MS => Ok(ms as i32),
+        _ => fail(at, "Time values must use number of milliseconds greater than 0 and less than 86400000."),
+    }
 }
 
 fn integer(data: &mut Data, number: i64, at: usize) -> Scan<()> {

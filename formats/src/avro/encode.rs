@@ -4,6 +4,7 @@
 //! NULL where the schema has no null, become the field's default; where it has none, the row cannot be written.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
 use millpond_types::{Error, Field, Result, SqlType};
 
@@ -73,8 +74,13 @@ pub enum Scalar {
     Double,
     Bytes,
     Fixed(usize),
-    Enum(Vec<String>),
-    Decimal { size: Option<usize>, precision: u32, scale: u32 },
+    /// Symbols and their places.
+    Enum(HashMap<String, i64>),
+    Decimal {
+        size: Option<usize>,
+        precision: u32,
+        scale: u32,
+    },
 }
 
 fn bad(message: impl Into<String>) -> Error {
@@ -240,7 +246,9 @@ fn compile(schema: &AvroSchema, left: &Cell<usize>, node: usize, ty: &SqlType) -
             (Shape::Double, _, SqlType::Integer | SqlType::BigInt | SqlType::Double) => Scalar::Double,
             (Shape::String, _, SqlType::String) | (Shape::Bytes, _, SqlType::Bytes) => Scalar::Bytes,
             (Shape::Fixed { size, .. }, _, SqlType::Bytes) => Scalar::Fixed(*size),
-            (Shape::Enum { symbols, .. }, _, SqlType::String) => Scalar::Enum(symbols.clone()),
+            (Shape::Enum { symbols, .. }, _, SqlType::String) => {
+                Scalar::Enum(symbols.iter().cloned().zip(0..).collect())
+            }
             _ => return mismatch(),
         }),
     })
@@ -416,8 +424,8 @@ fn scalar(out: &mut Vec<u8>, to: &Scalar, cells: &Cells<'_>, row: usize) -> Resu
         }
         (Scalar::Enum(symbols), Cells::String(array)) => {
             let text = array.value(row);
-            match symbols.iter().position(|s| s == text) {
-                Some(at) => write_long(out, at as i64),
+            match symbols.get(text) {
+                Some(at) => write_long(out, *at),
                 None => return Err(bad(format!("\"{text}\" is not one of the enum's symbols"))),
             }
         }

@@ -13,6 +13,10 @@ use crate::json::{Comments, Json};
 const NODES_MAX: usize = 20_000;
 /// Deepest nesting of types.
 const DEPTH_MAX: usize = 64;
+/// Longest full name of a type.
+const NAME_BYTES_MAX: usize = 4096;
+/// All full names and aliases together: a namespace counts for every name in it.
+const NAMES_BYTES_MAX: usize = 8 << 20;
 /// Largest `fixed`.
 const FIXED_MAX: usize = 1 << 20;
 
@@ -91,7 +95,7 @@ pub struct AvroField {
 impl AvroSchema {
     /// Reads a schema; `references` are read first, and their types can be named.
     pub fn parse(json: &Json, references: &[(String, String)]) -> Result<Self> {
-        let mut parser = Parser { nodes: Vec::new(), names: HashMap::new() };
+        let mut parser = Parser { nodes: Vec::new(), names: HashMap::new(), names_left: NAMES_BYTES_MAX };
         for (name, text) in references {
             let json = Json::parse(text, Comments::Refused)
                 .map_err(|e| Error::bad_request(format!("reference \"{name}\": {}", e.message())))?;
@@ -103,6 +107,12 @@ impl AvroSchema {
 
     pub fn node(&self, index: usize) -> &Node {
         &self.nodes[index]
+    }
+
+    /// Which branch of how many a type is, where `of` is a union.
+    pub fn branch_of(&self, of: usize, one: usize) -> Option<(usize, usize)> {
+        let Shape::Union(branches) = &self.node(of).shape else { return None };
+        Some((branches.iter().position(|b| *b == one)?, branches.len()))
     }
 
     /// The one type of a union with null or of a union of one; the index itself for anything else. True where null is possible.
@@ -121,6 +131,8 @@ impl AvroSchema {
 struct Parser {
     nodes: Vec<Node>,
     names: HashMap<String, usize>,
+    /// Bytes of names that may still come.
+    names_left: usize,
 }
 
 fn bad(message: impl Into<String>) -> Error {
@@ -144,6 +156,10 @@ pub fn check_name(name: &str) -> std::result::Result<(), String> {
 fn strings(json: Option<&Json>) -> Vec<String> {
     let items = json.and_then(Json::as_array).unwrap_or(&[]);
     items.iter().filter_map(|i| i.as_str().map(str::to_owned)).collect()
+}
+
+fn aliases(json: &Json) -> impl Iterator<Item = &str> {
+    json.get("aliases").and_then(Json::as_array).unwrap_or(&[]).iter().filter_map(Json::as_str)
 }
 
 impl Parser {
@@ -179,7 +195,7 @@ impl Parser {
 
     fn union(&mut self, branches: &[Json], namespace: &str, depth: usize) -> Result<usize> {
         let mut nodes = Vec::with_capacity(branches.len());
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: HashSet<String> = HashSet::new();
         for branch in branches {
             let index = self.ty(branch, namespace, depth + 1)?;
             let kind = match &self.nodes[index].shape {
@@ -189,7 +205,7 @@ impl Parser {
             if seen.contains(&kind) {
                 return Err(bad(format!("duplicate in union: {kind}")));
             }
-            seen.push(kind);
+            seen.insert(kind);
             nodes.push(index);
         }
         self.push(Shape::Union(nodes), Logical::None)
@@ -283,7 +299,7 @@ impl Parser {
     }
 
     /// The full name of a definition, and the namespace that holds in it.
-    fn name(&self, json: &Json, enclosing: &str) -> Result<(Name, String)> {
+    fn name(&mut self, json: &Json, enclosing: &str) -> Result<(Name, String)> {
         let name = json.get("name").and_then(Json::as_str).ok_or_else(|| bad(format!("no name in: {json}")))?;
         let given = json.get("namespace").and_then(Json::as_str);
         let (namespace, simple) = match name.rsplit_once('.') {
@@ -301,8 +317,20 @@ impl Parser {
                 format!("{namespace}.{simple}")
             }
         };
-        let aliases = strings(json.get("aliases")).iter().map(|a| full(a)).collect();
-        Ok((Name { full: full(simple), aliases }, namespace.to_owned()))
+        let mut names = Vec::new();
+        for one in std::iter::once(simple).chain(aliases(json)) {
+            let bytes = namespace.len() + 1 + one.len();
+            if bytes > NAME_BYTES_MAX {
+                return Err(bad(format!("a name has {bytes} bytes with its namespace, more than {NAME_BYTES_MAX}")));
+            }
+            let left = self.names_left.checked_sub(bytes);
+            self.names_left = left.ok_or_else(|| {
+                bad(format!("the names have more than {NAMES_BYTES_MAX} bytes with their namespaces"))
+            })?;
+            names.push(full(one));
+        }
+        let full = names.remove(0);
+        Ok((Name { full, aliases: names }, namespace.to_owned()))
     }
 
     fn define(&mut self, name: &Name, index: usize) -> Result<usize> {

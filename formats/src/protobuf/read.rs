@@ -76,37 +76,27 @@ impl Plan {
     pub fn new(schema: &ProtoSchema, message: usize, wanted: &[(usize, &Field)]) -> Self {
         let declared = &schema.messages[message];
         let mut plan = Self::default();
-        let mut taken = vec![false; declared.fields.len()];
-        let named = |name: &str, exact: bool, field: &str| {
-            if exact { name == field } else { name.to_uppercase() == field.to_uppercase() }
-        };
-        let mut open: Vec<(usize, &Field)> = wanted.to_vec();
-        for exact in [true, false] {
-            open.retain(|&(target, field)| {
-                let mut at = declared.fields.iter().enumerate();
-                let at = at.position(|(i, f)| !taken[i] && f.oneof.is_none() && named(&f.name, exact, &field.name));
-                if let Some(at) = at {
-                    taken[at] = true;
-                    plan.add(schema, &declared.fields[at], target, &field.name, &field.ty, None);
-                    return false;
-                }
-                let mut oneof = declared.oneofs.iter().enumerate();
-                let oneof = oneof.position(|(i, label)| named(&oneof_name(label, i), exact, &field.name));
-                if let (Some(oneof), SqlType::Struct(parts)) = (oneof, &field.ty) {
-                    let mut present = Vec::new();
-                    for written in declared.fields.iter().filter(|f| f.oneof == Some(oneof)) {
-                        let part = parts.iter().position(|p| p.name == written.name);
-                        let part = part.or_else(|| parts.iter().position(|p| named(&p.name, false, &written.name)));
-                        if let Some(part) = part {
-                            present.push((part, written.number));
-                            plan.add(schema, written, target, &field.name, &parts[part].ty, Some(part));
-                        }
-                    }
-                    plan.targets.push((target, End::OneOf(present)));
-                    return false;
-                }
-                true
-            });
+        let plain: Vec<&ProtoField> = declared.fields.iter().filter(|f| f.oneof.is_none()).collect();
+        let (found, open) = crate::names::places(plain.iter().map(|f| f.name.as_str()), wanted);
+        for (at, (target, field)) in found {
+            plan.add(schema, plain[at], target, &field.name, &field.ty, None);
+        }
+        let of_struct = |w: &(usize, &Field)| matches!(w.1.ty, SqlType::Struct(_));
+        let (structs, mut open): (Vec<_>, Vec<_>) = open.into_iter().partition(of_struct);
+        let labels: Vec<String> = declared.oneofs.iter().enumerate().map(|(i, label)| oneof_name(label, i)).collect();
+        let (found, rest) = crate::names::places(labels.iter().map(String::as_str), &structs);
+        open.extend(rest);
+        for (oneof, (target, field)) in found {
+            let SqlType::Struct(parts) = &field.ty else { continue };
+            let members: Vec<&ProtoField> = declared.fields.iter().filter(|f| f.oneof == Some(oneof)).collect();
+            let parts: Vec<(usize, &Field)> = parts.iter().enumerate().collect();
+            let (found, _) = crate::names::places(members.iter().map(|f| f.name.as_str()), &parts);
+            let mut present = Vec::with_capacity(found.len());
+            for (at, (part, to)) in found {
+                present.push((part, members[at].number));
+                plan.add(schema, members[at], target, &field.name, &to.ty, Some(part));
+            }
+            plan.targets.push((target, End::OneOf(present)));
         }
         plan.absent = open.into_iter().map(|(target, _)| target).collect();
         plan

@@ -12,6 +12,15 @@ use millpond_types::{Error, Result};
 /// Deepest nesting of messages and of brackets that are passed over.
 const DEPTH_MAX: usize = 32;
 
+/// Longest full name of a message or enum.
+const NAME_BYTES_MAX: usize = 4096;
+/// All full names together: a package counts for every name in it.
+const NAMES_BYTES_MAX: usize = 8 << 20;
+/// Most messages, and most enums, of a schema with its imports.
+const TYPES_MAX: usize = 20_000;
+/// Bytes of names that the types of all fields may be looked up by: one for each scope that a field is in.
+const LOOKUP_BYTES_MAX: usize = 64 << 20;
+
 #[derive(Clone, Debug)]
 pub struct ProtoSchema {
     pub messages: Vec<Message>,
@@ -169,27 +178,27 @@ impl ProtoSchema {
 fn built_in(name: &str) -> Option<&'static str> {
     Some(match name {
         "google/protobuf/timestamp.proto" => {
-            "package google.protobuf; message Timestamp { int64 seconds = 1; int32 nanos = 2; }"
+            "syntax = \"proto3\"; package google.protobuf; message Timestamp { int64 seconds = 1; int32 nanos = 2; }"
         }
         "google/protobuf/duration.proto" => {
-            "package google.protobuf; message Duration { int64 seconds = 1; int32 nanos = 2; }"
+            "syntax = \"proto3\"; package google.protobuf; message Duration { int64 seconds = 1; int32 nanos = 2; }"
         }
-        "google/protobuf/empty.proto" => "package google.protobuf; message Empty {}",
+        "google/protobuf/empty.proto" => "syntax = \"proto3\"; package google.protobuf; message Empty {}",
         "google/protobuf/wrappers.proto" => {
-            "package google.protobuf; message DoubleValue { double value = 1; } message FloatValue { float value = 1; } \
+            "syntax = \"proto3\"; package google.protobuf; message DoubleValue { double value = 1; } message FloatValue { float value = 1; } \
              message Int64Value { int64 value = 1; } message UInt64Value { uint64 value = 1; } message Int32Value { \
              int32 value = 1; } message UInt32Value { uint32 value = 1; } message BoolValue { bool value = 1; } message \
              StringValue { string value = 1; } message BytesValue { bytes value = 1; }"
         }
         "google/type/date.proto" => {
-            "package google.type; message Date { int32 year = 1; int32 month = 2; int32 day = 3; }"
+            "syntax = \"proto3\"; package google.type; message Date { int32 year = 1; int32 month = 2; int32 day = 3; }"
         }
         "google/type/timeofday.proto" => {
-            "package google.type; message TimeOfDay { int32 hours = 1; int32 minutes = 2; int32 seconds = 3; int32 nanos = \
+            "syntax = \"proto3\"; package google.type; message TimeOfDay { int32 hours = 1; int32 minutes = 2; int32 seconds = 3; int32 nanos = \
              4; }"
         }
         "confluent/type/decimal.proto" => {
-            "package confluent.type; message Decimal { bytes value = 1; uint32 precision = 2; int32 scale = 3; }"
+            "syntax = \"proto3\"; package confluent.type; message Decimal { bytes value = 1; uint32 precision = 2; int32 scale = 3; }"
         }
         "confluent/meta.proto" | "google/protobuf/descriptor.proto" => "",
         _ => return None,
@@ -217,6 +226,8 @@ struct Builder {
     enums: Vec<Enum>,
     open: Vec<RawField>,
     names: HashMap<String, FieldType>,
+    /// Bytes of them.
+    names_bytes: usize,
     /// Numbers and names of the fields of each message.
     numbers: HashSet<(usize, u32)>,
     field_names: HashSet<(usize, String)>,
@@ -248,6 +259,7 @@ impl Builder {
     }
 
     fn resolve(mut self, main: File, own_enums: usize) -> Result<ProtoSchema> {
+        let mut left = LOOKUP_BYTES_MAX;
         for raw in &self.open {
             let message = &self.messages[raw.message];
             let found = match raw.name.strip_prefix('.') {
@@ -256,6 +268,10 @@ impl Builder {
                     // From the innermost scope outwards.
                     let mut scope = message.full_name.as_str();
                     loop {
+                        left = match left.checked_sub(scope.len() + raw.name.len()) {
+                            Some(left) => left,
+                            None => return Err(bad("the names of the fields' types are too long to be looked up")),
+                        };
                         let full = if scope.is_empty() { raw.name.clone() } else { format!("{scope}.{}", raw.name) };
                         if let Some(found) = self.names.get(&full) {
                             break Some(found);
@@ -284,11 +300,8 @@ impl Builder {
         let mut tokens = Tokens { text, pos: 0, line: 1 };
         let mut file = File { messages: Vec::new(), imports: Vec::new(), package: String::new(), proto2: false };
         let mut package = String::new();
+        // What a file is that does not say it.
         let mut proto2 = true;
-        // No syntax is proto2 by the book; but the files built in here leave it out.
-        if !text.contains("syntax") && !text.contains("required ") && !text.contains("optional ") {
-            proto2 = false;
-        }
         while let Some(token) = tokens.next()? {
             match token {
                 Token::Word("syntax" | "edition") => {
@@ -325,9 +338,22 @@ impl Builder {
         Ok(file)
     }
 
-    fn define(&mut self, name: &str, ty: FieldType) -> Result<()> {
-        match self.names.insert(name.to_owned(), ty) {
-            None => Ok(()),
+    /// The full name of what is defined next.
+    fn define(&mut self, scope: &str, name: &str, ty: FieldType) -> Result<String> {
+        let bytes = scope.len() + 1 + name.len();
+        if bytes > NAME_BYTES_MAX {
+            return Err(bad(format!("a name has {bytes} bytes with its package, more than {NAME_BYTES_MAX}")));
+        }
+        self.names_bytes += bytes;
+        if self.names_bytes > NAMES_BYTES_MAX {
+            return Err(bad(format!("the names have more than {NAMES_BYTES_MAX} bytes with their packages")));
+        }
+        if self.messages.len().max(self.enums.len()) >= TYPES_MAX {
+            return Err(bad(format!("the schema has more than {TYPES_MAX} messages or enums")));
+        }
+        let name = if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") };
+        match self.names.insert(name.clone(), ty) {
+            None => Ok(name),
             Some(_) => Err(bad(format!("\"{name}\" is defined twice"))),
         }
     }
@@ -337,9 +363,8 @@ impl Builder {
             return Err(bad(format!("messages are nested deeper than {DEPTH_MAX} levels")));
         }
         let name = tokens.word()?;
-        let full_name = if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") };
         let index = self.messages.len();
-        self.define(&full_name, FieldType::Message(index))?;
+        let full_name = self.define(scope, name, FieldType::Message(index))?;
         let (fields, nested, oneofs) = (Vec::new(), Vec::new(), Vec::new());
         self.messages.push(Message { full_name: full_name.clone(), fields, nested, oneofs });
         tokens.symbol('{')?;
@@ -433,8 +458,7 @@ impl Builder {
 
     fn enumeration(&mut self, tokens: &mut Tokens<'_>, scope: &str) -> Result<()> {
         let name = tokens.word()?;
-        let full_name = if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") };
-        self.define(&full_name, FieldType::Enum(self.enums.len()))?;
+        let full_name = self.define(scope, name, FieldType::Enum(self.enums.len()))?;
         let mut values = Vec::new();
         tokens.symbol('{')?;
         loop {

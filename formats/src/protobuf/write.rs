@@ -1,6 +1,8 @@
 //! Columns into Protobuf messages of a known schema: columns are found by the names of the message's fields, exactly or else in
 //! any case.
 
+use std::collections::HashMap;
+
 use millpond_types::{Error, Field, Result, SqlType};
 
 use super::columns::oneof_name;
@@ -30,7 +32,7 @@ struct FieldWrite {
 #[derive(Clone, Debug)]
 enum Kind {
     Scalar(FieldType),
-    Enum(Vec<(String, i32)>),
+    Enum(HashMap<String, i32>),
     Value,
     Wrapper(FieldType),
     Struct(Plan),
@@ -148,7 +150,10 @@ fn single(schema: &ProtoSchema, written: &FieldType, ty: &SqlType) -> Result<Kin
             },
             _ => return mismatch(),
         },
-        (F::Enum(at), SqlType::String) => Kind::Enum(schema.enums[*at].values.clone()),
+        (F::Enum(at), SqlType::String) => {
+            // Of a name that is there twice the first counts.
+            Kind::Enum(schema.enums[*at].values.iter().rev().cloned().collect())
+        }
         (F::Double | F::Float, SqlType::Integer | SqlType::BigInt | SqlType::Double)
         | (
             F::Int32
@@ -222,9 +227,8 @@ fn write_field(
     }
 }
 
-fn symbol(symbols: &[(String, i32)], text: &str) -> Result<i32> {
-    let found = symbols.iter().find(|(name, _)| name == text);
-    found.map(|(_, n)| *n).ok_or_else(|| bad(format!("\"{text}\" is not one of the enum's values")))
+fn symbol(symbols: &HashMap<String, i32>, text: &str) -> Result<i32> {
+    symbols.get(text).copied().ok_or_else(|| bad(format!("\"{text}\" is not one of the enum's values")))
 }
 
 /// A field whatever its value; NULL is what the type has for a default.

@@ -355,6 +355,123 @@ fn bad_schemas_say_why() {
     assert!(Schema::parse(SchemaKind::Avro, &deep, &[]).is_err());
 }
 
+/// A map whose entries may be null, as Connect's array of entries may be written by others.
+#[test]
+fn avro_entries_may_be_null() {
+    let written = schema(
+        SchemaKind::Avro,
+        r#"{"type":"record","name":"R","fields":[{"name":"m","type":{"type":"array","items":["null",
+            {"type":"record","name":"E","connect.internal.type":"MapEntry","fields":[
+                {"name":"key","type":"string"},{"name":"value","type":"long"}]}]}}]}"#,
+    );
+    let columns = [field("M", SqlType::map(SqlType::String, SqlType::BigInt))];
+    let bytes = [&[0, 0, 0, 0, 1][..], &[n(3), n(1), n(1), b'a', n(7), n(0), n(1), n(1), b'b', n(9), 0]].concat();
+    let decoded = decoder(Format::Avro, &columns, &known(&[(1, &written)])).decode([Some(&bytes[..])]).unwrap();
+    assert_eq!(decoded.errors, []);
+    let map = [("a", 7), ("b", 9)].map(|(k, v)| (text(k), Value::BigInt(v)));
+    assert_eq!(values(&decoded, &columns)[0], [Value::Map(map.into_iter().collect())]);
+}
+
+#[test]
+fn a_time_is_a_time_of_day() {
+    let fields = ["\"int\"", "{\"type\":\"long\",\"logicalType\":\"time-micros\"}"];
+    for (ty, unit) in fields.into_iter().zip([1i64, 1000]) {
+        let written = schema(
+            SchemaKind::Avro,
+            &format!(r#"{{"type":"record","name":"R","fields":[{{"name":"t","type":{ty}}}]}}"#),
+        );
+        let columns = [field("T", SqlType::Time)];
+        let times = [0, 86_399_999, 86_400_000, -1];
+        let framed = times.map(|ms: i64| {
+            let mut out = vec![0, 0, 0, 0, 1];
+            let mut left = ((ms * unit) << 1 ^ (ms * unit) >> 63) as u64;
+            while left >= 0x80 {
+                out.push(left as u8 | 0x80);
+                left >>= 7;
+            }
+            out.push(left as u8);
+            out
+        });
+        let decoder = decoder(Format::Avro, &columns, &known(&[(1, &written)]));
+        let decoded = decoder.decode(framed.iter().map(|f| Some(f.as_slice()))).unwrap();
+        assert_eq!(decoded.errors.iter().map(|e| e.row).collect::<Vec<_>>(), [2, 3], "{ty}");
+        assert_eq!(values(&decoded, &columns)[1], [Value::Time(86_399_999)]);
+    }
+}
+
+/// A long namespace or package counts for every name in it: a small text is no large schema.
+#[test]
+fn names_do_not_multiply() {
+    let long = "n".repeat(500_000);
+    let some = "n".repeat(4000);
+    let record = |i: usize| format!(r#"{{"name":"f{i}","type":{{"type":"record","name":"R{i}","fields":[]}}}}"#);
+    let records: Vec<String> = (0..6000).map(record).collect();
+    let avro = |namespace: &str| {
+        format!(r#"{{"type":"record","name":"R","namespace":"{namespace}","fields":[{}]}}"#, records.join(","))
+    };
+    let aliases = format!(
+        r#"{{"type":"fixed","name":"F","namespace":"{some}","size":1,"aliases":[{}"a"]}}"#,
+        "\"a\",".repeat(200_000)
+    );
+    let messages: String = (0..24_000).map(|i| format!("message M{i} {{}} ")).collect();
+    let proto = |package: &str, messages: &str| format!("syntax = \"proto3\"; package {package}; {messages}");
+    // Many fields, each in many scopes.
+    let deep = "a.".repeat(2000) + "b";
+    let fields: String = (1..40_000).map(|i| format!("x f{i}={i};")).collect();
+    for (kind, text, why) in [
+        (SchemaKind::Avro, avro(&long), "a name has"),
+        (SchemaKind::Avro, avro(&some), "the names have"),
+        (SchemaKind::Avro, aliases, "the names have"),
+        (SchemaKind::Protobuf, proto(&long, &messages[..400_000]), "a name has"),
+        (SchemaKind::Protobuf, proto(&some, &messages), "the names have"),
+        (SchemaKind::Protobuf, proto("p", &messages), "messages or enums"),
+        (SchemaKind::Protobuf, proto(&deep, &format!("message M {{ {fields} }} message y {{}}")), "\"x\""),
+        (SchemaKind::Protobuf, format!("package {deep}; message M {{ {fields} }}",), "\"x\""),
+    ] {
+        let started = std::time::Instant::now();
+        let error = Schema::parse(kind, &text, &[]).unwrap_err();
+        assert!(error.message().contains(why), "{error}");
+        assert!(started.elapsed().as_secs() < 20, "{why}");
+    }
+    let top = format!("syntax = \"proto3\"; import \"x\"; package {deep}; message M {{ {fields} }}");
+    let error = Schema::parse(SchemaKind::Protobuf, &top, &[("x".into(), "message x {}".into())]).unwrap_err();
+    assert!(error.message().contains("looked up"), "{error}");
+}
+
+/// An id that a registry gave up and gives to another schema is read by that one.
+#[test]
+fn a_plan_goes_with_its_schema() {
+    #[derive(Debug)]
+    struct Now(std::sync::Mutex<Arc<Schema>>);
+    impl Schemas for Now {
+        fn schema(&self, _: u32) -> Result<Option<Arc<Schema>>> {
+            Ok(Some(self.0.lock().unwrap().clone()))
+        }
+    }
+    let of = |ty| {
+        schema(SchemaKind::Avro, &format!(r#"{{"type":"record","name":"R","fields":[{{"name":"a","type":"{ty}"}}]}}"#))
+    };
+    let now = Arc::new(Now(std::sync::Mutex::new(of("int"))));
+    let columns = [field("A", SqlType::String)];
+    let decoder = decoder(Format::Avro, &columns, &(now.clone() as Arc<dyn Schemas>));
+    let bytes = [0, 0, 0, 0, 1, n(1), b'7'];
+    let read = || decoder.decode([Some(&bytes[..6]), Some(&bytes)]).unwrap();
+    assert_eq!(values(&read(), &columns)[0], [text("1")]);
+    *now.0.lock().unwrap() = of("string");
+    assert_eq!(values(&read(), &columns)[1], [text("7")]);
+}
+
+/// What does not name its syntax is proto2, whatever else stands in the text: its fields tell that they are not there.
+#[test]
+fn a_file_without_syntax_is_proto2() {
+    let columns = [field("A", SqlType::Integer)];
+    for (head, expected) in [("", Value::Null), ("syntax = \"proto3\";", Value::Integer(0))] {
+        let made = schema(SchemaKind::Protobuf, &format!("/* no {{}} here */ {head} message M {{ int32 a = 1; }}"));
+        let decoder = decoder(Format::Protobuf, &columns, &known(&[(1, &made)]));
+        assert_eq!(values(&decoder.decode([Some(&[0, 0, 0, 0, 1, 0][..])]).unwrap(), &columns)[0], [expected]);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -499,7 +616,7 @@ fn avro_values_without_bytes_are_bounded() {
     let columns = [field("t", SqlType::Time)];
     let bytes = [&[0, 0, 0, 0, 1][..], &[0xff; 7], &[0x7f]].concat();
     let read = decoder(Format::Avro, &columns, &known(&[(1, &clock)])).decode([Some(bytes.as_slice())]).unwrap();
-    assert!(read.errors[0].message.contains("time of day"), "{:?}", read.errors);
+    assert!(read.errors[0].message.contains("Time values must"), "{:?}", read.errors);
 }
 
 #[test]

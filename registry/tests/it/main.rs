@@ -218,6 +218,9 @@ fn modes_and_limits() {
     let registry = change.unwrap().registry;
     assert_eq!(code(registry.register("a", &avro(AB)).map(|_| ())), 50001);
     assert_eq!(code(registry.register("", &avro(AB)).map(|_| ())), 42208);
+    // What is imported counts whatever its text.
+    let import = registry.set_mode("i", Some(Mode::Import), false).unwrap().registry;
+    assert_eq!(code(import.register("i", &NewSchema { id: Some(77), ..avro(A) }).map(|_| ())), 50001);
     // A schema that is there takes no room in another subject; settings of subjects count, too.
     assert_eq!(registry.register("b", &avro(A)).unwrap().1, 1);
     let registry = Registry::new(Limits { subjects_max: 1, ..Limits::default() });
@@ -348,4 +351,76 @@ fn one_change_of_many_schemas_is_quick() {
     }
     assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!(registry.versions_of(7, true), [("s6".to_owned(), 1)]);
+}
+
+/// However large schemas are, they are compared in a time that goes with their size.
+#[test]
+fn large_schemas_are_compared_quickly() {
+    let many = |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<Vec<_>>().join(",");
+    let symbols = |n: usize| many(n, &|i| format!("\"S{i}\""));
+    // Two enums of many symbols that meet in many fields, and many fields in other orders.
+    let enums = |n: usize, from: usize| {
+        let first = format!(r#"{{"name":"f","type":{{"type":"enum","name":"E","symbols":[{}]}}}}"#, symbols(n));
+        let rest = many(9_000, &|i| format!(r#"{{"name":"g{}","type":"E","default":"S0"}}"#, (i + from) % 9_000));
+        avro(&format!("{first},{rest}"))
+    };
+    let fields = |from: usize| {
+        NewSchema::new(
+            SchemaKind::Protobuf,
+            format!(
+                "syntax = \"proto3\"; message M {{ {} }}",
+                (0..40_000).map(|i| format!("bool f{0}={0};", (i + from) % 40_000 + 1)).collect::<String>()
+            ),
+        )
+    };
+    let keywords = |from: usize| {
+        let text = many(60_000, &|i| format!(r#""x{}":1"#, (i + from) % 60_000));
+        NewSchema::new(SchemaKind::Json, format!("{{{text}}}"))
+    };
+    let types = |from: usize| {
+        let text = many(60_000, &|i| format!(r#""t{}""#, (i + from) % 60_000));
+        NewSchema::new(SchemaKind::Json, format!(r#"{{"type":[{text}]}}"#))
+    };
+    // A long reference in many places.
+    let refs = |end: &str| {
+        let deep = "/d".repeat(30_000);
+        let nested = format!("{}{{}}{}", r#"{"d":"#.repeat(100), "}".repeat(100));
+        let places = many(10, &|i| format!(r##""p{i}":{{"$ref":"#{deep}"}}"##));
+        NewSchema::new(SchemaKind::Json, format!(r#"{{"d":{nested},"properties":{{{places}}},"title":"{end}"}}"#))
+    };
+    for (what, old, new) in [
+        ("avro", enums(20_000, 0), enums(20_001, 7)),
+        ("protobuf", fields(0), fields(17)),
+        ("keywords", keywords(0), keywords(5)),
+        ("types", types(0), types(5)),
+        ("references", refs("a"), refs("b")),
+    ] {
+        let registry = Registry::new(Limits::default());
+        let registry = registry.register("s", &old).unwrap().0.unwrap().registry;
+        let started = std::time::Instant::now();
+        registry.register("s", &new).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(started.elapsed().as_secs() < 15, "{what}: {:?}", started.elapsed());
+    }
+}
+
+/// Another form of the same: what is no part of the language's structure stays as it is.
+#[test]
+fn a_normal_form_means_the_same() {
+    let normal = |kind, text: &str| NewSchema::new(kind, text).normalised().text;
+    assert_eq!(
+        normal(
+            SchemaKind::Avro,
+            r#"{"type":"record","name":"R","fields":[{"type":{"type":"int"},"name":"a"},
+                {"name":"m","type":{"values":{"type":"string"},"type":"map"},"default":{"z":"1","type":"x"}},
+                {"name":"n","type":{"type":"map","values":"string"},"default":{"type":"x"}}]}"#
+        ),
+        r#"{"fields":[{"name":"a","type":"int"},{"default":{"z":"1","type":"x"},"name":"m","type":{"type":"map","values":"string"}},{"default":{"type":"x"},"name":"n","type":{"type":"map","values":"string"}}],"name":"R","type":"record"}"#
+    );
+    assert_eq!(
+        normal(
+            SchemaKind::Json,
+            r#"{"type":"object","properties":{"z":{"type":"string","title":"Z"},"a":{"enum":[{"y":1,"b":2}]}}}"#
+        ),
+        r#"{"properties":{"z":{"title":"Z","type":"string"},"a":{"enum":[{"y":1,"b":2}]}},"type":"object"}"#
+    );
 }

@@ -174,7 +174,7 @@ impl Joiner<'_> {
             (false, false) => self.join_format(&sides)?,
         };
         let rekey_left = !left_keyed;
-        let rekey_right = !right_keyed || sides.right.key_format != format;
+        let rekey_right = !right_keyed || !sides.right.key_format.keys_like(&format);
         self.check_partitions(&sides, rekey_left, rekey_right)?;
         let partitions = if rekey_left && !rekey_right { sides.right.partitions } else { sides.left.partitions };
         if rekey_left {
@@ -223,7 +223,7 @@ impl Joiner<'_> {
         self.check_windows(&sides)?;
         self.check_value_formats()?;
         let format = sides.right.key_format.clone();
-        let rekey = !sides.left.is_keyed_by(&sides.left_expr) || sides.left.key_format != format;
+        let rekey = !sides.left.is_keyed_by(&sides.left_expr) || !sides.left.key_format.keys_like(&format);
         self.check_partitions(&sides, rekey, false)?;
         let partitions = sides.right.partitions;
         if rekey {
@@ -255,9 +255,9 @@ impl Joiner<'_> {
             return self.foreign_key(sides, joins);
         }
         self.check_windows(&sides)?;
-        self.check_partitions(&sides, false, sides.right.key_format != sides.left.key_format)?;
+        self.check_partitions(&sides, false, !sides.right.key_format.keys_like(&sides.left.key_format))?;
         let (format, partitions) = (sides.left.key_format.clone(), sides.left.partitions);
-        if sides.right.key_format != format {
+        if !sides.right.key_format.keys_like(&format) {
             sides.right = self.rekey(sides.right, &sides.right_expr, &sides.right_typed, &format)?;
         }
         let kind = join_kind(self.join.kind.node);
