@@ -6,7 +6,7 @@ use millpond::{Database, OwnedRecord};
 use millpond_types::TopicPartition;
 use millpond_types::ports::{ReadLimits, TopicLog};
 
-use crate::library::{explain, options, settle};
+use crate::library::{explain, open_with, options, settle};
 
 fn open(path: &std::path::Path) -> Database {
     let mut options = options(path);
@@ -14,7 +14,7 @@ fn open(path: &std::path::Path) -> Database {
     options.storage.active_bytes_max = 64 << 10;
     options.storage.tail_bytes = 1 << 10;
     options.storage.write_buffer_bytes = 3 << 20;
-    Database::open_with(options).unwrap()
+    open_with(options)
 }
 
 /// Blocks of all files.

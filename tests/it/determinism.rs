@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use millpond::{Database, OwnedRecord};
 
-use crate::library::{options, records, settle};
+use crate::library::{open_with, options, records, settle};
 use crate::process::{Random, guest};
 use crate::pull::rows;
 
@@ -75,7 +75,7 @@ fn open(path: &Path, run: &Run) -> Database {
     let task_rows = if run.workers > 1 { "1" } else { "1000000" };
     properties.insert("millpond.task.rows.min".into(), task_rows.into());
     properties.insert("cache.max.bytes.buffering".into(), if run.caching { "10000000" } else { "0" }.into());
-    Database::open_with(options).unwrap()
+    open_with(options)
 }
 
 fn chunks(random: &mut Random, count: u64) -> Vec<Chunk> {

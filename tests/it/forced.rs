@@ -1,9 +1,5 @@
 //! With durability "group" nobody sees what is not forced to disk yet.
-//!
-//! The server's fsync is made slow by strace. Without it the test says so and does nothing.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,38 +9,9 @@ use serde_json::json;
 use crate::kafka::{Client, Sent, encode};
 use crate::process::{Process, serve};
 
-/// How long each fsync takes.
-const SLOW: Duration = Duration::from_secs(5);
-
-struct SlowFsync(Child);
-
-impl SlowFsync {
-    fn of(pid: u32) -> Option<Self> {
-        if !Command::new("strace").arg("-V").output().is_ok_and(|o| o.status.success()) {
-            println!(
-                "NOT RUN: there is no strace here, so nothing is known of what is seen while an fsync is under way"
-            );
-            return None;
-        }
-        let inject = format!("inject=fdatasync,fsync:delay_enter={}", SLOW.as_micros());
-        let mut strace = Command::new("strace")
-            .args(["-f", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e", &inject, "-p", &pid.to_string()])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        BufReader::new(strace.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.contains("attached"), "{said}");
-        Some(Self(strace))
-    }
-}
-
-impl Drop for SlowFsync {
-    fn drop(&mut self) {
-        let _told = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
-        let _ended = self.0.wait();
-    }
-}
+/// How long each fsync takes: as long as the test looks.
+const SLOW: Duration = Duration::from_secs(600);
+const LOOKS: usize = 5;
 
 fn sent(value: &str) -> bytes::Bytes {
     let value = format!(r#"{{"V": "{value}"}}"#);
@@ -61,6 +28,9 @@ fn is_logged(data: &std::path::Path, text: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_seen_before_it_is_forced_to_disk() {
+    if !strace::is_possible("what is seen while an fsync is under way") {
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let server = Process::start(directory.path());
     server
@@ -75,7 +45,7 @@ async fn nothing_is_seen_before_it_is_forced_to_disk() {
     let table = "SELECT K, N, V FROM T;";
     server.eventually(table, &[json!(["a", 1, "first"])]).await;
 
-    let Some(slow) = SlowFsync::of(server.pid()) else { return };
+    let slow = Fault::on(server.pid(), FSYNCS, &format!("delay_enter={}", SLOW.as_micros()));
     let begun = Instant::now();
     producer.send_batches("s", &[(0, sent("second"))]).unwrap();
     let acknowledged = Arc::new(AtomicBool::new(false));
@@ -87,11 +57,10 @@ async fn nothing_is_seen_before_it_is_forced_to_disk() {
         }
     });
     while !is_logged(directory.path(), "second") {
-        assert!(begun.elapsed() < SLOW, "it is not written");
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is not written");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let mut looks = 0;
-    while begun.elapsed() < SLOW / 2 {
+    for _ in 0..LOOKS {
         let address = server.kafka;
         let seen = tokio::task::spawn_blocking(move || {
             let mut other = Client::connect(address).unwrap();
@@ -107,10 +76,8 @@ async fn nothing_is_seen_before_it_is_forced_to_disk() {
         assert_eq!(seen.await.unwrap(), [(1, 1), (1, 1)]);
         assert_eq!(server.pull(table).await, [json!(["a", 1, "first"])]);
         assert_eq!(server.pull("SELECT V FROM S;").await, [json!(["first"])]);
-        looks += 1;
     }
     assert!(!acknowledged.load(Ordering::SeqCst), "it is acknowledged before it is on disk");
-    assert!(looks > 0);
     drop(slow);
     waiting.join().unwrap();
     server.eventually(table, &[json!(["a", 2, "second"])]).await;
@@ -127,7 +94,7 @@ async fn rows_that_wait_for_the_disk_keep_no_statement_from_its_place() {
     command.arg("--config").arg(&config);
     let server = Process::spawn(command);
     server.sql("CREATE STREAM S (V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');").await;
-    let Some(slow) = SlowFsync::of(server.pid()) else { return };
+    let slow = Fault::on(server.pid(), FSYNCS, &format!("delay_enter={}", SLOW.as_micros()));
     let begun = Instant::now();
     let insert = json!({ "ksql": "INSERT INTO S VALUES (1);" });
     let inserts = futures::future::join_all((0..12).map(|_| server.post("/ksql", &insert)));

@@ -1,6 +1,7 @@
 //! Keys for tokens that are fetched over https: they change, and the server that has them is slow, mad or gone.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,16 @@ enum Mode {
 struct KeyServer {
     port: u16,
     mode: Arc<Mutex<Mode>>,
+    seen: Arc<Seen>,
+}
+
+/// How often.
+#[derive(Default)]
+struct Seen {
+    /// A set was sent whole.
+    sets: AtomicUsize,
+    /// A client ended the handshake.
+    distrusted: AtomicUsize,
 }
 
 impl KeyServer {
@@ -48,22 +59,30 @@ impl KeyServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let mode = Arc::new(Mutex::new(mode));
-        let modes = mode.clone();
+        let (modes, seen) = (mode.clone(), Arc::new(Seen::default()));
+        let counts = seen.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let mode = modes.lock().unwrap().clone();
                 if matches!(mode, Mode::Gone) {
                     continue;
                 }
-                let acceptor = acceptor.clone();
+                let (acceptor, seen) = (acceptor.clone(), counts.clone());
                 tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(socket).await else { return };
+                    let Ok(mut stream) = acceptor.accept(socket).await else {
+                        seen.distrusted.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    };
                     let _request = stream.read(&mut [0; 8192]).await;
                     let answer = |body: &str| {
                         format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
                     };
                     match mode {
-                        Mode::Set(set) => drop(stream.write_all(answer(&set).as_bytes()).await),
+                        Mode::Set(set) => {
+                            if stream.write_all(answer(&set).as_bytes()).await.is_ok() {
+                                seen.sets.fetch_add(1, Ordering::SeqCst);
+                            }
+                        }
                         Mode::Page => drop(stream.write_all(answer("<html>sign in</html>").as_bytes()).await),
                         Mode::Slow => tokio::time::sleep(Duration::from_secs(60)).await,
                         Mode::Huge => {
@@ -77,7 +96,17 @@ impl KeyServer {
                 });
             }
         });
-        Self { port, mode }
+        Self { port, mode, seen }
+    }
+
+    /// Waits until that has happened twice more: what came of the first of them was seen to when the second began.
+    async fn twice(&self, what: fn(&Seen) -> &AtomicUsize) {
+        let enough = what(&self.seen).load(Ordering::SeqCst) + 2;
+        let until = Instant::now() + Duration::from_secs(40);
+        while what(&self.seen).load(Ordering::SeqCst) < enough {
+            assert!(Instant::now() < until, "nobody fetches keys");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn be(&self, mode: Mode) {
@@ -107,7 +136,7 @@ fn start(directory: &Path, name: &str, port: u16, ca: &str) -> Process {
         "[http_security]\nauthentication = true\n[security]\nfailed_authentication_delay_ms = 10\n\
          [security.oauth]\njwks = 'https://localhost:{port}/keys'\njwks_ca = '{directory}/{ca}'\n\
          issuer = 'https://issuer.example'\naudience = ['millpond']\n\
-         jwks_refresh_ms = 1000\njwks_timeout_ms = 1000\njwks_stale_max_ms = 8000\n"
+         jwks_refresh_ms = 1000\njwks_timeout_ms = 1000\njwks_stale_max_ms = 12000\n"
     );
     std::fs::write(&config, text).unwrap();
     let mut command = serve(&config.with_extension("data"));
@@ -162,7 +191,7 @@ async fn keys_are_fetched_over_https() {
         keys.be(mode);
         for_a_while(&server, &new, what).await;
         keys.be(set("k2", &second));
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        keys.twice(|seen| &seen.sets).await;
     }
     keys.be(Mode::Gone);
     for_a_while(&server, &new, "gone").await;
@@ -173,7 +202,7 @@ async fn keys_are_fetched_over_https() {
     // A server that is not who it says gets nobody in.
     std::fs::write(path.join("other.pem"), authority().pem()).unwrap();
     let deceived = start(path, "deceived", keys.port, "other.pem");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    keys.twice(|seen| &seen.distrusted).await;
     assert_eq!(status(&deceived, &new).await, 401);
     let log = deceived.kill();
     assert!(log.contains("no keys for tokens yet"), "{log}");

@@ -24,7 +24,20 @@ pub fn options(path: &Path) -> DatabaseOptions {
 }
 
 pub fn open(path: &Path) -> Database {
-    Database::open_with(options(path)).unwrap()
+    open_with(options(path))
+}
+
+/// Opens what may just have been closed: a process that another test begins holds the lock too, from its fork to its exec.
+pub fn open_with(options: DatabaseOptions) -> Database {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Database::open_with(options.clone()) {
+            Err(e) if e.kind() == ErrorKind::Conflict && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// What queries still have to read, in records.

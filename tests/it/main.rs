@@ -15,6 +15,8 @@ mod command;
 mod compaction;
 mod crash;
 mod determinism;
+#[path = "../../broker/tests/it/disk.rs"]
+mod disk;
 mod forced;
 mod http;
 mod jwks;
@@ -30,4 +32,6 @@ mod security;
 mod soak;
 mod space;
 mod sql;
+#[path = "../../broker/tests/it/strace.rs"]
+mod strace;
 mod terminal;

@@ -1,52 +1,15 @@
 //! A disk that is really full: queries stand still, say so, and go on by themselves when there is space again.
-//!
-//! Needs a file system of its own: a tmpfs, which only root may mount. Without it the test says so and does nothing.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use millpond::{Database, OwnedRecord};
 
-use crate::library::{explain, options, records, settle};
+use crate::disk::Disk;
+use crate::library::{explain, open_with, options, records, settle};
 
 const MB: usize = 1 << 20;
 const ROWS: usize = 60;
-
-/// A small file system, unmounted at the end.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn new(mb: usize) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mb}m"), "tmpfs"])
-            .arg(directory.path())
-            .output();
-        if !mount.is_ok_and(|o| o.status.success()) {
-            println!("NOT RUN: no file system can be mounted here, so nothing is known of queries on a full disk");
-            return None;
-        }
-        Some(Self(directory))
-    }
-
-    /// Takes what is left but for so much.
-    fn fill(&self, leave_mb: usize) {
-        let found = rustix::fs::statvfs(self.0.path()).unwrap();
-        let free = (found.f_bavail * found.f_frsize) as usize;
-        std::fs::write(self.0.path().join("ballast"), vec![0; free.saturating_sub(leave_mb * MB)]).unwrap();
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.0.path().join("ballast")).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _unmounted = Command::new("umount").args(["-l"]).arg(self.0.path()).status();
-    }
-}
 
 fn open(path: &Path) -> Database {
     let mut options = options(path);
@@ -54,7 +17,7 @@ fn open(path: &Path) -> Database {
     options.storage.disk_free_bytes_min = 0;
     options.storage.write_buffer_bytes = 6 * MB;
     options.storage.tail_bytes = MB;
-    Database::open_with(options).unwrap()
+    open_with(options)
 }
 
 fn wait_until(what: &str, db: &Database, ids: &[String], done: impl Fn(&[String]) -> bool) {
@@ -71,8 +34,8 @@ fn wait_until(what: &str, db: &Database, ids: &[String], done: impl Fn(&[String]
 
 #[test]
 fn a_query_on_a_full_disk_is_stalled_and_goes_on_exactly_once() {
-    let Some(disk) = Disk::new(200) else { return };
-    let path = disk.0.path().join("data");
+    let Some(disk) = Disk::new(200, "queries on a full disk") else { return };
+    let path = disk.data();
     let db = open(&path);
     db.execute(
         "CREATE STREAM S (ID STRING KEY, N INT, TEXT STRING) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');

@@ -69,10 +69,14 @@ struct Unsure {
     shown: Sequence,
 }
 
-/// Forces to disk what was acknowledged. What is not sure for a flush that ran is kept until that is known.
+/// Forces to disk what was acknowledged, unless it is there. What is not sure for a flush that ran is kept until that is
+/// known.
 fn force(shared: &Shared, unsure: &mut Option<Unsure>) -> Result<()> {
-    let Ok(db) = shared.db() else { return Ok(()) };
     let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
+    if unsure.is_none() && shared.forced.is_good(shown) && shared.notes.is_forced(written) {
+        return Ok(());
+    }
+    let Ok(db) = shared.db() else { return Ok(()) };
     let attempt = shared.flush_failures.attempt(&db)?;
     db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
     if unsure.is_none() {

@@ -13,6 +13,8 @@ use super::shared::family;
 use crate::keys::cf;
 
 const IMMUTABLE: &str = "rocksdb.num-immutable-mem-table";
+const MEMTABLES_BYTES: &str = "rocksdb.cur-size-all-mem-tables";
+const ACTIVE_BYTES: &str = "rocksdb.cur-size-active-mem-table";
 const RUNNING: &str = "rocksdb.num-running-flushes";
 const ERRORS: &str = "rocksdb.background-errors";
 /// Memtables of a column family that wait, from which RocksDB would keep a flush waiting.
@@ -39,6 +41,17 @@ fn waiting(db: &DB) -> Result<u64> {
         most = most.max(db.property_int_value_cf(family(db, name)?, IMMUTABLE)?.unwrap_or(0));
     }
     Ok(most)
+}
+
+/// What is to be written, of all column families.
+pub fn waiting_bytes(db: &DB) -> Result<u64> {
+    let mut bytes = 0;
+    for name in cf::ALL {
+        let size =
+            |property| Ok::<_, StorageError>(db.property_int_value_cf(family(db, name)?, property)?.unwrap_or(0));
+        bytes += size(MEMTABLES_BYTES)?.saturating_sub(size(ACTIVE_BYTES)?);
+    }
+    Ok(bytes)
 }
 
 fn is_running(db: &DB) -> Result<bool> {

@@ -40,6 +40,11 @@ impl Forced {
         self.doubt.store(false, Ordering::Release);
     }
 
+    /// Whether everything up to `sequence` is on disk, and nothing is in doubt.
+    pub fn is_good(&self, sequence: Sequence) -> bool {
+        self.limit().is_none() && self.sequence.load(Ordering::Acquire) >= sequence
+    }
+
     /// Forcing failed. The caller sees to it that nothing more is written.
     pub fn failed(&self, what: &str, e: &dyn std::fmt::Display) {
         let why = format!(

@@ -153,6 +153,11 @@ impl Notes {
         }
     }
 
+    /// Whether up to this write all is on disk.
+    pub fn is_forced(&self, writes: u64) -> bool {
+        self.note.lock().forced >= writes
+    }
+
     /// An older line is right too, it only says less.
     fn put(&self, note: &Note) {
         if let Err(e) = self.file.write_all_at(note.line().as_bytes(), 0) {

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::directory::Claim;
 use super::error::StorageError;
-use super::flush::{Failures, flush};
+use super::flush::{Failures, flush, waiting_bytes};
 use super::forced::Forced;
 use super::measures::Measures;
 use super::note::Notes;
@@ -253,7 +253,8 @@ impl Shared {
 
     /// After a flush that failed, which begins with an fsync of the log. RocksDB does not try it again.
     pub fn flush_failed(&self, e: &StorageError) {
-        let e = &self.space.explained(e, (self.options.write_buffer_bytes as u64 / 3).max(MEMTABLE_BYTES_LEAST));
+        let waiting = self.db().and_then(|db| waiting_bytes(&db)).unwrap_or(0);
+        let e = &self.space.explained(e, waiting.max(MEMTABLE_BYTES_LEAST));
         match self.options.durability {
             Durability::Group | Durability::None => self.forced.stopped(e),
             Durability::Interval(_) => self.forced.failed("the write-ahead log or what is in memory", e),

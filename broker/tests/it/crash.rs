@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use millpond_broker::storage::{Durability, Storage};
+use millpond_broker::storage::Durability;
 use millpond_types::TopicPartition;
 use millpond_types::ports::{Cursor, Outcome, StateReader, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
 
-use crate::fixture::{create, options, read_all, spec, step, topic};
+use crate::fixture::{create, open, options, read_all, spec, step, topic};
 
 const DIRECTORY: &str = "MILLPOND_TEST_CRASH_DIRECTORY";
 
@@ -20,7 +20,7 @@ fn writer_to_be_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
     let mut options = options(Path::new(&directory));
     options.durability = if directory.ends_with("group") { Durability::Group } else { Durability::None };
-    let storage = Storage::open(options).unwrap();
+    let storage = open(options).unwrap();
     let place = match storage.topic("t") {
         Some(topic) => TopicPartition { topic: topic.id, partition: 0 },
         None => create(&storage, "t", &[]),
@@ -86,7 +86,7 @@ fn what_was_acknowledged_survives_a_kill() {
 
 /// Opens what the writer left: its acknowledged steps are there, and each step is there whole.
 fn check_whole_steps(path: &Path, last: i64) {
-    let storage = Storage::open(options(path)).unwrap();
+    let storage = open(options(path)).unwrap();
     let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
     let rows = read_all(&storage, place, 0);
     let end = rows.len() as i64;
@@ -126,7 +126,7 @@ fn compactor_to_be_killed() {
     options.segment_bytes = 2000;
     options.active_bytes_max = 0;
     options.tail_partition_bytes = 1000;
-    let storage = Storage::open(options).unwrap();
+    let storage = open(options).unwrap();
     let place = match storage.topic("t") {
         Some(topic) => TopicPartition { topic: topic.id, partition: 0 },
         None => create(&storage, "t", &[("cleanup.policy", "compact"), ("delete.retention.ms", "0")]),
@@ -177,7 +177,7 @@ fn a_kill_while_compacting_leaves_a_right_log() {
         child.wait().unwrap();
         assert!(killed, "it ended by itself after {last}");
 
-        let storage = Storage::open(options(&path)).unwrap();
+        let storage = open(options(&path)).unwrap();
         let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
         let rows = read_all(&storage, place, 0);
         let end = storage.partition_offsets(place).unwrap().end;

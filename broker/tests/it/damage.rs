@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kafka_protocol::ResponseError;
 use millpond_broker::batch::Codec;
-use millpond_broker::storage::{FetchLimits, OpenError, Storage, StorageError};
+use millpond_broker::storage::{FetchLimits, OpenError, StorageError};
 use millpond_types::ErrorKind;
 use millpond_types::ports::TopicLog;
 
@@ -101,7 +101,7 @@ fn damage_in_what_is_said_of_topics_keeps_the_log_closed() {
         change(&place);
         let mut options = fixture.options.clone();
         options.path = place.clone();
-        match Storage::open(options).err() {
+        match crate::fixture::open(options).err() {
             Some(OpenError::Damaged { path, detail }) => {
                 assert_eq!(path, place.display().to_string());
                 detail

@@ -2,21 +2,21 @@
 
 use std::fs;
 
-use millpond_broker::storage::{OpenError, Storage, StorageOptions};
+use millpond_broker::storage::{OpenError, Storage};
 
 use millpond_types::ports::{ReadLimits, StateReader, TopicLog};
 use proptest::prelude::*;
 use rocksdb::{DB, IteratorMode, Options};
 
-use crate::fixture::{Fixture, create, options, produce_with_id, read_all, send};
+use crate::fixture::{self, Fixture, create, options, produce_with_id, read_all, send};
 
 #[test]
 fn each_wrong_directory_has_its_own_error() {
-    let open = |path: &std::path::Path| Storage::open(options(path)).err();
+    let open = |path: &std::path::Path| fixture::open(options(path)).err();
 
     let held = tempfile::tempdir().unwrap();
     let storage = Storage::open(options(held.path())).unwrap();
-    assert!(matches!(open(held.path()), Some(OpenError::Locked(_))));
+    assert!(matches!(Storage::open(options(held.path())), Err(OpenError::Locked(_))));
     storage.close().unwrap();
     assert!(open(held.path()).is_none());
 
@@ -70,7 +70,7 @@ fn a_closed_storage_says_so_and_frees_its_directory() {
     let kept = fixture.storage.clone();
     fixture.storage.close().unwrap();
     fixture.storage.close().unwrap();
-    let again = Storage::open(StorageOptions { ..fixture.options.clone() }).unwrap();
+    let again = fixture::open(fixture.options.clone()).unwrap();
     assert_eq!(read_all(&again, place, 0).len(), 1);
     let closed = crate::fixture::block_on(kept.delete_topic(place.topic));
     assert_eq!(closed, Err(millpond_broker::storage::StorageError::Closed));
@@ -118,7 +118,7 @@ proptest! {
         crate::fixture::step(&fixture.storage, step);
         fixture.storage.close().unwrap();
         damage(&fixture.options.path, &places);
-        match Storage::open(fixture.options.clone()) {
+        match crate::fixture::open(fixture.options.clone()) {
             Err(OpenError::Damaged { .. }) => {}
             Err(other) => prop_assert!(false, "{}", other),
             Ok(storage) => {

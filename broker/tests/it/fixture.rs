@@ -32,7 +32,7 @@ impl Fixture {
         let mut options = options(directory.path());
         options.clock = clock.clone();
         change(&mut options);
-        Self { storage: Storage::open(options.clone()).unwrap(), clock, options, _directory: directory }
+        Self { storage: open(options.clone()).unwrap(), clock, options, _directory: directory }
     }
 
     /// Opens again after a clean end, or after the end of all threads without one.
@@ -41,15 +41,18 @@ impl Fixture {
             self.storage.close().unwrap();
         }
         drop(self.storage);
-        // A process that another test begins holds the lock too, from its fork to its exec.
-        let until = Instant::now() + Duration::from_secs(5);
-        let storage = loop {
-            match Storage::open(self.options.clone()) {
-                Err(OpenError::Locked(_)) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
-                opened => break opened.unwrap(),
-            }
-        };
-        Self { storage, ..self }
+        Self { storage: open(self.options.clone()).unwrap(), ..self }
+    }
+}
+
+/// Opens what may just have been closed: a process that another test begins holds the lock too, from its fork to its exec.
+pub fn open(options: StorageOptions) -> Result<Storage, OpenError> {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Storage::open(options.clone()) {
+            Err(OpenError::Locked(_)) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            opened => return opened,
+        }
     }
 }
 

@@ -1,11 +1,8 @@
 //! A disk that is full: everything can be read, what comes is refused so that it is tried again, and it goes on by itself.
-//!
-//! Needs a file system of its own: a tmpfs, which only root may mount. Without it the tests say so and do nothing.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millpond_broker::batch::Codec;
 use millpond_broker::storage::{Durability, Storage, StorageError, StorageOptions};
@@ -13,55 +10,11 @@ use millpond_types::ports::{Cursor, Outcome, Step};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{ManualClock, TopicPartition};
 
-use crate::fixture::{START_MS, batch, block_on, create, options, produce, read_all, spec, step};
+use crate::actor::wait_until;
+use crate::disk::Disk;
+use crate::fixture::{START_MS, batch, block_on, create, open, options, produce, read_all, spec, step};
 
 const MB: usize = 1 << 20;
-
-/// A small file system, unmounted at the end.
-struct Disk {
-    directory: tempfile::TempDir,
-}
-
-impl Disk {
-    fn new(mb: usize) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mb}m"), "tmpfs"])
-            .arg(directory.path())
-            .output()
-            .is_ok_and(|o| o.status.success());
-        if !mounted {
-            println!("NOT RUN: no file system can be mounted here, so nothing is known of a full disk");
-            return None;
-        }
-        Some(Self { directory })
-    }
-
-    fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
-    }
-
-    /// Takes what is left but for so much.
-    fn fill(&self, leave_mb: usize) {
-        let found = Command::new("df").args(["--output=avail", "-B1"]).arg(self.directory.path()).output().unwrap();
-        let free: usize = String::from_utf8_lossy(&found.stdout).lines().nth(1).unwrap().trim().parse().unwrap();
-        std::fs::write(self.ballast(), vec![0; free.saturating_sub(leave_mb * MB)]).unwrap();
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.ballast()).unwrap();
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.directory.path().join("ballast")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _unmounted = Command::new("umount").args(["-l"]).arg(self.directory.path()).status();
-    }
-}
 
 fn small(path: &Path) -> StorageOptions {
     let mut options = options(path);
@@ -79,20 +32,12 @@ fn try_send(storage: &Storage, place: TopicPartition, i: usize) -> Result<(), St
     produce(storage, place, &batch(&[(&value(i), START_MS)], Codec::None)).map(drop)
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn below_the_setting_only_reading_and_deleting_goes_on() {
-    let Some(disk) = Disk::new(160) else { return };
+    let Some(disk) = Disk::new(160, "a full disk") else { return };
     let mut options = small(&disk.data());
     options.disk_free_bytes_min = 40 * MB as u64;
-    let storage = Storage::open(options).unwrap();
+    let storage = open(options).unwrap();
     let place = create(&storage, "t", &[]);
     for i in 0..5 {
         try_send(&storage, place, i).unwrap();
@@ -134,12 +79,12 @@ fn below_the_setting_only_reading_and_deleting_goes_on() {
 
 #[test]
 fn after_a_write_that_failed_it_goes_on_by_itself() {
-    let Some(disk) = Disk::new(120) else { return };
+    let Some(disk) = Disk::new(120, "a full disk") else { return };
     let mut options = small(&disk.data());
     options.disk_free_bytes_min = 0;
     // So that retention does not take what is looked for, however long this takes.
     options.clock = Arc::new(ManualClock::at(START_MS));
-    let storage = Storage::open(options.clone()).unwrap();
+    let storage = open(options.clone()).unwrap();
     let place = create(&storage, "t", &[]);
     for i in 0..10 {
         try_send(&storage, place, i).unwrap();
@@ -170,7 +115,7 @@ fn after_a_write_that_failed_it_goes_on_by_itself() {
     assert_eq!(rows.len(), sent + 1);
     assert!(rows.iter().enumerate().all(|(i, (offset, v))| *offset == i as i64 && v.starts_with(&format!("{i} "))));
     storage.close().unwrap();
-    let storage = Storage::open(options).unwrap();
+    let storage = open(options).unwrap();
     assert_eq!(read_all(&storage, place, 0).len(), sent + 1);
     storage.close().unwrap();
 }

@@ -15,7 +15,7 @@ use millpond_types::ports::{ReadLimits, TopicLog};
 use millpond_types::{Offset, TopicPartition};
 
 use crate::fixture::{
-    ALL, Fixture, START_MS, batch, block_on, create, options, produce, read_all, send, spec, topic, with_producer,
+    ALL, Fixture, START_MS, batch, block_on, create, open, options, produce, read_all, send, spec, topic, with_producer,
 };
 
 pub fn transactional(values: &[&str], id: i64, epoch: i16, sequence: i32) -> Bytes {
@@ -273,7 +273,7 @@ const DIRECTORY: &str = "MILLPOND_TEST_TRANSACTIONS_DIRECTORY";
 #[test]
 fn producer_to_be_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let storage = Storage::open(options(Path::new(&directory))).unwrap();
+    let storage = open(options(Path::new(&directory))).unwrap();
     let id = match storage.topic("t") {
         Some(topic) => topic.id,
         None => block_on(storage.create_topic(spec("t", 2, &[]))).unwrap().id,
@@ -335,7 +335,7 @@ fn a_kill_leaves_no_transaction_half_done() {
         child.wait().unwrap();
         assert!(killed, "the producer ended by itself after {last}");
 
-        let storage = Storage::open(options(&path)).unwrap();
+        let storage = open(options(&path)).unwrap();
         let id = topic(&storage, "t").id;
         let read = |partition| values(&storage, TopicPartition { topic: id, partition });
         let done = storage.group_get(b"zdone").unwrap().unwrap();

@@ -9,7 +9,7 @@ use millpond_broker::storage::{Durability, OpenError, Storage, StorageOptions};
 use millpond_types::TopicPartition;
 
 use crate::damage::copy;
-use crate::fixture::{START_MS, batch, crc32c_of, create, options, produce, read_all, send, topic};
+use crate::fixture::{START_MS, batch, crc32c_of, create, open, options, produce, read_all, send, topic};
 
 /// A directory whose process ended in the midst.
 struct Crashed {
@@ -27,7 +27,7 @@ impl Crashed {
         let mut options = options(&directory.path().join("data"));
         options.durability = Durability::Group;
         change(&mut options);
-        let storage = Storage::open(options.clone()).unwrap();
+        let storage = open(options.clone()).unwrap();
         let place = create(&storage, "t", &[]);
         let mut crashed = Self { storage: Some(storage), options, place, rows: 0, directory };
         (0..rows).for_each(|_| crashed.send());
@@ -50,7 +50,7 @@ impl Crashed {
     }
 
     fn open(&self, path: &Path, accept_data_loss: bool) -> Result<Storage, OpenError> {
-        Storage::open(StorageOptions { path: path.to_owned(), accept_data_loss, ..self.options.clone() })
+        open(StorageOptions { path: path.to_owned(), accept_data_loss, ..self.options.clone() })
     }
 
     /// How many rows there are, all of which must be the first ones.
@@ -270,7 +270,7 @@ fn after_a_clean_end_nothing_hangs_on_the_log() {
 fn a_loss_after_a_clean_end_does_not_hide_what_is_in_tables() {
     let mut crashed = Crashed::after(12, |o| o.write_buffer_bytes = 3 << 19);
     crashed.storage.take().unwrap().close().unwrap();
-    crashed.storage = Some(Storage::open(crashed.options.clone()).unwrap());
+    crashed.storage = Some(open(crashed.options.clone()).unwrap());
     // The batches are written to tables by and by, what is said of topics is not.
     (0..100).for_each(|_| crashed.send());
     crashed.storage.take();

@@ -187,9 +187,10 @@ fn whoever_takes_no_answer_keeps_no_memory_from_others() {
         })
         .collect();
     std::thread::sleep(Duration::from_millis(300));
-    let begun = Instant::now();
+    // Those who take nothing lose their places after a while.
+    client.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let (_, size) = sized(&mut client, 8, &request);
-    assert!(size > 2_000_000 && begun.elapsed() < Duration::from_secs(60), "{size} bytes in {:?}", begun.elapsed());
+    assert!(size > 2_000_000, "{size} bytes");
     drop(greedy);
     server.stop();
 }

@@ -1,6 +1,6 @@
 //! A server in this process and a client that speaks to it frame by frame.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,11 +133,20 @@ impl Client {
 
     /// The next response frame; `None` when the server has closed the connection.
     pub fn receive(&mut self) -> Option<Bytes> {
+        match self.receive_in_time() {
+            Ok(frame) => Some(frame),
+            Err(e) if is_end(&e) => None,
+            Err(e) => panic!("neither an answer nor the end: {e}"),
+        }
+    }
+
+    /// The next response frame, as long as the stream waits for one.
+    pub fn receive_in_time(&mut self) -> io::Result<Bytes> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length).ok()?;
+        self.stream.read_exact(&mut length)?;
         let mut body = vec![0; i32::from_be_bytes(length).try_into().unwrap()];
-        self.stream.read_exact(&mut body).unwrap();
-        Some(body.into())
+        self.stream.read_exact(&mut body)?;
+        Ok(body.into())
     }
 
     pub fn response<R: Request>(&mut self, version: i16, correlation: i32) -> R::Response {
@@ -150,13 +159,18 @@ impl Client {
         self.response::<R>(version, correlation)
     }
 
-    /// Whether the server has closed the connection.
+    /// Whether the server closes the connection without another word.
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 1]), Ok(0)) || {
-            let error = self.stream.take_error().ok().flatten();
-            error.is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+        match self.stream.read(&mut [0; 1]) {
+            Ok(n) => n == 0,
+            Err(e) => is_end(&e),
         }
     }
+}
+
+fn is_end(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// A request as it goes over the wire, its length first.

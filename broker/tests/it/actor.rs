@@ -1,0 +1,83 @@
+//! Another process of this test binary, to which something is done while it goes through a role step by step.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Says what a child is to do, and where.
+const ROLE: &str = "MILLPOND_TEST_ROLE";
+const DIRECTORY: &str = "MILLPOND_TEST_ROLE_DIRECTORY";
+
+/// The process, which says how far it is; it goes on when it is told.
+pub struct Actor {
+    child: Child,
+    told: ChildStdin,
+    says: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    pub fn start(role: &str, directory: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "actor::a_role", "--nocapture"])
+            .env(ROLE, role)
+            .env(DIRECTORY, directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (told, says) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, told, says }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn expect(&mut self, what: &str) {
+        for line in (&mut self.says).lines() {
+            if line.unwrap().ends_with(&format!("at {what}")) {
+                return;
+            }
+        }
+        panic!("it ended before it was at {what}: {:?}", self.child.wait());
+    }
+
+    pub fn go_on(&mut self) {
+        self.told.write_all(b"\n").unwrap();
+    }
+
+    pub fn end(mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// In the role: says where it is, and waits.
+pub fn at(what: &str) {
+    println!("\nat {what}");
+    std::io::stdout().flush().unwrap();
+    assert_ne!(std::io::stdin().read_line(&mut String::new()).unwrap(), 0, "nobody is there any more");
+}
+
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a test does in a process of its own; without the variable it has nothing to do.
+#[test]
+fn a_role() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let directory = std::env::var(DIRECTORY).unwrap();
+    let role: fn(&Path) = match &role[..] {
+        "interval" => crate::forced::loses_trust,
+        "close" => crate::forced::ends_on_a_bad_disk,
+        "flush" => crate::recovery::cannot_write_tables,
+        "retention" => crate::recovery::fails_in_retention,
+        other => panic!("{other}"),
+    };
+    role(Path::new(&directory));
+}

@@ -1,0 +1,105 @@
+//! Writes of the storage's own that fail, of tables and of retention: it writes nothing until it can, and goes on by itself.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_broker::storage::{Durability, Storage, StorageError};
+use millpond_types::ManualClock;
+
+use crate::actor::{Actor, at, wait_until};
+use crate::fixture::{START_MS, batch, create, open, options, produce, read_all, send};
+use crate::strace::{self, FSYNCS, Fault};
+
+pub fn cannot_write_tables(directory: &Path) {
+    let mut options = options(directory);
+    options.durability = Durability::None;
+    options.write_buffer_bytes = 3 << 20;
+    options.tail_bytes = 0;
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    at("ready");
+
+    let value = |i: usize| format!("{i} {}", "x".repeat(100_000));
+    let try_send = |i: usize| {
+        produce(&storage, place, &batch(&[(&value(i), START_MS)], millpond_broker::batch::Codec::None)).map(drop)
+    };
+    // More than all memtables that may wait hold. It must not wait for ever.
+    let mut sent = 0;
+    wait_until("it writes on", || {
+        let done = try_send(sent);
+        sent += usize::from(done.is_ok());
+        matches!(done, Err(StorageError::Unavailable(_)))
+    });
+    assert!(!storage.health().writable && !storage.health().in_doubt, "{:?}", storage.health());
+    assert_eq!(read_all(&storage, place, 0).len(), sent, "all can be read");
+    at("stopped");
+
+    wait_until("it does not go on", || try_send(sent).is_ok());
+    sent += 1;
+    let check = |storage: &Storage| {
+        let rows = read_all(storage, place, 0);
+        assert_eq!(rows.len(), sent);
+        assert!(rows.iter().enumerate().all(|(i, row)| row.1.starts_with(&format!("{i} "))));
+    };
+    check(&storage);
+    storage.close().unwrap();
+    check(&open(options).unwrap());
+}
+
+#[test]
+fn tables_that_cannot_be_written_stop_writing_until_they_can() {
+    if !strace::is_possible("writing on after what could not be written to tables") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("flush", directory.path());
+    actor.expect("ready");
+    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect("stopped");
+    drop(fault);
+    actor.go_on();
+    actor.end();
+}
+
+pub fn fails_in_retention(directory: &Path) {
+    let clock = Arc::new(ManualClock::at(START_MS));
+    let mut options = options(directory);
+    options.durability = Durability::Group;
+    options.clock = clock.clone();
+    options.retention_interval = Duration::from_millis(10);
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[("retention.ms", "1000")]);
+    send(&storage, place, &["old"]);
+    at("ready");
+
+    // What fails is retention's own write, which waits for its answer, and only opening again gives one.
+    clock.set(START_MS + 5000);
+    wait_until("nothing fails", || !storage.health().writable);
+    at("stopped");
+
+    let new = |value: &str| batch(&[(value, START_MS + 5000)], millpond_broker::batch::Codec::None);
+    wait_until("it does not go on", || produce(&storage, place, &new("new")).is_ok());
+    wait_until("retention does not go on", || storage.partition_offsets(place).unwrap().start == 1);
+    assert_eq!(read_all(&storage, place, 1), [(1, "new".to_owned())]);
+    clock.set(START_MS + 10_000);
+    wait_until("retention does not go on", || storage.partition_offsets(place).unwrap().start == 2);
+    storage.close().unwrap();
+}
+
+#[test]
+fn a_write_of_retention_that_fails_does_not_keep_the_storage_closed() {
+    if !strace::is_possible("writing on after what could not be written to tables") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("retention", directory.path());
+    actor.expect("ready");
+    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect("stopped");
+    drop(fault);
+    actor.go_on();
+    actor.end();
+}
