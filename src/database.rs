@@ -22,6 +22,7 @@ use millpond_udfs::{CompileCommand, Host, HostOptions};
 use crate::memory::{self, Memory};
 
 /// How a database is opened. Only the path has no default.
+#[derive(Clone)]
 pub struct DatabaseOptions {
     pub storage: StorageOptions,
     pub engine: EngineOptions,

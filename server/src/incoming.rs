@@ -159,7 +159,8 @@ async fn begin(
 ) -> Result<(Stream, Option<Principal>), String> {
     let late = |_| "it took too long".to_owned();
     let Some(tls) = tls else {
-        tokio::time::timeout(timeout, socket.readable()).await.map_err(late)?.map_err(|e| e.to_string())?;
+        // The system may call a socket readable on which nothing came.
+        tokio::time::timeout(timeout, socket.peek(&mut [0])).await.map_err(late)?.map_err(|e| e.to_string())?;
         return Ok((Stream::Plain(socket), None));
     };
     let agreed = tokio::time::timeout(timeout, tls.accept(socket, from)).await;
