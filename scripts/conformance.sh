@@ -10,7 +10,9 @@ stage() {
   ratchet=$(cat "$3")
   if [ ! -d "$cases" ]; then
     echo "!!! NO CONFORMANCE RUN: ksqlDB's $what cases are not at $cases; set MILLPOND_CASES to their folder"
-    return 0
+    # Who works without the cases may; a run that is to prove something may not.
+    [ -z "${CI:-}" ]
+    return
   fi
   "$MILLPOND" test --at-least "$ratchet" "$cases" >"$report" || {
     echo "$what cases:"

@@ -258,147 +258,78 @@ fn cut_short(name: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use bytes::{Bytes, BytesMut};
-    use kafka_protocol::messages::*;
-    use kafka_protocol::protocol::{Decodable, Encodable, Message};
+    use kafka_protocol::messages::{ApiKey, RequestKind};
 
     use super::*;
+    use crate::api::APIS;
     use crate::wire::sample::{Random, write};
     use crate::wire::shapes::*;
 
     const ELEMENTS_MAX: usize = 1000;
 
-    /// What the walk takes for a request of this shape is what the codec takes for one, to the byte.
-    fn agrees<T: Decodable + Encodable + Message + PartialEq + std::fmt::Debug>(
-        name: &str,
-        shape: &Shape,
-        versions: std::ops::RangeInclusive<i16>,
-    ) {
-        let mut random = Random(42);
-        for version in versions {
-            assert!(T::VERSIONS.min <= version && version <= T::VERSIONS.max, "{name} v{version} is not the codec's");
-            for _ in 0..60 {
-                let mut body = Vec::new();
-                write(shape.fields, version, version >= shape.flexible, &mut random, &mut body);
-                shape.check(version, &body, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{name} v{version}: {e}"));
-                let mut bytes = Bytes::from(body.clone());
-                let read =
-                    T::decode(&mut bytes, version).unwrap_or_else(|e| panic!("{name} v{version}: {e}: {body:?}"));
-                assert!(bytes.is_empty(), "{name} v{version}: the codec leaves {} bytes", bytes.len());
-                // And what the codec writes is what the walk takes.
-                let mut written = BytesMut::new();
-                read.encode(&mut written, version).unwrap_or_else(|e| panic!("{name} v{version}: {e}: {read:?}"));
-                shape.check(version, &written, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{name} v{version}: {e}"));
-                assert_eq!(T::decode(&mut written.freeze(), version).unwrap(), read, "{name} v{version}");
-                if let Some((_, cut)) = body.split_last() {
-                    assert!(shape.check(version, cut, ELEMENTS_MAX).is_err(), "{name} v{version} cut short");
+    /// What the walk takes for a request of this shape is what the codec takes for one, to the byte: every API in every
+    /// version that is answered.
+    #[test]
+    fn shapes_are_the_codecs() {
+        for api in APIS {
+            let key = ApiKey::try_from(api.key).unwrap();
+            let mut random = Random(42);
+            for version in api.min..=api.max {
+                let what = format!("{} v{version}", api.name);
+                let codec = key.valid_versions();
+                assert!(codec.min <= version && version <= codec.max, "{what} is not the codec's");
+                for _ in 0..60 {
+                    let mut body = Vec::new();
+                    write(api.shape.fields, version, version >= api.shape.flexible, &mut random, &mut body);
+                    api.shape.check(version, &body, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let mut bytes = Bytes::from(body.clone());
+                    let read = RequestKind::decode(key, &mut bytes, version)
+                        .unwrap_or_else(|e| panic!("{what}: {e}: {body:?}"));
+                    assert!(bytes.is_empty(), "{what}: the codec leaves {} bytes", bytes.len());
+                    // And what the codec writes is what the walk takes.
+                    let mut written = BytesMut::new();
+                    read.encode(&mut written, version).unwrap_or_else(|e| panic!("{what}: {e}: {read:?}"));
+                    api.shape.check(version, &written, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    assert_eq!(RequestKind::decode(key, &mut written.freeze(), version).unwrap(), read, "{what}");
+                    if let Some((_, cut)) = body.split_last() {
+                        assert!(api.shape.check(version, cut, ELEMENTS_MAX).is_err(), "{what} cut short");
+                    }
                 }
             }
         }
-    }
-
-    #[test]
-    fn shapes_are_the_codecs() {
-        agrees::<ProduceRequest>("produce", &PRODUCE, 3..=13);
-        agrees::<FetchRequest>("fetch", &FETCH, 4..=18);
-        agrees::<ListOffsetsRequest>("list offsets", &LIST_OFFSETS, 1..=10);
-        agrees::<MetadataRequest>("metadata", &METADATA, 0..=13);
-        agrees::<OffsetCommitRequest>("offset commit", &OFFSET_COMMIT, 2..=9);
-        agrees::<OffsetFetchRequest>("offset fetch", &OFFSET_FETCH, 1..=9);
-        agrees::<FindCoordinatorRequest>("find coordinator", &FIND_COORDINATOR, 0..=6);
-        agrees::<JoinGroupRequest>("join group", &JOIN_GROUP, 0..=9);
-        agrees::<HeartbeatRequest>("heartbeat", &HEARTBEAT, 0..=4);
-        agrees::<LeaveGroupRequest>("leave group", &LEAVE_GROUP, 0..=5);
-        agrees::<SyncGroupRequest>("sync group", &SYNC_GROUP, 0..=5);
-        agrees::<DescribeGroupsRequest>("describe groups", &DESCRIBE_GROUPS, 0..=6);
-        agrees::<ListGroupsRequest>("list groups", &LIST_GROUPS, 0..=5);
-        agrees::<ApiVersionsRequest>("api versions", &API_VERSIONS, 0..=4);
-        agrees::<CreateTopicsRequest>("create topics", &CREATE_TOPICS, 2..=7);
-        agrees::<DeleteTopicsRequest>("delete topics", &DELETE_TOPICS, 1..=6);
-        agrees::<DeleteRecordsRequest>("delete records", &DELETE_RECORDS, 0..=2);
-        agrees::<InitProducerIdRequest>("init producer id", &INIT_PRODUCER_ID, 0..=5);
-        agrees::<OffsetForLeaderEpochRequest>("offset for leader epoch", &OFFSET_FOR_LEADER_EPOCH, 2..=4);
-        agrees::<AddPartitionsToTxnRequest>("add partitions", &ADD_PARTITIONS_TO_TXN, 0..=3);
-        agrees::<AddOffsetsToTxnRequest>("add offsets", &ADD_OFFSETS_TO_TXN, 0..=4);
-        agrees::<EndTxnRequest>("end txn", &END_TXN, 0..=5);
-        agrees::<TxnOffsetCommitRequest>("txn offset commit", &TXN_OFFSET_COMMIT, 0..=5);
-        agrees::<DescribeProducersRequest>("describe producers", &DESCRIBE_PRODUCERS, 0..=0);
-        agrees::<DescribeTransactionsRequest>("describe transactions", &DESCRIBE_TRANSACTIONS, 0..=0);
-        agrees::<ListTransactionsRequest>("list transactions", &LIST_TRANSACTIONS, 0..=2);
-        agrees::<WriteTxnMarkersRequest>("write txn markers", &WRITE_TXN_MARKERS, 1..=1);
-        agrees::<AlterPartitionReassignmentsRequest>("alter reassignments", &ALTER_PARTITION_REASSIGNMENTS, 0..=1);
-        agrees::<CreateDelegationTokenRequest>("create delegation token", &CREATE_DELEGATION_TOKEN, 1..=3);
-        agrees::<RenewDelegationTokenRequest>("renew delegation token", &RENEW_DELEGATION_TOKEN, 1..=2);
-        agrees::<ExpireDelegationTokenRequest>("expire delegation token", &EXPIRE_DELEGATION_TOKEN, 1..=2);
-        agrees::<DescribeDelegationTokenRequest>("describe delegation token", &DESCRIBE_DELEGATION_TOKEN, 1..=3);
-        agrees::<UpdateFeaturesRequest>("update features", &UPDATE_FEATURES, 0..=2);
-        agrees::<DescribeQuorumRequest>("describe quorum", &DESCRIBE_QUORUM, 0..=2);
-        agrees::<ListConfigResourcesRequest>("list config resources", &LIST_CONFIG_RESOURCES, 0..=1);
-        agrees::<DescribeTopicPartitionsRequest>("describe topic partitions", &DESCRIBE_TOPIC_PARTITIONS, 0..=0);
-        agrees::<DescribeAclsRequest>("describe acls", &DESCRIBE_ACLS, 1..=3);
-        agrees::<CreateAclsRequest>("create acls", &CREATE_ACLS, 1..=3);
-        agrees::<DeleteAclsRequest>("delete acls", &DELETE_ACLS, 1..=3);
-        agrees::<DescribeConfigsRequest>("describe configs", &DESCRIBE_CONFIGS, 1..=4);
-        agrees::<AlterConfigsRequest>("alter configs", &ALTER_CONFIGS, 0..=2);
-        agrees::<DescribeLogDirsRequest>("describe log dirs", &DESCRIBE_LOG_DIRS, 1..=4);
-        agrees::<CreatePartitionsRequest>("create partitions", &CREATE_PARTITIONS, 0..=3);
-        agrees::<DeleteGroupsRequest>("delete groups", &DELETE_GROUPS, 0..=2);
-        agrees::<ElectLeadersRequest>("elect leaders", &ELECT_LEADERS, 0..=2);
-        agrees::<IncrementalAlterConfigsRequest>("incremental alter configs", &INCREMENTAL_ALTER_CONFIGS, 0..=1);
-        agrees::<ListPartitionReassignmentsRequest>("list reassignments", &LIST_PARTITION_REASSIGNMENTS, 0..=0);
-        agrees::<OffsetDeleteRequest>("offset delete", &OFFSET_DELETE, 0..=0);
-        agrees::<DescribeClientQuotasRequest>("describe client quotas", &DESCRIBE_CLIENT_QUOTAS, 0..=1);
-        agrees::<AlterClientQuotasRequest>("alter client quotas", &ALTER_CLIENT_QUOTAS, 0..=1);
-        agrees::<SaslHandshakeRequest>("sasl handshake", &SASL_HANDSHAKE, 0..=1);
-        agrees::<SaslAuthenticateRequest>("sasl authenticate", &SASL_AUTHENTICATE, 0..=2);
-        agrees::<DescribeUserScramCredentialsRequest>(
-            "describe scram credentials",
-            &DESCRIBE_USER_SCRAM_CREDENTIALS,
-            0..=0,
-        );
-        agrees::<AlterUserScramCredentialsRequest>("alter scram credentials", &ALTER_USER_SCRAM_CREDENTIALS, 0..=0);
-        agrees::<DescribeClusterRequest>("describe cluster", &DESCRIBE_CLUSTER, 0..=2);
     }
 
     /// What the walk lets pass after some bytes were changed, the codec reads to the same place or refuses.
-    fn agrees_on_damage<T: Decodable>(name: &str, shape: &Shape, versions: std::ops::RangeInclusive<i16>) {
-        let mut random = Random(7);
-        let mut passed = 0;
-        for version in versions {
-            for _ in 0..300 {
-                let mut body = Vec::new();
-                write(shape.fields, version, version >= shape.flexible, &mut random, &mut body);
-                for _ in 0..=random.below(2) {
-                    if let Some(at) = (!body.is_empty()).then(|| random.below(body.len() as u64) as usize) {
-                        body[at] = random.next() as u8;
-                    }
-                }
-                let flexible = version >= shape.flexible;
-                let mut walk = Walk { rest: &body, version, flexible, elements_left: ELEMENTS_MAX };
-                if walk.fields(shape.fields).is_err() {
-                    continue;
-                }
-                passed += 1;
-                let left = walk.rest.len();
-                let mut bytes = Bytes::from(body.clone());
-                if T::decode(&mut bytes, version).is_ok() {
-                    assert_eq!(bytes.len(), left, "{name} v{version}: {body:?}");
-                }
-            }
-        }
-        assert!(passed > 0, "{name}");
-    }
-
     #[test]
     fn damage_is_read_as_the_codec_reads_it() {
-        agrees_on_damage::<ProduceRequest>("produce", &PRODUCE, 3..=13);
-        agrees_on_damage::<FetchRequest>("fetch", &FETCH, 4..=18);
-        agrees_on_damage::<MetadataRequest>("metadata", &METADATA, 0..=13);
-        agrees_on_damage::<OffsetCommitRequest>("offset commit", &OFFSET_COMMIT, 2..=9);
-        agrees_on_damage::<OffsetFetchRequest>("offset fetch", &OFFSET_FETCH, 1..=9);
-        agrees_on_damage::<JoinGroupRequest>("join group", &JOIN_GROUP, 0..=9);
-        agrees_on_damage::<CreateTopicsRequest>("create topics", &CREATE_TOPICS, 2..=7);
-        agrees_on_damage::<DescribeTopicPartitionsRequest>("topic partitions", &DESCRIBE_TOPIC_PARTITIONS, 0..=0);
-        agrees_on_damage::<DescribeConfigsRequest>("describe configs", &DESCRIBE_CONFIGS, 1..=4);
+        for api in APIS {
+            let key = ApiKey::try_from(api.key).unwrap();
+            let mut random = Random(7);
+            let mut passed = 0;
+            for version in api.min..=api.max {
+                for _ in 0..200 {
+                    let flexible = version >= api.shape.flexible;
+                    let mut body = Vec::new();
+                    write(api.shape.fields, version, flexible, &mut random, &mut body);
+                    for _ in 0..=random.below(2) {
+                        if let Some(at) = (!body.is_empty()).then(|| random.below(body.len() as u64) as usize) {
+                            body[at] = random.next() as u8;
+                        }
+                    }
+                    let mut walk = Walk { rest: &body, version, flexible, elements_left: ELEMENTS_MAX };
+                    if walk.fields(api.shape.fields).is_err() {
+                        continue;
+                    }
+                    passed += 1;
+                    let left = walk.rest.len();
+                    let mut bytes = Bytes::from(body.clone());
+                    if RequestKind::decode(key, &mut bytes, version).is_ok() {
+                        assert_eq!(bytes.len(), left, "{} v{version}: {body:?}", api.name);
+                    }
+                }
+            }
+            assert!(passed > 0, "{}", api.name);
+        }
     }
 
     #[test]
