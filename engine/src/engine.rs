@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use millpond_sql::plan::QueryPlan;
 use millpond_sql::syntax::{Parsed, Statement};
@@ -86,6 +86,8 @@ pub(crate) struct Inner {
     pub(crate) transient: AtomicU64,
     /// Changes of the catalog since this engine was opened; clients may wait for one by its number.
     pub(crate) changes: AtomicU64,
+    /// ASSERT statements that wait.
+    pub(crate) asserts: AtomicUsize,
     /// Why a query that is in the catalog could not be started.
     pub(crate) broken: Mutex<BTreeMap<String, String>>,
     /// Queries as they were built, when nobody else moves them (`stepped`).
@@ -119,6 +121,7 @@ impl Engine {
             change: Mutex::new(()),
             declared: Mutex::new(BTreeMap::new()),
             push: crate::push::PushQueries::new(options.push_queries_max),
+            asserts: AtomicUsize::new(0),
             transient: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             broken: Mutex::new(BTreeMap::new()),

@@ -175,10 +175,11 @@ impl Context<'_, '_> {
     }
 }
 
-/// Lines for the processing log and counts, held until the step's end is known.
+/// Lines for the processing log and counts, held until the step's end is known. The lines of the first rows are kept, in
+/// the order of their rows, whatever order they come in: how the step was spread over threads is not seen.
 #[derive(Debug, Default)]
 pub struct Notes {
-    pub lines: Vec<(u32, LineKind, String)>,
+    lines: Vec<(u32, LineKind, String)>,
     /// Lines beyond those kept.
     pub more: u64,
     pub late: u64,
@@ -192,20 +193,34 @@ impl Notes {
             LineKind::Deserialization | LineKind::Timestamp | LineKind::Skipped => self.skipped += 1,
             LineKind::Expression | LineKind::Fatal => {}
         }
-        if self.lines.len() < LINES_PER_STEP_MAX {
-            self.lines.push((pos, kind, message()));
-        } else {
+        let full = self.lines.len() >= LINES_PER_STEP_MAX;
+        if full && self.lines.last().is_some_and(|(last, ..)| *last <= pos) {
+            self.more += 1;
+            return;
+        }
+        // Most come in order; of one row they stay as they came.
+        let at = self.lines.partition_point(|(other, ..)| *other <= pos);
+        self.lines.insert(at, (pos, kind, message()));
+        if full {
+            self.lines.pop();
             self.more += 1;
         }
     }
 
     /// Takes over what a task has noted.
     pub fn append(&mut self, task: Notes) {
-        let room = LINES_PER_STEP_MAX.saturating_sub(self.lines.len());
-        self.more += task.more + task.lines.len().saturating_sub(room) as u64;
+        let all = self.lines.len() + task.lines.len();
+        self.lines.extend(task.lines);
+        self.lines.sort_by_key(|(pos, ..)| *pos);
+        self.lines.truncate(LINES_PER_STEP_MAX);
+        self.more += task.more + (all - self.lines.len()) as u64;
         self.late += task.late;
         self.skipped += task.skipped;
-        self.lines.extend(task.lines.into_iter().take(room));
+    }
+
+    /// The lines that are kept, by row.
+    pub fn lines(&self) -> &[(u32, LineKind, String)] {
+        &self.lines
     }
 }
 

@@ -6,37 +6,39 @@
 //! Invariants: results, state and cursors of a step are one commit; a step that failed leaves nothing behind; a query
 //! computes no step before the one before it is committed.
 
-use std::collections::BTreeMap;
+mod half_done;
+mod row_sink;
+mod transient;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::BooleanArray;
-use bytes::Bytes;
-use millpond_formats::{Encoded, Schemas};
+use millpond_formats::Schemas;
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
-use millpond_types::budget::{Pool, Reservation};
-use millpond_types::ports::{Cursor, Outcome, Scan, ScanLimits, StateReader, Step, Storage};
+use millpond_types::budget::Reservation;
+use millpond_types::ports::{Cursor, Outcome, ScanLimits, StateReader, Step, Storage};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
 use tokio::sync::mpsc;
 
+use self::half_done::HalfDone;
+use self::row_sink::RowSink;
+use self::transient::TransientState;
 use crate::crew::{Crew, Share};
 use crate::expr::{EvalContext, hashed};
 use crate::functions::FunctionLibrary;
 use crate::memory::EngineMemory;
-use crate::ops::{Context, Failure, More, Notes, OpResult};
+use crate::ops::{Context, Failure, Notes, OpResult};
 use crate::processing_log::{Line, LineKind, ProcessingLog};
-use crate::rows::Rows;
-use crate::sink::{Placed, ResultRows, ResultSink, ResultWrites, TopicSink, coalesce};
+use crate::sink::{ResultRows, ResultSink, TopicSink};
 use crate::source::{Greatest, Input, LogReader, Origin, Start};
-use crate::state::cells::{put_bytes, take_bytes, take_int, take_u8};
 use crate::state::key::{KeySpace, Kind};
 use crate::state::points::Points;
 use crate::state::shards::SHARDS_MAX;
 use crate::state::view::{Changes, View};
-use crate::step::tasks::{Feed, Flow, Pass};
+use crate::step::tasks::{Feed, Pass};
 use crate::step::{Pending, Pipeline};
 
 /// Most input rows that `millpond.step.rows.max` may give a step.
@@ -48,11 +50,12 @@ const FIRST_STEP_ROWS: usize = 1_024;
 /// What a byte of input takes on its way: the record, its columns, the result.
 const STEP_BYTES_PER_INPUT: usize = 3;
 
+/// Where a part of a step turned out to depend on what is before it, the steps that follow are likely to have such parts too:
+/// so many are made on one thread, for what was tried on several is made anew.
+const IN_ORDER_STEPS: u32 = 100;
+
 /// A step takes so many bytes of input even where no memory is left for it.
 const STEP_BYTES_MIN: usize = 256 << 10;
-
-/// About what an entry of a push query's state takes besides its key and value.
-const ENTRY_BYTES: usize = 96;
 
 /// What a query may take and how it behaves where that can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,6 +282,7 @@ pub struct Query {
     half_done: Option<HalfDone>,
     half_done_key: Vec<u8>,
     /// Threads that large steps may be spread over.
+    in_order_left: u32,
     crew: Option<Arc<Crew>>,
     metrics: Arc<Metrics>,
     /// Where guests are called: what their random numbers follow from, besides the row.
@@ -292,24 +296,6 @@ pub struct Query {
     reads_ahead: bool,
     /// Input rows of the next step.
     rows_target: usize,
-}
-
-/// A row whose outputs did not fit into a step: what is still to be emitted, and where the cursors go then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HalfDone {
-    cursors: Vec<(TopicPartition, Offset)>,
-    headers: Vec<u8>,
-    /// As [`LogReader::names`] has it.
-    name: u64,
-    pending: Vec<Pending>,
-}
-
-/// State of a push query: in memory, gone with it.
-struct TransientState {
-    entries: BTreeMap<Vec<u8>, Bytes>,
-    bytes: usize,
-    /// What is counted of it in the pool of all push queries.
-    room: Reservation,
 }
 
 /// What a run over some input rows would write.
@@ -381,6 +367,7 @@ impl Query {
             coalesce: coalesce_rows && !shape.grouped,
             points: vec![Points::new(settings.cache_bytes_max, &memory.read_caches)],
             crew: None,
+            in_order_left: 0,
             transient: transient.then(|| TransientState::new(&memory.push_queries)),
             read_ahead: memory.read_ahead.reservation(),
             reads_ahead: true,
@@ -549,12 +536,14 @@ impl Query {
 
     /// `bytes_max`: of state that it may read, unless it is of one row.
     fn attempt(&mut self, input: &Input, rows: usize, bytes_max: usize) -> OpResult<Attempt> {
-        if let Some(crew) = self.crew.clone() {
+        self.in_order_left = self.in_order_left.saturating_sub(1);
+        if let Some(crew) = self.crew.clone().filter(|_| self.in_order_left == 0) {
             let helpers = crew.helpers((rows / self.settings.task_rows_min).min(crew.workers()).saturating_sub(1));
             if helpers.threads() > 0 {
                 match self.attempt_with(input, rows, bytes_max, Some(&helpers)) {
                     // One thread needs less, as of guests' memory, and has the rows in order.
-                    Err((failure, in_order)) if in_order || failure.error.kind() == ErrorKind::Retry => {}
+                    Err((_, true)) => self.in_order_left = IN_ORDER_STEPS,
+                    Err((failure, false)) if failure.error.kind() == ErrorKind::Retry => {}
                     other => {
                         self.metrics.steps_helped.fetch_add(u64::from(other.is_ok()), Ordering::Relaxed);
                         return other.map_err(|(failure, _)| failure);
@@ -660,7 +649,7 @@ impl Query {
     fn commit(&mut self, input: &Input, rows: usize, attempt: Attempt) -> StepOutcome {
         let cursors = self.reader.cursors_after(&self.id, input, rows);
         let origins: Vec<Option<Origin>> =
-            attempt.notes.lines.iter().map(|(pos, ..)| self.reader.origin(input, *pos as usize)).collect();
+            attempt.notes.lines().iter().map(|(pos, ..)| self.reader.origin(input, *pos as usize)).collect();
         let half = (!attempt.pending.is_empty()).then(|| HalfDone {
             cursors: cursors.iter().map(|c| (c.source, c.offset)).collect(),
             headers: input.headers(rows - 1).to_vec(),
@@ -770,12 +759,19 @@ impl Query {
     fn note(&self, notes: Notes, origin: &dyn Fn(usize) -> Option<Origin>) {
         self.metrics.rows_late.fetch_add(notes.late, Ordering::Relaxed);
         self.metrics.rows_skipped.fetch_add(notes.skipped, Ordering::Relaxed);
-        let errors = notes.lines.iter().filter(|(_, kind, _)| *kind == LineKind::Expression).count() as u64;
+        let errors = notes.lines().iter().filter(|(_, kind, _)| *kind == LineKind::Expression).count() as u64;
         self.metrics.row_errors.fetch_add(errors + notes.more, Ordering::Relaxed);
-        for (i, (_, kind, message)) in notes.lines.into_iter().enumerate() {
+        for (i, (_, kind, message)) in notes.lines().iter().enumerate() {
             let (topic, partition, offset) =
                 origin(i).map_or((String::new(), -1, -1), |o| (o.topic.to_string(), o.partition, o.offset));
-            self.log.write(Line { query: self.id.clone(), kind, message, topic, partition, offset });
+            self.log.write(Line {
+                query: self.id.clone(),
+                kind: *kind,
+                message: message.clone(),
+                topic,
+                partition,
+                offset,
+            });
         }
         self.log.count_more(&self.id, notes.more);
     }
@@ -841,123 +837,6 @@ fn started() -> Instant {
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
-struct RowSink<'a> {
-    sinks: &'a Sinks,
-    relation: Relation,
-    keys: usize,
-    coalesce: bool,
-}
-
-impl RowSink<'_> {
-    fn write<'h>(
-        &self,
-        rows: Rows,
-        headers: &dyn Fn(u32) -> &'h [u8],
-        pending: Vec<Pending>,
-        mut view: View<'_>,
-        mut notes: Notes,
-    ) -> OpResult<Attempt> {
-        let rows = if self.coalesce && self.keys > 0 && rows.len() > 1 { coalesce(&rows, self.keys)? } else { rows };
-        let rows_out = rows.len() as u64;
-        let (mut appends, mut client) = (Vec::new(), None);
-        if !rows.is_empty() {
-            match self.sinks {
-                Sinks::Topic { topic, result } => {
-                    let placed = topic.place(&rows)?;
-                    appends = topic.write(&rows, &placed, headers, &mut notes)?;
-                    if let Some(result) = result {
-                        result.write(&rows, &placed.partition, &mut view)?;
-                    }
-                }
-                Sinks::State(result, topic) => {
-                    let placed = topic.place(&rows)?;
-                    result.write(&rows, &placed.partition, &mut view)?;
-                }
-                Sinks::Client { .. } => {
-                    // A stream's record without a value is nothing that a client could be shown.
-                    let rows = match (&rows.null, self.relation) {
-                        (Some(null), Relation::Stream) => rows.filter(&BooleanArray::new(!null, None))?,
-                        _ => rows,
-                    };
-                    client = Some(ResultRows::of(&rows, self.relation));
-                }
-            }
-        }
-        Ok(Attempt::new(view, appends, client, notes, rows_out, pending))
-    }
-
-    /// Serialises a part of the result, where the parts need not be looked at together.
-    fn part(&self, rows: Rows) -> OpResult<SinkPart> {
-        if rows.is_empty() || self.coalesce && self.keys > 0 {
-            return Ok(SinkPart { rows, made: None });
-        }
-        let (topic, result, records) = match self.sinks {
-            Sinks::Topic { topic, result } => (topic, result.as_ref(), true),
-            Sinks::State(result, topic) => (topic, Some(result), false),
-            Sinks::Client { .. } => return Ok(SinkPart { rows, made: None }),
-        };
-        let placed = topic.place(&rows)?;
-        let values = if records { Some(topic.values(&rows)?) } else { None };
-        let mut writes = ResultWrites::default();
-        if let Some(result) = result {
-            result.put(&rows, &placed.partition, &mut writes)?;
-        }
-        Ok(SinkPart { rows, made: Some(Made { placed, values, writes }) })
-    }
-
-    /// As `write`, of parts. A table's rows of one key are in one part, or the parts are in order.
-    fn write_parts<'h>(
-        &self,
-        flow: Flow<SinkPart>,
-        headers: &dyn Fn(u32) -> &'h [u8],
-        pending: Vec<Pending>,
-        mut view: View<'_>,
-        mut notes: Notes,
-    ) -> OpResult<Attempt> {
-        let Flow { parts, in_order } = flow;
-        let (mut rows, mut made) = (Vec::new(), Vec::new());
-        for part in parts.into_iter().filter(|part| !part.rows.is_empty()) {
-            rows.push(part.rows);
-            made.extend(part.made);
-        }
-        let rows = Flow { parts: rows, in_order };
-        if made.len() < rows.parts.len() {
-            let all = rows.take(&rows.order())?;
-            return self.write(all, headers, pending, view, notes);
-        }
-        let rows_out = rows.parts.iter().map(Rows::len).sum::<usize>() as u64;
-        let mut appends = Vec::new();
-        if let Sinks::Topic { topic, .. } = self.sinks {
-            let mut records = topic.records();
-            for (part, row) in rows.order() {
-                if let Made { placed, values: Some(values), .. } = &made[part] {
-                    records.push(&rows.parts[part], placed, values, row, headers, &mut notes)?;
-                }
-            }
-            appends = records.finish();
-        }
-        if let Sinks::Topic { result: Some(result), .. } | Sinks::State(result, _) = self.sinks {
-            let writes: Vec<ResultWrites> = made.into_iter().map(|made| made.writes).collect();
-            result.keep(&writes, &mut view)?;
-        }
-        Ok(Attempt::new(view, appends, None, notes, rows_out, pending))
-    }
-}
-
-/// A part of a result.
-struct SinkPart {
-    rows: Rows,
-    made: Option<Made>,
-}
-
-/// What is written of a part.
-struct Made {
-    placed: Placed,
-    /// Where there are records.
-    values: Option<Encoded>,
-    writes: ResultWrites,
 }
 
 impl Attempt {
@@ -1067,121 +946,6 @@ fn topics_of(node: &millpond_sql::plan::Node, topics: &mut Vec<(String, String)>
             topics_of(left, topics);
             topics_of(right, topics);
         }
-    }
-}
-
-const HALF_DONE_VERSION: u8 = 2;
-
-/// ```text
-/// version (1) = 02 | count | per cursor: topic (16), partition, offset | headers | name (8) | count
-///   | per operator: id, resume
-/// ```
-/// Numbers are zigzag varints; byte strings have their length before them. Version 01 had no name.
-impl HalfDone {
-    fn encode(&self) -> Vec<u8> {
-        use millpond_types::record::put_varint;
-        let mut out = vec![HALF_DONE_VERSION];
-        put_varint(&mut out, self.cursors.len() as i64);
-        for (at, offset) in &self.cursors {
-            out.extend_from_slice(&at.topic.0);
-            put_varint(&mut out, i64::from(at.partition));
-            put_varint(&mut out, *offset);
-        }
-        put_bytes(&self.headers, &mut out);
-        out.extend_from_slice(&self.name.to_be_bytes());
-        put_varint(&mut out, self.pending.len() as i64);
-        for pending in &self.pending {
-            put_bytes(pending.operator.as_bytes(), &mut out);
-            put_bytes(&pending.more.resume, &mut out);
-        }
-        out
-    }
-
-    fn decode(mut bytes: &[u8]) -> Result<Self> {
-        let bytes = &mut bytes;
-        let version = take_u8(bytes)?;
-        if !(1..=HALF_DONE_VERSION).contains(&version) {
-            return Err(Error::corrupt("a half-done row in state has an unknown version"));
-        }
-        let mut cursors = Vec::new();
-        for _ in 0..take_int(bytes)? {
-            let topic = millpond_types::TopicId(crate::state::cells::take_array(bytes)?);
-            let partition = take_int(bytes)? as i32;
-            cursors.push((TopicPartition { topic, partition }, take_int(bytes)?));
-        }
-        let headers = take_bytes(bytes)?.to_vec();
-        let name = if version == 1 { 0 } else { u64::from_be_bytes(crate::state::cells::take_array(bytes)?) };
-        let mut pending = Vec::new();
-        for _ in 0..take_int(bytes)? {
-            let operator = String::from_utf8_lossy(take_bytes(bytes)?).into_owned();
-            pending.push(Pending { operator, more: More { pos: 0, resume: take_bytes(bytes)?.to_vec() } });
-        }
-        Ok(Self { cursors, headers, name, pending })
-    }
-}
-
-impl TransientState {
-    fn new(pool: &Pool) -> Self {
-        Self { entries: BTreeMap::new(), bytes: 0, room: pool.reservation() }
-    }
-
-    fn apply(&mut self, changes: Changes, bytes_max: usize) -> Result<()> {
-        use std::ops::Bound;
-        for (from, to) in &changes.drops {
-            let doomed: Vec<Vec<u8>> = self
-                .entries
-                .range::<[u8], _>((Bound::Included(&from[..]), Bound::Excluded(&to[..])))
-                .map(|(k, _)| k.clone())
-                .collect();
-            for key in doomed {
-                self.remove(&key);
-            }
-        }
-        for (key, value) in changes.writes.iter() {
-            self.remove(key);
-            if let Some(value) = value {
-                self.bytes += key.len() + value.len() + ENTRY_BYTES;
-                self.entries.insert(key.to_vec(), Bytes::copy_from_slice(value));
-            }
-        }
-        if self.bytes > bytes_max {
-            return Err(Error::bad_request(format!(
-                "the push query needs more than {bytes_max} bytes of state; make it a persistent query"
-            )));
-        }
-        if !self.room.try_set(self.bytes) {
-            return Err(Error::bad_request(format!(
-                "the memory for push queries is used up: {} bytes are left of {}; close some, or make it a persistent query",
-                self.room.pool().left(),
-                self.room.pool().limit()
-            )));
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, key: &[u8]) {
-        if let Some(value) = self.entries.remove(key) {
-            self.bytes -= key.len() + value.len() + ENTRY_BYTES;
-        }
-    }
-}
-
-impl StateReader for TransientState {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.entries.get(key).cloned())
-    }
-
-    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        Ok(keys.iter().map(|key| self.entries.get(*key).cloned()).collect())
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
-        use std::ops::Bound;
-        if from >= to {
-            return Ok(Scan::default());
-        }
-        let range = self.entries.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
-        Ok(if reverse { Scan::of(range.rev(), limits) } else { Scan::of(range, limits) })
     }
 }
 

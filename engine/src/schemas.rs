@@ -144,7 +144,7 @@ pub(crate) fn infer(registry: &Registry, topic: &str, side: Side, spec: &FormatS
 }
 
 /// The topic that a subject is of.
-fn topic_of(subject: &str) -> &str {
+pub fn topic_of(subject: &str) -> &str {
     subject.strip_suffix("-key").or_else(|| subject.strip_suffix("-value")).unwrap_or(subject)
 }
 

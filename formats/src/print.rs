@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::framed::{framed_to_json, schema_id};
+use crate::framed::{FramedReader, schema_id};
 use crate::json::{Comments, Json};
 use crate::number::java_double;
 use crate::registered::{SchemaKind, Schemas};
@@ -95,20 +95,20 @@ pub struct Guesser {
     /// What fits all records so far; `None` before the first.
     fitting: Option<Vec<Candidate>>,
     mixed: bool,
-    schemas: Option<Arc<dyn Schemas>>,
+    framed: Option<FramedReader>,
 }
 
 impl Guesser {
     /// One that knows records with a schema's id in front.
     pub fn with_schemas(schemas: Arc<dyn Schemas>) -> Self {
-        Self { schemas: Some(schemas), ..Self::default() }
+        Self { framed: Some(FramedReader::new(schemas)), ..Self::default() }
     }
 
     /// A record by the schema that it names, if there is such a schema and it fits.
-    fn framed(&self, bytes: &[u8]) -> Option<(Candidate, String)> {
-        let schemas = self.schemas.as_ref()?;
-        let schema = schemas.schema(schema_id(bytes)?).ok()??;
-        let json = framed_to_json(bytes, schemas).ok()?;
+    fn framed(&mut self, bytes: &[u8]) -> Option<(Candidate, String)> {
+        let reader = self.framed.as_mut()?;
+        let schema = reader.schemas().schema(schema_id(bytes)?).ok()??;
+        let json = reader.to_json(bytes).ok()?;
         let candidate = match schema.kind() {
             SchemaKind::Avro => Candidate::Avro,
             SchemaKind::Json => Candidate::JsonSr,

@@ -13,7 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use millpond_engine::Engine;
-use millpond_engine::schemas::SchemaError;
+use millpond_engine::schemas::{SchemaError, topic_of};
 use millpond_formats::SchemaKind;
 use millpond_registry::{
     Change, Compatibility, Mode, NewSchema, Problem, Reference, Registered, Registry, SubjectVersion,
@@ -128,11 +128,6 @@ struct Asked {
 /// Clients write `true` in their own languages' ways.
 fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(String::deserialize(deserializer)?.eq_ignore_ascii_case("true"))
-}
-
-/// The topic that a subject is of.
-fn topic_of(subject: &str) -> &str {
-    subject.strip_suffix("-key").or_else(|| subject.strip_suffix("-value")).unwrap_or(subject)
 }
 
 fn check(speaker: &Speaker, right: Right, subject: &str) -> Result<(), Refused> {

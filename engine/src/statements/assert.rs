@@ -10,6 +10,7 @@ use millpond_types::access::Right;
 use crate::engine::Engine;
 use crate::entity::Entity;
 use crate::error::Problem;
+use crate::schemas::topic_of;
 use crate::session::Session;
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(1000);
@@ -17,25 +18,24 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(50);
 /// Statements that wait at a time; each holds a thread.
 const WAITING_MAX: usize = 16;
-static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// The place of a statement that waits.
-struct Place;
+struct Place<'a>(&'a AtomicUsize);
 
-impl Place {
-    fn take() -> Result<Self, Problem> {
-        if WAITING.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            WAITING.fetch_sub(1, Ordering::Relaxed);
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Result<Self, Problem> {
+        if waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            waiting.fetch_sub(1, Ordering::Relaxed);
             let message = format!("{WAITING_MAX} ASSERT statements wait already; try again when one of them has ended");
-            return Err(Problem::Failed(Error::bad_request(message)));
+            return Err(Problem::Failed(Error::retry(message)));
         }
-        Ok(Self)
+        Ok(Self(waiting))
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -61,9 +61,8 @@ pub(super) fn topic(engine: &Engine, assert: &AssertTopic, session: &Session) ->
 
 pub(super) fn schema(engine: &Engine, assert: &AssertSchema, session: &Session) -> Result<Entity, Problem> {
     let subject = assert.subject.as_ref().map(|s| s.node.as_str());
-    let topic = subject.map(|s| s.strip_suffix("-key").or_else(|| s.strip_suffix("-value")).unwrap_or(s));
-    match topic {
-        Some(topic) => session.check_topic(Right::Describe, topic)?,
+    match subject {
+        Some(subject) => session.check_topic(Right::Describe, topic_of(subject))?,
         None => session.check_cluster(Right::Describe)?,
     }
     let id = assert.id.as_ref().map(|id| id.node);
@@ -93,7 +92,7 @@ fn wait(engine: &Engine, timeout: Option<&Interval>, wrong: &dyn Fn() -> Option<
         .and_then(Interval::millis)
         .map_or(TIMEOUT_DEFAULT, |ms| Duration::from_millis(ms.max(0) as u64))
         .min(TIMEOUT_MAX);
-    let _place = Place::take()?;
+    let _place = Place::take(&engine.0.asserts)?;
     let deadline = engine.0.clock.now_ms().saturating_add(timeout.as_millis() as i64);
     loop {
         match wrong() {

@@ -143,3 +143,17 @@ fn a_query_that_reads_what_it_writes_is_warned_of_whatever_its_names() {
     let done = engine.execute("INSERT INTO b SELECT * FROM a;", &mut session()).unwrap();
     assert!(done[0].warnings.iter().any(|w| w.contains("\"t\"")), "{:?}", done[0].warnings);
 }
+
+#[test]
+fn asserts_that_wait_are_limited_for_each_engine() {
+    let (one, other) = (open(&Arc::new(MemoryStorage::new())), open(&Arc::new(MemoryStorage::new())));
+    one.0.asserts.store(16, std::sync::atomic::Ordering::Relaxed);
+    let kind = |engine: &Engine| {
+        let e = engine.execute("ASSERT TOPIC nope TIMEOUT 1 SECOND;", &mut session()).unwrap_err();
+        (e.problem.kind(), e.to_string())
+    };
+    let (refused, why) = kind(&one);
+    assert_eq!(refused, millpond_types::ErrorKind::Retry, "{why}");
+    assert!(why.contains("wait already"), "{why}");
+    assert!(kind(&other).1.contains("does not exist"));
+}

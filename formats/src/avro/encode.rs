@@ -130,25 +130,13 @@ fn compile_fields(
     fields: &[AvroField],
     columns: &[Field],
 ) -> Result<Vec<FieldWrite>> {
-    let mut used = vec![false; columns.len()];
-    let mut from: Vec<Option<usize>> = fields
-        .iter()
-        .map(|f| {
-            let at = columns.iter().position(|c| c.name == f.name)?;
-            used[at] = true;
-            Some(at)
-        })
-        .collect();
-    for (field, from) in fields.iter().zip(&mut from).filter(|(_, from)| from.is_none()) {
-        let upper = field.name.to_uppercase();
-        *from = columns.iter().enumerate().position(|(i, c)| !used[i] && c.name.to_uppercase() == upper);
-        if let Some(at) = *from {
-            used[at] = true;
-        }
+    let wanted: Vec<(usize, &Field)> = columns.iter().enumerate().collect();
+    let (places, missing) = crate::names::places(fields.iter().map(|f| f.name.as_str()), &wanted);
+    if let Some((_, column)) = missing.first() {
+        return Err(bad(format!("the schema has no field for column \"{}\"", column.name)));
     }
-    if let Some(at) = used.iter().position(|used| !used) {
-        return Err(bad(format!("the schema has no field for column \"{}\"", columns[at].name)));
-    }
+    let mut from: Vec<Option<usize>> = vec![None; fields.len()];
+    places.into_iter().for_each(|(at, (column, _))| from[at] = Some(column));
     let write = |(field, from): (&AvroField, Option<usize>)| {
         let default = match &field.default {
             Some(json) => {

@@ -49,33 +49,31 @@ impl Plan {
     pub fn new(schema: &ProtoSchema, message: usize, columns: &[Field]) -> Result<Self> {
         let declared = &schema.messages[message];
         let mut fields = Vec::new();
-        let same = |a: &str, b: &str| a.to_uppercase() == b.to_uppercase();
-        for (from, column) in columns.iter().enumerate() {
-            let plain = |f: &&ProtoField| f.oneof.is_none();
-            let exact = declared.fields.iter().filter(plain).find(|f| f.name == column.name);
-            let any = || declared.fields.iter().filter(plain).find(|f| same(&f.name, &column.name));
-            if let Some(field) = exact.or_else(any) {
-                let kind = kind_of(schema, field, &column.ty)
-                    .map_err(|e| bad(format!("field \"{}\": {}", field.name, e.message())))?;
-                let number = field.number as usize;
-                fields.push(FieldWrite { number, from, part: None, optional: field.optional, kind });
-                continue;
-            }
-            let oneof = declared.oneofs.iter().enumerate().position(|(i, l)| same(&oneof_name(l, i), &column.name));
-            let (Some(oneof), SqlType::Struct(parts)) = (oneof, &column.ty) else {
+        let wanted: Vec<(usize, &Field)> = columns.iter().enumerate().collect();
+        let plain: Vec<&ProtoField> = declared.fields.iter().filter(|f| f.oneof.is_none()).collect();
+        let (found, rest) = crate::names::places(plain.iter().map(|f| f.name.as_str()), &wanted);
+        for (at, (from, column)) in found {
+            let field = plain[at];
+            let kind = kind_of(schema, field, &column.ty)
+                .map_err(|e| bad(format!("field \"{}\": {}", field.name, e.message())))?;
+            let number = field.number as usize;
+            fields.push(FieldWrite { number, from, part: None, optional: field.optional, kind });
+        }
+        let labels: Vec<String> = declared.oneofs.iter().enumerate().map(|(i, label)| oneof_name(label, i)).collect();
+        let (found, missing) = crate::names::places(labels.iter().map(String::as_str), &rest);
+        if let Some((_, column)) = missing.first() {
+            return Err(bad(format!("the schema has no field for column \"{}\"", column.name)));
+        }
+        for (oneof, (from, column)) in found {
+            let SqlType::Struct(parts) = &column.ty else {
                 return Err(bad(format!("the schema has no field for column \"{}\"", column.name)));
             };
-            for field in declared.fields.iter().filter(|f| f.oneof == Some(oneof)) {
-                if let Some(part) = parts.iter().position(|p| same(&p.name, &field.name)) {
-                    let kind = kind_of(schema, field, &parts[part].ty)?;
-                    fields.push(FieldWrite {
-                        number: field.number as usize,
-                        from,
-                        part: Some(part),
-                        optional: true,
-                        kind,
-                    });
-                }
+            let members: Vec<&ProtoField> = declared.fields.iter().filter(|f| f.oneof == Some(oneof)).collect();
+            let parts: Vec<(usize, &Field)> = parts.iter().enumerate().collect();
+            for (at, (part, to)) in crate::names::places(members.iter().map(|f| f.name.as_str()), &parts).0 {
+                let kind = kind_of(schema, members[at], &to.ty)?;
+                let number = members[at].number as usize;
+                fields.push(FieldWrite { number, from, part: Some(part), optional: true, kind });
             }
         }
         fields.sort_by_key(|f| f.number);
