@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use millpond_formats::Schemas;
 use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
 use millpond_types::budget::Reservation;
-use millpond_types::ports::{Cursor, Outcome, ScanLimits, StateReader, Step, Storage};
+use millpond_types::ports::{Cursor, Outcome, StateReader, Step, Storage};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
 use tokio::sync::mpsc;

@@ -21,7 +21,7 @@ pub fn schema_id(bytes: &[u8]) -> Option<u32> {
 
 /// What a record holds, by the schema that it names: all of it, under the schema's own names.
 pub fn framed_to_json(bytes: &[u8], schemas: &Arc<dyn Schemas>) -> Result<Json> {
-    FramedReader::new(schemas.clone()).to_json(bytes)
+    FramedReader::new(schemas.clone()).read(bytes)
 }
 
 /// Schemas whose readers are kept; with more, all are made anew.
@@ -52,7 +52,7 @@ impl FramedReader {
         &self.schemas
     }
 
-    pub fn to_json(&mut self, bytes: &[u8]) -> Result<Json> {
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Json> {
         let damaged = |failure: Box<crate::json::scan::Failure>| Error::bad_request(failure.text());
         let id = read_frame(bytes).map_err(damaged)?;
         let schema = self.schemas.schema(id)?;

@@ -95,20 +95,20 @@ pub struct Guesser {
     /// What fits all records so far; `None` before the first.
     fitting: Option<Vec<Candidate>>,
     mixed: bool,
-    framed: Option<FramedReader>,
+    framed: Option<Box<FramedReader>>,
 }
 
 impl Guesser {
     /// One that knows records with a schema's id in front.
     pub fn with_schemas(schemas: Arc<dyn Schemas>) -> Self {
-        Self { framed: Some(FramedReader::new(schemas)), ..Self::default() }
+        Self { framed: Some(Box::new(FramedReader::new(schemas))), ..Self::default() }
     }
 
     /// A record by the schema that it names, if there is such a schema and it fits.
     fn framed(&mut self, bytes: &[u8]) -> Option<(Candidate, String)> {
         let reader = self.framed.as_mut()?;
         let schema = reader.schemas().schema(schema_id(bytes)?).ok()??;
-        let json = reader.to_json(bytes).ok()?;
+        let json = reader.read(bytes).ok()?;
         let candidate = match schema.kind() {
             SchemaKind::Avro => Candidate::Avro,
             SchemaKind::Json => Candidate::JsonSr,

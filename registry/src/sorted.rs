@@ -8,9 +8,11 @@ use std::sync::Arc;
 /// Most entries of one part. Fifty thousand entries are a few hundred parts.
 const PART_MAX: usize = 256;
 
+type Part<K, V> = Arc<Vec<(K, V)>>;
+
 #[derive(Debug)]
 pub(crate) struct Sorted<K, V> {
-    parts: Arc<Vec<Arc<Vec<(K, V)>>>>,
+    parts: Arc<Vec<Part<K, V>>>,
     len: usize,
 }
 

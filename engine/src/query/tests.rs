@@ -11,7 +11,7 @@ use millpond_sql::analyse::analyse;
 use millpond_sql::functions::FunctionCatalog;
 use millpond_sql::plan::{Analysed, Environment, FormatError, FormatSpec, Side, SourceInfo};
 use millpond_types::memory::MemoryStorage;
-use millpond_types::ports::{TopicLog, TopicSpec};
+use millpond_types::ports::{ScanLimits, TopicLog, TopicSpec};
 use millpond_types::record::OwnedRecord;
 use millpond_types::{Field, ManualClock, SqlType, TopicPartition};
 

@@ -326,7 +326,7 @@ fn what_was_checked_holds_while_the_subject_is_as_it_was() {
     // Loading makes everything anew; a snapshot that follows another shares what has not changed.
     let checked_now = now.check("a", &new).unwrap();
     assert!(!now.is_checked("a", &new, &checked), "a subject that was read again may be another");
-    let (elsewhere, ..) = now.register("b", &avro(A)).map_or_else(|_| now.register("c", &avro(A)).unwrap(), |all| all);
+    let (elsewhere, ..) = now.register("b", &avro(A)).unwrap_or_else(|_| now.register("c", &avro(A)).unwrap());
     assert!(elsewhere.unwrap().registry.is_checked("a", &new, &checked_now));
     let after = now.set_compatibility("a", Some(Compatibility::Full)).unwrap().registry;
     assert!(!after.is_checked("a", &new, &checked_now));
@@ -336,6 +336,7 @@ fn what_was_checked_holds_while_the_subject_is_as_it_was() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "how long it takes is what is asked")]
 fn one_change_of_many_schemas_is_quick() {
     let begun = std::time::Instant::now();
     let mut registry = Registry::new(Limits::default());
@@ -355,6 +356,7 @@ fn one_change_of_many_schemas_is_quick() {
 
 /// However large schemas are, they are compared in a time that goes with their size.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "how long it takes is what is asked")]
 fn large_schemas_are_compared_quickly() {
     let many = |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<Vec<_>>().join(",");
     let symbols = |n: usize| many(n, &|i| format!("\"S{i}\""));
