@@ -76,6 +76,7 @@ pub struct Limits {
     pub group_members_bytes_max: Option<usize>,
     pub group_offsets_bytes_max: Option<usize>,
     pub transactions_bytes_max: Option<usize>,
+    pub delegation_tokens_bytes_max: Option<usize>,
     pub connections_max: Option<usize>,
     pub fetch_sessions_max: Option<usize>,
     pub fetch_session_partitions_max: Option<usize>,

@@ -43,6 +43,7 @@ pub struct FixedParts {
     pub group_members: usize,
     pub group_offsets: usize,
     pub transactions: usize,
+    pub delegation_tokens: usize,
 }
 
 impl FixedParts {
@@ -66,6 +67,7 @@ impl FixedParts {
             group_members: part(256 * MIB, 32),
             group_offsets: part(256 * MIB, 32),
             transactions: part(128 * MIB, 32),
+            delegation_tokens: part(32 * MIB, 128),
         }
     }
 }

@@ -192,7 +192,7 @@ pub(crate) fn waits(key: i16) -> bool {
 /// Whether an answer to this may be large, however small the request is. Joining a group is not meant: whoever waited
 /// for memory with it would be taken for dead.
 pub(crate) fn answers_much(key: i16) -> bool {
-    matches!(key, 2 | 3 | 9 | 15 | 16 | 19 | 29 | 31 | 32 | 35 | 48 | 50 | 61 | 65 | 66 | 69 | 74 | 75)
+    matches!(key, 2 | 3 | 9 | 15 | 16 | 19 | 29 | 31 | 32 | 35 | 41 | 48 | 50 | 61 | 65 | 66 | 69 | 74 | 75)
 }
 
 /// Whether an API may create or delete partitions.

@@ -26,9 +26,9 @@ use crate::api::{FetchSessions, SessionLimits, Shared};
 use crate::features::Features;
 use crate::groups::{Coordinator, GroupSettings, QueryGroups};
 use crate::lanes::Lanes;
-use crate::security::turns::Turns;
 use crate::metrics::{Metrics, OpenConnection};
 use crate::security::quotas::Quotas;
+use crate::security::turns::Turns;
 use crate::security::users::UserError;
 use crate::security::{
     AuthenticationSettings, Authenticator, AuthorizationSettings, Authorizer, Principal, QuotaSettings, tls,

@@ -174,7 +174,7 @@ impl Server {
         let kafka =
             millpond_broker::server::serve(kafka_listeners, database.storage().clone(), settings, hooks, until).await?;
         let metrics: Vec<Arc<dyn MetricsSource>> = vec![
-            Arc::new(BrokerMetrics(kafka.metrics(), authenticator)),
+            Arc::new(BrokerMetrics(kafka.metrics(), Arc::clone(&authenticator))),
             Arc::new(StorageMetrics(database.storage().clone())),
             Arc::new(GroupMetrics(kafka.groups().clone())),
             Arc::new(ProcessMetrics),
@@ -185,6 +185,7 @@ impl Server {
                     ("fetch_answers_bytes_max", used_of(&fetches)),
                     ("answers_bytes_max", used_of(&answers)),
                     ("http_bodies_bytes_max", used_of(&bodies)),
+                    ("delegation_tokens_bytes_max", Box::new(move || authenticator.delegation().bytes())),
                 ],
             }),
         ];
@@ -294,6 +295,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
         ("group_members_bytes_max", parts.group_members),
         ("group_offsets_bytes_max", parts.group_offsets),
         ("transactions_bytes_max", parts.transactions),
+        ("delegation_tokens_bytes_max", parts.delegation_tokens),
     ];
     set(&mut options.storage.direct_io, config.direct_io);
     set(&mut options.storage.disk_free_bytes_min, limits.disk_free_bytes_min);
@@ -335,6 +337,7 @@ fn fixed_parts(config: &Config) -> FixedParts {
         group_members: limits.group_members_bytes_max.unwrap_or(parts.group_members),
         group_offsets: limits.group_offsets_bytes_max.unwrap_or(parts.group_offsets),
         transactions: limits.transactions_bytes_max.unwrap_or(parts.transactions),
+        delegation_tokens: limits.delegation_tokens_bytes_max.unwrap_or(parts.delegation_tokens),
     }
 }
 

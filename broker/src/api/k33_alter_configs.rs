@@ -170,7 +170,7 @@ pub(super) fn target_of(shared: &Shared, request: &Request, resource_type: i8, n
 pub(super) async fn replace(
     shared: &Shared,
     target: &Target,
-    configs: BTreeMap<String, String>,
+    mut configs: BTreeMap<String, String>,
     validate_only: bool,
 ) -> Result<(), Refusal> {
     match target {
@@ -182,6 +182,7 @@ pub(super) async fn replace(
         }
         Target::Group(group) => {
             let settings = &shared.settings.groups;
+            configs.values_mut().for_each(|value| *value = value.trim().to_owned());
             check_group_configs(&configs, settings)
                 .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
             if !validate_only {

@@ -1,6 +1,8 @@
 //! DescribeDelegationToken (41), versions 1 to 3: tokens of some owners, or of all, that the caller has to do with or may
 //! describe. They are told with what they are used by.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use kafka_protocol::messages::describe_delegation_token_response::{
     DescribedDelegationToken, DescribedDelegationTokenRenewer,
@@ -21,11 +23,14 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         return request.respond(&response.with_error_code(refusal.code()));
     }
     let caller = &request.caller;
-    let owners: Option<Vec<Principal>> = asked.owners.as_ref().map(|owners| {
+    let owners: Option<HashSet<Principal>> = asked.owners.as_ref().map(|owners| {
         let users = owners.iter().filter(|owner| owner.principal_type.as_str() == USER);
         users.map(|owner| Principal::user(&owner.principal_name)).collect()
     });
-    let wanted = |token: &DelegationToken| owners.as_ref().is_none_or(|all| all.iter().any(|who| token.concerns(who)));
+    let wanted = |token: &DelegationToken| {
+        let mut of = [&token.owner, &token.requester].into_iter().chain(&token.renewers);
+        owners.as_ref().is_none_or(|all| of.any(|who| all.contains(who)))
+    };
     let may = |token: &DelegationToken| {
         token.concerns(&caller.principal)
             || shared.authorizer.is_some()
@@ -50,7 +55,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             _ => described,
         }
     });
-    request.respond(&response.with_tokens(found.collect()))
+    request.respond_within(shared, response.with_tokens(found.collect()), |refusal| {
+        DescribeDelegationTokenResponse::default().with_error_code(refusal.code())
+    })
 }
 
 fn renewer(who: &Principal) -> DescribedDelegationTokenRenewer {

@@ -270,11 +270,7 @@ impl Coordinator {
     /// Sets a group's settings in place of those it had; durable when it returns.
     pub async fn set_configs(&self, group: &str, configs: GroupConfigs) -> Result<(), StorageError> {
         let _one_by_one = self.inner.configuring.lock().await;
-        let count = self.inner.held.lock().machine.configured().len();
-        let max = self.settings().groups_max;
-        if count >= max && self.configs(group).is_empty() && !configs.is_empty() {
-            return Err(StorageError::InvalidRequest(format!("{count} groups have settings, no more than {max} may")));
-        }
+        self.inner.held.lock().machine.may_configure(group, &configs).map_err(StorageError::InvalidRequest)?;
         let value = (!configs.is_empty()).then(|| encode_group_configs(&configs));
         self.inner.storage.group_write(vec![(record::configs_key(group), value)]).await?;
         self.inner.held.lock().machine.set_configs(group, configs);

@@ -86,10 +86,16 @@ pub struct Machine {
     configs: BTreeMap<String, GroupConfigs>,
     /// When each group has something due.
     timers: BTreeSet<(i64, String)>,
-    /// About what members take in memory.
+    /// About what groups, members and settings take in memory.
     members_bytes: usize,
     /// About what offsets take in memory.
     offsets_bytes: usize,
+}
+
+/// About what a group's settings take in memory.
+fn bytes_of_configs(group: &str, configs: &GroupConfigs) -> usize {
+    const EACH: usize = 96;
+    EACH + group.len() + configs.iter().map(|(name, value)| EACH + name.len() + value.len()).sum::<usize>()
 }
 
 impl Machine {
@@ -132,6 +138,24 @@ impl Machine {
         self.configs.get(group).cloned().unwrap_or_default()
     }
 
+    /// Whether a group may have these in place of its own.
+    pub fn may_configure(&self, group: &str, configs: &GroupConfigs) -> Result<(), String> {
+        if configs.is_empty() {
+            return Ok(());
+        }
+        let (count, max) = (self.configs.len(), self.settings.groups_max);
+        let before = self.configs.get(group);
+        if count >= max && before.is_none() {
+            return Err(format!("{count} groups have settings, no more than {max} may"));
+        }
+        let more =
+            bytes_of_configs(group, configs).saturating_sub(before.map_or(0, |own| bytes_of_configs(group, own)));
+        if self.members_bytes + more > self.settings.members_bytes_max {
+            return Err(format!("groups, members and their settings take {} bytes already", self.members_bytes));
+        }
+        Ok(())
+    }
+
     /// Names of the groups that have settings of their own.
     pub fn configured(&self) -> Vec<String> {
         self.configs.keys().cloned().collect()
@@ -139,10 +163,13 @@ impl Machine {
 
     /// They count from the members' next heartbeats on.
     pub fn set_configs(&mut self, group: &str, configs: GroupConfigs) {
-        match configs.is_empty() {
-            true => self.configs.remove(group),
-            false => self.configs.insert(group.to_owned(), configs),
-        };
+        if let Some(before) = self.configs.remove(group) {
+            self.members_bytes -= bytes_of_configs(group, &before);
+        }
+        if !configs.is_empty() {
+            self.members_bytes += bytes_of_configs(group, &configs);
+            self.configs.insert(group.to_owned(), configs);
+        }
     }
 
     /// A member of the consumer protocol joins, stays or leaves. The answer counts once all that was to be written before

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 use super::delegation::{DelegationSettings, DelegationTokens};
 use super::tokens::{TokenSettings, Tokens, Verified};
 use super::users::{UserError, Users};
-use crate::lanes::Lanes;
+use crate::lanes::{Lane, Lanes};
 use crate::seldom::Seldom;
 use crate::storage::Storage;
 
@@ -174,6 +174,16 @@ impl Authenticator {
                 Err(self.deny(begun, from, "token").await)
             }
         }
+    }
+
+    /// Enters a lane for somebody at this address who proves a password in another way.
+    pub(super) async fn enter(&self, from: IpAddr) -> Lane {
+        self.tries.enter(from).await
+    }
+
+    /// Somebody was wrong in a lane, which counts for as long as the refusal is delayed.
+    pub(super) fn wrong_in(&self, lane: Lane) {
+        lane.rest(Instant::now() + self.settings.failure_delay);
     }
 
     pub(super) fn accept(&self) {

@@ -11,7 +11,7 @@
 //! Not here: who may ask for what (`api`), the exchange (`scram`, `sasl`).
 //! Invariant: memory shows what storage holds; a change is seen when it is durable; a token that has expired is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -20,7 +20,7 @@ use millpond_types::Principal;
 use parking_lot::RwLock;
 use ring::hmac;
 
-use super::scram::{Credential, Found, ITERATIONS_DEFAULT, SALT_BYTES, ScramMechanism, is_same};
+use super::scram::{Credential, Found, ITERATIONS_DEFAULT, SALT_BYTES, ScramMechanism};
 use super::users::{UserError, random};
 use crate::keys::{Fields, put_text};
 use crate::storage::{SecurityKind, Storage, StorageError};
@@ -30,11 +30,18 @@ const SECRET_BYTES: usize = 64;
 const SECRET_KEY: &[u8] = &[];
 /// Renewers of one token.
 const RENEWERS_MAX: usize = 100;
+/// About what a token takes in memory besides names.
+const TOKEN_BYTES: usize = 1200;
+/// The same of one name.
+const NAME_BYTES: usize = 48;
 
 /// Limits and times of delegation tokens.
 #[derive(Debug, Clone)]
 pub struct DelegationSettings {
+    /// Whoever asks for tokens may have half of these, and half of their bytes.
     pub tokens_max: usize,
+    /// About what all of them take in memory.
+    pub bytes_max: usize,
     /// A token ends after this, however often it is renewed.
     pub lifetime_max_ms: i64,
     /// Until when a token is good, from its issue or its last renewal.
@@ -43,7 +50,12 @@ pub struct DelegationSettings {
 
 impl Default for DelegationSettings {
     fn default() -> Self {
-        Self { tokens_max: 10_000, lifetime_max_ms: 7 * 24 * 3_600_000, renewal_ms: 24 * 3_600_000 }
+        Self {
+            tokens_max: 10_000,
+            bytes_max: 32 << 20,
+            lifetime_max_ms: 7 * 24 * 3_600_000,
+            renewal_ms: 24 * 3_600_000,
+        }
     }
 }
 
@@ -62,10 +74,24 @@ pub struct DelegationToken {
 }
 
 impl DelegationToken {
-    /// Whether somebody may renew it, end it, and know of it in any case.
+    /// Whether somebody knows of it in any case.
     pub fn concerns(&self, who: &Principal) -> bool {
-        self.owner == *who || self.requester == *who || self.renewers.contains(who)
+        self.requester == *who || self.may_renew(who)
     }
+
+    /// Whether somebody may renew it and end it.
+    fn may_renew(&self, who: &Principal) -> bool {
+        self.owner == *who || self.renewers.contains(who)
+    }
+
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        bytes_of([&self.owner, &self.requester].into_iter().chain(&self.renewers))
+    }
+}
+
+fn bytes_of<'a>(names: impl Iterator<Item = &'a Principal>) -> usize {
+    TOKEN_BYTES + names.map(|who| NAME_BYTES + who.name().len()).sum::<usize>()
 }
 
 /// Why a token was not made or changed.
@@ -85,11 +111,18 @@ impl From<UserError> for DelegationError {
     }
 }
 
+#[derive(Default)]
+struct Table {
+    by_id: BTreeMap<String, Arc<DelegationToken>>,
+    /// Ids by signature.
+    signed: HashMap<Vec<u8>, String>,
+}
+
 pub struct DelegationTokens {
     storage: Storage,
     settings: DelegationSettings,
     secret: hmac::Key,
-    table: RwLock<BTreeMap<String, Arc<DelegationToken>>>,
+    table: RwLock<Table>,
     /// Held over a change, so that memory and storage change in the same order.
     changing: tokio::sync::Mutex<()>,
 }
@@ -97,7 +130,7 @@ pub struct DelegationTokens {
 impl DelegationTokens {
     /// Reads all tokens. The first time in a storage it writes a secret.
     pub async fn open(storage: &Storage, settings: DelegationSettings) -> Result<Self, UserError> {
-        let (mut table, mut secret) = (BTreeMap::new(), None);
+        let (mut by_id, mut secret) = (BTreeMap::new(), None);
         for (key, value) in storage.security_scan(SecurityKind::Token)? {
             if key == SECRET_KEY {
                 secret = Some(value.to_vec());
@@ -106,7 +139,7 @@ impl DelegationTokens {
             let id = String::from_utf8(key).ok();
             let token = id.and_then(|id| decode(id, &value));
             let token = token.ok_or_else(|| StorageError::Corrupt("a delegation token is damaged".into()))?;
-            table.insert(token.id.clone(), Arc::new(token));
+            by_id.insert(token.id.clone(), Arc::new(token));
         }
         let secret = match secret {
             Some(secret) => secret,
@@ -116,11 +149,13 @@ impl DelegationTokens {
                 secret
             }
         };
+        let secret = hmac::Key::new(hmac::HMAC_SHA512, &secret);
+        let signed = by_id.keys().map(|id| (signature(&secret, id), id.clone())).collect();
         Ok(Self {
             storage: storage.clone(),
             settings,
-            secret: hmac::Key::new(hmac::HMAC_SHA512, &secret),
-            table: RwLock::new(table),
+            secret,
+            table: RwLock::new(Table { by_id, signed }),
             changing: tokio::sync::Mutex::new(()),
         })
     }
@@ -131,13 +166,13 @@ impl DelegationTokens {
 
     /// What a token's holder proves it by; in base64 it is the password.
     pub fn signature(&self, id: &str) -> Vec<u8> {
-        hmac::sign(&self.secret, id.as_bytes()).as_ref().to_vec()
+        signature(&self.secret, id)
     }
 
     /// The token, as long as it is good.
     pub fn get(&self, id: &str) -> Option<Arc<DelegationToken>> {
         let now = self.now();
-        self.table.read().get(id).filter(|token| token.expires_ms > now).cloned()
+        self.table.read().by_id.get(id).filter(|token| token.expires_ms > now).cloned()
     }
 
     /// How long a token is still good.
@@ -148,7 +183,7 @@ impl DelegationTokens {
     /// All that are good, by id.
     pub fn all(&self) -> Vec<Arc<DelegationToken>> {
         let now = self.now();
-        self.table.read().values().filter(|token| token.expires_ms > now).cloned().collect()
+        self.table.read().by_id.values().filter(|token| token.expires_ms > now).cloned().collect()
     }
 
     /// The credential of a token, for an exchange; `None` where there is no such token.
@@ -158,7 +193,42 @@ impl DelegationTokens {
         Some(Found { credential: credential.clone(), is_real: true })
     }
 
-    /// A new token, good for as long as is asked and allowed. Some milliseconds of a processor: call it where that is no harm.
+    /// About what all tokens take in memory.
+    pub fn bytes(&self) -> usize {
+        self.table.read().by_id.values().map(|token| token.bytes()).sum()
+    }
+
+    /// Whether one more fits. Whoever asks has at most half of everything.
+    fn check_room(
+        &self,
+        owner: &Principal,
+        requester: &Principal,
+        renewers: &[Principal],
+    ) -> Result<(), DelegationError> {
+        let table = self.table.read();
+        let new = bytes_of([owner, requester].into_iter().chain(renewers));
+        let check = |of: &dyn Fn(&DelegationToken) -> bool, whose: &str, part: usize| {
+            let (tokens_max, bytes_max) =
+                (self.settings.tokens_max.div_ceil(part), self.settings.bytes_max.div_ceil(part));
+            let (mut count, mut bytes) = (0, new);
+            for token in table.by_id.values().filter(|token| of(token)) {
+                (count, bytes) = (count + 1, bytes + token.bytes());
+            }
+            if count >= tokens_max {
+                return Err(DelegationError::TooMany(format!("there are {count} delegation tokens{whose} already")));
+            }
+            if bytes > bytes_max {
+                let message =
+                    format!("delegation tokens{whose} with their names would take more than {bytes_max} bytes");
+                return Err(DelegationError::TooMany(message));
+            }
+            Ok(())
+        };
+        check(&|_| true, "", 1)?;
+        check(&|token| token.requester == *requester, " of the same requester", 2)
+    }
+
+    /// A new token, good for as long as is asked and allowed; not above 0: for as long as is allowed. Some milliseconds of a processor: call it where that is no harm.
     pub async fn create(
         &self,
         owner: Principal,
@@ -171,10 +241,7 @@ impl DelegationTokens {
         }
         let _one_by_one = self.changing.lock().await;
         self.forget_expired().await?;
-        let max = self.settings.tokens_max;
-        if self.table.read().len() >= max {
-            return Err(DelegationError::TooMany(format!("there are {max} delegation tokens already")));
-        }
+        self.check_room(&owner, &requester, &renewers)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let signature = self.signature(&id);
         let password = BASE64.encode(&signature);
@@ -187,7 +254,7 @@ impl DelegationTokens {
         });
         let credentials = derived.await.map_err(|_| DelegationError::Storage(StorageError::Closed))?;
         let now = self.now();
-        let lifetime = if lifetime_ms < 0 { i64::MAX } else { lifetime_ms }.min(self.settings.lifetime_max_ms);
+        let lifetime = no_more(lifetime_ms, self.settings.lifetime_max_ms);
         let ends_ms = now.saturating_add(lifetime);
         let expires_ms = ends_ms.min(now.saturating_add(self.settings.renewal_ms));
         let token =
@@ -195,7 +262,8 @@ impl DelegationTokens {
         Ok((self.put(token).await?, signature))
     }
 
-    /// Makes a token good for longer, up to its end; says until when. Negative: for as long as is usual.
+    /// Makes a token good for longer, up to its end; says until when. Not above 0: for as long as is
+    /// usual.
     pub async fn renew(&self, signature: &[u8], who: &Principal, period_ms: i64) -> Result<i64, DelegationError> {
         let _one_by_one = self.changing.lock().await;
         let token = self.signed(signature, who)?;
@@ -203,8 +271,7 @@ impl DelegationTokens {
         if token.expires_ms <= now {
             return Err(DelegationError::Expired);
         }
-        let usual = self.settings.renewal_ms;
-        let period = if period_ms < 0 { usual } else { period_ms.min(usual) };
+        let period = no_more(period_ms, self.settings.renewal_ms);
         let expires_ms = token.ends_ms.min(now.saturating_add(period));
         Ok(self.put(DelegationToken { expires_ms, ..DelegationToken::clone(&token) }).await?.expires_ms)
     }
@@ -228,33 +295,48 @@ impl DelegationTokens {
     /// The token with this signature, if it is somebody's to change.
     fn signed(&self, signature: &[u8], who: &Principal) -> Result<Arc<DelegationToken>, DelegationError> {
         let table = self.table.read();
-        let token = table.values().find(|token| is_same(&self.signature(&token.id), signature));
-        let token = token.ok_or(DelegationError::NotFound)?;
-        if token.concerns(who) { Ok(Arc::clone(token)) } else { Err(DelegationError::NotOwner) }
+        let token = table.signed.get(signature).and_then(|id| table.by_id.get(id)).ok_or(DelegationError::NotFound)?;
+        if token.may_renew(who) { Ok(Arc::clone(token)) } else { Err(DelegationError::NotOwner) }
     }
 
     async fn put(&self, token: DelegationToken) -> Result<Arc<DelegationToken>, DelegationError> {
         let entry = (token.id.clone().into_bytes(), Some(encode(&token)));
         self.storage.security_write(SecurityKind::Token, vec![entry]).await.map_err(DelegationError::Storage)?;
         let token = Arc::new(token);
-        self.table.write().insert(token.id.clone(), Arc::clone(&token));
+        let signature = self.signature(&token.id);
+        let mut table = self.table.write();
+        table.signed.insert(signature, token.id.clone());
+        table.by_id.insert(token.id.clone(), Arc::clone(&token));
         Ok(token)
     }
 
     async fn remove(&self, ids: Vec<String>) -> Result<(), DelegationError> {
         let entries = ids.iter().map(|id| (id.clone().into_bytes(), None)).collect();
         self.storage.security_write(SecurityKind::Token, entries).await.map_err(DelegationError::Storage)?;
+        let signatures: Vec<_> = ids.iter().map(|id| self.signature(id)).collect();
         let mut table = self.table.write();
-        ids.iter().for_each(|id| drop(table.remove(id)));
+        ids.iter().for_each(|id| drop(table.by_id.remove(id)));
+        signatures.iter().for_each(|signature| drop(table.signed.remove(signature)));
         Ok(())
     }
 
     async fn forget_expired(&self) -> Result<(), DelegationError> {
         let now = self.now();
-        let expired: Vec<String> =
-            self.table.read().values().filter(|token| token.expires_ms <= now).map(|token| token.id.clone()).collect();
+        let expired: Vec<String> = {
+            let table = self.table.read();
+            table.by_id.values().filter(|token| token.expires_ms <= now).map(|token| token.id.clone()).collect()
+        };
         if expired.is_empty() { Ok(()) } else { self.remove(expired).await }
     }
+}
+
+fn signature(secret: &hmac::Key, id: &str) -> Vec<u8> {
+    hmac::sign(secret, id.as_bytes()).as_ref().to_vec()
+}
+
+/// What is asked for, but no more than is usual; that where nothing is asked for.
+fn no_more(asked_ms: i64, usual_ms: i64) -> i64 {
+    if asked_ms > 0 { asked_ms.min(usual_ms) } else { usual_ms }
 }
 
 fn encode(token: &DelegationToken) -> Vec<u8> {

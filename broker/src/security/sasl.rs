@@ -245,6 +245,7 @@ impl Sasl {
         message: &[u8],
         begun: Instant,
     ) -> Answer {
+        let lane = self.authenticator.enter(self.from).await;
         let user = exchange.user().to_owned();
         let by_token = exchange.is_by_token();
         let delegation = self.authenticator.delegation();
@@ -254,6 +255,7 @@ impl Sasl {
         let finished = if by_token && token.is_none() { Err(ScramError::Credentials) } else { finished };
         match finished {
             Ok(answer) => {
+                drop(lane);
                 self.authenticator.accept();
                 let (principal, remaining) = match &token {
                     Some(token) => (token.owner.clone(), Some(delegation.remaining(token))),
@@ -265,7 +267,10 @@ impl Sasl {
                 }
                 done
             }
-            Err(error) => self.scram_failed(error, mechanism, begun).await,
+            Err(error) => {
+                self.authenticator.wrong_in(lane);
+                self.scram_failed(error, mechanism, begun).await
+            }
         }
     }
 

@@ -128,6 +128,7 @@ pub fn authentication(config: &Config) -> AuthenticationSettings {
         users_max: security.users_max.unwrap_or(defaults.users_max),
         delegation: DelegationSettings {
             tokens_max: security.delegation_tokens_max.unwrap_or(defaults.delegation.tokens_max),
+            bytes_max: super::fixed_parts(config).delegation_tokens,
             lifetime_max_ms: security.delegation_token_max_ms.unwrap_or(defaults.delegation.lifetime_max_ms).max(0),
             renewal_ms: security.delegation_token_renewal_ms.unwrap_or(defaults.delegation.renewal_ms).max(0),
         },

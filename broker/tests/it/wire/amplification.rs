@@ -10,6 +10,7 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -74,6 +75,19 @@ fn join(client: &mut Client, group: &str, metadata: usize) -> i16 {
         .with_generation_id(joined.generation_id)
         .with_member_id(joined.member_id);
     client.call(2, &request).error_code
+}
+
+/// Sets a group's session timeout; the code.
+fn configure(client: &mut Client, group: &str, value: &str) -> i16 {
+    const GROUP: i8 = 32;
+    let config = AlterableConfig::default()
+        .with_name("consumer.session.timeout.ms".into())
+        .with_value(Some(string(value.to_owned())));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(GROUP)
+        .with_resource_name(string(group.to_owned()))
+        .with_configs(vec![config]);
+    client.call(1, &IncrementalAlterConfigsRequest::default().with_resources(vec![resource])).responses[0].error_code
 }
 
 #[test]
@@ -251,6 +265,22 @@ fn names_count_as_bytes() {
     let (small, large) = (session(&mut client, 1), session(&mut client, 20));
     assert!(small.session_id != 0 && large.session_id == 0, "{} {}", small.session_id, large.session_id);
     assert_eq!((small.error_code, large.error_code, large.responses.len()), (0, 0, 20));
+    server.stop();
+}
+
+#[test]
+fn settings_of_groups_count_as_bytes() {
+    let server = Server::with(Fixture::new(), |settings, _| settings.groups.members_bytes_max = 300_000);
+    let mut client = server.client();
+    let long = |i: usize| format!("{i}{}", "x".repeat(30_000));
+    // What stands around a value is not kept.
+    let spaced = format!("50000{}", " ".repeat(30_000));
+    let made = (0..100).take_while(|i| configure(&mut client, &long(*i), &spaced) == 0).count();
+    assert_eq!(made, 9);
+    assert_eq!(configure(&mut client, &long(0), "51000"), 0, "what is there is changed");
+    assert_ne!(join(&mut client, "g", 100_000), 0, "members and settings count together");
+    let server = Server::with(server.stop().reopen(true), |settings, _| settings.groups.members_bytes_max = 300_000);
+    assert_ne!(configure(&mut server.client(), &long(50), "50000"), 0, "also after a restart");
     server.stop();
 }
 

@@ -693,6 +693,83 @@ fn delegation_tokens_are_made_used_renewed_and_ended() {
     assert_eq!(seen(&server, "alice"), 2);
 }
 
+#[test]
+fn delegation_tokens_count_with_their_names() {
+    use millpond_broker::security::delegation::DelegationError;
+    use millpond_types::Principal;
+    let (server, authenticator) = server(
+        |s| {
+            s.authentication.delegation.bytes_max = 1_000_000;
+            s.authentication.delegation.tokens_max = 7;
+        },
+        sasl(None, &SCRAM),
+    );
+    let tokens = authenticator.delegation();
+    let made = |requester: &str, name: usize| {
+        let user = Principal::user(requester);
+        let renewers = (0..10).map(|i| Principal::user(&format!("{i}{}", "x".repeat(name)))).collect();
+        server.block_on(tokens.create(user.clone(), user, renewers, -1)).map(|(token, _)| token)
+    };
+    let refused = |result, what: &str| match result {
+        Err(DelegationError::TooMany(why)) => assert!(why.contains(what), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    made("alice", 30_000).unwrap();
+    refused(made("alice", 30_000), "of the same requester with their names");
+    made("bob", 30_000).unwrap();
+    made("carol", 30_000).unwrap();
+    refused(made("dave", 30_000), "delegation tokens with their names");
+    assert!((900_000..1_000_000).contains(&tokens.bytes()), "{}", tokens.bytes());
+    // And by their number.
+    (0..3).for_each(|_| drop(made("alice", 1).unwrap()));
+    refused(made("alice", 1), "4 delegation tokens of the same requester");
+    made("bob", 1).unwrap();
+    refused(made("bob", 1), "7 delegation tokens already");
+}
+
+#[test]
+fn whoever_asked_for_a_token_of_another_does_not_renew_it() {
+    use millpond_broker::security::delegation::{DelegationError, DelegationSettings};
+    use millpond_types::Principal;
+    let (server, authenticator) = server(|_| {}, sasl(None, &SCRAM));
+    let (tokens, usual) = (authenticator.delegation(), DelegationSettings::default());
+    let [owner, requester, renewer] = ["owner", "requester", "renewer"].map(Principal::user);
+    // Nothing asked for is what is usual.
+    let asked = tokens.create(owner.clone(), requester.clone(), vec![renewer.clone()], 0);
+    let (token, signature) = server.block_on(asked).unwrap();
+    assert_eq!(token.ends_ms - token.issued_ms, usual.lifetime_max_ms);
+    assert_eq!(token.expires_ms - token.issued_ms, usual.renewal_ms);
+    assert!(token.concerns(&requester), "it is told of it");
+    let renew = |who, period| server.block_on(tokens.renew(&signature, who, period));
+    assert!(matches!(renew(&requester, 0), Err(DelegationError::NotOwner)));
+    let expired = server.block_on(tokens.expire(&signature, &requester, -1));
+    assert!(matches!(expired, Err(DelegationError::NotOwner)));
+    for who in [&owner, &renewer] {
+        assert!(renew(who, 0).unwrap() >= token.expires_ms);
+        assert!(renew(who, 1000).unwrap() < token.expires_ms);
+    }
+}
+
+#[test]
+fn wrong_passwords_by_scram_take_their_turn() {
+    let delay = Duration::from_millis(200);
+    let (server, _authenticator) = server(
+        |s| {
+            s.authentication.failure_delay = delay;
+            s.authentication.tries_per_address_max = 2;
+        },
+        sasl(None, &SCRAM),
+    );
+    let (address, begun) = (server.address, Instant::now());
+    let wrong = || connect(address).scram(ScramMechanism::Sha256, "alice", "wrong").error_code;
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(wrong)).collect();
+        assert!(all.into_iter().all(|one| one.join().unwrap() == 58));
+    });
+    // The last two come when three pairs before them have rested.
+    assert!(begun.elapsed() >= 4 * delay, "{:?}", begun.elapsed());
+}
+
 struct Issuer {
     key: KeyPair,
     keys: String,
