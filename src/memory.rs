@@ -61,7 +61,8 @@ impl FixedParts {
             compaction_map: part(32 * MIB, 32),
             requests: part(512 * MIB, 8),
             fetch_answers: part(512 * MIB, 12),
-            answers: part(128 * MIB, 32),
+            // One of them is to hold the settings of thousands of topics, but for budgets that somebody has made small.
+            answers: part(128 * MIB, if budget < BUDGET_MIN { 64 } else { 32 }),
             fetch_sessions: part(256 * MIB, 64),
             http_bodies: part(256 * MIB, 16),
             group_members: part(256 * MIB, 32),

@@ -47,6 +47,19 @@ fn group(ty: &FieldType) -> u8 {
     }
 }
 
+/// The types of key and value of a map, in whichever way it is written. A list in an entry stands only in one of them.
+fn entry_of<'a>(schema: &'a ProtoSchema, field: &'a ProtoField) -> Option<(&'a FieldType, &'a FieldType)> {
+    match &field.ty {
+        FieldType::Map(key, value) => Some((key, value)),
+        FieldType::Message(message) if field.repeated => {
+            let message = &schema.messages[*message];
+            let [key, value] = message.fields.as_slice() else { return None };
+            (message.is_entry() && !value.repeated).then_some((&key.ty, &value.ty))
+        }
+        _ => None,
+    }
+}
+
 impl Check<'_> {
     fn fault(&mut self, kind: &str, path: String) {
         if self.faults.len() < FAULTS_MAX {
@@ -71,8 +84,9 @@ impl Check<'_> {
                 None => {}
             }
         }
+        // Entries are compared where they are used: a map may be written in two ways.
         let named = by_name(reader, &to.nested);
-        for &nested in &from.nested {
+        for &nested in from.nested.iter().filter(|nested| !writer.messages[**nested].is_entry()) {
             let name = &writer.messages[nested].full_name;
             match named.get(name.as_str()) {
                 Some(&found) => self.message(found, nested),
@@ -82,6 +96,15 @@ impl Check<'_> {
     }
 
     fn field(&mut self, field: &ProtoField, written: &ProtoField, path: &str) {
+        let ways = [&field.ty, &written.ty].map(|ty| matches!(ty, FieldType::Map(..)));
+        if ways[0] != ways[1]
+            && let (Some((rk, rv)), Some((wk, wv))) = (entry_of(self.reader, field), entry_of(self.writer, written))
+        {
+            if group(rk) != group(wk) || group(rv) != group(wv) {
+                self.fault("FIELD_KIND_CHANGED", path.to_owned());
+            }
+            return;
+        }
         let lists_differ = field.repeated != written.repeated
             && !matches!(field.ty, FieldType::String | FieldType::Bytes | FieldType::Message(_));
         if lists_differ {

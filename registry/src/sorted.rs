@@ -47,7 +47,7 @@ impl<K: Ord + Clone, V: Clone> Sorted<K, V> {
     where
         K: Borrow<Q>,
     {
-        let ends_before = |part: &Arc<Vec<(K, V)>>| part.last().is_some_and(|(last, _)| last.borrow() < key);
+        let ends_before = |part: &Part<K, V>| part.last().is_some_and(|(last, _)| last.borrow() < key);
         let part = self.parts.partition_point(ends_before);
         let at = self.parts.get(part).map_or(Err(0), |part| part.binary_search_by(|(k, _)| k.borrow().cmp(key)));
         (part, at)

@@ -123,14 +123,17 @@ pub(crate) async fn ksql(
     let text = request.ksql.clone();
     let run = move || {
         if engine.writes_rows(&text, &session) {
-            return Err((engine, text, session));
+            return Err(Box::new((engine, text, session)));
         }
         Ok(engine.execute(&text, &mut session))
     };
     let result = match app.threads.run(run).await? {
         Ok(result) => result,
         // What waits for the disk keeps no place from what shows and ends things.
-        Err((engine, text, mut session)) => app.inserts.run(move || engine.execute(&text, &mut session)).await?,
+        Err(later) => {
+            let (engine, text, mut session) = *later;
+            app.inserts.run(move || engine.execute(&text, &mut session)).await?
+        }
     };
     match result {
         Ok(answers) => {

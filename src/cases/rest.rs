@@ -238,7 +238,7 @@ fn write_message(message: &Json, schema: &str, depth: usize, out: &mut String) {
             Json::String(text) if text.is_empty() => {}
             Json::Number(digits) if digits.parse() == Ok(0.0) => {}
             Json::Array(items) => items.iter().for_each(|item| field(name, item)),
-            Json::Object(entries) if schema.contains(&format!("> {name} = ")) => {
+            Json::Object(entries) if [">", "Entry"].iter().any(|end| schema.contains(&format!("{end} {name} = "))) => {
                 for (key, value) in entries {
                     let entry = vec![("key".into(), Json::String(key.clone())), ("value".into(), value.clone())];
                     field(name, &Json::Object(entry));

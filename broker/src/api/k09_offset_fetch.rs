@@ -76,7 +76,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let once = asked.groups.into_iter().filter(|group| seen.insert(group.group_id.clone()));
     let groups = once.map(|group| {
         let allowed = shared.check_group(&request.caller, Operation::Describe, &group.group_id).map_err(|r| r.code());
-        let allowed = allowed.and(sure.as_ref().map_err(Refusal::code).map(|()| ())).and_then(|()| {
+        let allowed = allowed.and(sure.as_ref().copied().map_err(Refusal::code)).and_then(|()| {
             let (member, epoch) = (group.member_id.as_deref(), group.member_epoch);
             shared.groups.may_fetch(&group.group_id, member, epoch).map_err(|error| code_of_group(error).code())
         });

@@ -162,14 +162,14 @@ mod tests {
         let [greedy, other] = [(); 2].map(|()| Share::new(1, &answers, &all_turn));
         let mut held = greedy.answers.reservation();
         held.set(250);
-        let (got, mut gets) = mpsc::unbounded_channel();
+        let (got, mut gets) = mpsc::channel(20);
         let mut waiting = tokio::task::JoinSet::new();
         for i in 0..20 {
             assert!(greedy.is_crowded());
             let (share, got) = (greedy.clone(), got.clone());
             waiting.spawn(async move {
                 let turn = share.wait_for_turn().await;
-                got.send(i).unwrap();
+                got.send(i).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 drop(turn);
             });

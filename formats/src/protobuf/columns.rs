@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use millpond_types::sql_type::DECIMAL_PRECISION_MAX;
 use millpond_types::{Field, SqlType};
 
-use super::schema::{FieldType, ProtoField, ProtoSchema, WellKnown};
+use super::schema::{ENTRY, FieldType, ProtoField, ProtoSchema, WellKnown};
 use crate::avro::columns::TYPES_MAX;
 use crate::format::Nullable;
 
@@ -67,6 +67,18 @@ fn type_of(
                 return None;
             }
             return Some(SqlType::map(SqlType::String, single(schema, value, field.digits, name, walk)?));
+        }
+        FieldType::Message(message) if field.repeated && schema.messages[*message].is_entry() => {
+            // Connect's converter writes maps so.
+            let value = &schema.messages[*message].fields[1];
+            if walk.above.contains(message) || walk.above.len() > DEPTH_MAX || walk.left == 0 {
+                return None;
+            }
+            walk.left -= 1;
+            walk.above.push(*message);
+            let value = type_of(schema, value, name, walk);
+            walk.above.pop();
+            return Some(SqlType::map(SqlType::String, value?));
         }
         ty => single(schema, ty, field.digits, name, walk)?,
     };
@@ -143,7 +155,7 @@ pub fn schema_of(columns: &[Field], full_name: &str, nullable: Nullable) -> Stri
     let stem = if digits == 0 { "ConnectDefault" } else { stem };
     let mut writer = Writer { stem: stem.to_owned(), next: number.parse().unwrap_or(1), nullable, imports: Vec::new() };
     let mut body = String::new();
-    writer.message(&mut body, name, columns, 0);
+    writer.message(&mut body, name, columns, 0, false);
     let mut text = String::from("syntax = \"proto3\";\n");
     if !package.is_empty() {
         let _ = writeln!(text, "package {package};");
@@ -161,6 +173,9 @@ pub fn schema_of(columns: &[Field], full_name: &str, nullable: Nullable) -> Stri
     text
 }
 
+/// The name and fields of a message inside another, and whether it is a map's entry.
+type Nested = (String, Vec<Field>, bool);
+
 struct Writer {
     stem: String,
     next: u64,
@@ -169,7 +184,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn message(&mut self, out: &mut String, name: &str, columns: &[Field], depth: usize) {
+    /// Of a map's entry the key is always plain.
+    fn message(&mut self, out: &mut String, name: &str, columns: &[Field], depth: usize, is_entry: bool) {
         let indent = "  ".repeat(depth);
         let _ = writeln!(out, "{indent}message {name} {{");
         let mut nested = Vec::new();
@@ -182,9 +198,14 @@ impl Writer {
                     (format!("repeated {ty}"), options)
                 }
                 SqlType::Map(_, value) => {
-                    let (ty, options) = self.item(value, &mut nested);
-                    (format!("map<string, {ty}>"), options)
+                    self.next += 1;
+                    let name = format!("{}{}{ENTRY}", self.stem, self.next);
+                    let [key, value] = [("key", SqlType::String), ("value", SqlType::clone(value))]
+                        .map(|(name, ty)| Field::new(name, ty));
+                    nested.push((name.clone(), vec![key, value], true));
+                    (format!("repeated {name}"), String::new())
                 }
+                SqlType::String if is_entry && i == 0 => ("string".to_owned(), String::new()),
                 ty if is_scalar(ty) && self.nullable == Nullable::Optional => {
                     (format!("optional {}", self.single(ty, &mut nested).0), String::new())
                 }
@@ -192,27 +213,27 @@ impl Writer {
             };
             let _ = writeln!(out, "{indent}  {ty} {label} = {number}{options};");
         }
-        for (name, columns) in nested {
+        for (name, columns, is_entry) in nested {
             out.push('\n');
-            self.message(out, &name, &columns, depth + 1);
+            self.message(out, &name, &columns, depth + 1, is_entry);
         }
         let _ = writeln!(out, "{indent}}}");
     }
 
-    /// An item of a list or a map: lists and maps need a message around them.
-    fn item(&mut self, ty: &SqlType, nested: &mut Vec<(String, Vec<Field>)>) -> (String, String) {
+    /// An item of a list: lists and maps need a message around them.
+    fn item(&mut self, ty: &SqlType, nested: &mut Vec<Nested>) -> (String, String) {
         match ty {
             SqlType::Array(_) | SqlType::Map(..) => {
                 self.next += 1;
                 let name = format!("{}{}", self.stem, self.next);
-                nested.push((name.clone(), vec![Field::new(LIST_FIELD, ty.clone())]));
+                nested.push((name.clone(), vec![Field::new(LIST_FIELD, ty.clone())], false));
                 (name, String::new())
             }
             _ => self.single(ty, nested),
         }
     }
 
-    fn single(&mut self, ty: &SqlType, nested: &mut Vec<(String, Vec<Field>)>) -> (String, String) {
+    fn single(&mut self, ty: &SqlType, nested: &mut Vec<Nested>) -> (String, String) {
         let wraps = self.nullable == Nullable::Wrapper;
         let scalar = |plain: &str, wrapper: &str| {
             if wraps { format!("google.protobuf.{wrapper}Value") } else { plain.to_owned() }
@@ -252,7 +273,7 @@ impl Writer {
             SqlType::Struct(fields) => {
                 self.next += 1;
                 let name = format!("{}{}", self.stem, self.next);
-                nested.push((name.clone(), fields.clone()));
+                nested.push((name.clone(), fields.clone(), false));
                 name
             }
             // `item` has put a message around them.

@@ -42,6 +42,24 @@ pub struct Message {
     pub oneofs: Vec<String>,
 }
 
+/// How the names of messages end that Connect's converter makes for the entries of a map.
+pub const ENTRY: &str = "Entry";
+
+impl Message {
+    /// Whether a list of these is a map.
+    pub fn is_entry(&self) -> bool {
+        match self.fields.as_slice() {
+            [key, value] => {
+                self.full_name.ends_with(ENTRY)
+                    && (key.name.as_str(), key.number, key.repeated) == ("key", 1, false)
+                    && (value.name.as_str(), value.number) == ("value", 2)
+                    && key.ty == FieldType::String
+            }
+            _ => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Enum {
     pub full_name: String,

@@ -116,6 +116,9 @@ fn kind_of(schema: &ProtoSchema, field: &ProtoField, ty: &SqlType) -> Result<Kin
             Ok(Kind::Map(Box::new(single(schema, value, from)?)))
         }
         (_, SqlType::Array(item), true) => Ok(Kind::List(Box::new(single(schema, &field.ty, item)?))),
+        (FieldType::Message(message), SqlType::Map(_, from), true) if schema.messages[*message].is_entry() => {
+            Ok(Kind::Map(Box::new(kind_of(schema, &schema.messages[*message].fields[1], from)?)))
+        }
         (FieldType::Map(..), ..) | (_, _, true) => Err(bad(format!("{ty} cannot be written as a repeated field"))),
         _ => single(schema, &field.ty, ty),
     }

@@ -561,6 +561,33 @@ fn protobuf_entries_with_lists_are_a_map_of_lists() {
 }
 
 #[test]
+fn maps_are_written_and_read_as_connect_has_them() {
+    let lists = SqlType::map(SqlType::String, SqlType::array(SqlType::Integer));
+    let columns = [field("ID", SqlType::BigInt), field("M", lists)];
+    let made = Arc::new(schema_for(Format::Protobuf, &columns, &Naming::default()).unwrap());
+    let expected = "message ConnectDefault1 {\n  int64 ID = 1;\n  repeated ConnectDefault2Entry M = 2;\n\n  message \
+                    ConnectDefault2Entry {\n    string key = 1;\n    repeated int32 value = 2;\n  }\n}";
+    assert!(made.text.contains(expected), "{}", made.text);
+    let inferred = columns_of(&made, Side::Value, false, true, None).unwrap();
+    assert_eq!(inferred, columns);
+    // What is written by the schema is what is written by the types alone, behind the frame.
+    let list = |items: &[i32]| Value::Array(items.iter().map(|n| Value::Integer(*n)).collect());
+    let map = Value::Map([(text("a"), list(&[1, 2])), (text("b"), list(&[]))].into_iter().collect());
+    let row = vec![Value::BigInt(7), map];
+    let written = write(Format::Protobuf, &columns, &writer(1, &made), std::slice::from_ref(&row)).unwrap();
+    let (rows, errors) =
+        proto_rows(&made.text.replace("syntax = \"proto3\";", ""), &columns, &[&written.get(0).unwrap()[6..]]);
+    assert_eq!((rows, errors.len()), (vec![row], 0));
+    // An entry around itself has no end, and no type.
+    let text = "syntax = \"proto3\"; message R { int32 a = 1; repeated SelfEntry m = 2; } \
+                message SelfEntry { string key = 1; repeated SelfEntry value = 2; }";
+    let endless = schema(SchemaKind::Protobuf, text);
+    let names: Vec<String> =
+        columns_of(&endless, Side::Value, false, true, None).unwrap().into_iter().map(|f| f.name).collect();
+    assert_eq!(names, ["a"]);
+}
+
+#[test]
 fn protobuf_types_that_do_not_fit_are_refused() {
     let map = [field("M", SqlType::map(SqlType::String, SqlType::String))];
     let entry: &[u8] = &[0x0a, 5, 8, 1, 0x12, 1, b'a'];
