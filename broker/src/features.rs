@@ -2,8 +2,8 @@
 //! lower while the server runs.
 //!
 //! `group.version` 1 is the consumer group protocol, `transaction.version` 2 makes clients take the newer way of
-//! transactions; both can be lowered and raised again, and stay so over restarts. `metadata.version` is what tools show;
-//! nothing here goes by it.
+//! transactions; both can be lowered and raised again, and stay so over restarts. The others are what tools show
+//! and raise with a release; nothing here goes by them.
 //! Invariant: a level in memory was written before; the epoch grows with every change and at every start.
 
 use std::collections::BTreeMap;
@@ -33,7 +33,9 @@ pub struct Feature {
 
 /// By name; levels as in Kafka 4.1.
 pub static FEATURES: &[Feature] = &[
+    Feature { name: "eligible.leader.replicas.version", min: 0, max: 1, level: 1 },
     Feature { name: GROUP_VERSION, min: 0, max: 1, level: 1 },
+    Feature { name: "kraft.version", min: 0, max: 1, level: 1 },
     Feature { name: METADATA_VERSION, min: 7, max: 27, level: 27 },
     Feature { name: "transaction.version", min: 0, max: 2, level: 2 },
 ];

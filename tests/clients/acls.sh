@@ -103,6 +103,25 @@ for version in $VERSIONS; do
     --entity-type clients --entity-name slow >"$WORK/out" 2>&1
   configs --describe --entity-type users --entity-type clients >"$WORK/out" 2>&1; hasnt "byte_rate"
   say "kafka-configs $version: quotas and users"
+
+  TOKENS=kafka.admin.DelegationTokenCommand
+  case $version in 4.*) TOKENS=org.apache.kafka.tools.DelegationTokenCommand ;; esac
+  cat >"$WORK/alice.properties" <<PROPERTIES
+security.protocol=SASL_PLAINTEXT
+sasl.mechanism=SCRAM-SHA-256
+sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username="alice" password="alice-secret";
+PROPERTIES
+  tokens() { tool "$TOKENS" --bootstrap-server "$users" --command-config "$WORK/alice.properties" "$@"; }
+  tokens --create --max-life-time-period -1 --renewer-principal User:bob >"$WORK/out" 2>&1
+  has "User:alice +.*User:bob"
+  id=$(awk '/User:alice/ { print $1 }' "$WORK/out") hmac=$(awk '/User:alice/ { print $2 }' "$WORK/out")
+  tokens --describe --owner-principal User:alice >"$WORK/out" 2>&1; has "$id"
+  tokens --renew --renew-time-period -1 --hmac "$hmac" >"$WORK/out" 2>&1; has "Completed renew operation"
+  sed "s/username=\"alice\" password=\"alice-secret\"/username=\"$id\" password=\"${hmac//\//\\/}\" tokenauth=true/" "$WORK/alice.properties" >"$WORK/token.properties"
+  tool kafka.admin.ConfigCommand --bootstrap-server "$users" --command-config "$WORK/token.properties" --describe --entity-type topics >"$WORK/out" 2>&1
+  tokens --expire --expiry-time-period -1 --hmac "$hmac" >"$WORK/out" 2>&1; has "Completed expire operation"
+  tokens --describe --owner-principal User:alice >"$WORK/out" 2>&1; hasnt "$id"
+  say "kafka-delegation-tokens $version: create, describe, renew, use, expire"
   acls --remove --force --topic "$T" >"$WORK/out" 2>&1
   acls --remove --force --topic "pre-$version" --resource-pattern-type prefixed >"$WORK/out" 2>&1
   acls --remove --force --group g --resource-pattern-type prefixed >"$WORK/out" 2>&1

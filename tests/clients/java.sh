@@ -240,6 +240,59 @@ tool $T.EndToEndLatency "$B" "$RUN-e2e" 100 all 100 >"$OUT" 2>&1
 has "Percentiles" "$OUT"
 say "performance tools"
 
+# Tools of one broker among others, of what only newer releases have, and of what Millpond has not.
+case $VERSION in
+3.*) ;;
+*)
+    features() { tool $T.FeatureCommand --bootstrap-server "$B" "$@"; }
+    features describe >"$OUT"; has "group.version.*SupportedMaxVersion: 1.*FinalizedVersionLevel: 1" "$OUT"; has "metadata.version.*FinalizedVersionLevel: 4.1" "$OUT"
+    features downgrade --feature transaction.version=1 --dry-run >"$OUT"; has "can be downgraded to 1" "$OUT"
+    features downgrade --feature transaction.version=1 >"$OUT"; has "was downgraded to 1" "$OUT"
+    features describe >"$OUT"; has "transaction.version.*FinalizedVersionLevel: 1" "$OUT"
+    features upgrade --feature transaction.version=2 >"$OUT"; has "was upgraded to 2" "$OUT"
+    features upgrade --release-version 4.1 >"$OUT"; has "metadata.version was upgraded" "$OUT"
+    if features upgrade --feature nothing=1 >"$OUT" 2>&1; then die "an unknown feature"; fi; has "there is no such feature" "$OUT"
+    say "features: describe, downgrade, upgrade"
+
+    configs --alter --entity-type groups --entity-name "$G" --add-config consumer.session.timeout.ms=50000,consumer.heartbeat.interval.ms=6000 >"$OUT"
+    configs --describe --entity-type groups --entity-name "$G" >"$OUT"; has "consumer.session.timeout.ms=50000" "$OUT"; has "consumer.heartbeat.interval.ms=6000" "$OUT"
+    configs --describe --entity-type groups >"$OUT"; has "$G" "$OUT"
+    if configs --alter --entity-type groups --entity-name "$G" --add-config consumer.session.timeout.ms=1 >"$OUT" 2>&1; then die "a session of 1 ms"; fi
+    has "must be between" "$OUT"
+    configs --alter --entity-type groups --entity-name "$G" --delete-config consumer.session.timeout.ms,consumer.heartbeat.interval.ms >"$OUT"
+    configs --describe --entity-type groups >"$OUT"; if grep -q "$G" "$OUT"; then die "settings of a group that were taken back"; fi
+    say "configs of groups"
+
+    reassign() { tool $T.reassign.ReassignPartitionsCommand --bootstrap-server "$B" "$@"; }
+    echo "{\"version\": 1, \"topics\": [{\"topic\": \"$V\"}]}" >"$WORK/topics.json"
+    reassign --generate --topics-to-move-json-file "$WORK/topics.json" --broker-list 1 >"$OUT"
+    sed -n '/^Proposed/,$p' "$OUT" | grep '^{' >"$WORK/plan.json"
+    reassign --execute --reassignment-json-file "$WORK/plan.json" >"$OUT"; has "Successfully started partition reassignments" "$OUT"
+    reassign --list >"$OUT"; has "No partition reassignments found" "$OUT"
+    reassign --verify --reassignment-json-file "$WORK/plan.json" >"$OUT"; has "$V-2 is completed" "$OUT"; has "Clearing topic-level throttles" "$OUT"
+    reassign --cancel --reassignment-json-file "$WORK/plan.json" >"$OUT"; has "None of the specified partition reassignments are active" "$OUT"
+    tool $T.MetadataQuorumCommand --bootstrap-server "$B" describe --status >"$OUT"; has "LeaderId: +1" "$OUT"
+    tool $T.MetadataQuorumCommand --bootstrap-server "$B" describe --replication >"$OUT"; has "Leader" "$OUT"
+    tool $T.ClusterTool cluster-id --bootstrap-server "$B" >"$OUT"; has "Cluster ID: [A-Za-z0-9_-]{22}" "$OUT"
+    tool $T.ClusterTool list-endpoints --bootstrap-server "$B" >"$OUT"; has "^1 .*unfenced +broker" "$OUT"
+    say "reassign-partitions, metadata-quorum, cluster"
+
+    tool $T.GroupsCommand --bootstrap-server "$B" --list >"$OUT"; has "^$V .*Consumer|^$V .*Classic" "$OUT"
+    tool $T.StreamsResetter --bootstrap-server "$B" --application-id "$V" --input-topics "$V" --to-earliest --force >"$OUT" 2>&1
+    has "Partition: 2 Offset: 0" "$OUT"
+    tool $T.ClientMetricsCommand --bootstrap-server "$B" --list >"$OUT"
+    if tool $T.ClientMetricsCommand --bootstrap-server "$B" --alter --name m --interval 1000 >"$OUT" 2>&1; then die "metrics of clients"; fi
+    tool $T.streams.StreamsGroupCommand --bootstrap-server "$B" --list >"$OUT"
+    tool $T.consumer.group.ShareGroupCommand --bootstrap-server "$B" --list >"$OUT"
+    # It says what is wrong and ends with 0.
+    tool $T.consumer.group.ShareGroupCommand --bootstrap-server "$B" --describe --group "$V" >"$OUT" 2>&1 || true
+    has "UnsupportedVersionException" "$OUT"
+    if own $T.consumer.ConsoleShareConsumer --bootstrap-server "$B" --topic "$V" --group "$V-share" --timeout-ms 3000 >"$OUT" 2>&1; then :; fi
+    has "does not support the share group protocol" "$OUT"
+    say "groups, streams-application-reset; client-metrics, streams-groups and share groups are told that there are none"
+    ;;
+esac
+
 SECONDS_MAX=90 tool Clients "$B" >"$OUT" 2>&1
 say "the client itself: administration, transactions, cooperative and static members, fetches of many quiet partitions"
 
