@@ -84,11 +84,14 @@ struct Stamp {
     modified: (i64, i64),
 }
 
+/// When a revocation list expires, in milliseconds, and which.
+type Expiry = (i64, PathBuf);
+
 struct Loaded {
     config: Arc<ServerConfig>,
     stamps: Vec<Option<Stamp>>,
-    /// The list that expires first, in milliseconds, until that was told.
-    expires: Option<(i64, PathBuf)>,
+    /// Of the list that expires first, until that was told.
+    expires: Option<Expiry>,
 }
 
 /// A listener's TLS as it is now.
@@ -139,7 +142,7 @@ impl Tls {
     /// Says once that a revocation list has expired.
     fn tell_expired(&self) {
         let now = now_ms();
-        if !self.loaded.read().expires.as_ref().is_some_and(|(at, _)| *at < now) {
+        if self.loaded.read().expires.as_ref().is_none_or(|(at, _)| *at >= now) {
             return;
         }
         if let Some((_, path)) = self.loaded.write().expires.take() {
@@ -200,7 +203,7 @@ fn stamps(settings: &TlsSettings) -> Vec<Option<Stamp>> {
 }
 
 /// The configuration, and which revocation list expires first, and when.
-fn configure(settings: &TlsSettings) -> Result<(Arc<ServerConfig>, Option<(i64, PathBuf)>), TlsError> {
+fn configure(settings: &TlsSettings) -> Result<(Arc<ServerConfig>, Option<Expiry>), TlsError> {
     let chain = certificates("certificate", &settings.certificate)?;
     let key = private_key(&settings.key)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
