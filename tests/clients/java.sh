@@ -276,6 +276,22 @@ case $VERSION in
     tool $T.ClusterTool cluster-id --bootstrap-server "$B" >"$OUT"; has "Cluster ID: [A-Za-z0-9_-]{22}" "$OUT"
     tool $T.ClusterTool list-endpoints --bootstrap-server "$B" >"$OUT"; has "^1 .*unfenced +broker" "$OUT"
     say "reassign-partitions, metadata-quorum, cluster"
+
+    tool $T.GroupsCommand --bootstrap-server "$B" --list >"$OUT"; has "^$V .*Consumer|^$V .*Classic" "$OUT"
+    tool $T.StreamsResetter --bootstrap-server "$B" --application-id "$V" --input-topics "$V" --to-earliest --force >"$OUT" 2>&1
+    has "Partition: 2 Offset: 0" "$OUT"
+    tool $T.ClientMetricsCommand --bootstrap-server "$B" --list >"$OUT"
+    if tool $T.ClientMetricsCommand --bootstrap-server "$B" --alter --name m --interval 1000 >"$OUT" 2>&1; then die "metrics of clients"; fi
+    tool $T.streams.StreamsGroupCommand --bootstrap-server "$B" --list >"$OUT"
+    tool $T.consumer.group.ShareGroupCommand --bootstrap-server "$B" --list >"$OUT"
+    # It says what is wrong and ends with 0.
+    tool $T.consumer.group.ShareGroupCommand --bootstrap-server "$B" --describe --group "$V" >"$OUT" 2>&1 || true
+    has "UnsupportedVersionException" "$OUT"
+    # It says so at once, and takes long to end, with Apache Kafka too.
+    alone $T.consumer.ConsoleShareConsumer --bootstrap-server "$B" --topic "$V" --group "$V-share" >"$WORK/share.out" 2>&1 & share=$!
+    until_ 30 eval 'grep -q "ShareGroupHeartbeat.*does not support\|does not support SHARE" "$WORK/share.out"'
+    { pkill -KILL -P $share; wait $share || true; } 2>/dev/null
+    say "groups, streams-application-reset; client-metrics, streams-groups and share groups are told that there are none"
     ;;
 esac
 
