@@ -68,7 +68,7 @@ impl FixedParts {
             group_members: part(256 * MIB, 32),
             group_offsets: part(256 * MIB, 32),
             transactions: part(128 * MIB, 32),
-            delegation_tokens: part(32 * MIB, 128),
+            delegation_tokens: part(16 * MIB, 512),
         }
     }
 }

@@ -567,7 +567,6 @@ impl Storage {
         }))
     }
 
-    /// Bytes of the partition's batches.
     /// Checks that a topic may come to have so many partitions.
     pub fn check_more_partitions(&self, topic: &Topic, total: i32) -> Result<()> {
         let per_topic = self.shared.options.topic_partitions_max;
@@ -586,6 +585,7 @@ impl Storage {
         self.shared.space.volume()
     }
 
+    /// Bytes of the partition's batches.
     pub fn partition_bytes(&self, place: TopicPartition) -> Result<u64> {
         Ok(self.shared.partition(place)?.log.lock().bytes())
     }

@@ -6,7 +6,6 @@
 //! As in ksqlDB's own runner: expected objects may leave members out, rows of an answer come in any order, what is not a
 //! SELECT goes to `/ksql` in one request, each SELECT to `/query`.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use millpond_engine::{Engine, EngineOptions};
 use millpond_formats::json::{Comments, Json};
 use millpond_formats::{Schema, SchemaKind, Schemas, framed_to_json};
 use millpond_server::{HttpOptions, HttpSecurity};
-use millpond_sql::syntax::Statement;
 use millpond_types::memory::MemoryStorage;
 use millpond_types::ports::{TopicLog, TopicSpec, partition_of};
 use millpond_types::{ManualClock, TopicPartition};
@@ -28,7 +26,7 @@ use tokio::runtime::Runtime;
 
 use super::compare::{difference, show};
 use super::file::{Case, ExpectedError, Rest};
-use super::run::{NOW_MS, PARTITIONS_DEFAULT, compare_outputs, encode};
+use super::run::{NOW_MS, compare_outputs, encode, topics_of};
 use crate::http_client::{self, Trust};
 
 /// Longest time until queries have read what was written, and that one request may take.
@@ -108,29 +106,10 @@ fn wait(time: Duration) {
 }
 
 fn create_topics(case: &Case, storage: &MemoryStorage) {
-    let mut seen = BTreeSet::new();
-    let mut create = |name: &str, partitions: i32, replicas: i16| {
-        if seen.insert(name.to_string()) {
-            let spec = TopicSpec { name: name.into(), partitions, replicas, configs: Default::default() };
-            // A name that no topic can have is the statement's problem, not the runner's.
-            let _refused = storage.create_topic(spec);
-        }
-    };
-    for topic in &case.topics {
-        create(&topic.name, topic.partitions.unwrap_or(1), topic.replicas);
-    }
-    for text in &case.statements {
-        for parsed in millpond_sql::parse(text).unwrap_or_default() {
-            if let Statement::CreateSource(source) = &parsed.statement {
-                let text = |name: &str| source.properties.get(name).map(|v| v.node.to_string());
-                let Some(topic) = text("KAFKA_TOPIC") else { continue };
-                let partitions = text("PARTITIONS").and_then(|p| p.trim_matches('\'').parse().ok());
-                create(topic.trim_matches('\''), partitions.unwrap_or(PARTITIONS_DEFAULT), 1);
-            }
-        }
-    }
-    for record in &case.inputs {
-        create(&record.topic, PARTITIONS_DEFAULT, 1);
+    for (name, partitions, replicas) in topics_of(case) {
+        let spec = TopicSpec { name: name.into(), partitions, replicas, configs: Default::default() };
+        // A name that no topic can have is the statement's problem, not the runner's.
+        let _refused = storage.create_topic(spec);
     }
 }
 

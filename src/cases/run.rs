@@ -33,7 +33,7 @@ pub enum Verdict {
 /// 2024-01-01T00:00:00Z
 pub(super) const NOW_MS: i64 = 1_704_067_200_000;
 /// Partitions of a topic that only a CREATE statement names.
-pub(super) const PARTITIONS_DEFAULT: i32 = 4;
+const PARTITIONS_DEFAULT: i32 = 4;
 
 pub fn run_case(case: &Case) -> Verdict {
     // A defect in one case must not hide the others.
@@ -103,13 +103,20 @@ fn run(case: &Case) -> Result<(), String> {
 }
 
 fn create_topics(case: &Case, engine: &Engine, storage: &MemoryStorage) {
-    let mut seen = BTreeSet::new();
+    for (name, partitions, replicas) in topics_of(case) {
+        engine.declare_topic(&name, partitions, replicas);
+        let spec = TopicSpec { name: name.into(), partitions: 1, replicas, configs: Default::default() };
+        // A name that no topic can have is the statement's problem, not the harness's.
+        let _ = storage.create_topic(spec);
+    }
+}
+
+/// The topics that a case begins with: their names, partitions and replicas.
+pub(super) fn topics_of(case: &Case) -> Vec<(String, i32, i16)> {
+    let (mut seen, mut topics) = (BTreeSet::new(), Vec::new());
     let mut create = |name: &str, partitions: i32, replicas: i16| {
         if seen.insert(name.to_string()) {
-            engine.declare_topic(name, partitions, replicas);
-            let spec = TopicSpec { name: name.into(), partitions: 1, replicas, configs: Default::default() };
-            // A name that no topic can have is the statement's problem, not the harness's.
-            let _ = storage.create_topic(spec);
+            topics.push((name.to_string(), partitions, replicas));
         }
     };
     let mut stated = BTreeMap::new();
@@ -134,6 +141,7 @@ fn create_topics(case: &Case, engine: &Engine, storage: &MemoryStorage) {
     for record in &case.inputs {
         create(&record.topic, PARTITIONS_DEFAULT, 1);
     }
+    topics
 }
 
 /// Runs the statements one by one; stops at the first refusal.

@@ -47,16 +47,20 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             && (producers.is_empty() || producers.contains(&ProducerId(found.producer_id)))
             && (asked.duration_filter < 0 || now.saturating_sub(began(found)) > asked.duration_filter)
     };
-    let mut states: Vec<TransactionState> = shared.transactions.look(|machine| {
-        let named = |id: &str| pattern.as_ref().is_none_or(|pattern| pattern.is_match(id));
-        let listed = machine.all().filter(|(id, found)| wanted(found) && may(id) && named(id)).map(|(id, found)| {
-            TransactionState::default()
-                .with_transactional_id(text(id))
-                .with_producer_id(ProducerId(found.producer_id))
-                .with_transaction_state(text(name_of(found.state)))
-        });
-        listed.collect()
+    // Rights and expressions take their time, in which transactions go on.
+    let mut found: Vec<(String, i64, State)> = shared.transactions.look(|machine| {
+        let wanted = machine.all().filter(|(_, found)| wanted(found));
+        wanted.map(|(id, found)| (id.to_owned(), found.producer_id, found.state)).collect()
     });
+    let named = |id: &str| pattern.as_ref().is_none_or(|pattern| pattern.is_match(id));
+    found.retain(|(id, ..)| may(id) && named(id));
+    let listed = found.into_iter().map(|(id, producer_id, state)| {
+        TransactionState::default()
+            .with_transactional_id(text(&id))
+            .with_producer_id(ProducerId(producer_id))
+            .with_transaction_state(text(name_of(state)))
+    });
+    let mut states: Vec<TransactionState> = listed.collect();
     states.sort_by(|a, b| a.transactional_id.cmp(&b.transactional_id));
     let unknown = asked.state_filters.iter().filter(|s| !STATES.contains(&&***s)).cloned().collect();
     let response =

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use super::compaction;
+use super::directory::DATABASE;
 use super::shared::{Shared, family};
 use crate::keys::cf;
 use crate::metrics::{Counted, Histogram};
@@ -46,8 +47,6 @@ pub struct StorageSnapshot {
     pub volume: Option<(u64, u64)>,
     /// Less is free than it has to be.
     pub disk_full: bool,
-    /// A write failed, and nothing is written until the database could be opened again.
-    pub read_only: bool,
     /// Of RocksDB's write-ahead log, as far as it is not in its files yet.
     pub wal_bytes: u64,
     pub write_stopped: bool,
@@ -73,7 +72,6 @@ impl Shared {
             retention_bytes_freed_total: m.retention_bytes_freed.load(Relaxed),
             volume: self.space.volume(),
             disk_full: self.space.is_low(),
-            read_only: self.broken.load(Relaxed),
             step_delay_ms: self.step_delay_ms.load(Relaxed),
             ..StorageSnapshot::default()
         };
@@ -99,7 +97,7 @@ impl Shared {
             snapshot.write_stopped =
                 property("rocksdb.is-write-stopped") > 0 || of_log("rocksdb.is-write-stopped") > Some(0);
             snapshot.write_delayed_bytes_per_second = property("rocksdb.actual-delayed-write-rate");
-            snapshot.wal_bytes = wal_bytes(&self.options.path.join("db"));
+            snapshot.wal_bytes = wal_bytes(&self.options.path.join(DATABASE));
         }
         snapshot
     }

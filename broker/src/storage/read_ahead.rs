@@ -23,6 +23,9 @@ pub struct Place {
 /// Batches that follow each other.
 pub type Run = VecDeque<StoredBatch>;
 
+/// Runs that are kept; each fetch from disk looks through them.
+const RUNS_MAX: usize = 256;
+
 pub struct ReadAhead {
     max: usize,
     kept: Mutex<Kept>,
@@ -55,7 +58,7 @@ impl ReadAhead {
         kept.remove(|(other, _)| *other == place);
         kept.bytes += bytes;
         kept.runs.push_back((place, run));
-        while kept.bytes > self.max
+        while (kept.bytes > self.max || kept.runs.len() > RUNS_MAX)
             && let Some((_, oldest)) = kept.runs.pop_front()
         {
             kept.bytes -= cost(&oldest);
@@ -128,5 +131,9 @@ mod tests {
         ahead.keep(place(10), run(10));
         ahead.forget(1, 15);
         assert_eq!(ahead.bytes(), 0);
+        // Small ones are limited by their number.
+        let small = |next| Run::from([StoredBatch::new(next, 1, Bytes::from_static(b"small"))]);
+        (0..=RUNS_MAX as i64).for_each(|next| ahead.keep(place(next), small(next)));
+        assert!(!ahead.has(place(0)) && ahead.has(place(1)));
     }
 }

@@ -141,7 +141,6 @@ impl MetricsSource for StorageMetrics {
                 s.step_delay_ms as f64 / 1000.0,
             ),
             gauge("storage_disk_full", "1 while less is free than \"disk_free_bytes_min\".", flag(s.disk_full)),
-            gauge("storage_read_only", "1 after a write failed, until the database is open again.", flag(s.read_only)),
             gauge("storage_topics", "Topics.", s.topics as f64),
             gauge("storage_partitions", "Partitions of all topics.", s.partitions as f64),
             gauge("storage_log_bytes", "Bytes of all records as they are kept.", s.log_bytes as f64),
