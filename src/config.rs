@@ -85,6 +85,7 @@ pub struct Limits {
     pub transaction_bytes_max: Option<usize>,
     pub connections_per_address_max: Option<usize>,
     pub connection_bytes_max: Option<usize>,
+    pub pipelined_requests_max: Option<usize>,
     pub http_request_bytes_max: Option<usize>,
     pub http_connections_max: Option<usize>,
     pub http_connections_per_address_max: Option<usize>,
@@ -117,6 +118,7 @@ pub struct Broker {
     pub group_initial_rebalance_delay_ms: Option<i64>,
     pub group_min_session_timeout_ms: Option<i32>,
     pub group_lag_rows_max: Option<usize>,
+    pub group_offsets_retention_ms: Option<i64>,
     pub group_consumer_session_timeout_ms: Option<i32>,
     pub group_consumer_heartbeat_interval_ms: Option<i32>,
 }

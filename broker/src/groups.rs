@@ -24,6 +24,8 @@ mod script;
 mod state;
 mod subscription;
 
+use std::time::Duration;
+
 pub(crate) use consumer::member::Member as ConsumerMember;
 pub use coordinator::{Coordinator, GroupOffset, QueryGroups};
 pub use group::Commit;
@@ -53,6 +55,8 @@ pub struct GroupSettings {
     pub offsets_bytes_max: usize,
     /// How long offsets of a group without members are kept.
     pub offsets_retention_ms: i64,
+    /// How often offsets are looked through for those that outlived their retention.
+    pub offsets_check: Duration,
     /// Of members under the consumer protocol: how long they may be silent, and how often they should speak; where the
     /// group has no settings of its own.
     pub consumer_session_timeout_ms: i32,
@@ -74,6 +78,7 @@ impl Default for GroupSettings {
             group_bytes_max: 64 * 1024 * 1024,
             offsets_bytes_max: 256 * 1024 * 1024,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+            offsets_check: Duration::from_secs(10 * 60),
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
             lag_rows_max: 10_000,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::api::Request;
+use crate::api::{APIS, Request};
 use crate::security::Caller;
 use crate::server::ServerSettings;
 use crate::wire::Reply;
@@ -43,4 +43,23 @@ impl Inspector {
             Err(_) => Ok(None),
         }
     }
+}
+
+/// Frames, without their lengths, of every API in every version that is answered, with any values in their fields: other
+/// ones by `seed`.
+pub fn samples(seed: &mut u64) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for api in APIS {
+        for version in api.min..=api.max {
+            let mut frame = [api.key.to_be_bytes(), version.to_be_bytes()].concat();
+            // Correlation, no client id, and no tagged fields where the header has them.
+            frame.extend([0, 0, 0, 1, 0xff, 0xff]);
+            if version >= api.shape.flexible {
+                frame.push(0);
+            }
+            frame.extend(api.shape.sample(version, seed));
+            frames.push(frame);
+        }
+    }
+    frames
 }

@@ -416,6 +416,9 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     if let Some(bytes) = config.limits.connection_bytes_max {
         settings.connection_bytes_max = bytes;
     }
+    if let Some(requests) = config.limits.pipelined_requests_max {
+        settings.pipelined_requests_max = requests;
+    }
     if let Some(ms) = config.broker.group_initial_rebalance_delay_ms {
         settings.groups.initial_rebalance_delay_ms = ms;
     }
@@ -430,6 +433,9 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     }
     if let Some(rows) = config.broker.group_lag_rows_max {
         settings.groups.lag_rows_max = rows;
+    }
+    if let Some(ms) = config.broker.group_offsets_retention_ms {
+        settings.groups.offsets_retention_ms = ms;
     }
     Ok(settings)
 }

@@ -27,8 +27,6 @@ use super::{GroupError, GroupSettings, State};
 use crate::configs::{GroupConfigs, decode_group_configs, encode_group_configs};
 use crate::storage::{Storage, StorageError};
 
-/// How often offsets are looked through for those that outlived their retention.
-const OFFSETS_CHECK: Duration = Duration::from_secs(10 * 60);
 /// How long a write that failed waits before it is tried again.
 const WRITE_RETRY: Duration = Duration::from_millis(500);
 /// How long an answer waits for what it says to be written.
@@ -597,7 +595,8 @@ impl Coordinator {
     }
 
     async fn run_timers(&self) {
-        let mut offsets_check = Instant::now() + OFFSETS_CHECK;
+        let every = self.settings().offsets_check;
+        let mut offsets_check = Instant::now() + every;
         loop {
             let due = {
                 let mut held = self.inner.held.lock();
@@ -615,7 +614,7 @@ impl Coordinator {
             }
             if Instant::now() >= offsets_check {
                 self.expire_offsets().await;
-                offsets_check = Instant::now() + OFFSETS_CHECK;
+                offsets_check = Instant::now() + every;
             }
         }
     }

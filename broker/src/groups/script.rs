@@ -528,3 +528,53 @@ fn limits_hold() {
     s.machine.delete("k");
     assert_eq!(commit(&mut s, 500), Ok(()));
 }
+
+#[test]
+fn offsets_go_once_nobody_has_needed_them_for_their_retention() {
+    let mut s = Script::two();
+    let kept = s.machine.settings().offsets_retention_ms;
+    let commit = |s: &mut Script, group: &str, topic: &str, expires_at: i64| {
+        let committed = Committed {
+            topic_id: TopicId([0; 16]),
+            offset: 1,
+            leader_epoch: -1,
+            metadata: String::new(),
+            committed_at: s.now,
+            expires_at,
+        };
+        s.machine.set_offset(group, OffsetKey { topic: topic.into(), partition: 0 }, committed, s.now);
+    };
+    let over = |s: &Script, now: i64| -> Vec<String> {
+        let (offsets, _) = s.machine.expired(now);
+        let mut lines: Vec<_> = offsets.into_iter().map(|(group, key)| format!("{group} {}", key.topic)).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let begin = s.now;
+    commit(&mut s, "g", "t", -1);
+    commit(&mut s, "alone", "t", -1);
+    commit(&mut s, "short", "t", begin + 10);
+    assert_eq!(over(&s, begin + 9), [""; 0]);
+    assert_eq!(over(&s, begin + 10), ["short t"], "its client said so");
+    assert_eq!(over(&s, begin + kept - 1), ["short t"]);
+    assert_eq!(over(&s, begin + kept), ["alone t", "short t"], "who reads \"g\" is still there");
+
+    // From the end of the last member on, not from the commit.
+    s.now = begin + 2 * kept;
+    s.leave("m1", None);
+    s.leave("m2", None);
+    assert_eq!(s.state(), State::Empty);
+    assert!(!over(&s, s.now + kept - 1).contains(&"g t".to_owned()));
+    assert!(over(&s, s.now + kept).contains(&"g t".to_owned()));
+
+    // Members that read something else keep nothing.
+    let mut s = Script::new(GroupSettings::default());
+    let reads_u = [("range", "\0\0\0\0\0\x01\0\x01u\0\0\0\0")];
+    s.join(1, Join { protocols: &reads_u, ..member("") });
+    s.sync(2, "m1", 1, &[("m1", "all")]);
+    assert_eq!(s.state(), State::Stable);
+    commit(&mut s, "g", "t", -1);
+    commit(&mut s, "g", "u", -1);
+    assert_eq!(over(&s, s.now + kept - 1), [""; 0]);
+    assert_eq!(over(&s, s.now + kept), ["g t"]);
+}

@@ -1,6 +1,7 @@
 //! Groups over the wire: what survives a restart, and groups that belong to queries.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -9,7 +10,7 @@ use millpond_broker::groups::{GroupOffset, QueryGroups};
 
 use super::answers::name;
 use super::client::{Client, Server};
-use crate::fixture::{Fixture, create};
+use crate::fixture::{Fixture, START_MS, create};
 
 fn group(id: &str) -> GroupId {
     GroupId(id.to_owned().into())
@@ -100,6 +101,60 @@ fn members_assignments_and_offsets_survive_a_restart() {
     let server = Server::with(server.stop().reopen(true), |_, _| {});
     let listed = server.client().call(4, &ListGroupsRequest::default()).groups;
     assert_eq!(listed.iter().map(|g| g.group_id.to_string()).collect::<Vec<_>>(), ["g"]);
+}
+
+#[test]
+fn offsets_expire_over_restarts_and_not_before_their_time() {
+    const KEPT_MS: i64 = 3_600_000;
+    const MINUTE_MS: i64 = 60_000;
+    // Groups read the clock when they are loaded and go on from there by themselves.
+    let serve_at = |fixture: Fixture, now: i64| {
+        fixture.clock.set(now);
+        let clock = Arc::clone(&fixture.clock);
+        Server::with(fixture, |settings, hooks| {
+            settings.groups.offsets_retention_ms = KEPT_MS;
+            settings.groups.offsets_check = Duration::from_millis(10);
+            hooks.clock = clock;
+        })
+    };
+    let stays = |client: &mut Client, id: &str| {
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(offsets(client, id).len(), 1, "the offset of {id:?} is gone too early");
+    };
+    let goes = |client: &mut Client, id: &str| {
+        let since = Instant::now();
+        while !offsets(client, id).is_empty() {
+            assert!(since.elapsed() < Duration::from_secs(10), "the offset of {id:?} is kept for too long");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let server = serve_at(Fixture::new(), START_MS);
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let member = join(&mut client, "").member_id.to_string();
+    assert_eq!(join(&mut client, &member).generation_id, 1);
+    assert_eq!(sync(&mut client, &member, "all of it").assignment, "all of it");
+    assert_eq!(commit(&mut client, "g", &member, 1, 42), 0);
+    assert_eq!(commit(&mut client, "alone", "", -1, 7), 0);
+
+    let server = serve_at(server.stop().reopen(true), START_MS + KEPT_MS - MINUTE_MS);
+    stays(&mut server.client(), "alone");
+    let left = START_MS + KEPT_MS + MINUTE_MS;
+    let server = serve_at(server.stop().reopen(true), left);
+    let mut client = server.client();
+    goes(&mut client, "alone");
+    // Its member is there; from the end of that on time counts.
+    stays(&mut client, "g");
+    let leave = LeaveGroupRequest::default().with_group_id(group("g")).with_member_id(member.into());
+    assert_eq!(client.call(2, &leave).error_code, 0);
+    let server = serve_at(server.stop().reopen(true), left + KEPT_MS - MINUTE_MS);
+    stays(&mut server.client(), "g");
+    let server = serve_at(server.stop().reopen(true), left + KEPT_MS + MINUTE_MS);
+    goes(&mut server.client(), "g");
+    // It is gone from the disk too, whatever the clock says.
+    let server = serve_at(server.stop().reopen(true), START_MS);
+    let mut client = server.client();
+    assert_eq!((offsets(&mut client, "g"), offsets(&mut client, "alone")), (vec![], vec![]));
 }
 
 struct Cursors;

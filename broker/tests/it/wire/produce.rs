@@ -1,14 +1,21 @@
 //! What a topic's settings ask of produced batches, and what clients are told of those that are refused.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use millpond_broker::batch::{BatchHeader, Codec, EncodeOptions, encode, is_intact};
+use millpond_broker::server::TopicGuard;
+use millpond_types::Clock;
 use millpond_types::record::RecordBuffer;
 
 use super::answers::{fetch_request, produce_request};
 use super::client::{Client, Server};
-use crate::fixture::{START_MS, batch, create};
+use crate::fixture::{Fixture, START_MS, batch, create};
 
 fn send(client: &mut Client, topic: &str, version: i16, records: &Bytes) -> PartitionProduceResponse {
     let mut answer = client.call(version, &produce_request(topic, -1, records.clone()));
@@ -118,4 +125,57 @@ fn times_and_codecs_are_the_topics() {
             assert_eq!(shown, [(Some(a.clone()), first), (Some(b.clone()), time)], "{topic}");
         }
     }
+}
+
+/// A clock at which the thread that writes waits for as long as the test wants.
+#[derive(Default)]
+struct Gate(Mutex<()>);
+
+impl Clock for Gate {
+    fn now_ms(&self) -> i64 {
+        if std::thread::current().name() == Some("storage-writer") {
+            drop(self.0.lock());
+        }
+        START_MS
+    }
+}
+
+/// Counts produce requests that have begun.
+#[derive(Default)]
+struct Begun(AtomicUsize);
+
+impl TopicGuard for Begun {
+    fn refuse_write(&self, _: &str) -> Option<String> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        None
+    }
+}
+
+#[test]
+fn so_many_requests_of_a_connection_are_under_way_and_no_more() {
+    let (gate, begun) = (Arc::new(Gate::default()), Arc::new(Begun::default()));
+    let fixture = Fixture::with(|options| options.clock = Arc::clone(&gate) as _);
+    let server = Server::with(fixture, |settings, hooks| {
+        settings.pipelined_requests_max = 3;
+        hooks.guard = Arc::clone(&begun) as _;
+    });
+    create(server.storage(), "t", &[]);
+    let closed = gate.0.lock().unwrap();
+    let mut client = server.client();
+    let records = batch(&[("v", START_MS)], Codec::None);
+    let sent: Vec<i32> = (0..10).map(|_| client.send(9, &produce_request("t", -1, records.clone()))).collect();
+    let since = Instant::now();
+    while begun.0.load(Ordering::SeqCst) < 3 {
+        assert!(since.elapsed() < Duration::from_secs(10), "they wait for one another");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(begun.0.load(Ordering::SeqCst), 3);
+    drop(closed);
+    for (offset, correlation) in sent.into_iter().enumerate() {
+        let answer = client.response::<ProduceRequest>(9, correlation);
+        let partition = &answer.responses[0].partition_responses[0];
+        assert_eq!((partition.error_code, partition.base_offset), (0, offset as i64));
+    }
+    assert_eq!(begun.0.load(Ordering::SeqCst), 10);
 }
