@@ -83,7 +83,8 @@ client confluent "$python" tests/clients/confluent.py "$kafka"
 client registry "$python" tests/clients/registry.py "$kafka" "$http"
 client churn "$python" tests/clients/churn.py "$kafka"
 client churn-consumer "$python" tests/clients/churn.py "$kafka" consumer
-client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 20
+client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 30 classic
+client eos-consumer "$python" tests/clients/eos_copy.py "$MILLPOND" 30 consumer
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"
 client franz-go "$MILLPOND_CACHE/go/franz" "$kafka"
