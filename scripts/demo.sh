@@ -86,13 +86,44 @@ if [ -z "$check" ]; then
   exit
 fi
 
-"$MILLPOND" demo --kafka "$kafka" --http "$http" --seconds 12 >"$work/demo.out" 2>&1 &
+# At a terminal, where it draws the table again and again.
+cat >"$work/terminal.py" <<'PY'
+import os, pty, signal, sys
+
+child, master = pty.fork()
+if child == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+try:
+    while data := os.read(master, 1 << 16):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+except OSError:
+    pass  # how a terminal on Linux ends
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+PY
+python3 "$work/terminal.py" "$MILLPOND" demo --kafka "$kafka" --http "$http" --seconds 14 >"$work/demo.out" 2>&1 &
 demo=$!
 pids+=($demo)
 wait_for_topic
-load 10
-# All of it at once, with an end: every line of the log, once.
-kcat -P -b "$kafka" -t access-log -X compression.codec=lz4 <"$work/access.log"
+load 10 &
+loading=$!
+pids+=($loading)
+# What the log has become since, each line once.
+sent=0
+send_new() {
+  local lines
+  lines=$(wc -l <"$work/access.log")
+  [ "$lines" -gt "$sent" ] || return 0
+  sed -n "$((sent + 1)),${lines}p" "$work/access.log" | kcat -P -b "$kafka" -t access-log -X compression.codec=lz4
+  sent=$lines
+}
+while kill -0 "$loading" 2>/dev/null; do
+  sleep 1
+  send_new
+done
+wait "$loading" || true
+send_new
 lines=$(wc -l <"$work/access.log")
 query='{"ksql":"SELECT client, SUM(requests) AS n, SUM(bytes) AS b, SUM(errors) AS e FROM requests_per_client GROUP BY client;"}'
 for _ in $(seq 150); do
@@ -101,9 +132,19 @@ for _ in $(seq 150); do
   sleep 0.2
 done
 echo "$got" >"$work/table.json"
-# The demo draws the table once it has drawn for as long as it should.
 for _ in $(seq 100); do grep -q "stays up" "$work/demo.out" && break || sleep 0.2; done
-cat "$work/demo.out"
+python3 - "$work/demo.out" <<'PY'
+import re, sys
+
+shown = open(sys.argv[1], newline="").read().replace("\r", "")
+drawings = re.split(r"\x1b\[\d+A\x1b\[J\x1b\[1A", shown)
+print(drawings[0].split("┌")[0] + "┌" + drawings[-1].split("┌", 1)[-1])
+# What each of them counts: window, client, requests, bytes, errors.
+counts = [sum(int(n) for n in re.findall(r"^│ [\d:]+ +┆ \S+ +┆ (\d+) ", d, re.M)) for d in drawings]
+if len(set(counts)) < 3 or counts != sorted(counts):
+    sys.exit(f"the demo did not draw the table while it grew: {counts}")
+print(f"the demo drew the table {len(drawings)} times while it grew: {counts}")
+PY
 python3 - "$work/access.log" "$work/table.json" <<'PY'
 import collections, json, re, sys
 
