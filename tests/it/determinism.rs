@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use millpond::{Database, OwnedRecord};
 
-use crate::library::{open_with, options, records, settle};
+use crate::library::{lag, open_with, options, records, settle};
 use crate::process::{Random, guest};
 use crate::pull::rows;
 
@@ -145,34 +145,41 @@ fn results(db: &Database) -> Results {
 }
 
 const DIRECTORY: &str = "MILLPOND_TEST_DETERMINISM_DIRECTORY";
+const STEP_ROWS: &str = "MILLPOND_TEST_DETERMINISM_STEP_ROWS";
 
-/// Moves the queries of a directory in small steps until it is killed; without the variable it has nothing to do.
+/// Moves the queries of a directory until it is killed; without the variable it has nothing to do.
 #[test]
 fn database_to_be_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let db = open(Path::new(&directory), &Run { workers: 2, step_rows: 3, ..REFERENCE });
-    println!("\nopen");
+    let step_rows = std::env::var(STEP_ROWS).unwrap().parse().unwrap();
+    let db = open(Path::new(&directory), &Run { workers: 2, step_rows, ..REFERENCE });
+    println!("\nopen {}", lag(&db));
+    // Whoever is the first lets the queries go.
+    db.execute("RESUME ALL;").unwrap();
     settle(&db);
     println!("settled");
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// Lets another process move the queries and kills it after a moment.
-fn kill_on_the_way(path: &Path, random: &mut Random) {
+/// Lets another process move the queries and kills it after a moment. Returns how far behind they were when it opened.
+fn kill_on_the_way(path: &Path, step_rows: usize, random: &mut Random) -> i64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "determinism::database_to_be_killed", "--nocapture"])
         .env(DIRECTORY, path)
+        .env(STEP_ROWS, step_rows.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    while lines.next().is_some_and(|line| line.unwrap() != "open") {}
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let behind = lines.find_map(|line| line.strip_prefix("open ").map(|lag| lag.parse().unwrap())).unwrap();
     std::thread::sleep(Duration::from_millis(random.below(40)));
     child.kill().unwrap();
     child.wait().unwrap();
+    behind
 }
 
-fn run(chunks: &[Chunk], run: &Run, random: &mut Random) -> Results {
+/// The results; and of a run with kills how many of them were known to have left work undone.
+fn run(chunks: &[Chunk], run: &Run, random: &mut Random) -> (Results, usize) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let mut db = open(path, run);
@@ -184,6 +191,10 @@ fn run(chunks: &[Chunk], run: &Run, random: &mut Random) -> Results {
     }
     for (_, statement) in STREAMS.iter().chain(&TABLES) {
         db.execute(statement).unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    if run.kills > 0 {
+        // All of it waits for who is to be killed.
+        db.execute("PAUSE ALL;").unwrap();
     }
     let reopen = |db: Database| {
         db.close().unwrap();
@@ -204,18 +215,23 @@ fn run(chunks: &[Chunk], run: &Run, random: &mut Random) -> Results {
             restarts -= 1;
         }
     }
+    let mut undone = 0;
     if run.kills > 0 {
         db.close().unwrap();
         drop(db);
-        for _ in 0..run.kills {
-            kill_on_the_way(path, random);
+        for kill in 0..run.kills {
+            let behind = kill_on_the_way(path, run.step_rows, random);
+            // The first finds what was produced, the others what the one before left.
+            undone += usize::from(kill > 0 && behind > 0);
         }
         db = open(path, run);
+        undone += usize::from(lag(&db) > 0);
+        db.execute("RESUME ALL;").unwrap();
     }
     settle(&db);
     let found = results(&db);
     db.close().unwrap();
-    found
+    (found, undone)
 }
 
 #[track_caller]
@@ -247,18 +263,22 @@ fn results_do_not_depend_on_how_the_work_is_cut() {
         Run { workers: 3, step_rows: 7, ..REFERENCE },
         Run { workers: 2, step_rows: 4096, restarts: 4, ..REFERENCE },
         Run { workers: 2, step_rows: 7, restarts: 6, ..REFERENCE },
-        Run { workers: 2, step_rows: 7, kills: 3, ..REFERENCE },
+        Run { workers: 2, step_rows: 1, kills: 3, ..REFERENCE },
+        Run { workers: 2, step_rows: 3, kills: 3, ..REFERENCE },
+        Run { workers: 2, step_rows: 4096, kills: 2, ..REFERENCE },
         Run { workers: 2, step_rows: 4096, caching: true, ..REFERENCE },
         Run { workers: 4, step_rows: 7, caching: true, restarts: 4, ..REFERENCE },
     ];
     for input in 0..inputs {
         let chunks = chunks(&mut random, length);
-        let reference = run(&chunks, &REFERENCE, &mut random);
+        let (reference, _) = run(&chunks, &REFERENCE, &mut random);
+        let mut undone = 0;
         for (name, partitions) in &reference.topics {
             assert!(partitions.iter().map(Vec::len).sum::<usize>() > 5, "input {input}: {name} has hardly a result");
         }
         for how in &runs {
-            let found = run(&chunks, how, &mut random);
+            let (found, left) = run(&chunks, how, &mut random);
+            undone += left;
             let streams = STREAMS.iter().map(|(name, _)| *name);
             let exact = streams.chain(TABLES.iter().map(|(name, _)| *name).filter(|_| !how.caching));
             for name in exact {
@@ -273,6 +293,8 @@ fn results_do_not_depend_on_how_the_work_is_cut() {
                 same(how, &format!("input {input}, {name} as a table"), &reference.pulled[name], &found.pulled[name]);
             }
         }
+        println!("input {input}: {undone} kills left work undone");
+        assert!(undone > 0, "input {input}: no kill came in the middle of the backlog");
     }
 }
 

@@ -11,6 +11,7 @@ const BRIDGE: &str = "import pty, sys, os; sys.exit(os.waitstatus_to_exitcode(pt
 const WAIT: Duration = Duration::from_secs(30);
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
+const ARROW_UP: &str = "\x1b[A";
 
 struct Terminal {
     child: Child,
@@ -120,7 +121,38 @@ fn a_person_types_sql() {
     terminal.shows("millpond> ");
     terminal.types("SET 'ksql.functions.collect_list.limit' = '5';\r");
     terminal.shows("no effect in a session");
+    // Tab completes columns of the source that the statement names, and functions.
+    terminal.types("CREATE STREAM REEDS (HEIGHT_CM INT) WITH (KAFKA_TOPIC='r', PARTITIONS=1, VALUE_FORMAT='JSON');\r");
+    terminal.shows("Stream created");
+    terminal.types("DESCRIBE FUNCTION GEO_D\t");
+    terminal.shows("GEO_DISTANCE");
+    terminal.types(";\r");
+    terminal.shows("millpond> ");
+    terminal.types("SELECT * FROM REEDS WHERE HEIG\t");
+    terminal.shows("HEIGHT_CM");
+    terminal.types(" > 5 AND LEAS\t");
+    terminal.shows("LEAST");
+    terminal.types(CTRL_C);
+    terminal.shows("millpond> ");
+    // Arrow up brings back what was typed, here and after coming again.
+    terminal.types("SET 'auto.offset.reset' = 'latest';\r");
+    terminal.shows("latest\"");
+    terminal.shows("millpond> ");
+    terminal.types(ARROW_UP);
+    terminal.shows("= 'latest';");
+    terminal.types(CTRL_C);
+    terminal.shows("millpond> ");
     terminal.types("EXIT\r");
+    assert_eq!(terminal.ends(), 0);
+    let mut terminal = Terminal::open(&["sql", "--server", &http], directory.path());
+    terminal.shows("millpond> ");
+    terminal.types(ARROW_UP);
+    terminal.shows("EXIT");
+    terminal.types(ARROW_UP);
+    terminal.shows("SET 'auto.offset.reset' = 'latest';");
+    terminal.types("\r");
+    terminal.shows("latest\"");
+    terminal.types(CTRL_D);
     assert_eq!(terminal.ends(), 0);
     server.stop();
 }
