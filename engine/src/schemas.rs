@@ -11,7 +11,7 @@ use millpond_formats::{
     Encoder, Format, Naming, Nullable, Schema, SchemaKind, Schemas, Side, WriterSchema, columns_of, key_record_name,
     schema_for,
 };
-use millpond_registry::{Change, Limits, NewSchema, Problem as Refusal, Registered, Registry};
+use millpond_registry::{Change, Checked, Limits, NewSchema, Problem as Refusal, Registered, Registry};
 use millpond_sql::plan::{FormatSpec, SourceInfo};
 use millpond_types::access::Right;
 use millpond_types::ports::{Step, TopicLog};
@@ -171,47 +171,85 @@ pub(crate) enum Purpose {
     Insert,
 }
 
+/// Schemas that were read and held against their subjects before the catalog is held still for a statement.
+pub(crate) type Ahead = Vec<(String, NewSchema, Checked)>;
+
+/// What a source's side needs.
+enum Need {
+    Nothing,
+    /// The schema that its rows are written with is there; `None`: any is good.
+    There(Option<u32>),
+    Register(String, NewSchema),
+}
+
+fn need(registry: &Registry, source: &SourceInfo, side: Side, purpose: Purpose) -> Result<Need> {
+    let fields = match side {
+        Side::Key => serdes::fields(source.schema.keys()),
+        Side::Value => serdes::fields(source.schema.values()),
+    };
+    let spec = if side == Side::Key { &source.key_format } else { &source.value_format };
+    let kept = kept_id(spec).is_some_and(|id| registry.by_id(id).is_ok());
+    if !serdes::format_of(spec)?.uses_schema_registry() || fields.is_empty() || kept {
+        return Ok(Need::Nothing);
+    }
+    if let Some(id) = given_id(spec, side) {
+        registry.by_id(id)?;
+        return Ok(Need::There(Some(id)));
+    }
+    let subject = subject_of(&source.topic, side);
+    let latest = registry.version(&subject, "latest", false).ok();
+    match (purpose, latest) {
+        (Purpose::Declared, Some(_)) => Ok(Need::There(None)),
+        (Purpose::Insert, Some(latest)) if fits(spec, side, &fields, &latest.registered) => {
+            Ok(Need::There(Some(latest.registered.id)))
+        }
+        _ => Ok(Need::Register(subject, schema_of(spec, side, &source.name, &fields)?)),
+    }
+}
+
+/// The work of `prepare` that takes long, while others go on. What is wrong is told by `prepare`.
+pub(crate) fn check_ahead(engine: &Engine, source: &SourceInfo, purpose: Purpose) -> Ahead {
+    let registry = engine.schemas().now();
+    let check = |side| match need(&registry, source, side, purpose) {
+        Ok(Need::Register(subject, new)) => {
+            let checked = registry.check(&subject, &new).ok()?;
+            Some((subject, new, checked))
+        }
+        _ => None,
+    };
+    [Side::Key, Side::Value].into_iter().filter_map(check).collect()
+}
+
 /// The schemas that a source needs, registered: their ids become part of its formats. Returns what is to be committed.
-pub(crate) fn prepare(engine: &Engine, source: &mut SourceInfo, purpose: Purpose) -> Result<Option<Change>> {
+pub(crate) fn prepare(
+    engine: &Engine,
+    source: &mut SourceInfo,
+    purpose: Purpose,
+    ahead: &Ahead,
+) -> Result<Option<Change>> {
     let mut change: Option<Change> = None;
     let now = engine.schemas().now();
     for side in [Side::Key, Side::Value] {
-        let fields = match side {
-            Side::Key => serdes::fields(source.schema.keys()),
-            Side::Value => serdes::fields(source.schema.values()),
-        };
-        let spec = if side == Side::Key { &source.key_format } else { &source.value_format };
-        let format = serdes::format_of(spec)?;
         let registry = change.as_ref().map_or(&*now, |c| &c.registry);
-        let kept = kept_id(spec).is_some_and(|id| registry.by_id(id).is_ok());
-        if !format.uses_schema_registry() || fields.is_empty() || kept {
-            continue;
-        }
-        let id = match given_id(spec, side) {
-            Some(id) => {
-                registry.by_id(id)?;
-                Some(id)
-            }
-            None => {
-                let subject = subject_of(&source.topic, side);
-                let latest = registry.version(&subject, "latest", false).ok();
-                match (purpose, latest) {
-                    (Purpose::Declared, Some(_)) => None,
-                    (Purpose::Insert, Some(latest)) if fits(spec, side, &fields, &latest.registered) => {
-                        Some(latest.registered.id)
-                    }
-                    _ => {
-                        let new = schema_of(spec, side, &source.name, &fields)?;
-                        let (next, id, _) = registry.register(&subject, &new).map_err(|e| refused(&source.topic, e))?;
-                        if let Some(next) = next {
-                            change = Some(match change {
-                                Some(before) => before.then(next),
-                                None => next,
-                            });
-                        }
-                        Some(id)
-                    }
+        let id = match need(registry, source, side, purpose)? {
+            Need::Nothing => continue,
+            Need::There(id) => id,
+            Need::Register(subject, new) => {
+                let same = |(s, n, checked): &&(String, NewSchema, Checked)| {
+                    (s, n.kind, &n.text) == (&subject, new.kind, &new.text) && registry.is_checked(s, n, checked)
+                };
+                let registered = match ahead.iter().find(same) {
+                    Some((_, _, checked)) => registry.register_checked(&subject, &new, checked),
+                    None => registry.register(&subject, &new),
+                };
+                let (next, id, _) = registered.map_err(|e| refused(&source.topic, e))?;
+                if let Some(next) = next {
+                    change = Some(match change {
+                        Some(before) => before.then(next),
+                        None => next,
+                    });
                 }
+                Some(id)
             }
         };
         let spec = if side == Side::Key { &mut source.key_format } else { &mut source.value_format };
@@ -339,7 +377,7 @@ impl Engine {
     /// A source that rows can be written into: the schemas for it are there. The caller holds `change`.
     pub(crate) fn writable(&self, source: &Arc<SourceInfo>) -> Result<Arc<SourceInfo>> {
         let mut wanted = source.as_ref().clone();
-        let change = prepare(self, &mut wanted, Purpose::Insert)?;
+        let change = prepare(self, &mut wanted, Purpose::Insert, &Ahead::new())?;
         if wanted == **source {
             return Ok(source.clone());
         }

@@ -45,6 +45,8 @@ fn dispatch(
         Statement::CreateSource(_) | Statement::CreateAs(_) | Statement::InsertInto(_) | Statement::InsertValues(_) => {
             // Values change nothing here: many may be written at once.
             let changes = !matches!(parsed.statement, Statement::InsertValues(_));
+            let creates = matches!(parsed.statement, Statement::CreateSource(_) | Statement::CreateAs(_));
+            let ahead = if creates { create::check_ahead(engine, parsed, session) } else { Vec::new() };
             let _guard = changes.then(|| engine.0.change.lock());
             let catalog = engine.catalog();
             let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))?;
@@ -53,7 +55,7 @@ fn dispatch(
                 Analysed::InsertValues { target, columns, values, row_time } => {
                     insert_values::insert(engine, &target, &columns, &values, row_time.as_ref())
                 }
-                other => create::create(engine, other, parsed, session, warnings),
+                other => create::create(engine, other, parsed, session, &ahead, warnings),
             }
         }
         Statement::Query(_) | Statement::Print(_) => Err(Problem::GivesRows),

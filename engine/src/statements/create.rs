@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use millpond_registry::Registry;
-use millpond_sql::analyse::{alter_columns, resolve_type};
+use millpond_sql::analyse::{alter_columns, analyse, resolve_type};
 use millpond_sql::diagnostic::{Code, Diagnostic};
 use millpond_sql::plan::{Analysed, FormatSpec, Node, NodeKind, QueryPlan, Relation, Sink, SourceInfo};
 use millpond_sql::syntax::{AlterSource, Ident, Parsed, TypeName};
@@ -14,6 +14,7 @@ use millpond_types::ports::{Cursor, Step, TopicSpec};
 use millpond_types::{Error, Schema, SqlType};
 
 use super::not_found;
+use crate::access;
 use crate::catalog::{self, Planned, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
@@ -28,6 +29,7 @@ pub(super) fn create(
     analysed: Analysed,
     parsed: &Parsed,
     session: &Session,
+    ahead: &schemas::Ahead,
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     match analysed {
@@ -41,18 +43,35 @@ pub(super) fn create(
                 replicas,
                 configs: topic_configs,
             });
-            create_source(engine, source, topic, parsed, session, warnings)
+            create_source(engine, source, topic, parsed, session, ahead, warnings)
         }
         Analysed::CreateAs { query, sink, if_not_exists, .. } => {
             if let Some(done) = existing(engine, &sink.source, if_not_exists) {
                 return Ok(done);
             }
-            create_as(engine, query, sink, parsed, session, warnings)
+            create_as(engine, query, sink, parsed, session, ahead, warnings)
         }
         Analysed::InsertInto { query, target, query_id } => {
             insert_into(engine, query, target, query_id, parsed, session, warnings)
         }
         _ => Err(Problem::Failed(Error::bug("not a statement that creates something"))),
+    }
+}
+
+/// What of a statement's schemas can be looked at before the catalog is held still. Nothing comes of a statement that is wrong:
+/// it is told then.
+pub(super) fn check_ahead(engine: &Engine, parsed: &Parsed, session: &Session) -> schemas::Ahead {
+    let catalog = engine.catalog();
+    let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session));
+    let Some(analysed) = analysed.ok().filter(|a| access::check(engine, &catalog, session, a).is_ok()) else {
+        return schemas::Ahead::new();
+    };
+    match &analysed {
+        Analysed::CreateSource { source, .. } if session.check_topic(Right::Write, &source.topic).is_ok() => {
+            schemas::check_ahead(engine, source, schemas::Purpose::Declared)
+        }
+        Analysed::CreateAs { sink, .. } => schemas::check_ahead(engine, &sink.source, schemas::Purpose::Sink),
+        _ => schemas::Ahead::new(),
     }
 }
 
@@ -91,6 +110,7 @@ fn create_source(
     create_topic: Option<TopicSpec>,
     parsed: &Parsed,
     session: &Session,
+    ahead: &schemas::Ahead,
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     source.statement = format!("{};", parsed.text);
@@ -113,7 +133,7 @@ fn create_source(
     }
     // Who may only read the topic says nothing about its schema.
     let writes = session.check_topic(Right::Write, &source.topic).is_ok();
-    let schemas = if writes { schemas::prepare(engine, &mut source, schemas::Purpose::Declared)? } else { None };
+    let schemas = if writes { schemas::prepare(engine, &mut source, schemas::Purpose::Declared, ahead)? } else { None };
     let registry = schemas.map(|change| {
         step.catalog.extend(change.writes);
         change.registry
@@ -247,6 +267,7 @@ fn create_as(
     sink: Sink,
     parsed: &Parsed,
     session: &Session,
+    ahead: &schemas::Ahead,
     warnings: &mut Vec<String>,
 ) -> Result<Entity, Problem> {
     let mut source = sink.source;
@@ -290,7 +311,7 @@ fn create_as(
         }
         Some(_) => {}
     }
-    let schemas = schemas::prepare(engine, &mut source, schemas::Purpose::Sink)?;
+    let schemas = schemas::prepare(engine, &mut source, schemas::Purpose::Sink, ahead)?;
     let registry = schemas.map(|change| {
         step.catalog.extend(change.writes);
         change.registry
