@@ -33,8 +33,6 @@ pub struct Config {
     /// Of the command alone: a loss is accepted once, not for good.
     #[serde(skip)]
     pub accept_data_loss: bool,
-    /// Files are written past the operating system's cache.
-    pub direct_io: Option<bool>,
     #[serde(default)]
     pub memory: Memory,
     #[serde(default)]
@@ -66,6 +64,9 @@ pub struct Limits {
     pub read_ahead_bytes: Option<usize>,
     pub compaction_map_bytes: Option<usize>,
     pub disk_free_bytes_min: Option<u64>,
+    pub log_file_bytes: Option<u64>,
+    pub log_files_open_max: Option<usize>,
+    pub inline_bytes_max: Option<usize>,
     pub compaction_bytes_per_second: Option<u64>,
     pub request_bytes_max: Option<usize>,
     pub requests_bytes_max: Option<usize>,

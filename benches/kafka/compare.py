@@ -5,7 +5,7 @@
 
 Servers: Apache Kafka 4.1 (one KRaft node, the settings and the 1 GiB heap that it comes with; it never forces data to disk),
 Millpond as it comes (every group commit is forced to disk before it is acknowledged), and Millpond with durability = "none", which
-promises what Kafka promises. Others on demand: millpond-direct and millpond-cached, with direct_io = true and false. One server runs at a time; each is warmed up before its first row, so that the Java virtual machine
+promises what Kafka promises. One server runs at a time; each is warmed up before its first row, so that the Java virtual machine
 has compiled what the rows use. For each row, each server gets a fresh topic.
 
 Clients: librdkafka's rdkafka_performance ("c") and Java's kafka-producer-perf-test and kafka-consumer-perf-test ("java").
@@ -84,7 +84,7 @@ class Server:
             command = self.kafka(log)
         else:
             command = [MILLPOND, "serve", "--data", self.work + "/data", "--kafka", self.address, "--http", "127.0.0.1:0"]
-            settings = {"millpond-none": 'durability = "none"', "millpond-direct": "direct_io = true", "millpond-cached": "direct_io = false"}
+            settings = {"millpond-none": 'durability = "none"'}
             if kind in settings:
                 with open(self.work + "/config.toml", "w") as f:
                     f.write(settings[kind] + "\n")

@@ -144,6 +144,12 @@ pub fn is_intact(batch: &[u8]) -> bool {
     sealed.is_some() && batch.get(ATTRIBUTES_AT..).map(crc32c::crc32c) == sealed
 }
 
+/// Goes on with the checksum of what lies before attributes, the checksum of the rest among it: this and [`is_intact`]
+/// together hold every byte.
+pub fn head_crc(crc: u32, batch: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc, batch.get(..ATTRIBUTES_AT).unwrap_or(batch))
+}
+
 /// Says who produced a batch and with which sequence number it begins, and seals it anew. Shorter bytes are left alone.
 pub fn stamp_producer(batch: &mut [u8], producer_id: i64, producer_epoch: i16, base_sequence: i32) {
     if let Some(place) = batch.get_mut(PRODUCER_AT..PRODUCER_AT + 14) {

@@ -14,7 +14,9 @@
 //! 0x0a  default        partition uid u64                              how far it is compacted
 //! 0x0b  default        name of a feature                              version u8, level i16
 //! 0x0c  default        bytes of `security::delegation`               a delegation token, its own
-//! 0x10  log            partition uid u64, last offset u64            version, flags, commit sequence u64, batch
+//! 0x0d  default        number of a log file u32                      bytes of live batches in it u64, at a clean end
+//! 0x10  log            partition uid u64, last offset u64            version 1, flags, commit sequence u64, batch
+//!                                                                    or version 2 and where it lies ([`BatchPlace`])
 //! 0x11  index          partition uid u64, last offset u64            segment
 //! 0x12  index          partition uid u64, marker's offset u64          aborted transaction
 //! 0x13  index          partition uid u64, last offset u64            offsets that became stable together
@@ -30,7 +32,8 @@
 use millpond_types::{Offset, TopicId, TopicPartition};
 
 /// The version of everything above, as the directory's marker file names it.
-pub const FORMAT_VERSION: u32 = 1;
+/// 2: batches in log files.
+pub const FORMAT_VERSION: u32 = 2;
 
 pub mod cf {
     pub const META: &str = "default";
@@ -58,6 +61,7 @@ pub enum Kind {
     Compacted = 0x0a,
     Feature = 0x0b,
     Token = 0x0c,
+    LogFile = 0x0d,
     Batch = 0x10,
     Segment = 0x11,
     Aborted = 0x12,
@@ -79,11 +83,105 @@ pub enum Counter {
     Writes = 5,
     /// The last write before a clean end, after which nothing has to be looked for.
     Closed = 6,
+    /// What the write before this number put into a log file ([`Placed`]).
+    Placed = 7,
 }
 
 /// Before each stored batch: version u8, flags u8 (none yet), commit sequence u64.
 pub const BATCH_PREFIX_LEN: usize = 10;
 const BATCH_VERSION: u8 = 1;
+
+/// Where a batch lies that is in a log file. Shorter than any batch with its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPlace {
+    pub sequence: u64,
+    pub file: u32,
+    pub at: u32,
+    pub len: u32,
+    /// Of the whole batch.
+    pub crc: u32,
+    pub last_offset_delta: i32,
+    pub max_timestamp: i64,
+}
+
+pub const PLACE_LEN: usize = 38;
+const PLACE_VERSION: u8 = 2;
+
+impl BatchPlace {
+    /// Version u8, flags u8 (none yet), commit sequence u64, file u32, position u32, length u32, crc32c u32, last offset
+    /// delta i32, greatest timestamp i64.
+    pub fn encode(&self) -> [u8; PLACE_LEN] {
+        let mut value = [0; PLACE_LEN];
+        value[0] = PLACE_VERSION;
+        value[2..10].copy_from_slice(&self.sequence.to_be_bytes());
+        value[10..14].copy_from_slice(&self.file.to_be_bytes());
+        value[14..18].copy_from_slice(&self.at.to_be_bytes());
+        value[18..22].copy_from_slice(&self.len.to_be_bytes());
+        value[22..26].copy_from_slice(&self.crc.to_be_bytes());
+        value[26..30].copy_from_slice(&self.last_offset_delta.to_be_bytes());
+        value[30..].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        value
+    }
+
+    /// `None` where the value is none or is damaged.
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        if value.len() != PLACE_LEN {
+            return None;
+        }
+        let mut fields = Fields(value);
+        if fields.u8()? != PLACE_VERSION || fields.u8()? != 0 {
+            return None;
+        }
+        Some(Self {
+            sequence: fields.u64()?,
+            file: fields.u32()?,
+            at: fields.u32()?,
+            len: fields.u32()?,
+            crc: fields.u32()?,
+            last_offset_delta: fields.i32()?,
+            max_timestamp: fields.i64()?,
+        })
+    }
+}
+
+/// What a write put into a log file, in one piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    pub file: u32,
+    pub from: u32,
+    pub len: u32,
+    pub crc: u32,
+}
+
+pub const PLACED_LEN: usize = 16;
+
+impl Placed {
+    /// File u32, position u32, length u32, crc32c u32.
+    pub fn encode(&self) -> [u8; PLACED_LEN] {
+        let mut value = [0; PLACED_LEN];
+        value[..4].copy_from_slice(&self.file.to_be_bytes());
+        value[4..8].copy_from_slice(&self.from.to_be_bytes());
+        value[8..12].copy_from_slice(&self.len.to_be_bytes());
+        value[12..].copy_from_slice(&self.crc.to_be_bytes());
+        value
+    }
+
+    pub fn decode(value: &[u8; PLACED_LEN]) -> Option<Self> {
+        let mut fields = Fields(value);
+        Some(Self { file: fields.u32()?, from: fields.u32()?, len: fields.u32()?, crc: fields.u32()? })
+    }
+}
+
+pub fn log_file(number: u32) -> [u8; 5] {
+    let mut key = [Kind::LogFile as u8; 5];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub fn parse_log_file(key: &[u8]) -> Option<u32> {
+    let (&first, rest) = key.split_first()?;
+    (first == Kind::LogFile as u8).then_some(u32::from_be_bytes(rest.try_into().ok()?))
+}
 
 pub fn identity() -> [u8; 1] {
     [Kind::Identity as u8]
@@ -347,6 +445,13 @@ mod tests {
         assert_eq!(parse_batch_prefix(&value), Some(258));
         value[0] = 2;
         assert_eq!(parse_batch_prefix(&value), None);
+        let (file, at, len, crc, last_offset_delta) = (1, 2, 3, 4, 5);
+        let place = BatchPlace { sequence: 258, file, at, len, crc, last_offset_delta, max_timestamp: -1 };
+        let drawn =
+            [&[2, 0][..], &[0, 0, 0, 0, 0, 0, 1, 2], &[0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5]];
+        assert_eq!(place.encode()[..], [drawn.concat(), vec![255; 8]].concat());
+        assert_eq!(BatchPlace::decode(&place.encode()), Some(place));
+        assert_eq!(parse_batch_prefix(&place.encode()), None);
     }
 
     #[test]
@@ -380,6 +485,8 @@ mod tests {
             let _ = parse_log_start(&bytes);
             let _ = parse_compacted(&bytes);
             let _ = parse_topic(&bytes);
+            let _ = BatchPlace::decode(&bytes);
+            let _ = parse_log_file(&bytes);
         }
     }
 }

@@ -11,7 +11,6 @@
 //! Calls that may block on disk say so; from async code they belong on a blocking thread.
 
 mod compaction;
-mod direct;
 mod directory;
 mod disk_watch;
 mod error;
@@ -19,6 +18,8 @@ mod flush;
 mod forced;
 mod housekeeping;
 mod load;
+mod log_files;
+mod log_space;
 mod lookup;
 mod measures;
 mod note;
@@ -99,8 +100,13 @@ pub struct StorageOptions {
     pub write_buffer_bytes: usize,
     /// RocksDB's block cache.
     pub block_cache_bytes: usize,
-    /// RocksDB's files, but for the write-ahead log, are written past the operating system's cache, where it can.
-    pub direct_io: bool,
+    /// About how large a log file becomes before another is begun.
+    pub log_file_bytes: u64,
+    /// Log files that are open at a time.
+    pub log_files_open_max: usize,
+    /// Batches of one write that together have no more than this, and each no more than an eighth, go into the database
+    /// instead of a log file.
+    pub inline_bytes_max: usize,
     /// RocksDB's threads for flushes and compactions.
     pub background_jobs: i32,
     /// Newest batches kept in memory, over all partitions.
@@ -155,7 +161,9 @@ impl StorageOptions {
             any_replication_factor: false,
             write_buffer_bytes: 96 << 20,
             block_cache_bytes: 64 << 20,
-            direct_io: false,
+            log_file_bytes: 64 << 20,
+            log_files_open_max: 128,
+            inline_bytes_max: 32 << 10,
             background_jobs: 2,
             tail_bytes: 64 << 20,
             tail_partition_bytes: 8 << 20,

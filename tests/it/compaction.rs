@@ -14,6 +14,7 @@ fn open(path: &std::path::Path) -> Database {
     options.storage.active_bytes_max = 64 << 10;
     options.storage.tail_bytes = 1 << 10;
     options.storage.write_buffer_bytes = 3 << 20;
+    options.storage.inline_bytes_max = 0;
     open_with(options)
 }
 
@@ -123,17 +124,17 @@ fn a_query_that_meets_damage_says_where() {
     db.storage().close().unwrap();
     drop(db);
     let mut flipped = false;
-    for entry in std::fs::read_dir(directory.path().join("db")).unwrap() {
+    for entry in std::fs::read_dir(directory.path().join("log")).unwrap() {
         let path = entry.unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
         let found = bytes.windows(6).position(|w| w == b"4 of s");
-        if let Some(at) = found.filter(|_| path.extension().is_some_and(|e| e == "blob")) {
+        if let Some(at) = found {
             bytes[at] ^= 1;
             std::fs::write(&path, bytes).unwrap();
             flipped = true;
         }
     }
-    assert!(flipped, "the record is in no blob file");
+    assert!(flipped, "the record is in no log file");
     let db = open(directory.path());
     db.execute(
         "CREATE TABLE CS AS SELECT ID, COUNT(*) AS N FROM S GROUP BY ID EMIT CHANGES;

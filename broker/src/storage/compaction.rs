@@ -22,7 +22,7 @@ use std::time::Duration;
 use millpond_types::{Offset, TopicPartition};
 
 use self::pass::Pass;
-pub use self::rewrite::{Rewrite, Rewritten};
+pub use self::rewrite::{Edit, Rewrite, Rewritten};
 use super::error::StorageError;
 use super::housekeeping::Stop;
 use super::partition::{LogState, Partition};

@@ -3,6 +3,7 @@
 //! ```text
 //! millpond   text: "millpond data directory", "format N", "ready" once the database was made; locked while in use
 //! db/        RocksDB
+//! log/       batches: `log_files`
 //! written    how far was written: `note`
 //! lost-*     what was put aside because something before it was lost: `verify`
 //! ```
@@ -10,13 +11,16 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, LruCacheOptions, Options,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, InfoLogger, LogLevel, LruCacheOptions,
+    Options,
 };
 
 use super::StorageOptions;
 use super::error::OpenError;
+use super::log_files::LogFiles;
 use crate::keys::{FORMAT_VERSION, cf};
 
 const MARKER: &str = "millpond";
@@ -24,26 +28,20 @@ pub const DATABASE: &str = "db";
 const FIRST_LINE: &str = "millpond data directory";
 const MARKER_BYTES_MAX: u64 = 4096;
 
-/// Values below this stay in the LSM tree instead of a blob file.
-const BLOB_BYTES_MIN: u64 = 2048;
-/// Blob files of this size are what retention gives back as a whole.
-const BLOB_FILE_BYTES: u64 = 128 << 20;
 const WAL_BYTES_MAX: u64 = 128 << 20;
 /// Half of what a process may open where nobody raised the limit; the rest is for connections.
 const OPEN_FILES_MAX: i32 = 512;
 /// Memtables grow by so much at a time, so that idle ones are small.
 const ARENA_BYTES: usize = 128 << 10;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
-/// Part of all memtables that the newest of the log may take, of which there may be three: one that fills and two that
-/// are written out. Each becomes a blob file.
-const LOG_MEMTABLE_PART: usize = 8;
-/// As memtables of the log are small, so are its files of keys: more of them may lie in level 0.
-const LOG_LEVEL0_FILES: i32 = 8;
+/// Said by RocksDB before it begins to write a memtable to a table.
+const FLUSH_BEGINS: &str = "flush_started";
 
 /// Holds the directory for this process until it is dropped.
 #[derive(Debug)]
 pub struct Claim {
     marker: File,
+    format: u32,
     ready: bool,
 }
 
@@ -75,7 +73,7 @@ pub fn claim(path: &Path) -> Result<Claim, OpenError> {
         }
         write_marker(&mut marker, false).map_err(io)?;
         sync_directory(path).map_err(io)?;
-        return Ok(Claim { marker, ready: false });
+        return Ok(Claim { marker, format: FORMAT_VERSION, ready: false });
     }
     let damaged = |detail: &str| OpenError::Damaged { path: name(), detail: detail.to_owned() };
     let text = std::str::from_utf8(&bytes).map_err(|_| damaged("the marker file is not text"))?;
@@ -98,10 +96,20 @@ pub fn claim(path: &Path) -> Result<Claim, OpenError> {
     if ready && !path.join(DATABASE).join("CURRENT").is_file() {
         return Err(damaged("the database in \"db\" is missing"));
     }
-    Ok(Claim { marker, ready })
+    Ok(Claim { marker, format, ready })
 }
 
 impl Claim {
+    /// Notes that it is of this version's format from now on.
+    pub fn set_format(&mut self, path: &Path) -> Result<(), OpenError> {
+        if self.format < FORMAT_VERSION {
+            write_marker(&mut self.marker, self.ready)
+                .map_err(|e| OpenError::Io { path: path.display().to_string(), detail: e.to_string() })?;
+            self.format = FORMAT_VERSION;
+        }
+        Ok(())
+    }
+
     /// Notes that the database was made; from then on a missing one is damage.
     pub fn set_ready(&mut self, path: &Path) -> Result<(), OpenError> {
         if !self.ready {
@@ -135,7 +143,7 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
 
 /// Opens the database of a claimed directory, making it where it is missing. Whether its log is whole was looked at
 /// before (`verify`).
-pub fn open_database(options: &StorageOptions, direct_io: bool) -> Result<DB, OpenError> {
+pub fn open_database(options: &StorageOptions, files: &Arc<LogFiles>) -> Result<DB, OpenError> {
     let families = families(options);
     let path = options.path.join(DATABASE);
     let mut database = database_options(options);
@@ -143,17 +151,35 @@ pub fn open_database(options: &StorageOptions, direct_io: bool) -> Result<DB, Op
         // It forgets those that were lost. Never where it only reads, because it crashes then.
         database.set_track_and_verify_wals_in_manifest(false);
     }
-    database.set_use_direct_io_for_flush_and_compaction(direct_io);
+    database.set_info_logger(logger(files.clone()));
     let db = DB::open_cf_descriptors(&database, &path, families).map_err(|e| open_error(options, &e))?;
-    for file in db.live_files().map_err(|e| open_error(options, &e))? {
+    let live = || db.live_files().map_err(|e| open_error(options, &e));
+    for file in live()? {
         let name = file.name.trim_start_matches('/');
         let found = fs::metadata(path.join(name)).map(|found| found.len()).unwrap_or(0);
-        if found != file.size as u64 {
+        // A compaction that began with the opening may have replaced it meanwhile.
+        if found != file.size as u64 && live()?.iter().any(|still| still.name == file.name) {
             let detail = format!("the file \"{DATABASE}/{name}\" has {found} bytes, not {}", file.size);
             return Err(OpenError::Damaged { path: options.path.display().to_string(), detail });
         }
     }
     Ok(db)
+}
+
+/// RocksDB says that a flush begins before it writes the table, in the thread that does: there log files are forced to disk
+/// first, so that no table names what is not there after a power cut. Of the rest little is passed on.
+fn logger(files: Arc<LogFiles>) -> InfoLogger {
+    InfoLogger::new_callback_logger(LogLevel::Info, move |level, message| {
+        if message.contains(FLUSH_BEGINS) {
+            // The watch looks whether it has failed.
+            let _failed = files.force();
+        }
+        match level {
+            LogLevel::Error | LogLevel::Fatal => tracing::warn!("RocksDB: {message}"),
+            LogLevel::Warn => tracing::debug!("RocksDB: {message}"),
+            _ => {}
+        }
+    })
 }
 
 /// The database as it is now, for reading alone; it may be open besides.
@@ -192,8 +218,8 @@ fn database_options(options: &StorageOptions) -> Options {
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     // A block that is damaged fails those who read it, RocksDB's own compactions too, but must not end all writing, as it
-    // would with paranoid checks; they cannot be changed later. What else hangs on them is done here: that tables and
-    // blob files are there, when the database was opened; that its log is whole, before (`verify`), because RocksDB would
+    // would with paranoid checks; they cannot be changed later. What else hangs on them is done here: that tables are there,
+    // when the database was opened; that its log is whole, before (`verify`), because RocksDB would
     // go on behind what it cannot read; that nothing is written after a write that failed (`writer`).
     db.set_paranoid_checks(false);
     // RocksDB knows which of its closed logs must be there, and how large.
@@ -204,9 +230,6 @@ fn database_options(options: &StorageOptions) -> Options {
     db.set_max_total_wal_size(WAL_BYTES_MAX);
     db.set_bytes_per_sync(1 << 20);
     db.set_wal_bytes_per_sync(512 << 10);
-    db.set_keep_log_file_num(2);
-    db.set_max_log_file_size(1 << 20);
-    db.set_log_level(LogLevel::Warn);
     db.set_stats_dump_period_sec(0);
     db.set_stats_persist_period_sec(0);
     db.set_skip_stats_update_on_db_open(true);
@@ -229,24 +252,15 @@ fn family_options(name: &str, options: &StorageOptions, cache: &Cache) -> Option
     family.set_compression_type(DBCompressionType::Lz4);
     family.set_max_write_buffer_number(3);
     match name {
-        cf::LOG => {
-            family.set_write_buffer_size(options.write_buffer_bytes / LOG_MEMTABLE_PART);
-            family.set_level_zero_file_num_compaction_trigger(LOG_LEVEL0_FILES);
-            family.set_level_zero_slowdown_writes_trigger(4 * LOG_LEVEL0_FILES);
-            family.set_level_zero_stop_writes_trigger(6 * LOG_LEVEL0_FILES);
-            family.set_enable_blob_files(true);
-            family.set_min_blob_size(BLOB_BYTES_MIN);
-            family.set_blob_file_size(BLOB_FILE_BYTES);
-            // Batches come compressed, or were meant not to be.
-            family.set_blob_compression_type(DBCompressionType::None);
-            family.set_compression_type(DBCompressionType::None);
-            // Retention empties blob files whole, and moving live batches costs writes: the keeper collects when it pays.
-            family.set_enable_blob_gc(false);
-            family.set_blob_gc_age_cutoff(1.0);
-        }
         cf::STATE => {
             table.set_bloom_filter(10.0, false);
             family.set_write_buffer_size(options.write_buffer_bytes / 3);
+        }
+        cf::LOG => {
+            family.set_write_buffer_size(SMALL_MEMTABLE_BYTES.min(options.write_buffer_bytes / 8));
+            // Batches come compressed, or were meant not to be. Mostly it is where they lie; in directories of format 1
+            // they lie in RocksDB's blob files, which stay readable.
+            family.set_compression_type(DBCompressionType::None);
         }
         _ => family.set_write_buffer_size(SMALL_MEMTABLE_BYTES),
     }

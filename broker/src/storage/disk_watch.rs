@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use millpond_types::Sequence;
 use tokio::sync::oneshot;
 
+use super::error::StorageError;
 use super::flush::{Attempt, now};
 use super::housekeeping::Stop;
 use super::shared::Shared;
@@ -39,6 +40,11 @@ pub fn run(shared: &Shared, stop: &Stop) {
             }
             continue;
         }
+        if let Some(why) = shared.files.failure() {
+            // A flush has forced them too.
+            shared.force_failed("a log file", &why);
+            continue;
+        }
         if let Err(e) = shared.db().and_then(|db| shared.flush_failures.look(&db)) {
             shared.flush_failed(&e);
             continue;
@@ -49,6 +55,13 @@ pub fn run(shared: &Shared, stop: &Stop) {
             let _failed = force(shared, &mut unsure);
         } else if let Err(e) = settle(shared, &mut unsure) {
             tracing::debug!("{e}");
+        }
+        if shared.files.has_unforced_full() {
+            // So that little has to be looked at after a power cut, and little is written at once when it must be.
+            let written = shared.written.load(Ordering::Acquire);
+            if shared.files.force().is_ok() {
+                shared.notes.kept(written);
+            }
         }
     }
 }
@@ -63,7 +76,7 @@ fn ask_to_mend(shared: &Shared) {
 
 /// What was forced to disk, as far as no flush failed meanwhile: one forces logs too, and whoever comes second is not told
 /// that the first has failed.
-struct Unsure {
+pub struct Unsure {
     attempt: Attempt,
     written: u64,
     shown: Sequence,
@@ -71,13 +84,19 @@ struct Unsure {
 
 /// Forces to disk what was acknowledged, unless it is there. What is not sure for a flush that ran is kept until that is
 /// known.
-fn force(shared: &Shared, unsure: &mut Option<Unsure>) -> Result<()> {
+pub fn force(shared: &Shared, unsure: &mut Option<Unsure>) -> Result<()> {
     let (written, shown) = (shared.written.load(Ordering::Acquire), shared.sequence());
     if unsure.is_none() && shared.forced.is_good(shown) && shared.notes.is_forced(written) {
         return Ok(());
     }
     let Ok(db) = shared.db() else { return Ok(()) };
     let attempt = shared.flush_failures.attempt(&db)?;
+    // Before the log that names what lies in them.
+    if let Err(why) = shared.files.force() {
+        shared.force_failed("a log file", &why);
+        return Err(StorageError::Unavailable(why));
+    }
+    shared.notes.kept(written);
     db.flush_wal(true).inspect_err(|e| shared.force_failed("the write-ahead log", e))?;
     if unsure.is_none() {
         *unsure = attempt.map(|attempt| Unsure { attempt, written, shown });

@@ -59,9 +59,7 @@ fn is_running(db: &DB) -> Result<bool> {
 }
 
 fn failed() -> StorageError {
-    StorageError::Unavailable(
-        "what is in memory could not be written to tables; the database's file LOG says why".into(),
-    )
+    StorageError::Unavailable("what is in memory could not be written to tables".into())
 }
 
 /// Writes all that is in memory to tables, and waits for it. An error where that fails. Nothing else is written meanwhile.

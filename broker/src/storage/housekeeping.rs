@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use millpond_types::Offset;
 use parking_lot::{Condvar, Mutex};
-use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
 use super::Result;
 use super::compaction;
-use super::direct::Warmth;
 use super::disk_watch;
 use super::error::OpenError;
+use super::log_space;
 use super::partition::{LogState, Partition};
 use super::shared::{Shared, family};
 use super::topics::Topic;
@@ -25,14 +24,15 @@ use super::writer::{self, Change};
 use crate::configs::TopicSettings;
 use crate::keys::{self, Kind, cf};
 
-/// Dead batches in blob files are collected when there are so many bytes of them, and they are a third of all.
-const GARBAGE_BYTES_MIN: u64 = 64 << 20;
+/// Live batches are moved out of log files when what is dead beside them would fill so many files, and is a third of all.
+/// Where all is deleted in the order in which it came, it is less, and files die by themselves.
+const GARBAGE_FILES_MIN: u64 = 2;
 /// How often it is looked whether there is space to give back.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is looked whether the threads have ended, and how many times before what RocksDB does for them is cut off.
 const END_POLL: Duration = Duration::from_millis(10);
 const END_POLLS_MAX: usize = 500;
-/// As long as less than this was deleted, it is left to RocksDB when the disk gets the space back.
+/// As long as less than this was deleted of what lies in the database itself, it is left to RocksDB when the disk gets it back.
 const RECLAIM_BYTES_MIN: u64 = 32 << 20;
 
 pub struct Threads {
@@ -128,7 +128,6 @@ fn keep(shared: &Shared, stop: &Stop) {
     let retention = shared.options.retention_interval.max(Duration::from_millis(1));
     let turn = retention.min(RECLAIM_INTERVAL);
     let mut since_retention = Duration::ZERO;
-    let mut warmth = Warmth::default();
     loop {
         if stop.wait(turn) {
             return;
@@ -147,9 +146,6 @@ fn keep(shared: &Shared, stop: &Stop) {
         }
         if let Err(e) = reclaim(shared, stop) {
             tracing::error!("deleted space is not given back: {e}");
-        }
-        if let Err(e) = warmth.look(shared) {
-            tracing::error!("files of state are not looked at: {e}");
         }
     }
 }
@@ -185,6 +181,7 @@ fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<P
     if let Some(before) = start {
         let bytes = partition.log.lock().bytes();
         shared.change_blocking(Change::MoveStart { partition: partition.clone(), before, strict: false })?;
+        log_space::count(shared);
         let freed = bytes.saturating_sub(partition.log.lock().bytes());
         shared.measures.retention_bytes_freed.fetch_add(freed, Ordering::Relaxed);
         tracing::info!(topic = ?partition.place.topic, partition = partition.place.partition, "log starts at {before} now");
@@ -210,8 +207,9 @@ fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> Option<Offs
     start
 }
 
-/// Compacts partitions with much deleted; blob files without live batches go at once.
+/// Compacts partitions with much deleted; log files without live batches go at once.
 fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
+    log_space::remove_dead(shared)?;
     let uids: Vec<u64> = {
         let mut reclaim = shared.reclaim.lock();
         if reclaim.values().fold(0, |sum, bytes| u64::saturating_add(sum, *bytes)) < RECLAIM_BYTES_MIN {
@@ -221,26 +219,34 @@ fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
         }
     };
     compact_keys(shared, Some(stop), &uids)?;
-    collect_garbage(shared, GARBAGE_BYTES_MIN)
+    log_space::collect(shared, Some(stop), shared.options.log_file_bytes.saturating_mul(GARBAGE_FILES_MIN))
 }
 
 pub fn reclaim_all(shared: &Shared) -> Result<()> {
+    log_space::count(shared);
     let uids: Vec<u64> = shared.reclaim.lock().drain().map(|(uid, _)| uid).collect();
     compact_keys(shared, None, &uids)?;
-    collect_garbage(shared, 1)
+    log_space::collect(shared, None, 1)?;
+    write_memtables(shared)?;
+    log_space::remove_dead(shared)
 }
 
-/// Has RocksDB drop what was deleted of partitions, and count what is dead in blob files.
-fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()> {
-    if uids.is_empty() {
-        return Ok(());
-    }
-    // What is left in memtables keeps all that was written since in the log. Where it fails, RocksDB waits for ever, here
-    // and in the compaction, which begins with it; that ends when the database is opened again (`recovery`).
+/// What is left in memtables keeps all that was written since in the write-ahead log. Where it fails, RocksDB waits for ever,
+/// here and in a compaction, which begins with it; that ends when the database is opened again (`recovery`).
+fn write_memtables(shared: &Shared) -> Result<()> {
     for name in cf::ALL {
         let db = shared.db()?;
         db.flush_cf(family(&db, name)?)?;
     }
+    Ok(())
+}
+
+/// Has RocksDB drop what was deleted of partitions.
+fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()> {
+    if uids.is_empty() {
+        return Ok(());
+    }
+    write_memtables(shared)?;
     for uid in uids {
         if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
             return Ok(());
@@ -249,24 +255,6 @@ fn compact_keys(shared: &Shared, stop: Option<&Stop>, uids: &[u64]) -> Result<()
         let (from, to) = keys::partition_range(Kind::Batch, *uid);
         db.compact_range_cf(family(&db, cf::LOG)?, Some(from), Some(to));
     }
-    Ok(())
-}
-
-/// Topics with different retention share blob files, so that live batches may hold dead ones on disk.
-fn collect_garbage(shared: &Shared, bytes_min: u64) -> Result<()> {
-    let db = shared.db()?;
-    let log = family(&db, cf::LOG)?;
-    let size = |name: &str| -> Result<u64> { Ok(db.property_int_value_cf(log, name)?.unwrap_or(0)) };
-    let garbage = size("rocksdb.live-blob-file-garbage-size")?;
-    if garbage < bytes_min || garbage < size("rocksdb.live-blob-file-size")? / 3 {
-        return Ok(());
-    }
-    tracing::info!("collecting {} MiB of deleted batches", garbage >> 20);
-    db.set_options_cf(log, &[("enable_blob_garbage_collection", "true")])?;
-    let mut options = CompactOptions::default();
-    options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-    db.compact_range_cf_opt(log, None::<&[u8]>, None::<&[u8]>, &options);
-    db.set_options_cf(log, &[("enable_blob_garbage_collection", "false")])?;
     Ok(())
 }
 

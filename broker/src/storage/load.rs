@@ -8,9 +8,10 @@ use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions
 
 use super::StorageOptions;
 use super::compaction::Compacted;
-use super::direct;
 use super::directory::{claim, open_database};
 use super::error::{OpenError, StorageError};
+use super::log_files::LogFiles;
+use super::log_space;
 use super::note::Notes;
 use super::partition::{LogState, Partition, Segment};
 use super::producers::Producer;
@@ -20,7 +21,7 @@ use super::topics::{StoredTopic, Topic, TopicTable};
 use super::verify;
 use crate::batch::BatchHeader;
 use crate::configs::{ChangedConfigs, topic_settings};
-use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Fields, Kind, cf};
+use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Counter, Fields, Kind, cf};
 
 const IDENTITY_VERSION: u8 = 1;
 /// Offsets and counters stay below this, so that nothing that is added to them overflows.
@@ -41,15 +42,17 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
         let whole = verify::verify(&options)?;
         (verify::least_write(&options)?, whole)
     };
-    let direct_io = options.direct_io && direct::is_possible(&options.path);
-    let db = open_database(&options, direct_io).map_err(verify::with_way_out)?;
+    // What may not be said by an older version that opens it.
+    claim.set_format(&options.path)?;
+    let files = Arc::new(LogFiles::open(&options)?);
+    let db = open_database(&options, &files).map_err(verify::with_way_out)?;
     // What is in tables and what is in the log may both have been whole, and a file of the log be missing.
     if let Ok(last) = number_in(&db)
         && last < least
     {
         return Err(verify::ends_early(&options, last, least, None));
     }
-    let found = load(&db, &options, whole).map_err(|e| {
+    let found = load(&db, &options, &files, whole).map_err(|e| {
         let path = options.path.display().to_string();
         match e {
             StorageError::Corrupt(detail) => OpenError::Damaged { path, detail },
@@ -60,14 +63,14 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     // What is lost later, while this process runs, was not accepted.
     options.accept_data_loss = false;
     let notes = Notes::begin(&options.path, found.counters.writes, options.durability)?;
-    Ok(Shared::new(options, found, db, direct_io, claim, notes))
+    Ok(Shared::new(options, found, db, files, claim, notes))
 }
 
 fn damaged(what: &str, key: &[u8]) -> StorageError {
     StorageError::Corrupt(format!("the stored {what} {key:02x?} is damaged"))
 }
 
-fn load(db: &DB, options: &StorageOptions, whole: bool) -> Result<Found, StorageError> {
+fn load(db: &DB, options: &StorageOptions, files: &LogFiles, whole: bool) -> Result<Found, StorageError> {
     let meta = family(db, cf::META)?;
     let mut batch = WriteBatch::default();
 
@@ -119,6 +122,8 @@ fn load(db: &DB, options: &StorageOptions, whole: bool) -> Result<Found, Storage
     durable.set_sync(true);
     db.write_opt(batch, &durable)?;
 
+    let live = if clean { load_live(db)? } else { log_space::count_live(db)? };
+    files.found_live(&live, clean);
     let configs = match db.get_cf(meta, keys::broker_configs())? {
         None => ChangedConfigs::default(),
         Some(value) => {
@@ -133,6 +138,21 @@ fn load(db: &DB, options: &StorageOptions, whole: bool) -> Result<Found, Storage
         configs,
         counters,
     })
+}
+
+/// Live bytes of log files, as they were at a clean end.
+fn load_live(db: &DB) -> Result<HashMap<u32, u64>, StorageError> {
+    let mut live = HashMap::new();
+    for entry in db.iterator_cf(family(db, cf::META)?, IteratorMode::From(&keys::log_file(0), Direction::Forward)) {
+        let (key, value) = entry?;
+        if key.first() != Some(&(Kind::LogFile as u8)) {
+            break;
+        }
+        let (number, bytes) =
+            keys::parse_log_file(&key).zip(Fields(&value).u64()).ok_or_else(|| damaged("size of a log file", &key))?;
+        live.insert(number, bytes);
+    }
+    Ok(live)
 }
 
 /// After a clean end all segments are closed, so that no batches are read: also damaged ones keep nothing from opening.
@@ -242,12 +262,15 @@ fn find_end(db: &DB, uid: u64, log: &mut LogState, clean: bool, now_ms: i64) -> 
     at.seek(keys::batch(uid, log.end));
     while let (Some(key), Some(value)) = (at.key(), at.value()) {
         let last = keys::parse_numbered(Kind::Batch, key).and_then(|(_, last)| checked_offset(last));
-        let header = value.get(BATCH_PREFIX_LEN..).and_then(BatchHeader::parse);
-        let (last, header) = last.zip(header).ok_or_else(|| damaged("batch", key))?;
-        if header.last_offset() != last {
+        let (last, batch) = last.zip(Extent::of(value)).ok_or_else(|| damaged("batch", key))?;
+        let base = last.saturating_sub(i64::from(batch.last_offset_delta));
+        if base < 0 || batch.last_offset_delta < 0 || batch.base.is_some_and(|said| said != base) {
             return Err(damaged("batch", key));
         }
-        add_to_segment(&mut log.open, last, &header, now_ms, value.len() - BATCH_PREFIX_LEN);
+        match &mut log.open {
+            Some(open) => open.add(last, batch.max_timestamp, now_ms, batch.len),
+            None => log.open = Some(Segment::starting_with(base, last, batch.max_timestamp, now_ms, batch.len)),
+        }
         log.end = last + 1;
         at.next();
     }
@@ -256,11 +279,24 @@ fn find_end(db: &DB, uid: u64, log: &mut LogState, clean: bool, now_ms: i64) -> 
     Ok(())
 }
 
-/// Notes a stored batch in the open segment.
-fn add_to_segment(open: &mut Option<Segment>, last: Offset, header: &BatchHeader, now_ms: i64, size: usize) {
-    match open {
-        Some(open) => open.add(last, header.max_timestamp, now_ms, size),
-        None => *open = Some(Segment::starting_with(header.base_offset, last, header.max_timestamp, now_ms, size)),
+/// What a segment is made of.
+struct Extent {
+    /// Where the batch itself says so.
+    base: Option<Offset>,
+    last_offset_delta: i32,
+    max_timestamp: i64,
+    len: usize,
+}
+
+impl Extent {
+    fn of(value: &[u8]) -> Option<Self> {
+        if let Some(place) = BatchPlace::decode(value) {
+            let (last_offset_delta, max_timestamp) = (place.last_offset_delta, place.max_timestamp);
+            return Some(Self { base: None, last_offset_delta, max_timestamp, len: place.len as usize });
+        }
+        let batch = value.get(BATCH_PREFIX_LEN..)?;
+        let BatchHeader { base_offset, last_offset_delta, max_timestamp, .. } = BatchHeader::parse(batch)?;
+        Some(Self { base: Some(base_offset), last_offset_delta, max_timestamp, len: batch.len() })
     }
 }
 

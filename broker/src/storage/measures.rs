@@ -43,6 +43,10 @@ pub struct StorageSnapshot {
     pub topics: usize,
     pub partitions: usize,
     pub log_bytes: u64,
+    pub log_files: usize,
+    pub log_file_bytes: u64,
+    /// Of log files, as far as it is counted: what no batch lies in any more.
+    pub log_file_dead_bytes: u64,
     /// Of the volume; `None` where the system does not say.
     pub volume: Option<(u64, u64)>,
     /// Less is free than it has to be.
@@ -87,6 +91,11 @@ impl Shared {
                 let backlog = compaction::backlog_bytes(&log, &topic.settings, self.options.active_bytes_max, now_ms);
                 snapshot.compaction_backlog_bytes = snapshot.compaction_backlog_bytes.saturating_add(backlog);
             }
+        }
+        for file in self.files.uses() {
+            snapshot.log_files += 1;
+            snapshot.log_file_bytes = snapshot.log_file_bytes.saturating_add(file.size);
+            snapshot.log_file_dead_bytes = snapshot.log_file_dead_bytes.saturating_add(file.dead());
         }
         if let Ok(db) = self.db() {
             let property = |name: &str| db.property_int_value(name).ok().flatten().unwrap_or(0);

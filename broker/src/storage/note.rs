@@ -1,9 +1,10 @@
 //! How far was written, noted beside the database, so that it is noticed when the database ends before that.
 //!
 //! ```text
-//! written   one line: "millpond wrote N forced N durability group|interval|none boot TEXT crc XXXXXXXX"
+//! written   one line: "millpond wrote N forced N durability group|interval|none kept N boot TEXT crc XXXXXXXX"
 //! ```
 //!
+//! `forced` is on disk with all that belongs to it; up to `kept` the log files are, where the write-ahead log may not be.
 //! The numbers are those of writes (`Counter::Writes`). They are noted after the write, and not forced to disk: after the
 //! end of the process the line is exact, after a power cut it may be old, which makes it a lower bound. Which of the two it
 //! was is told by the kernel's boot id.
@@ -29,6 +30,7 @@ pub struct Note {
     wrote: u64,
     forced: u64,
     durability: String,
+    kept: u64,
     boot: String,
 }
 
@@ -64,18 +66,27 @@ impl Note {
         let (wrote, rest) = rest.split_once(" forced ")?;
         let (forced, rest) = rest.split_once(" durability ")?;
         let (durability, boot) = rest.split_once(" boot ")?;
+        let forced = forced.parse().ok()?;
+        let (durability, kept) = match durability.split_once(" kept ") {
+            Some((durability, kept)) => (durability, kept.parse().ok()?),
+            // From before there were log files.
+            None => (durability, forced),
+        };
         Some(Self {
             wrote: wrote.parse().ok()?,
-            forced: forced.parse().ok()?,
+            forced,
             durability: durability.to_owned(),
+            kept,
             boot: boot.to_owned(),
         })
     }
 
     /// Of fixed length, so that it is written over the one before.
     fn line(&self) -> String {
-        let Self { wrote, forced, durability, boot } = self;
-        let body = format!("millpond wrote {wrote:020} forced {forced:020} durability {durability} boot {boot}");
+        let Self { wrote, forced, durability, kept, boot } = self;
+        let body = format!(
+            "millpond wrote {wrote:020} forced {forced:020} durability {durability} kept {kept:020} boot {boot}"
+        );
         format!("{body} crc {:08x}\n", crc32c::crc32c(body.as_bytes()))
     }
 
@@ -87,6 +98,11 @@ impl Note {
     /// The write that must be there.
     pub fn least(&self) -> u64 {
         if self.is_of_this_boot() { self.wrote } else { self.forced }
+    }
+
+    /// The write up to which log files are surely on disk.
+    pub fn kept(&self) -> u64 {
+        self.kept.max(self.forced)
     }
 
     /// Whether a power cut may have taken something and left what came after it.
@@ -120,7 +136,8 @@ pub struct Notes {
 impl Notes {
     /// Begins with a write that is there and forced.
     pub fn begin(directory: &Path, writes: u64, durability: Durability) -> Result<Self, OpenError> {
-        let note = Note { wrote: writes, forced: writes, durability: name_of(durability).to_owned(), boot: boot_id() };
+        let durability = name_of(durability).to_owned();
+        let note = Note { wrote: writes, forced: writes, durability, kept: writes, boot: boot_id() };
         let begun = || -> io::Result<File> {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join(NAME))?;
             file.write_all_at(note.line().as_bytes(), 0)?;
@@ -158,6 +175,25 @@ impl Notes {
         self.note.lock().forced >= writes
     }
 
+    /// Up to this write all log files are on disk.
+    pub fn kept(&self, writes: u64) {
+        let mut note = self.note.lock();
+        if note.kept < writes {
+            note.kept = writes;
+            self.put(&note);
+        }
+    }
+
+    /// The write up to which all is on disk.
+    pub fn forced_to(&self) -> u64 {
+        self.note.lock().forced
+    }
+
+    /// Has the note itself on disk, before something is done that is right only after what it says.
+    pub fn force(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// An older line is right too, it only says less.
     fn put(&self, note: &Note) {
         if let Err(e) = self.file.write_all_at(note.line().as_bytes(), 0) {
@@ -179,7 +215,10 @@ mod tests {
         notes.wrote(12, false);
         let note = read().unwrap();
         assert_eq!((note.least(), note.allows_holes()), (12, false), "the process ended, the machine did not");
+        notes.kept(9);
+        assert_eq!(read().unwrap().kept(), 9);
         notes.forced(10);
+        assert_eq!(read().unwrap().kept(), 10);
         let elsewhere = Note { boot: "another".into(), ..read().unwrap() };
         assert_eq!((elsewhere.least(), elsewhere.allows_holes()), (10, true));
         let group = Note { durability: "group".into(), ..elsewhere };

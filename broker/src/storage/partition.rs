@@ -16,35 +16,41 @@ use tokio::sync::Notify;
 use super::compaction::Compacted;
 use super::producers::Producer;
 use crate::configs::TopicSettings;
-use crate::keys::{BATCH_PREFIX_LEN, Fields};
+use crate::keys::Fields;
 
 /// What an entry of the tail costs besides its batch.
 pub const TAIL_ENTRY_BYTES: usize = 128;
 
-/// A batch as it is stored: our prefix, then the batch.
+/// A batch that is in the log.
 #[derive(Clone, Debug)]
 pub struct StoredBatch {
     pub last: Offset,
     pub sequence: Sequence,
-    value: Bytes,
+    batch: Bytes,
+    /// The log file that it was read from, if it was.
+    pub file: Option<u32>,
 }
 
 impl StoredBatch {
-    pub fn new(last: Offset, sequence: Sequence, value: Bytes) -> Self {
-        Self { last, sequence, value }
+    pub fn new(last: Offset, sequence: Sequence, batch: Bytes) -> Self {
+        Self { last, sequence, batch, file: None }
     }
 
     pub fn batch(&self) -> Bytes {
-        if self.value.len() < BATCH_PREFIX_LEN { Bytes::new() } else { self.value.slice(BATCH_PREFIX_LEN..) }
+        self.batch.clone()
     }
 
-    /// Bytes of the batch itself.
     pub fn len(&self) -> usize {
-        self.value.len().saturating_sub(BATCH_PREFIX_LEN)
+        self.batch.len()
     }
 
     pub fn cost(&self) -> usize {
-        self.value.len() + TAIL_ENTRY_BYTES
+        self.batch.len() + TAIL_ENTRY_BYTES
+    }
+
+    /// What goes from a log file when this batch does.
+    pub fn in_file(&self) -> Option<(u32, u64)> {
+        self.file.map(|file| (file, self.batch.len() as u64))
     }
 }
 

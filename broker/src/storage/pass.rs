@@ -12,13 +12,14 @@ use rocksdb::{ColumnFamily, DB, WriteBatch};
 
 use super::compaction::Rewritten;
 use super::error::StorageError;
+use super::log_files::Placing;
 use super::partition::{Aborted, LogState, Partition, Segment, Settled, StoredBatch, Transactions};
 use super::producers::{self, Producer};
 use super::shared::{Counters, Shared, family};
 use super::topics::{NewTopic, Topic};
 use super::writer::{Change, StepJob};
 use super::{Appended, Result, TransactionWrite};
-use crate::batch::{ValidBatch, control_batch, patch_place};
+use crate::batch::{BatchHeader, ValidBatch, control_batch, patch_place};
 use crate::configs::{ChangedConfigs, TopicSettings, topic_settings};
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
 
@@ -59,6 +60,12 @@ pub struct Pass<'a> {
     pub deleted: Vec<Arc<Topic>>,
     /// The broker's settings from now on, where they change.
     pub configs: Option<Arc<ChangedConfigs>>,
+    /// Batches go to a log file; `None`: all of this write together are so small that they go into the database.
+    pub placing: Option<Placing>,
+    /// Batches in log files that are replaced or deleted one by one: the file, and their bytes.
+    pub replaced: Vec<(u32, u64)>,
+    /// Keys of batches that are deleted together, each from one on to before another.
+    pub dead: Vec<([u8; 17], [u8; 17])>,
 }
 
 /// What a partition becomes when the write is done.
@@ -165,15 +172,17 @@ impl Pass<'_> {
 
     /// Puts a batch at the partition's end; returns its base offset, last offset and sequence.
     fn append(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> (Offset, Offset, Sequence) {
-        let ValidBatch { mut bytes, header, .. } = batch;
+        let ValidBatch { bytes, header, .. } = batch;
         let entry = pending(&mut self.partitions, partition, self.shared.epoch);
         self.counters.sequence += 1;
         let sequence = self.counters.sequence;
         let base = entry.end;
         let last = base + i64::from(header.last_offset_delta);
-        keys::put_batch_prefix(&mut bytes, sequence);
+        let mut bytes = bytes;
         patch_place(bytes.get_mut(BATCH_PREFIX_LEN..).unwrap_or_default(), base, self.shared.epoch);
-        self.batch.put_cf(self.families.log, keys::batch(partition.uid, last), &bytes);
+        let key = keys::batch(partition.uid, last);
+        let written =
+            put_batch(&mut self.batch, self.families.log, &mut self.placing, &key, bytes, (&header, sequence));
         if !entry.epoch_known {
             let key = keys::epoch_start(partition.uid, self.shared.epoch);
             self.batch.put_cf(self.families.meta, key, base.to_be_bytes());
@@ -181,7 +190,7 @@ impl Pass<'_> {
             entry.epoch_began = true;
         }
         entry.end = last + 1;
-        let size = bytes.len() - BATCH_PREFIX_LEN;
+        let size = written.len();
         if let Some(old) = entry.open.filter(|open| partition.is_old(open, self.now_ms)) {
             self.batch.put_cf(self.families.index, keys::segment(partition.uid, old.last), old.encode());
             entry.closed.push(old);
@@ -199,7 +208,7 @@ impl Pass<'_> {
             entry.closed.push(*open);
             entry.open = None;
         }
-        entry.appended.push(StoredBatch::new(last, sequence, Bytes::from(bytes)));
+        entry.appended.push(StoredBatch::new(last, sequence, written));
         (base, last, sequence)
     }
 
@@ -505,6 +514,7 @@ impl Pass<'_> {
                 let (from, to) = keys::partition_range(kind, uid);
                 self.batch.delete_range_cf(family, from, to);
             }
+            self.dead.push(keys::partition_range(Kind::Batch, uid));
             let epochs = (keys::epoch_start(uid, 0), keys::epoch_start(uid.wrapping_add(1), 0));
             self.batch.delete_range_cf(self.families.meta, epochs.0, epochs.1);
             self.batch.delete_cf(self.families.meta, keys::log_start(uid));
@@ -533,7 +543,9 @@ impl Pass<'_> {
         entry.start = Some(start);
         let uid = partition.uid;
         self.batch.put_cf(self.families.meta, keys::log_start(uid), start.to_be_bytes());
-        self.batch.delete_range_cf(self.families.log, keys::batch(uid, now), keys::batch(uid, start));
+        let dead = (keys::batch(uid, now), keys::batch(uid, start));
+        self.batch.delete_range_cf(self.families.log, dead.0, dead.1);
+        self.dead.push(dead);
         self.batch.delete_range_cf(self.families.index, keys::segment(uid, now), keys::segment(uid, start));
         if entry.transactions.aborted_to >= 0 {
             self.batch.delete_range_cf(self.families.index, keys::aborted(uid, now), keys::aborted(uid, start));
@@ -548,6 +560,28 @@ impl Pass<'_> {
         }
         Ok(start)
     }
+}
+
+/// Puts a batch, for which there is room before it for the prefix, under its key; returns it alone.
+pub(super) fn put_batch(
+    write: &mut WriteBatch,
+    log: &ColumnFamily,
+    placing: &mut Option<Placing>,
+    key: &[u8],
+    mut bytes: Vec<u8>,
+    (header, sequence): (&BatchHeader, Sequence),
+) -> Bytes {
+    if placing.is_none() {
+        keys::put_batch_prefix(&mut bytes, sequence);
+        write.put_cf(log, key, &bytes);
+    }
+    let mut batch = Bytes::from(bytes);
+    let _prefix = batch.split_to(BATCH_PREFIX_LEN.min(batch.len()));
+    if let Some(placing) = placing {
+        let place = placing.add(&batch, sequence, header.last_offset_delta, header.max_timestamp);
+        write.put_cf(log, key, place.encode());
+    }
+    batch
 }
 
 fn put_all(batch: &mut WriteBatch, family: &ColumnFamily, entries: &[(Vec<u8>, Option<Vec<u8>>)]) {

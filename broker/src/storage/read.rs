@@ -1,4 +1,5 @@
-//! Reading batches: from the hot tail where it reaches back far enough, else from RocksDB.
+//! Reading batches: from the hot tail where it reaches back far enough, else from the database and the log files that it
+//! names.
 //!
 //! Committed reads end where something is undecided. What a transaction held up has its place in the order of commits
 //! where its marker lies; what was aborted is served to clients beside a list of the aborted, and not at all to queries.
@@ -13,6 +14,7 @@
 //! afterwards, so that what was deleted meanwhile is an error and not a gap.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
@@ -24,17 +26,17 @@ use rocksdb::{DB, ReadOptions, Snapshot};
 use super::Result;
 use super::error::StorageError;
 use super::forced;
+use super::log_files::{LogFiles, is_at};
 use super::partition::{Aborted, LogState, Partition, Settled, StoredBatch};
 use super::read_ahead::{Place, Run};
 use super::shared::{Shared, family};
 use crate::batch::{BatchHeader, HEADER_LEN, RecordIter, Span, decompress, is_intact};
-use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
+use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Kind, cf};
 
 /// Records are read in pieces of about this, so that little is read in vain where another limit ends the read.
 const CHUNK_BYTES: usize = 256 << 10;
-/// After a batch of this size the next one is not read where it would not fit if it were as large: it would be read in
-/// vain, and twice. Smaller ones cost little.
-const LARGE_BATCH_BYTES: usize = 64 << 10;
+/// Batches that lie one after the other are read from a log file in pieces of about this.
+const RUN_BYTES: usize = 1 << 20;
 /// Keys and values that one read returns at most, whatever the caller allows.
 const READ_BYTES_MAX: usize = 16 << 20;
 
@@ -237,16 +239,19 @@ fn leave_doubtful(shared: &Shared, batches: &mut VecDeque<StoredBatch>) -> Resul
 /// The log and its index as of one moment.
 pub struct View<'a> {
     shared: &'a Shared,
-    db: &'a DB,
+    pub db: &'a DB,
     snapshot: Snapshot<'a>,
+    /// Log files that the snapshot names are not removed before this.
+    _reader: Arc<()>,
 }
 
 impl<'a> View<'a> {
     pub fn of(shared: &'a Shared, db: &'a DB) -> Self {
-        Self { shared, db, snapshot: db.snapshot() }
+        let reader = shared.files.reader();
+        Self { shared, db, snapshot: db.snapshot(), _reader: reader }
     }
 
-    fn options(&self) -> ReadOptions {
+    pub fn options(&self) -> ReadOptions {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.snapshot);
         options
@@ -390,7 +395,6 @@ fn from_disk(
     mut budget: Budget,
     ahead: Option<u64>,
 ) -> Result<VecDeque<StoredBatch>> {
-    let mut batches = VecDeque::new();
     let mut next = offset;
     let place = ahead.map(|rewrites| Place { uid: partition.uid, rewrites, next });
     if let Some(kept) = place.and_then(|place| view.shared.read_ahead.at(place)) {
@@ -400,7 +404,7 @@ fn from_disk(
         }
     }
     if budget.is_empty() || next >= end {
-        return Ok(batches);
+        return Ok(VecDeque::new());
     }
     let mut read = view.options();
     // Keys hold last offsets, so this leaves out every batch that is not below the end.
@@ -408,23 +412,33 @@ fn from_disk(
     read.fill_cache(false);
     let mut at = view.db.raw_iterator_cf_opt(family(view.db, cf::LOG)?, read);
     at.seek(keys::batch(partition.uid, next));
+    let mut found = Vec::new();
     while let (Some(key), Some(value)) = (at.key(), at.value()) {
         let last = keys::parse_numbered(Kind::Batch, key)
             .and_then(|(_, last)| Offset::try_from(last).ok().filter(|last| *last < end))
             .ok_or_else(|| damaged(view.shared, partition, next, "its key is"))?;
-        let sequence = keys::parse_batch_prefix(value)
-            .ok_or_else(|| damaged(view.shared, partition, last, "what the log notes before it is"))?;
-        if !budget.takes(value.len() - BATCH_PREFIX_LEN) {
+        let lies =
+            Lies::of(value).ok_or_else(|| damaged(view.shared, partition, last, "what the log notes before it is"))?;
+        if !budget.takes(lies.len()) {
             break;
         }
-        batches.push_back(StoredBatch::new(last, sequence, Bytes::copy_from_slice(value)));
+        found.push((last, lies));
         next = last + 1;
-        if budget.is_empty() || (value.len() >= LARGE_BATCH_BYTES && budget.left < value.len()) {
+        if budget.is_empty() {
             break;
         }
         at.next();
     }
-    match at.status() {
+    let status = at.status();
+    // What it holds of the database's blocks is let go of before files are read.
+    drop(at);
+    let (batches, wrong) = resolve(&view.shared.files, found);
+    if batches.is_empty()
+        && let Some((last, why)) = wrong
+    {
+        return Err(damaged(view.shared, partition, last, &why));
+    }
+    match status {
         Ok(()) => Ok(batches),
         // What lies before the damage is served; the next read begins with it.
         Err(e) if e.kind() == rocksdb::ErrorKind::Corruption && !batches.is_empty() => Ok(batches),
@@ -433,6 +447,106 @@ fn from_disk(
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// What lies under the key of a batch.
+enum Lies {
+    Here(Sequence, Bytes),
+    There(BatchPlace),
+}
+
+impl Lies {
+    fn of(value: &[u8]) -> Option<Self> {
+        if let Some(place) = BatchPlace::decode(value) {
+            return Some(Self::There(place));
+        }
+        let sequence = keys::parse_batch_prefix(value)?;
+        Some(Self::Here(sequence, Bytes::copy_from_slice(value.get(BATCH_PREFIX_LEN..)?)))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Here(_, batch) => batch.len(),
+            Self::There(place) => place.len as usize,
+        }
+    }
+}
+
+/// Reads what lies in log files, up to the first batch that is not as it was written, and says what is wrong with that one.
+fn resolve(files: &LogFiles, found: Vec<(Offset, Lies)>) -> (VecDeque<StoredBatch>, Option<(Offset, String)>) {
+    let mut batches = VecDeque::with_capacity(found.len());
+    let mut rest = &found[..];
+    while let Some((last, lies)) = rest.first() {
+        let place = match lies {
+            Lies::Here(sequence, batch) => {
+                batches.push_back(StoredBatch::new(*last, *sequence, batch.clone()));
+                rest = rest.get(1..).unwrap_or_default();
+                continue;
+            }
+            Lies::There(place) => place,
+        };
+        let count = run_of(rest);
+        let (run, after) = rest.split_at(count);
+        rest = after;
+        let len = run.iter().map(|(_, lies)| lies.len()).sum();
+        let mut bytes = match files.read(place.file, place.at, len) {
+            Ok(bytes) => bytes,
+            // One that is damaged does not take those before it along.
+            Err(_) if count > 1 => {
+                let (one_by_one, wrong) = resolve_each(files, run);
+                batches.extend(one_by_one);
+                match wrong {
+                    Some(wrong) => return (batches, Some(wrong)),
+                    None => continue,
+                }
+            }
+            Err(why) => return (batches, Some((*last, why))),
+        };
+        for (last, lies) in run {
+            let Lies::There(place) = lies else { break };
+            let batch = bytes.split_to(lies.len().min(bytes.len()));
+            if !is_at(&batch, place) {
+                let why = format!("in log file {} at byte {} is something else", place.file, place.at);
+                return (batches, Some((*last, why)));
+            }
+            let mut stored = StoredBatch::new(*last, place.sequence, batch);
+            stored.file = Some(place.file);
+            batches.push_back(stored);
+        }
+    }
+    (batches, None)
+}
+
+fn resolve_each(files: &LogFiles, run: &[(Offset, Lies)]) -> (VecDeque<StoredBatch>, Option<(Offset, String)>) {
+    let mut batches = VecDeque::new();
+    for (last, lies) in run {
+        let Lies::There(place) = lies else { break };
+        match files.read(place.file, place.at, place.len as usize) {
+            Ok(batch) if is_at(&batch, place) => {
+                let mut stored = StoredBatch::new(*last, place.sequence, batch);
+                stored.file = Some(place.file);
+                batches.push_back(stored);
+            }
+            Ok(_) => return (batches, Some((*last, format!("in log file {} is something else", place.file)))),
+            Err(why) => return (batches, Some((*last, why))),
+        }
+    }
+    (batches, None)
+}
+
+/// How many of these lie one after the other in one file, so that they are read at once.
+fn run_of(found: &[(Offset, Lies)]) -> usize {
+    let (mut count, mut bytes, mut next) = (0, 0, None);
+    for (_, lies) in found {
+        let Lies::There(place) = lies else { break };
+        if next.is_some_and(|next| next != (place.file, place.at)) || (count > 0 && bytes >= RUN_BYTES) {
+            break;
+        }
+        next = Some((place.file, place.at.wrapping_add(place.len)));
+        bytes += lies.len();
+        count += 1;
+    }
+    count
 }
 
 /// Damage in a batch, by the names that people know. It is logged once, however often it is met.

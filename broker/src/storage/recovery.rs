@@ -9,6 +9,7 @@ use rocksdb::DB;
 use super::directory::{open_database, open_read_only};
 use super::error::{OpenError, StorageError};
 use super::housekeeping::Stop;
+use super::log_space;
 use super::shared::{Shared, family};
 use super::verify::verify;
 use super::{Result, StorageOptions};
@@ -37,6 +38,7 @@ fn unavailable(e: OpenError) -> StorageError {
 pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
     let reader = Arc::new(open_read_only(&shared.options).map_err(unavailable)?);
     let mut old = shared.replace_db(reader)?;
+    log_space::count(shared);
     // Somebody may be waiting in it for a flush that failed, or for a long compaction.
     old.cancel_all_background_work(false);
     // The old handle holds the lock of the directory.
@@ -45,7 +47,8 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
             Ok(last) => {
                 drop(last);
                 let options = &shared.options;
-                let open = || open_database(options, shared.direct_io);
+                shared.files.write_again()?;
+                let open = || open_database(options, &shared.files);
                 let db = verify(options).and_then(|_whole| open()).map_err(unavailable)?;
                 let last = number_in(&db)?;
                 shared.replace_db(Arc::new(db))?;

@@ -16,6 +16,8 @@ use super::directory::Claim;
 use super::error::StorageError;
 use super::flush::{Failures, flush, waiting_bytes};
 use super::forced::Forced;
+use super::log_files::LogFiles;
+use super::log_space::{self, LogSpace};
 use super::measures::Measures;
 use super::note::Notes;
 use super::partition::Partition;
@@ -61,8 +63,8 @@ pub struct Shared {
     /// Held by whoever compacts, so that the memory for it is taken once.
     pub compacting: Mutex<()>,
     pub space: Space,
-    /// RocksDB's files are written past the operating system's cache.
-    pub direct_io: bool,
+    pub files: Arc<LogFiles>,
+    pub log_space: LogSpace,
     /// A write or a force has failed, and the database takes no more.
     pub broken: AtomicBool,
     pub writes_failed: AtomicU64,
@@ -139,7 +141,7 @@ impl Shared {
         options: StorageOptions,
         found: Found,
         database: DB,
-        direct_io: bool,
+        files: Arc<LogFiles>,
         claim: Claim,
         notes: Notes,
     ) -> Self {
@@ -149,7 +151,8 @@ impl Shared {
             queue: Queue::new(options.step_queue_bytes),
             space: Space::new(options.path.clone(), options.disk_free_bytes_min),
             options,
-            direct_io,
+            files,
+            log_space: LogSpace::default(),
             cluster_id: found.cluster_id,
             node_id: found.node_id,
             epoch: found.epoch,
@@ -194,6 +197,8 @@ impl Shared {
 
     /// Flushes and lets go of database and directory. Called after the writer ended.
     pub fn close(&self) -> Result<()> {
+        // While there is a database to count in; nobody else is to hold it.
+        log_space::count(self);
         let Some(db) = self.database.write().take() else { return Ok(()) };
         let done = self.finish(&db);
         drop(db);
@@ -215,8 +220,18 @@ impl Shared {
                 }
             }
         }
+        let meta = family(db, cf::META)?;
+        batch.delete_range_cf(meta, keys::log_file(0), keys::log_file(u32::MAX));
+        for file in self.files.uses().iter().filter(|file| file.live > 0) {
+            batch.put_cf(meta, keys::log_file(file.number), file.live.to_be_bytes());
+        }
         let last = recovery::number_in(db)?;
-        batch.put_cf(family(db, cf::META)?, keys::counter(Counter::Closed), last.to_be_bytes());
+        batch.put_cf(meta, keys::counter(Counter::Closed), last.to_be_bytes());
+        if let Err(why) = self.files.force() {
+            // Nobody may take the end for a clean one.
+            self.force_failed("a log file", &why);
+            return self.check_state();
+        }
         db.write(batch)?;
         let in_log = db.flush_wal(true);
         if let Err(e) = &in_log {
@@ -246,7 +261,7 @@ impl Shared {
     }
 
     /// After an fsync that failed: nothing is written until the database could be opened again.
-    pub fn force_failed(&self, what: &str, e: &rocksdb::Error) {
+    pub fn force_failed(&self, what: &str, e: &dyn std::fmt::Display) {
         self.forced.failed(what, e);
         self.broken.store(true, Ordering::Relaxed);
     }
@@ -549,11 +564,19 @@ impl Queue {
             work.bytes = bytes;
             bytes = 0;
             while bytes < bytes_max
-                && state.jobs.front().is_some_and(|job| !job.changes_topics())
+                && state
+                    .jobs
+                    .front()
+                    .is_some_and(|job| !job.changes_topics() && (work.jobs.is_empty() || !job.rewrites()))
                 && let Some(job) = state.jobs.pop_front()
             {
                 bytes += job.size();
+                // What is counted of batches that are replaced is not what is counted of deletions.
+                let alone = job.rewrites();
                 work.jobs.push(job);
+                if alone {
+                    break;
+                }
             }
             work.bytes += bytes;
         }

@@ -13,11 +13,11 @@ use super::error::StorageError;
 use super::shared::family;
 use crate::keys::cf;
 
-type DbSnapshot<'a> = rocksdb::Snapshot<'a>;
+pub type DbSnapshot<'a> = rocksdb::Snapshot<'a>;
 
 self_cell!(
     /// A snapshot with the database that it is of.
-    struct OwnedSnapshot {
+    pub struct OwnedSnapshot {
         owner: Arc<DB>,
         #[covariant]
         dependent: DbSnapshot,

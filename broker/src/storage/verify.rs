@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use super::StorageOptions;
 use super::directory::{DATABASE, open_read_only};
 use super::error::OpenError;
+use super::log_files::Recheck;
 use super::note::Note;
 use super::recovery::number_in;
 use super::wal::{self, Found, Log, Place};
+use crate::keys::Placed;
 
 const OLDEST_NEEDED: &str = "rocksdb.min-log-number-to-keep";
 /// What RocksDB says before the number.
@@ -49,7 +51,12 @@ fn read_logs(options: &StorageOptions, oldest: u64) -> Result<(Vec<Log>, wal::Sc
     let database = options.path.join(DATABASE);
     let mut logs = wal::logs(&database).map_err(|e| io_error(options, &database, &e))?;
     logs.retain(|log| log.number >= oldest);
-    let scan = wal::scan(&logs).map_err(|(log, e)| io_error(options, &log.path, &e))?;
+    // Where nothing was noted, files may have been removed since.
+    let kept = Note::read(&options.path)?.map_or(u64::MAX, |note| note.kept());
+    let mut recheck = Recheck::new(options);
+    let mut is_there = |number: u64, placed: &Placed| number <= kept || recheck.is_there(placed);
+    let scan = wal::scan(&logs, &mut is_there).map_err(|(log, e)| io_error(options, &log.path, &e))?;
+    recheck.force().map_err(|e| io_error(options, &options.path.join("log"), &e))?;
     Ok((logs, scan))
 }
 
@@ -85,6 +92,10 @@ pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
                 aside.display()
             );
             (Some(at), false)
+        }
+        Found::Damaged { at, resumes } if at == resumes => {
+            let detail = format!("what the write at {at} put into a log file is not there; {WAY_OUT}");
+            return Err(damaged(options, detail));
         }
         Found::Damaged { at, resumes } => {
             let detail = format!(

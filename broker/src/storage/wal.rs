@@ -10,7 +10,8 @@
 //!
 //! Each write has the sequence that follows the one before it, over all files, so that a place that cannot be read has
 //! cost something exactly if what comes next does not go on where it should. Our writes end with their number
-//! (`Counter::Writes`).
+//! (`Counter::Writes`), and before it what they put into a log file (`Counter::Placed`): a write whose batches are not
+//! there is missing as one that cannot be read.
 //!
 //! Not here: what is done about it (`verify`).
 
@@ -18,7 +19,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::keys::{self, Counter};
+use crate::keys::{self, Counter, PLACED_LEN, Placed};
 
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
@@ -32,6 +33,8 @@ const OTHERS: [u8; 3] = [9, 10, 130];
 const BATCH_HEADER: usize = 12;
 /// The number of a write: the key with its length, the value with its.
 const NUMBER: usize = 12;
+/// The same of what was placed, with the entry's kind after it.
+const PLACED: usize = 4 + PLACED_LEN + 1;
 const CRC_MASK: u32 = 0xa282_ead8;
 
 /// A file of the log.
@@ -100,9 +103,10 @@ pub fn logs(database: &Path) -> io::Result<Vec<Log>> {
     Ok(logs)
 }
 
-/// Reads files of the log, oldest first. Blocks on disk.
-pub fn scan(logs: &[Log]) -> Result<Scan, (Log, io::Error)> {
-    let mut scanner = Scanner { expected: None, bad: None, damaged: None, records: 0, last_write: None };
+/// Reads files of the log, oldest first, and asks of each write, by its number, whether what it placed is there. Blocks
+/// on disk.
+pub fn scan(logs: &[Log], is_there: &mut dyn FnMut(u64, &Placed) -> bool) -> Result<Scan, (Log, io::Error)> {
+    let mut scanner = Scanner { is_there, expected: None, bad: None, damaged: None, records: 0, last_write: None };
     for (i, log) in logs.iter().enumerate() {
         let bytes = scanner.file(log).map_err(|e| (log.clone(), e))?;
         // Nobody knows what it should begin with: if it is needed, a power cut took all of it and left what follows.
@@ -121,7 +125,8 @@ pub fn scan(logs: &[Log]) -> Result<Scan, (Log, io::Error)> {
     Ok(Scan { found, records: scanner.records, last_write: scanner.last_write })
 }
 
-struct Scanner {
+struct Scanner<'a> {
+    is_there: &'a mut dyn FnMut(u64, &Placed) -> bool,
     /// Sequence of the next record.
     expected: Option<u64>,
     /// What cannot be read; whether it has cost something is known when something follows.
@@ -142,8 +147,8 @@ impl Begun {
     fn add(&mut self, payload: &[u8]) {
         let missing = BATCH_HEADER.saturating_sub(self.head.len()).min(payload.len());
         self.head.extend_from_slice(payload.get(..missing).unwrap_or_default());
-        self.tail.extend_from_slice(payload.get(payload.len().saturating_sub(NUMBER)..).unwrap_or_default());
-        self.tail.drain(..self.tail.len().saturating_sub(NUMBER));
+        self.tail.extend_from_slice(payload.get(payload.len().saturating_sub(PLACED + NUMBER)..).unwrap_or_default());
+        self.tail.drain(..self.tail.len().saturating_sub(PLACED + NUMBER));
     }
 
     fn sequence(&self) -> Option<(u64, u32)> {
@@ -153,12 +158,21 @@ impl Begun {
 
     fn number(&self) -> Option<u64> {
         let key = keys::counter(Counter::Writes);
-        let number = self.tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[8])?;
+        let tail = self.tail.get(self.tail.len().checked_sub(NUMBER)?..)?;
+        let number = tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[8])?;
         Some(u64::from_be_bytes(number.try_into().ok()?))
+    }
+
+    /// Of a write with a number.
+    fn placed(&self) -> Option<Placed> {
+        let key = keys::counter(Counter::Placed);
+        let tail = self.tail.get(..self.tail.len().checked_sub(NUMBER + 1)?)?;
+        let value = tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[PLACED_LEN as u8])?;
+        Placed::decode(value.try_into().ok()?).filter(|placed| placed.len > 0)
     }
 }
 
-impl Scanner {
+impl Scanner<'_> {
     /// Returns how many bytes there were.
     fn file(&mut self, log: &Log) -> io::Result<u64> {
         let mut file = File::open(&log.path)?;
@@ -233,6 +247,14 @@ impl Scanner {
             return;
         }
         if matches!(kind, FULL | LAST) {
+            if let (Some(number), Some(placed)) = (record.number(), record.placed())
+                && !(self.is_there)(number, &placed)
+            {
+                let here = Place { log: log.clone(), at: record.at };
+                self.damaged = Some((here.clone(), here));
+                *begun = None;
+                return;
+            }
             self.expected = Some(sequence.saturating_add(u64::from(count)));
             self.records += 1;
             self.last_write = record.number().or(self.last_write);
@@ -345,7 +367,7 @@ mod tests {
             fs::write(directory.path().join(format!("{number:06}.log")), bytes).unwrap();
         }
         fs::write(directory.path().join("CURRENT"), "MANIFEST-1").unwrap();
-        scan(&logs(directory.path()).unwrap()).unwrap()
+        scan(&logs(directory.path()).unwrap(), &mut |number, placed| number != 6 || placed.len != 5).unwrap()
     }
 
     /// Files and places without the directory.

@@ -17,26 +17,33 @@ use millpond_types::{Offset, TopicId};
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::compaction::Rewrite;
+use super::compaction::{Edit, Rewrite};
 use super::error::StorageError;
 use super::housekeeping::Stop;
+use super::log_files::Placing;
+use super::log_space::{self, Dead};
 use super::partition::{LogState, Partition};
 use super::pass::{Families, Pass, PendingPartition};
 use super::recovery;
 use super::shared::{Counters, Shared, family};
 use super::space::Weight;
+use super::state::OwnedSnapshot;
 use super::tails::Tails;
 use super::topics::{NewTopic, Topic};
 use super::{Appended, Durability, Result, TransactionWrite};
 use crate::batch::ValidBatch;
 use crate::configs::ChangedConfigs;
-use crate::keys::{self, Counter, cf};
+use crate::keys::{self, Counter, Placed, cf};
 
 /// RocksDB is asked how far it is behind once in so many writes.
 const PRESSURE_WRITES: u64 = 64;
 /// Files in level 0 from which steps wait, well before RocksDB slows every write down (at 20).
 const LEVEL0_FILES_MIN: u64 = 12;
 const STEP_DELAY_MS_MAX: u64 = 50;
+/// Of the batches that lie in the database none is larger than this part of what all of a write may have.
+const INLINE_BATCH_PART: usize = 8;
+/// What a write takes in the database besides batches.
+const ENTRIES_BYTES: usize = 16 << 10;
 /// About what a transaction writes per partition that joins it or that it ends in.
 const PARTITION_COST: usize = 256;
 
@@ -136,6 +143,25 @@ impl Job {
         }
     }
 
+    /// It replaces batches.
+    pub fn rewrites(&self) -> bool {
+        matches!(self, Self::Change(ChangeJob { change: Change::Rewrite(_), .. }))
+    }
+
+    /// Bytes of batches that it writes: of all, and of the largest.
+    fn batch_bytes(&self) -> (usize, usize) {
+        match self {
+            Self::Step(step) => {
+                let sizes = || step.appends.iter().flat_map(|(_, batches)| batches).map(|batch| batch.bytes.len());
+                (sizes().sum(), sizes().max().unwrap_or(0))
+            }
+            Self::Change(ChangeJob { change: Change::Rewrite(rewrite), .. }) => {
+                (rewrite.edits.iter().map(Edit::size).sum(), rewrite.edits.iter().map(Edit::size).max().unwrap_or(0))
+            }
+            Self::Change(_) => (0, 0),
+        }
+    }
+
     /// What it takes of a disk that is nearly full. Steps without records that are as small as this are progress alone.
     fn weight(&self) -> Weight {
         const SMALL_BYTES: usize = 64 << 10;
@@ -145,6 +171,7 @@ impl Job {
             Self::Step(_) => Weight::Small,
             Self::Change(job) => match job.change {
                 Change::DeleteTopic(_) | Change::MoveStart { .. } | Change::ForgetProducers { .. } => Weight::Deletion,
+                Change::Rewrite(ref rewrite) if rewrite.is_move() => Weight::Small,
                 Change::CreateTopic(_) | Change::AddPartitions { .. } | Change::Rewrite(_) => Weight::Bulk,
                 Change::SetConfigs { .. }
                 | Change::SetBrokerConfigs(_)
@@ -169,6 +196,18 @@ pub struct Work {
     pub produces: Vec<ProduceJob>,
     pub jobs: Vec<Job>,
     pub bytes: usize,
+}
+
+impl Work {
+    /// Whether its batches are so few and small that one fsync of the database is less than what it costs to write them
+    /// several times.
+    fn is_small(&self, bytes_max: usize) -> bool {
+        let produced = self.produces.iter().map(|job| (job.batch.bytes.len(), job.batch.bytes.len()));
+        let (all, largest) = produced
+            .chain(self.jobs.iter().map(Job::batch_bytes))
+            .fold((0, 0), |(all, largest): (usize, usize), (bytes, one)| (all.saturating_add(bytes), largest.max(one)));
+        all <= bytes_max && largest <= bytes_max / INLINE_BATCH_PART
+    }
 }
 
 /// Writes until the queue is closed and empty.
@@ -226,6 +265,20 @@ struct Shown {
     created: Vec<Arc<Topic>>,
     deleted: Vec<Arc<Topic>>,
     configs: Option<Arc<ChangedConfigs>>,
+    placed: Placed,
+    replaced: Vec<(u32, u64)>,
+    dead: Option<Dead>,
+}
+
+impl Shown {
+    /// Counts what was deleted now, as the database will not be held for it.
+    fn count_dead(&mut self) {
+        if let Some(dead) = self.dead.take()
+            && let Ok((files, _)) = dead.count()
+        {
+            self.replaced.extend(files);
+        }
+    }
 }
 
 /// Why nothing was written, or may have been; and what would have been shown then.
@@ -259,7 +312,13 @@ impl Writer<'_> {
     /// Finds out whether a write that failed is there, so that everybody can be told the truth.
     fn fail(&mut self, (e, shown): Failed, answers: Vec<Answer>) {
         let outcome = Err(e.clone());
-        let Some(shown) = shown else { return answers.into_iter().for_each(|answer| answer.give(&outcome)) };
+        let files = &self.shared.files;
+        let Some(mut shown) = shown else {
+            files.gave_up();
+            return answers.into_iter().for_each(|answer| answer.give(&outcome));
+        };
+        shown.count_dead();
+        files.begin_another();
         tracing::error!("a write failed, and nothing can be written until the database could be opened again: {e}");
         self.shared.writes_failed.fetch_add(1, Ordering::Relaxed);
         self.shared.broken.store(true, Ordering::Relaxed);
@@ -267,7 +326,10 @@ impl Writer<'_> {
         match recovery::last_write(&self.shared.options) {
             // Neither forced to disk nor known to the handle that is read from: it is shown when the database was reopened.
             Ok(last) if last == shown.counters.writes => doubt = Some((shown, answers)),
-            Ok(_) => answers.into_iter().for_each(|answer| answer.give(&outcome)),
+            Ok(_) => {
+                files.gave_up();
+                answers.into_iter().for_each(|answer| answer.give(&outcome));
+            }
             Err(why) => {
                 tracing::error!("it cannot be found out yet whether that write is there: {why}");
                 doubt = Some((shown, answers));
@@ -300,11 +362,12 @@ impl Writer<'_> {
                 return;
             }
             doubt => {
+                self.shared.files.gave_up();
                 let outcome = Err(broken.why);
                 doubt.into_iter().flat_map(|(_, answers)| answers).for_each(|answer| answer.give(&outcome));
             }
         }
-        // What was read back lies in new files, all of which were forced to disk.
+        // What was read back lies in new files, all of which were forced to disk; batches were written again and forced.
         self.shared.forced.good(self.counters.sequence);
         self.shared.notes.wrote(self.counters.writes, true);
         self.shared.broken.store(false, Ordering::Relaxed);
@@ -322,18 +385,25 @@ impl Writer<'_> {
         self.write_to(&db, work, answers)
     }
 
-    fn write_to(&mut self, db: &DB, work: Work, answers: &mut Vec<Answer>) -> Result<(), Box<Failed>> {
+    fn write_to(&mut self, db: &Arc<DB>, work: Work, answers: &mut Vec<Answer>) -> Result<(), Box<Failed>> {
         let families = Families::of(db).map_err(|e| Box::new((e, None)))?;
+        let files = &self.shared.files;
+        let small = work.is_small(self.shared.options.inline_bytes_max);
+        let produced: usize = work.produces.iter().map(|job| job.batch.bytes.len()).sum();
+        let in_database = if small { work.bytes } else { work.bytes.saturating_sub(produced) };
         let mut pass = Pass {
             shared: self.shared,
             families,
-            batch: WriteBatch::with_capacity_bytes(work.bytes + work.bytes / 16 + 1024),
+            batch: WriteBatch::with_capacity_bytes(in_database + ENTRIES_BYTES),
             now_ms: self.shared.options.clock.now_ms(),
             counters: self.counters,
             partitions: HashMap::new(),
             created: Vec::new(),
             deleted: Vec::new(),
             configs: None,
+            placing: (!small).then(|| files.place()),
+            replaced: Vec::new(),
+            dead: Vec::new(),
         };
         let space = &self.shared.space;
         for job in work.produces {
@@ -359,40 +429,59 @@ impl Writer<'_> {
             });
         }
         if pass.batch.is_empty() {
+            files.gave_up();
             return Ok(());
         }
         if pass.counters.sequence != self.counters.sequence {
             let value = pass.counters.sequence.to_be_bytes();
             pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Sequence), value);
         }
+        let placing = pass.placing.take();
+        let placed = placing.as_ref().map(Placing::placed).unwrap_or_default();
+        // In every write, so that nothing else is taken for it.
+        pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Placed), placed.encode());
         pass.counters.writes += 1;
         pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Writes), pass.counters.writes.to_be_bytes());
+        let durable = self.shared.options.durability == Durability::Group;
         let mut options = WriteOptions::default();
-        options.set_sync(self.shared.options.durability == Durability::Group);
+        options.set_sync(durable);
         let batch = std::mem::take(&mut pass.batch);
         let measures = &self.shared.measures;
-        measures.commit_bytes.fetch_add(batch.size_in_bytes() as u64, Ordering::Relaxed);
-        self.shared.space.wrote(batch.size_in_bytes());
-        let Pass { counters, partitions, created, deleted, configs, .. } = pass;
-        let shown = Shown { counters, partitions, created, deleted, configs };
+        let bytes = batch.size_in_bytes() + placed.len as usize;
+        measures.commit_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.shared.space.wrote(bytes);
+        let Pass { counters, partitions, created, deleted, configs, replaced, dead, .. } = pass;
+        let snapshot = || OwnedSnapshot::new(db.clone(), |db| db.snapshot());
+        let dead = (!dead.is_empty()).then(|| Dead { snapshot: snapshot(), ranges: dead });
+        let shown = Shown { counters, partitions, created, deleted, configs, placed, replaced, dead };
         #[allow(clippy::disallowed_methods, reason = "only how long a write took is told")]
         let begun = std::time::Instant::now();
-        let written = db.write_opt(batch, &options);
+        // Where the order matters: what names the batches is never on disk without them.
+        let appended = match &placing {
+            Some(placing) if placed.len > 0 => files.append(placing, durable),
+            _ => Ok(()),
+        };
+        let written = appended.and_then(|()| Ok(db.write_opt(batch, &options)?));
         measures.commits.count(begun.elapsed());
         match written {
             Ok(()) => {
                 self.publish(shown);
                 Ok(())
             }
-            Err(e) => Err(Box::new((e.into(), Some(shown)))),
+            Err(e) => Err(Box::new((e, Some(shown)))),
         }
     }
 
     /// Shows what was written.
     fn publish(&mut self, shown: Shown) {
         let options = &self.shared.options;
-        let Shown { counters, partitions, created, deleted, configs } = shown;
+        let Shown { counters, partitions, created, deleted, configs, placed, replaced, dead } = shown;
         self.counters = counters;
+        self.shared.files.wrote(placed);
+        replaced.into_iter().for_each(|(file, bytes)| self.shared.files.deleted(file, bytes));
+        if let Some(dead) = dead {
+            log_space::deleted(self.shared, dead);
+        }
         self.shared.notes.wrote(counters.writes, options.durability == Durability::Group);
         self.shared.written.store(counters.writes, Ordering::Release);
         if let Some(configs) = configs {
@@ -410,11 +499,9 @@ impl Writer<'_> {
         for partition in deleted.iter().flat_map(|t| &t.partitions) {
             let mut log = partition.log.lock();
             log.gone = true;
-            let bytes = log.bytes();
             drop(log);
             self.tails.drop_tail(partition);
             partition.producers.lock().clear();
-            self.shared.deleted(partition.uid, bytes);
             partition.wake();
         }
         let mut topics = Vec::new();
@@ -432,9 +519,7 @@ impl Writer<'_> {
             }
             log.segments.extend(pending.closed);
             if let Some(start) = pending.start {
-                let bytes = log.bytes();
                 move_start(&mut log, start);
-                self.shared.deleted(partition.uid, bytes.saturating_sub(log.bytes()));
             }
             if pending.epoch_began {
                 log.epochs.push((self.shared.epoch, pending.first));

@@ -76,6 +76,7 @@ fn a_role() {
         "interval" => crate::forced::loses_trust,
         "close" => crate::forced::ends_on_a_bad_disk,
         "flush" => crate::recovery::cannot_write_tables,
+        "group" => crate::recovery::cannot_force_batches,
         "retention" => crate::recovery::fails_in_retention,
         other => panic!("{other}"),
     };

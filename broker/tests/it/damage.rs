@@ -13,9 +13,10 @@ use crate::fixture::{ALL, Fixture, START_MS, batch, create, produce, read_all, s
 use crate::wire::answers::fetch_request;
 use crate::wire::client::Server;
 
-/// Changes a byte of the first place in the database's files of a kind where `text` is.
+/// Changes a byte of the first place in files of a kind where `text` is.
 fn flip(directory: &Path, ending: &str, text: &str) -> bool {
-    let mut files: Vec<PathBuf> = fs::read_dir(directory.join("db")).unwrap().map(|e| e.unwrap().path()).collect();
+    let folder = directory.join(if ending == ".log" { "log" } else { "db" });
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     for path in files.iter().filter(|p| p.to_string_lossy().contains(ending)) {
         let mut bytes = fs::read(path).unwrap();
@@ -30,12 +31,13 @@ fn flip(directory: &Path, ending: &str, text: &str) -> bool {
 
 const LIMITS: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true, committed: true };
 
-/// Large batches, which go to blob files, and small ones, which go to tables.
+/// Large batches, which go to log files, and small ones, which go to tables.
 fn filled() -> (Fixture, [millpond_types::TopicPartition; 3]) {
     let fixture = Fixture::with(|o| {
         o.tail_bytes = 0;
         o.segment_bytes = 1;
         o.active_bytes_max = 0;
+        o.inline_bytes_max = 8000;
     });
     let storage = &fixture.storage;
     let places = ["large", "small", "whole"].map(|name| create(storage, name, &[("cleanup.policy", "compact")]));
@@ -56,7 +58,7 @@ fn filled() -> (Fixture, [millpond_types::TopicPartition; 3]) {
 #[test]
 fn damage_in_a_partition_is_named_and_the_others_are_served() {
     for (ending, text, which, name, offset) in
-        [(".blob", "5 of the large ones", 0, "large", 5), (".sst", "5 of the small ones", 1, "small", 0)]
+        [(".log", "5 of the large ones", 0, "large", 5), (".sst", "5 of the small ones", 1, "small", 0)]
     {
         let (fixture, places) = filled();
         assert!(flip(&fixture.options.path, ending, text), "nowhere: {text}");
@@ -87,6 +89,32 @@ fn damage_in_a_partition_is_named_and_the_others_are_served() {
         assert_eq!(answer.responses[0].partitions[0].error_code, ResponseError::CorruptMessage.code());
         let answer = server.client().call(11, &fetch_request("whole", 0, 1, 100));
         assert_eq!(answer.responses[0].partitions[0].error_code, 0);
+    }
+}
+
+#[test]
+fn a_log_file_that_is_missing_or_cut_short_is_named() {
+    // The first thing that each partition still has, or what is missing.
+    for (cut, large, whole) in [(None, 0, 0), (Some(0), 0, 0), (Some(30_000), 3, 2)] {
+        let (fixture, [large_place, small_place, whole_place]) = filled();
+        let path = fixture.options.path.join("log/000001.log");
+        match cut {
+            None => fs::remove_file(&path).unwrap(),
+            Some(len) => fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap(),
+        }
+        let fixture = fixture.reopen(false);
+        let storage = &fixture.storage;
+        assert_eq!(read_all(storage, small_place, 0).len(), 400);
+        for (place, name, left) in [(large_place, "large", large), (whole_place, "whole", whole)] {
+            if left > 0 {
+                assert_eq!(storage.fetch(place, 0, LIMITS).unwrap().batches.len() as i64, left);
+            }
+            let said = storage.fetch(place, left, LIMITS).unwrap_err().to_string();
+            let expected = format!("topic \"{name}\" partition 0 is damaged at offset {left}");
+            assert!(said.contains(&expected) && said.contains("000001.log"), "{said}");
+            let end = send(storage, place, &["new"]).base_offset;
+            assert_eq!(read_all(storage, place, end).len(), 1);
+        }
     }
 }
 
@@ -129,7 +157,7 @@ pub fn copy(from: &Path, to: &Path) {
         let path = entry.unwrap().path();
         let name = to.join(path.file_name().unwrap());
         match path.is_dir() {
-            true if path.file_name().unwrap() == "db" => copy(&path, &name),
+            true if ["db", "log"].iter().any(|own| path.file_name().unwrap() == *own) => copy(&path, &name),
             true => {}
             false => drop(fs::copy(&path, &name).unwrap()),
         }

@@ -54,6 +54,45 @@ fn each_wrong_directory_has_its_own_error() {
 }
 
 #[test]
+fn a_directory_from_before_there_were_log_files_is_gone_on_with() {
+    let fixture = Fixture::with(|o| o.inline_bytes_max = 1 << 30);
+    let place = create(&fixture.storage, "t", &[]);
+    let values: Vec<String> = (0..5).map(|i| format!("{i} {}", "x".repeat(i * 3000))).collect();
+    values[..4].iter().for_each(|value| assert!(send(&fixture.storage, place, &[value]).base_offset >= 0));
+    fixture.storage.close().unwrap();
+    // Batches of more than two kilobytes were in RocksDB's blob files.
+    let path = fixture.options.path.join("db");
+    let names = DB::list_cf(&Options::default(), &path).unwrap();
+    let families = names.iter().map(|name| {
+        let mut options = Options::default();
+        options.set_enable_blob_files(name == "log");
+        options.set_min_blob_size(2048);
+        rocksdb::ColumnFamilyDescriptor::new(name, options)
+    });
+    let db = DB::open_cf_descriptors(&Options::default(), &path, families).unwrap();
+    let log = db.cf_handle("log").unwrap();
+    let entries: Vec<_> = db.iterator_cf(log, IteratorMode::Start).map(Result::unwrap).collect();
+    assert_eq!(entries.len(), 4);
+    entries.iter().for_each(|(key, value)| db.put_cf(log, key, value).unwrap());
+    db.flush_cf(log).unwrap();
+    drop(db);
+    assert!(fs::read_dir(&path).unwrap().any(|e| e.unwrap().path().extension().is_some_and(|e| e == "blob")));
+    fs::remove_dir(fixture.options.path.join("log")).unwrap();
+    let marker = fixture.options.path.join("millpond");
+    fs::write(&marker, "millpond data directory\nformat 1\nready\n").unwrap();
+
+    let mut fixture = fixture;
+    fixture.options.inline_bytes_max = 0;
+    let fixture = fixture.reopen(false);
+    assert_eq!(fs::read_to_string(&marker).unwrap(), "millpond data directory\nformat 2\nready\n");
+    send(&fixture.storage, place, &[&values[4]]);
+    let fixture = fixture.reopen(false);
+    let rows: Vec<String> = read_all(&fixture.storage, place, 0).into_iter().map(|row| row.1).collect();
+    assert_eq!(rows, values);
+    assert_eq!(fs::read_dir(fixture.options.path.join("log")).unwrap().count(), 1);
+}
+
+#[test]
 fn identity_stays_and_the_epoch_grows() {
     let fixture = Fixture::with(|o| o.node_id = 7);
     let (cluster, epoch) = (fixture.storage.cluster_id().to_owned(), fixture.storage.leader_epoch());

@@ -59,6 +59,8 @@ pub fn open(options: StorageOptions) -> Result<Storage, OpenError> {
 pub fn options(path: &Path) -> StorageOptions {
     let mut options = StorageOptions::new(path);
     options.durability = Durability::None;
+    // All batches go to log files, however small.
+    options.inline_bytes_max = 0;
     options
 }
 
@@ -121,6 +123,12 @@ pub fn read_all(storage: &Storage, place: TopicPartition, mut from: Offset) -> V
 
 pub fn topic(storage: &Storage, name: &str) -> TopicInfo {
     storage.topic(name).unwrap()
+}
+
+/// Bytes of log files that batches lie in.
+pub fn live_in_files(storage: &Storage) -> u64 {
+    let measured = storage.measure();
+    measured.log_file_bytes - measured.log_file_dead_bytes
 }
 
 /// Gives an uncompressed batch a producer.

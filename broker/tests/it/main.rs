@@ -10,6 +10,7 @@ mod disk;
 mod fixture;
 mod forced;
 mod histories;
+mod log_files;
 mod model;
 mod recovery;
 mod space;

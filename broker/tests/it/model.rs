@@ -8,7 +8,7 @@ use millpond_types::ports::{Outcome, ReadLimits, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
 use proptest::prelude::*;
 
-use crate::fixture::{Fixture, START_MS, batch, block_on, create, produce, read_all, step};
+use crate::fixture::{Fixture, START_MS, batch, block_on, create, live_in_files, produce, read_all, step};
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -33,10 +33,13 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
-    fn the_log_is_a_map_from_offsets(actions in actions(), tail_bytes in prop_oneof![Just(0), Just(600), Just(1 << 20)]) {
+    fn the_log_is_a_map_from_offsets(actions in actions(), tail_bytes in prop_oneof![Just(0), Just(600), Just(1 << 20)], inline_bytes_max in prop_oneof![Just(0), Just(900), Just(32 << 10)]) {
         let mut fixture = Fixture::with(|o| {
             o.tail_bytes = tail_bytes;
             o.segment_bytes = 200;
+            o.inline_bytes_max = inline_bytes_max;
+            o.log_file_bytes = 400;
+            o.log_files_open_max = 2;
         });
         let place = create(&fixture.storage, "t", &[]);
         let mut model: BTreeMap<i64, String> = BTreeMap::new();
@@ -102,7 +105,14 @@ proptest! {
             let offsets = fixture.storage.partition_offsets(place).unwrap();
             prop_assert_eq!((offsets.start, offsets.end), (start, end));
         }
-        let all = read_all(&fixture.storage, place, start);
-        prop_assert_eq!(all, model.into_iter().collect::<Vec<_>>());
+        let model: Vec<_> = model.into_iter().collect();
+        prop_assert_eq!(read_all(&fixture.storage, place, start), &model[..]);
+        fixture.storage.reclaim().unwrap();
+        prop_assert_eq!(read_all(&fixture.storage, place, start), &model[..]);
+        // As it was counted along the way, and by a walk over all that is there.
+        let counted = live_in_files(&fixture.storage);
+        fixture = fixture.reopen(false);
+        prop_assert_eq!(live_in_files(&fixture.storage), counted);
+        prop_assert_eq!(read_all(&fixture.storage, place, start), model);
     }
 }

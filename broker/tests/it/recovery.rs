@@ -16,6 +16,8 @@ pub fn cannot_write_tables(directory: &Path) {
     options.durability = Durability::None;
     options.write_buffer_bytes = 3 << 20;
     options.tail_bytes = 0;
+    // Batches lie in tables too.
+    options.inline_bytes_max = 1 << 30;
     let storage = open(options.clone()).unwrap();
     let place = create(&storage, "t", &[]);
     at("ready");
@@ -54,6 +56,54 @@ fn tables_that_cannot_be_written_stop_writing_until_they_can() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut actor = Actor::start("flush", directory.path());
+    actor.expect("ready");
+    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect("stopped");
+    drop(fault);
+    actor.go_on();
+    actor.end();
+}
+
+pub fn cannot_force_batches(directory: &Path) {
+    let mut options = options(directory);
+    options.durability = Durability::Group;
+    options.tail_bytes = 0;
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..5 {
+        send(&storage, place, &[&format!("v{i}")]);
+    }
+    at("ready");
+
+    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    let why = produce(&storage, place, &one).unwrap_err();
+    assert!(matches!(&why, StorageError::Unavailable(why) if why.contains("000001.log")), "{why}");
+    let health = storage.health();
+    assert!(!health.writable && !health.in_doubt && health.writes_failed == 1, "{health:?}");
+    assert!(produce(&storage, place, &one).is_err());
+    assert_eq!(read_all(&storage, place, 0).len(), 5, "what was acknowledged is read, and nothing else");
+    at("stopped");
+
+    wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
+    let check = |storage: &Storage| {
+        let rows = read_all(storage, place, 0);
+        assert_eq!(rows, (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
+    };
+    check(&storage);
+    let files = std::fs::read_dir(directory.join("log")).unwrap().count();
+    assert_eq!(files, 2, "after an fsync that failed another file is begun");
+    storage.close().unwrap();
+    check(&open(options).unwrap());
+}
+
+#[test]
+fn batches_that_cannot_be_forced_are_refused_and_another_file_is_begun() {
+    if !strace::is_possible("batches that cannot be forced to disk") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("group", directory.path());
     actor.expect("ready");
     let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
     actor.go_on();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use millpond_broker::batch::Codec;
 use millpond_broker::storage::{Durability, OpenError, Storage, StorageOptions};
 use millpond_types::TopicPartition;
+use millpond_types::ports::TopicLog;
 
 use crate::damage::copy;
 use crate::fixture::{START_MS, batch, crc32c_of, create, open, options, produce, read_all, send, topic};
@@ -26,6 +27,8 @@ impl Crashed {
         let directory = tempfile::tempdir().unwrap();
         let mut options = options(&directory.path().join("data"));
         options.durability = Durability::Group;
+        // All batches lie in the database.
+        options.inline_bytes_max = 1 << 30;
         change(&mut options);
         let storage = open(options.clone()).unwrap();
         let place = create(&storage, "t", &[]);
@@ -245,6 +248,86 @@ fn a_power_cut_may_take_what_was_not_forced() {
     flip(&log, fs::metadata(&log).unwrap().len() as usize / 2);
     noted_before_a_power_cut(&path);
     crashed.check_refused(&path, ".log", "all was forced, so that no power cut can have taken it");
+}
+
+/// Changes what lies in the log file from the batch with this text on.
+fn take_from_log_file(path: &Path, text: &str, len: Option<usize>) {
+    let file = path.join("log/000001.log");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(text.len()).position(|w| w == text.as_bytes()).unwrap();
+    match len {
+        Some(len) => bytes[at..at + len].fill(0),
+        None => bytes.truncate(at),
+    }
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_power_cut_may_take_batches_that_the_log_names() {
+    for durability in [Durability::None, Durability::Interval(std::time::Duration::from_secs(3600))] {
+        let crashed = Crashed::after(24, |o| {
+            o.durability = durability;
+            o.inline_bytes_max = 0;
+        });
+        for (row, len) in [(0, Some(2)), (9, Some(7)), (9, None), (23, Some(1)), (23, None)] {
+            let text = format!("{row} xxxxx");
+            let path = crashed.left();
+            take_from_log_file(&path, &text, len);
+            crashed.check_refused(&path, "log file", "the machine ran on, so that it is damage");
+            let path = crashed.left();
+            take_from_log_file(&path, &text, len);
+            noted_before_a_power_cut(&path);
+            for _ in 0..2 {
+                // Log and counters are of one moment, and so they are after another end without warning.
+                let storage = crashed.open(&path, false).unwrap();
+                assert_eq!((crashed.rows(&storage), storage.sequence()), (row, row as u64));
+            }
+            assert_eq!(lost(&path).len(), 1, "what follows is kept");
+            let storage = crashed.open(&path, false).unwrap();
+            let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+            assert_eq!(send(&storage, place, &[&format!("{row} again")]).base_offset, row as i64);
+            drop(storage);
+            assert_eq!(crashed.rows(&crashed.open(&path, false).unwrap()), row + 1);
+        }
+    }
+}
+
+#[test]
+fn batches_that_were_forced_are_named_when_they_are_gone() {
+    let crashed = Crashed::after(24, |o| o.inline_bytes_max = 0);
+    for cut in [false, true] {
+        let path = crashed.left();
+        take_from_log_file(&path, "9 xxxxx", Some(3));
+        if cut {
+            noted_before_a_power_cut(&path);
+        }
+        let storage = crashed.open(&path, false).unwrap();
+        let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+        assert_eq!(storage.partition_offsets(place).unwrap().end, 24, "nothing is cut off");
+        let why = storage.read(place, 9, crate::fixture::ALL).unwrap_err();
+        assert!(why.message().contains("topic \"t\" partition 0 is damaged at offset 9"), "{why}");
+        assert_eq!(storage.read(place, 0, crate::fixture::ALL).unwrap().views.len(), 9);
+        assert_eq!(read_all(&storage, place, 10).len(), 14, "what comes after it is served");
+    }
+}
+
+#[test]
+fn a_table_names_only_batches_that_are_on_disk() {
+    // A flush under way to a table forces log files first, and notes survive: nothing before it is looked at again.
+    let mut crashed = Crashed::after(20, |o| {
+        o.durability = Durability::None;
+        o.inline_bytes_max = 0;
+    });
+    crashed.storage.take().unwrap().close().unwrap();
+    let path = crashed.left();
+    crashed.check_whole(&path, "after a clean end");
+    crashed.storage = Some(Storage::open(crashed.options.clone()).unwrap());
+    crashed.send();
+    let path = crashed.left();
+    noted_before_a_power_cut(&path);
+    take_from_log_file(&path, "20 xxxxx", None);
+    let storage = crashed.open(&path, false).unwrap();
+    assert_eq!(crashed.rows(&storage), 20);
 }
 
 #[test]

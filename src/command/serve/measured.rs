@@ -144,6 +144,13 @@ impl MetricsSource for StorageMetrics {
             gauge("storage_topics", "Topics.", s.topics as f64),
             gauge("storage_partitions", "Partitions of all topics.", s.partitions as f64),
             gauge("storage_log_bytes", "Bytes of all records as they are kept.", s.log_bytes as f64),
+            gauge("storage_log_files", "Log files.", s.log_files as f64),
+            gauge("storage_log_file_bytes", "Size of the log files.", s.log_file_bytes as f64),
+            gauge(
+                "storage_log_file_dead_bytes",
+                "Bytes in log files that no record lies in any more.",
+                s.log_file_dead_bytes as f64,
+            ),
             counter("storage_compaction_passes_total", "Passes of log compaction.", s.compaction_passes_total as f64),
             counter("storage_compaction_read_bytes_total", "Bytes it looked at.", s.compaction_bytes_read_total as f64),
             counter(

@@ -214,14 +214,15 @@ impl<'a> Pass<'a> {
                 let (bytes, max_timestamp) = match self.fate(&stored, &header, records)? {
                     Fate::Stays => (stored.len(), header.max_timestamp),
                     Fate::Goes => {
-                        self.edit(Edit::Delete(stored.last));
+                        self.edit(Edit::Delete(stored.last, stored.in_file()));
                         (0, -1)
                     }
                     Fate::Becomes(value) => {
                         let batch = value.get(BATCH_PREFIX_LEN..).unwrap_or_default();
                         let size = batch.len();
                         let max_timestamp = BatchHeader::parse(batch).map_or(-1, |h| h.max_timestamp);
-                        self.edit(Edit::Replace { last: stored.last, sequence: stored.sequence, value });
+                        let was = stored.in_file();
+                        self.edit(Edit::Replace { last: stored.last, sequence: stored.sequence, value, was });
                         (size, max_timestamp)
                     }
                 };

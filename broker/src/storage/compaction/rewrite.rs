@@ -1,5 +1,9 @@
 //! A piece of a compaction as the writer puts it: batches that lost records, batches that are gone, the segment that
-//! they make, and how far the partition is compacted once all pieces are there.
+//! they make, and how far the partition is compacted once all pieces are there. Batches that are moved to another log file
+//! are put the same way.
+//!
+//! Invariant: whoever makes pieces holds `Shared::compacting`, so that what lies under a key is what was read, or was
+//! deleted with all that was before it.
 
 use std::sync::Arc;
 
@@ -7,9 +11,10 @@ use millpond_types::Offset;
 
 use super::super::Result;
 use super::super::partition::{LogState, Partition, Segment};
-use super::super::pass::{Pass, pending};
+use super::super::pass::{Pass, pending, put_batch};
 use super::Compacted;
-use crate::keys::{self, put_batch_prefix};
+use crate::batch::BatchHeader;
+use crate::keys::{self, BATCH_PREFIX_LEN};
 
 /// What an edit costs in a write besides its batch.
 const EDIT_COST: usize = 32;
@@ -27,13 +32,10 @@ pub struct Rewrite {
 }
 
 pub enum Edit {
-    Delete(Offset),
-    /// With room for the prefix, which gets the sequence that the batch had.
-    Replace {
-        last: Offset,
-        sequence: u64,
-        value: Vec<u8>,
-    },
+    /// With the log file that it was in, and its bytes there.
+    Delete(Offset, Option<(u32, u64)>),
+    /// With room for the prefix; it keeps the sequence that the batch had.
+    Replace { last: Offset, sequence: u64, value: Vec<u8>, was: Option<(u32, u64)> },
     /// The marker that ended it is gone.
     ForgetAborted(Offset),
     /// No batch lies in it any more.
@@ -44,12 +46,28 @@ impl Edit {
     pub fn size(&self) -> usize {
         match self {
             Self::Replace { value, .. } => value.len() + EDIT_COST,
-            Self::Delete(_) | Self::ForgetAborted(_) | Self::ForgetSettled(_) => EDIT_COST,
+            Self::Delete(..) | Self::ForgetAborted(_) | Self::ForgetSettled(_) => EDIT_COST,
         }
     }
 }
 
 impl Rewrite {
+    /// An edit that leaves segments, and how far the partition is compacted, as they are.
+    pub fn of(partition: Arc<Partition>, edit: Edit) -> Self {
+        let bytes = edit.size();
+        Self { partition, edits: vec![edit], last: -1, segment: None, compacted: None, bytes }
+    }
+
+    /// It gives more space back than it takes.
+    pub fn is_move(&self) -> bool {
+        self.last < 0 && self.segment.is_none() && self.compacted.is_none()
+    }
+
+    pub fn add(&mut self, edit: Edit) {
+        self.bytes += edit.size();
+        self.edits.push(edit);
+    }
+
     pub fn size(&self) -> usize {
         self.bytes
     }
@@ -90,11 +108,17 @@ impl Pass<'_> {
         }
         for edit in edits {
             match edit {
-                Edit::Delete(last) => self.batch.delete_cf(self.families.log, keys::batch(uid, last)),
-                Edit::Replace { last, .. } if last < start => {}
-                Edit::Replace { last, sequence, mut value } => {
-                    put_batch_prefix(&mut value, sequence);
-                    self.batch.put_cf(self.families.log, keys::batch(uid, last), &value);
+                Edit::Delete(last, _) | Edit::Replace { last, .. } if last < start => {}
+                Edit::Delete(last, was) => {
+                    self.batch.delete_cf(self.families.log, keys::batch(uid, last));
+                    self.replaced.extend(was);
+                }
+                Edit::Replace { last, sequence, value, was } => {
+                    let Some(header) = value.get(BATCH_PREFIX_LEN..).and_then(BatchHeader::parse) else { continue };
+                    let key = keys::batch(uid, last);
+                    let (write, log) = (&mut self.batch, self.families.log);
+                    put_batch(write, log, &mut self.placing, &key, value, (&header, sequence));
+                    self.replaced.extend(was);
                 }
                 Edit::ForgetAborted(marker) => self.batch.delete_cf(self.families.index, keys::aborted(uid, marker)),
                 Edit::ForgetSettled(last) => self.batch.delete_cf(self.families.index, keys::settled(uid, last)),

@@ -1,0 +1,694 @@
+//! The files that batches lie in: appending, forcing to disk, reading, and how much of each is live.
+//!
+//! ```text
+//! log/NNNNNN.log   batches one after the other, each as it is served; nothing before, between or after them
+//! ```
+//!
+//! What no committed key names does not exist: RocksDB's write is the one commit, and batches are written before it. A
+//! file is appended to by the writer alone; after anything failed, and after an end that was not clean, a new one is begun.
+//!
+//! Invariants: bytes that a committed key names do not change; a file whose bytes may not be on disk is in `unforced`
+//! before the commit that names them; a number is not used again while a key names it.
+//!
+//! Not here: which batches are live, and when a file goes (`log_space`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::error::{OpenError, StorageError};
+use super::{Result, StorageOptions};
+use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD, head_crc, is_intact};
+use crate::keys::{BatchPlace, Placed};
+
+const FOLDER: &str = "log";
+/// Positions are 32 bits, and a file has at most this and one write more.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// What the system takes in one vectored write.
+const SLICES_MAX: usize = 1024;
+/// Read at once where a file is written again.
+const REWRITE_BYTES: usize = 1 << 20;
+/// Handles that are open whatever the setting says: one to append to, one to read.
+const OPEN_LEAST: usize = 2;
+
+pub struct LogFiles {
+    folder: PathBuf,
+    file_bytes: u64,
+    open_max: usize,
+    table: Mutex<Table>,
+    unforced: Mutex<BTreeMap<u32, Arc<File>>>,
+    /// Held while files are forced, so that whoever comes second is not told that all is well because the first has taken
+    /// the error.
+    distrusted: Mutex<Option<Distrusted>>,
+    /// Whoever reads holds a clone from before their snapshot on.
+    readers: Mutex<Arc<()>>,
+}
+
+#[derive(Default)]
+struct Table {
+    files: BTreeMap<u32, LogFile>,
+    /// The one that is appended to.
+    current: Option<u32>,
+    /// The greatest number that there was.
+    last: u32,
+    /// What was placed in it is neither counted nor given up yet.
+    pending: Option<u32>,
+    /// Counts reads, so that the handle unused for longest is closed.
+    turn: u64,
+    open: usize,
+}
+
+/// Files that could not be forced: the system may have dropped what was not on disk, and calls the next attempt good.
+struct Distrusted {
+    why: String,
+    files: BTreeMap<u32, Arc<File>>,
+}
+
+#[derive(Default)]
+struct LogFile {
+    size: u64,
+    live: u64,
+    handle: Option<Arc<File>>,
+    used: u64,
+}
+
+impl Table {
+    fn close_oldest(&mut self, max: usize) {
+        while self.open > max
+            && let Some(oldest) = self.files.values_mut().filter(|f| f.handle.is_some()).min_by_key(|f| f.used)
+        {
+            oldest.handle = None;
+            self.open -= 1;
+        }
+    }
+}
+
+/// Sizes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileUse {
+    pub number: u32,
+    pub size: u64,
+    pub live: u64,
+}
+
+impl FileUse {
+    pub fn dead(&self) -> u64 {
+        self.size.saturating_sub(self.live)
+    }
+}
+
+/// Batches of one write on their way to a file, whose places are known already.
+pub struct Placing {
+    file: u32,
+    from: u32,
+    len: u32,
+    crc: u32,
+    parts: Vec<Bytes>,
+}
+
+impl Placing {
+    /// Says where the next batch comes to lie.
+    pub fn add(&mut self, batch: &Bytes, sequence: u64, last_offset_delta: i32, max_timestamp: i64) -> BatchPlace {
+        let (crc, len) = (head_crc(0, batch), u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        let at = self.from.saturating_add(self.len);
+        self.crc = head_crc(self.crc, batch);
+        self.len = self.len.saturating_add(len);
+        self.parts.push(batch.clone());
+        BatchPlace { sequence, file: self.file, at, len, crc, last_offset_delta, max_timestamp }
+    }
+
+    pub fn placed(&self) -> Placed {
+        Placed { file: self.file, from: self.from, len: self.len, crc: self.crc }
+    }
+}
+
+fn name_of(number: u32) -> String {
+    format!("{number:06}.log")
+}
+
+fn number_of(path: &Path) -> Option<u32> {
+    let is_log = path.extension().is_some_and(|e| e == "log");
+    path.file_stem()?.to_str()?.parse().ok().filter(|_| is_log)
+}
+
+fn failed(e: &io::Error, path: &Path) -> StorageError {
+    StorageError::Unavailable(format!("storage failed: log file \"{}\": {e}", path.display()))
+}
+
+impl LogFiles {
+    /// Looks which files there are; how much of them is live is said later.
+    pub fn open(options: &StorageOptions) -> Result<Self, OpenError> {
+        let folder = options.path.join(FOLDER);
+        let mut table = Table::default();
+        let list = || -> io::Result<Vec<(u32, u64)>> {
+            if !folder.is_dir() {
+                fs::create_dir(&folder)?;
+                File::open(&options.path)?.sync_all()?;
+            }
+            let mut found = Vec::new();
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                if let Some(number) = number_of(&entry.path()) {
+                    found.push((number, entry.metadata()?.len()));
+                }
+            }
+            Ok(found)
+        };
+        let found = list().map_err(|e| OpenError::Io {
+            path: options.path.display().to_string(),
+            detail: format!("folder \"{FOLDER}\": {e}"),
+        })?;
+        for (number, size) in found {
+            table.files.insert(number, LogFile { size, ..LogFile::default() });
+            table.last = table.last.max(number);
+        }
+        Ok(Self {
+            folder,
+            file_bytes: options.log_file_bytes.clamp(1, FILE_BYTES_MAX),
+            open_max: options.log_files_open_max.max(OPEN_LEAST),
+            table: Mutex::new(table),
+            unforced: Mutex::default(),
+            distrusted: Mutex::default(),
+            readers: Mutex::default(),
+        })
+    }
+
+    /// Says how many bytes of each file are live. After a clean end the last one is gone on with.
+    pub fn found_live(&self, live: &HashMap<u32, u64>, clean: bool) {
+        let mut table = self.table.lock();
+        for (number, bytes) in live {
+            table.last = table.last.max(*number);
+            match table.files.get_mut(number) {
+                Some(file) => file.live = *bytes,
+                None => {
+                    let path = self.folder.join(name_of(*number));
+                    tracing::error!(
+                        "log file \"{}\" is missing; it held {} KiB of batches",
+                        path.display(),
+                        bytes >> 10
+                    );
+                }
+            }
+        }
+        if clean && let Some((number, _)) = table.files.last_key_value().filter(|(_, f)| f.size < self.file_bytes) {
+            table.current = Some(*number).filter(|number| *number == table.last);
+        }
+    }
+
+    /// Where the batches of the next write will lie. To be followed by [`LogFiles::wrote`] or [`LogFiles::gave_up`].
+    pub fn place(&self) -> Placing {
+        let mut table = self.table.lock();
+        let current = table.current.and_then(|number| Some((number, table.files.get(&number)?.size)));
+        let (file, from) = match current.filter(|(_, size)| *size < self.file_bytes) {
+            Some((number, size)) => (number, u32::try_from(size).unwrap_or(u32::MAX)),
+            None => (table.last.saturating_add(1), 0),
+        };
+        table.pending = Some(file);
+        Placing { file, from, len: 0, crc: 0, parts: Vec::new() }
+    }
+
+    /// Appends what was placed, and forces it to disk if asked. Called by the writer alone.
+    pub fn append(&self, placing: &Placing, force: bool) -> Result<()> {
+        let number = placing.file;
+        let path = self.folder.join(name_of(number));
+        let end = u64::from(placing.from) + u64::from(placing.len);
+        let done = self.to_append(number, &path).and_then(|(file, new)| {
+            write_all(&file, &placing.parts, u64::from(placing.from))?;
+            if force {
+                file.sync_data()?;
+                if new {
+                    File::open(&self.folder)?.sync_all()?;
+                }
+            } else {
+                self.unforced.lock().insert(number, file);
+            }
+            Ok(())
+        });
+        let mut table = self.table.lock();
+        table.last = table.last.max(number);
+        if let Some(file) = table.files.get_mut(&number) {
+            file.size = file.size.max(end);
+        }
+        match done {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                table.current = None;
+                Err(failed(&e, &path))
+            }
+        }
+    }
+
+    /// The file to append to, and whether it is new.
+    fn to_append(&self, number: u32, path: &Path) -> io::Result<(Arc<File>, bool)> {
+        if self.table.lock().current == Some(number) {
+            return Ok((self.handle(number)?, false));
+        }
+        let file = Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?);
+        let mut table = self.table.lock();
+        table.last = table.last.max(number);
+        table.current = Some(number);
+        table.turn += 1;
+        let used = table.turn;
+        table.files.insert(number, LogFile { handle: Some(file.clone()), used, ..LogFile::default() });
+        table.open += 1;
+        table.close_oldest(self.open_max);
+        Ok((file, true))
+    }
+
+    /// What was appended last is committed.
+    pub fn wrote(&self, placed: Placed) {
+        let mut table = self.table.lock();
+        table.pending = None;
+        if placed.len > 0
+            && let Some(file) = table.files.get_mut(&placed.file)
+        {
+            file.live = file.live.saturating_add(u64::from(placed.len));
+        }
+    }
+
+    /// What was placed last is not committed and will not be.
+    pub fn gave_up(&self) {
+        self.table.lock().pending = None;
+    }
+
+    /// The next write begins a new file.
+    pub fn begin_another(&self) {
+        self.table.lock().current = None;
+    }
+
+    /// So much of a file was deleted.
+    pub fn deleted(&self, number: u32, bytes: u64) {
+        if let Some(file) = self.table.lock().files.get_mut(&number) {
+            file.live = file.live.saturating_sub(bytes);
+        }
+    }
+
+    /// Of all files that nothing is under way to.
+    pub fn uses(&self) -> Vec<FileUse> {
+        let table = self.table.lock();
+        let settled = table.files.iter().filter(|(number, _)| table.pending != Some(**number));
+        settled.map(|(number, file)| FileUse { number: *number, size: file.size, live: file.live }).collect()
+    }
+
+    /// Nothing more is appended to a file; false where something is under way.
+    pub fn retire(&self, number: u32) -> bool {
+        let mut table = self.table.lock();
+        if table.pending == Some(number) {
+            return false;
+        }
+        if table.current == Some(number) {
+            table.current = None;
+        }
+        true
+    }
+
+    /// Removes a file that no key names and nobody reads.
+    pub fn remove(&self, number: u32) -> io::Result<()> {
+        fs::remove_file(self.folder.join(name_of(number)))?;
+        self.unforced.lock().remove(&number);
+        let mut table = self.table.lock();
+        if let Some(file) = table.files.remove(&number)
+            && file.handle.is_some()
+        {
+            table.open = table.open.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// To be taken before a snapshot, and kept as long as it: files that it names stay until then.
+    pub fn reader(&self) -> Arc<()> {
+        self.readers.lock().clone()
+    }
+
+    /// Those who read now; it cannot be upgraded when they have ended.
+    pub fn readers_so_far(&self) -> Weak<()> {
+        let before = std::mem::take(&mut *self.readers.lock());
+        Arc::downgrade(&before)
+    }
+
+    /// Forces to disk what was not. An error stays until that was written again ([`LogFiles::write_again`]).
+    pub fn force(&self) -> Result<(), String> {
+        let mut distrusted = self.distrusted.lock();
+        if let Some(Distrusted { why, .. }) = &*distrusted {
+            return Err(why.clone());
+        }
+        let files = std::mem::take(&mut *self.unforced.lock());
+        if files.is_empty() {
+            return Ok(());
+        }
+        let forced = files.iter().try_for_each(|(number, file)| {
+            file.sync_data().map_err(|e| format!("log file \"{}\": {e}", self.folder.join(name_of(*number)).display()))
+        });
+        // New ones may be among them.
+        let forced = forced.and_then(|()| sync(&self.folder));
+        forced.inspect_err(|why| *distrusted = Some(Distrusted { why: why.clone(), files }))
+    }
+
+    /// Why forcing has failed, also where nobody was told.
+    pub fn failure(&self) -> Option<String> {
+        self.distrusted.lock().as_ref().map(|distrusted| distrusted.why.clone())
+    }
+
+    /// Reads back what could not be forced, as long as the system has it, writes it again and forces that; the next write
+    /// begins a new file. Whether it is what was written is looked at elsewhere ([`Recheck`]).
+    pub fn write_again(&self) -> Result<()> {
+        self.begin_another();
+        let mut distrusted = self.distrusted.lock();
+        let mut files = std::mem::take(&mut *self.unforced.lock());
+        if let Some(before) = &mut *distrusted {
+            files.append(&mut before.files);
+        }
+        for (number, file) in &files {
+            if let Err(e) = rewrite(file) {
+                let e = failed(&e, &self.folder.join(name_of(*number)));
+                *distrusted = Some(Distrusted { why: e.to_string(), files });
+                return Err(e);
+            }
+        }
+        if !files.is_empty()
+            && let Err(why) = sync(&self.folder)
+        {
+            *distrusted = Some(Distrusted { why: why.clone(), files });
+            return Err(StorageError::Unavailable(why));
+        }
+        *distrusted = None;
+        Ok(())
+    }
+
+    /// Whether a file was filled since files were forced.
+    pub fn has_unforced_full(&self) -> bool {
+        self.unforced.lock().len() > 1
+    }
+
+    fn handle(&self, number: u32) -> io::Result<Arc<File>> {
+        let mut table = self.table.lock();
+        table.turn += 1;
+        let turn = table.turn;
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "it is missing");
+        let file = table.files.get_mut(&number).ok_or_else(gone)?;
+        file.used = turn;
+        if let Some(handle) = &file.handle {
+            return Ok(handle.clone());
+        }
+        drop(table);
+        let path = self.folder.join(name_of(number));
+        let handle = Arc::new(OpenOptions::new().read(true).write(true).open(path)?);
+        let mut table = self.table.lock();
+        if let Some(file) = table.files.get_mut(&number)
+            && file.handle.is_none()
+        {
+            file.handle = Some(handle.clone());
+            table.open += 1;
+        }
+        table.close_oldest(self.open_max);
+        Ok(handle)
+    }
+
+    /// Bytes of a file. An error says what is wrong with it.
+    pub fn read(&self, number: u32, at: u32, len: usize) -> Result<Bytes, String> {
+        let named =
+            |e: &dyn std::fmt::Display| format!("log file \"{}\": {e}", self.folder.join(name_of(number)).display());
+        let file = self.handle(number).map_err(|e| named(&e))?;
+        let size = self.table.lock().files.get(&number).map_or(0, |file| file.size);
+        let end = u64::from(at) + len as u64;
+        if end > size {
+            return Err(named(&format!("it has {size} bytes, and there should be {end}")));
+        }
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let missing = len - bytes.len();
+            let from = u64::from(at) + bytes.len() as u64;
+            // Room beyond `len` is not filled: the allocator may have given more.
+            let read = if bytes.capacity() - bytes.len() == missing {
+                rustix::io::pread(&*file, rustix::buffer::spare_capacity(&mut bytes), from)
+            } else {
+                let start = bytes.len();
+                bytes.resize(len, 0);
+                let read = rustix::io::pread(&*file, bytes.get_mut(start..).unwrap_or_default(), from);
+                bytes.truncate(start + read.unwrap_or(0));
+                read
+            };
+            match read {
+                Ok(0) => return Err(named(&format!("it ends at byte {from}, before {end}"))),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(named(&e)),
+            }
+        }
+        Ok(bytes.into())
+    }
+}
+
+fn sync(folder: &Path) -> Result<(), String> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| format!("folder \"{}\": {e}", folder.display()))
+}
+
+fn rewrite(file: &File) -> io::Result<()> {
+    let mut bytes = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut bytes, at) {
+            Ok(0) => return file.sync_all(),
+            Ok(read) => {
+                file.write_all_at(bytes.get(..read).unwrap_or_default(), at)?;
+                at += read as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn write_all(file: &File, parts: &[Bytes], mut at: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = &mut slices[..];
+    while let Some(now) = rest.get(..rest.len().min(SLICES_MAX)).filter(|now| !now.is_empty()) {
+        match rustix::io::pwritev(file, now, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a batch is the one that was put at a place.
+pub fn is_at(batch: &[u8], place: &BatchPlace) -> bool {
+    head_crc(0, batch) == place.crc && is_intact(batch)
+}
+
+/// Looks whether what writes put into files is there, before the database is opened, and writes it once more: what came
+/// before a failed fsync, or before the end of a process, may be in the operating system's memory alone.
+pub struct Recheck {
+    folder: PathBuf,
+    files: BTreeMap<u32, File>,
+}
+
+impl Recheck {
+    pub fn new(options: &StorageOptions) -> Self {
+        Self { folder: options.path.join(FOLDER), files: BTreeMap::new() }
+    }
+
+    /// Whether all that a write put there is there. Blocks on disk.
+    pub fn is_there(&mut self, placed: &Placed) -> bool {
+        self.look(placed).unwrap_or_else(|e| {
+            tracing::warn!("log file \"{}\": {e}", self.folder.join(name_of(placed.file)).display());
+            false
+        })
+    }
+
+    fn look(&mut self, placed: &Placed) -> io::Result<bool> {
+        if !self.files.contains_key(&placed.file) {
+            let path = self.folder.join(name_of(placed.file));
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            self.files.insert(placed.file, file);
+        }
+        let Some(file) = self.files.get(&placed.file) else { return Ok(false) };
+        let (mut at, mut left, mut crc) = (u64::from(placed.from), placed.len as usize, 0);
+        if at + left as u64 > file.metadata()?.len() {
+            return Ok(false);
+        }
+        let mut batch = Vec::new();
+        while left > 0 {
+            let mut head = [0; HEADER_LEN];
+            if left < HEADER_LEN {
+                return Ok(false);
+            }
+            file.read_exact_at(&mut head, at)?;
+            let len = BatchHeader::parse(&head).and_then(|h| usize::try_from(h.length).ok()).unwrap_or(0);
+            let len = len.saturating_add(LENGTH_OVERHEAD);
+            if len < HEADER_LEN || len > left {
+                return Ok(false);
+            }
+            batch.resize(len, 0);
+            file.read_exact_at(&mut batch, at)?;
+            if !is_intact(&batch) {
+                return Ok(false);
+            }
+            crc = head_crc(crc, &batch);
+            file.write_all_at(&batch, at)?;
+            at += len as u64;
+            left -= len;
+        }
+        Ok(crc == placed.crc)
+    }
+
+    /// Forces to disk what was looked at.
+    pub fn force(self) -> io::Result<()> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        for file in self.files.values() {
+            file.sync_all()?;
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_types::record::RecordBuffer;
+
+    use super::*;
+    use crate::batch::{Codec, EncodeOptions, encode};
+
+    fn batch(text: &str) -> Bytes {
+        let mut records = RecordBuffer::default();
+        records.push(None, Some(text.as_bytes()), 1, &[]);
+        let options =
+            EncodeOptions { codec: Codec::None, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+        encode(&records, options).unwrap().remove(0).bytes.into()
+    }
+
+    fn files(directory: &Path) -> LogFiles {
+        let mut options = StorageOptions::new(directory);
+        options.log_file_bytes = 300;
+        options.log_files_open_max = 2;
+        LogFiles::open(&options).unwrap()
+    }
+
+    fn append(files: &LogFiles, texts: &[&str]) -> Vec<(BatchPlace, Bytes)> {
+        let mut placing = files.place();
+        let batches: Vec<Bytes> = texts.iter().map(|text| batch(text)).collect();
+        let places = batches.into_iter().map(|b| (placing.add(&b, 7, 0, 1), b)).collect();
+        files.append(&placing, false).unwrap();
+        files.wrote(placing.placed());
+        places
+    }
+
+    #[test]
+    fn what_was_appended_is_read_from_few_handles_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let mut all = Vec::new();
+        for i in 0..20 {
+            all.extend(append(&files, &[&format!("a {i}"), &"b".repeat(i * 9)]));
+        }
+        let last = all.last().unwrap().0.file;
+        assert!(last >= 6, "{last}");
+        for (place, batch) in &all {
+            assert_eq!(files.read(place.file, place.at, place.len as usize).unwrap(), *batch);
+            assert!(is_at(batch, place) && !is_at(&batch[1..], place));
+        }
+        assert!(files.table.lock().open <= 2);
+        let live: u64 = files.uses().iter().map(|f| f.live).sum();
+        assert_eq!(live, all.iter().map(|(place, _)| u64::from(place.len)).sum::<u64>());
+        assert!(files.uses().iter().all(|f| f.dead() == 0));
+        let first = all[0].0;
+        files.deleted(first.file, u64::from(first.len));
+        assert_eq!(files.uses()[0].dead(), u64::from(first.len));
+        for wrong in [(last, 0, 1 << 30), (last, 5000, 1), (last + 1, 0, 1)] {
+            assert!(files.read(wrong.0, wrong.1, wrong.2).is_err());
+        }
+        let reading = files.reader();
+        let before = files.readers_so_far();
+        let _after = files.reader();
+        assert!(before.upgrade().is_some());
+        drop(reading);
+        assert!(before.upgrade().is_none());
+        assert!(files.retire(first.file));
+        files.remove(first.file).unwrap();
+        assert!(files.read(first.file, first.at, 1).is_err());
+    }
+
+    #[test]
+    fn a_file_is_gone_on_with_only_after_a_clean_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = append(&files(directory.path()), &["a"])[0].0;
+        let live = HashMap::from([(1, u64::from(place.len))]);
+        let again = files(directory.path());
+        again.found_live(&live, true);
+        assert_eq!(append(&again, &["b"])[0].0.at, place.len);
+        let again = files(directory.path());
+        again.found_live(&live, false);
+        let (place, _) = append(&again, &["c"])[0];
+        assert_eq!((place.file, place.at), (2, 0));
+        again.begin_another();
+        assert_eq!(append(&again, &["d"])[0].0.file, 3);
+    }
+
+    #[test]
+    fn a_flush_of_the_database_forces_files_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Arc::new(files(directory.path()));
+        let db = super::super::directory::open_database(&StorageOptions::new(directory.path()), &files).unwrap();
+        for _ in 0..2 {
+            append(&files, &["a"]);
+            assert_eq!(files.unforced.lock().len(), 1);
+            db.put(b"k", b"v").unwrap();
+            db.flush().unwrap();
+            assert_eq!(files.unforced.lock().len(), 0);
+        }
+        assert_eq!(files.failure(), None);
+    }
+
+    #[test]
+    fn what_a_write_put_there_is_found_or_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let mut placing = files.place();
+        for text in ["a", "b", "c"] {
+            placing.add(&batch(text), 1, 0, 1);
+        }
+        files.append(&placing, true).unwrap();
+        let placed = placing.placed();
+        let mut options = StorageOptions::new(directory.path());
+        options.log_file_bytes = 300;
+        let look = |placed: Placed| {
+            let mut recheck = Recheck::new(&options);
+            let found = recheck.is_there(&placed);
+            recheck.force().unwrap();
+            found
+        };
+        assert!(look(placed));
+        for wrong in [
+            Placed { file: 9, ..placed },
+            Placed { from: 1, ..placed },
+            Placed { len: placed.len + 1, ..placed },
+            Placed { len: placed.len - 1, ..placed },
+            Placed { len: u32::MAX, ..placed },
+            Placed { crc: placed.crc ^ 1, ..placed },
+        ] {
+            assert!(!look(wrong), "{wrong:?}");
+        }
+        let path = directory.path().join("log/000001.log");
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 4;
+            fs::write(&path, bytes).unwrap();
+            assert!(!look(placed), "a change at {at}");
+        }
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert!(!look(placed));
+    }
+}

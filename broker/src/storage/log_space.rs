@@ -1,0 +1,282 @@
+//! Giving back the space of log files: counting what is dead in them, removing those that are dead, and moving live batches
+//! out of those that are mostly dead.
+//!
+//! What is deleted by ranges of keys is counted afterwards, in a snapshot from before the deletion, so that the writer does
+//! not wait for it. A file goes when no key names it, that is on disk, and nobody reads who may know such a key.
+//!
+//! Invariant: a batch is moved only while nobody compacts, and the writer leaves out what was deleted meanwhile.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
+
+use millpond_types::Offset;
+use parking_lot::Mutex;
+use rocksdb::{DB, ReadOptions};
+
+use super::compaction::{Edit, Rewrite};
+use super::disk_watch::{Unsure, force};
+use super::error::StorageError;
+use super::housekeeping::Stop;
+use super::log_files::{FileUse, is_at};
+use super::partition::Partition;
+use super::read::View;
+use super::shared::{Shared, family};
+use super::space::Weight;
+use super::state::OwnedSnapshot;
+use super::writer::Change;
+use super::{Durability, Result};
+use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Kind, PLACE_LEN, cf};
+
+/// What is put at once, so that those who wait for the writer wait little.
+const PIECE_BYTES: usize = 256 << 10;
+/// Deletions that wait to be counted; where there are more, the writer counts.
+const WAITING_MAX: usize = 1000;
+/// Files smaller than a quarter of what they may have, as every end that was not clean leaves one, are joined from so many
+/// on.
+const SMALL_FILES_MAX: usize = 64;
+
+/// A deletion whose batches are not counted yet.
+pub struct Dead {
+    pub snapshot: OwnedSnapshot,
+    pub ranges: Vec<([u8; 17], [u8; 17])>,
+}
+
+impl Dead {
+    /// Bytes by file, and bytes that were in the database by partition.
+    pub fn count(&self) -> Result<(HashMap<u32, u64>, HashMap<u64, u64>)> {
+        let db: &DB = self.snapshot.borrow_owner();
+        let (mut files, mut inline) = (HashMap::new(), HashMap::new());
+        for (from, to) in &self.ranges {
+            let mut read = ReadOptions::default();
+            read.set_snapshot(self.snapshot.borrow_dependent());
+            read.set_iterate_upper_bound(to.to_vec());
+            read.fill_cache(false);
+            let mut at = db.raw_iterator_cf_opt(family(db, cf::LOG)?, read);
+            at.seek(from);
+            while let (Some(key), Some(value)) = (at.key(), at.value()) {
+                match BatchPlace::decode(value) {
+                    Some(place) => *files.entry(place.file).or_default() += u64::from(place.len),
+                    None => {
+                        let uid = keys::parse_numbered(Kind::Batch, key).map_or(0, |(uid, _)| uid);
+                        *inline.entry(uid).or_default() += value.len() as u64;
+                    }
+                }
+                at.next();
+            }
+            at.status()?;
+        }
+        Ok((files, inline))
+    }
+}
+
+/// Deletions that wait, and files that do.
+#[derive(Default)]
+pub struct LogSpace {
+    waiting: Mutex<Vec<Dead>>,
+    doomed: Mutex<Vec<Doomed>>,
+    /// Files with a batch that cannot be read, which stay.
+    stuck: Mutex<HashSet<u32>>,
+    unsure: Mutex<Option<Unsure>>,
+}
+
+/// A file that no key names.
+struct Doomed {
+    file: u32,
+    /// The write by which the last key had gone.
+    since: u64,
+    /// Those who read then.
+    readers: Weak<()>,
+}
+
+/// Notes a deletion. Called by the writer when it is committed.
+pub fn deleted(shared: &Shared, dead: Dead) {
+    shared.log_space.waiting.lock().push(dead);
+    if shared.log_space.waiting.lock().len() > WAITING_MAX {
+        count(shared);
+    }
+}
+
+/// Counts what was deleted, so that nobody holds a snapshot for it any more.
+pub fn count(shared: &Shared) {
+    let waiting = std::mem::take(&mut *shared.log_space.waiting.lock());
+    for dead in waiting {
+        match dead.count() {
+            Ok((files, inline)) => {
+                files.into_iter().for_each(|(file, bytes)| shared.files.deleted(file, bytes));
+                inline.into_iter().for_each(|(uid, bytes)| shared.deleted(uid, bytes));
+            }
+            Err(e) => tracing::error!("what was deleted is not counted until the next start: {e}"),
+        }
+    }
+}
+
+/// How many bytes of each log file are live, by a walk over all batches' keys.
+pub fn count_live(db: &DB) -> Result<HashMap<u32, u64>> {
+    let mut live = HashMap::new();
+    let mut read = ReadOptions::default();
+    read.fill_cache(false);
+    let mut at = db.raw_iterator_cf_opt(family(db, cf::LOG)?, read);
+    at.seek_to_first();
+    while let Some(value) = at.value() {
+        if let Some(place) = BatchPlace::decode(value) {
+            *live.entry(place.file).or_default() += u64::from(place.len);
+        }
+        at.next();
+    }
+    at.status()?;
+    Ok(live)
+}
+
+/// Removes files that nothing is live in.
+pub fn remove_dead(shared: &Shared) -> Result<()> {
+    count(shared);
+    let mut doomed = shared.log_space.doomed.lock();
+    let written = shared.written.load(std::sync::atomic::Ordering::Acquire);
+    let mut dead: Vec<FileUse> = shared.files.uses();
+    dead.retain(|file| file.live == 0 && doomed.iter().all(|d| d.file != file.number));
+    dead.retain(|file| shared.files.retire(file.number));
+    if !dead.is_empty() {
+        let readers = shared.files.readers_so_far();
+        doomed.extend(dead.iter().map(|f| Doomed { file: f.number, since: written, readers: readers.clone() }));
+    }
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    if shared.options.durability == Durability::None && doomed.iter().any(|d| d.since > shared.notes.forced_to()) {
+        force(shared, &mut shared.log_space.unsure.lock())?;
+    }
+    let forced = shared.notes.forced_to();
+    let goes = |d: &Doomed| d.since <= forced && d.readers.strong_count() == 0;
+    if doomed.iter().any(goes) {
+        // What is said to be on disk of writes that named these files is not looked for any more.
+        shared.notes.force().map_err(|e| StorageError::Unavailable(format!("the note of what is written: {e}")))?;
+    }
+    let mut failed = None;
+    doomed.retain(|d| {
+        if !goes(d) {
+            return true;
+        }
+        if let Err(e) = shared.files.remove(d.file) {
+            failed = Some(StorageError::Unavailable(format!("a dead log file cannot be removed: {e}")));
+        }
+        false
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// Whether deleted space in files with live batches is to be given back: so many bytes, and a third of all.
+fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
+    let dead = uses.iter().fold(0u64, |sum, file| sum.saturating_add(file.dead()));
+    let all = uses.iter().fold(0u64, |sum, file| sum.saturating_add(file.size));
+    dead >= bytes_min.max(1) && dead >= all / 3
+}
+
+/// Moves live batches out of files that are dead for a third and more, if that is worth it.
+pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64) -> Result<()> {
+    if shared.space.refusal(Weight::Small).is_some() {
+        return Ok(());
+    }
+    let mut uses: Vec<FileUse> = shared.files.uses();
+    let stuck = shared.log_space.stuck.lock().clone();
+    uses.retain(|file| file.live > 0 && !stuck.contains(&file.number));
+    let mut victims: HashSet<u32> = HashSet::new();
+    if is_due(&uses, bytes_min) {
+        victims.extend(uses.iter().filter(|file| file.dead() >= file.size / 3).map(|file| file.number));
+    }
+    let small = uses.iter().filter(|file| file.size < shared.options.log_file_bytes / 4);
+    if small.clone().count() > SMALL_FILES_MAX {
+        victims.extend(small.map(|file| file.number));
+    }
+    victims.retain(|number| shared.files.retire(*number));
+    if victims.is_empty() {
+        return Ok(());
+    }
+    // A compaction that runs may take long, and what it leaves is another matter.
+    let Some(_held) = shared.compacting.try_lock() else { return Ok(()) };
+    let bytes = uses.iter().filter(|file| victims.contains(&file.number)).fold(0, |sum, file| sum + file.live);
+    tracing::info!("moving {} MiB of batches out of {} log files that are mostly dead", bytes >> 20, victims.len());
+    move_out(shared, stop, &victims)
+}
+
+/// A batch to be moved.
+struct Found {
+    uid: u64,
+    last: Offset,
+    place: BatchPlace,
+}
+
+fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>) -> Result<()> {
+    let partitions: HashMap<u64, Arc<Partition>> = {
+        let topics = shared.topics.read();
+        topics.by_id.values().flat_map(|t| &t.partitions).map(|p| (p.uid, p.clone())).collect()
+    };
+    let mut from = keys::batch(0, 0).to_vec();
+    loop {
+        if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
+            return Ok(());
+        }
+        let piece = {
+            let db = shared.db()?;
+            next_piece(&View::of(shared, &db), victims, &mut from)?
+        };
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let mut rewrites: Vec<Rewrite> = Vec::new();
+        for found in piece {
+            let Some(partition) = partitions.get(&found.uid) else { continue };
+            let (file, len) = (found.place.file, found.place.len);
+            let batch = shared.files.read(file, found.place.at, len as usize);
+            let Some(batch) = batch.ok().filter(|batch| is_at(batch, &found.place)) else {
+                // Whoever reads it is told. It may have been deleted meanwhile, and the file be gone.
+                shared.log_space.stuck.lock().insert(file);
+                continue;
+            };
+            let mut value = vec![0; BATCH_PREFIX_LEN];
+            value.extend_from_slice(&batch);
+            let was = Some((file, u64::from(len)));
+            let edit = Edit::Replace { last: found.last, sequence: found.place.sequence, value, was };
+            match rewrites.last_mut().filter(|rewrite| rewrite.partition.uid == found.uid) {
+                Some(rewrite) => rewrite.add(edit),
+                None => rewrites.push(Rewrite::of(partition.clone(), edit)),
+            }
+        }
+        for rewrite in rewrites {
+            match shared.change_blocking(Change::Rewrite(Box::new(rewrite))) {
+                // A topic that was deleted meanwhile.
+                Ok(_) | Err(StorageError::UnknownTopicOrPartition(_) | StorageError::UnknownTopicId(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// The next batches in these files, from a key on, which becomes the one to go on with.
+fn next_piece(view: &View<'_>, victims: &HashSet<u32>, from: &mut Vec<u8>) -> Result<Vec<Found>> {
+    let mut read = view.options();
+    read.fill_cache(false);
+    let mut at = view.db.raw_iterator_cf_opt(family(view.db, cf::LOG)?, read);
+    at.seek(&*from);
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    while let (Some(key), Some(value)) = (at.key(), at.value()) {
+        let place = if value.len() == PLACE_LEN { BatchPlace::decode(value) } else { None };
+        if let Some(place) = place.filter(|place| victims.contains(&place.file))
+            && let Some((uid, last)) = keys::parse_numbered(Kind::Batch, key)
+            && let Ok(last) = Offset::try_from(last)
+        {
+            if bytes >= PIECE_BYTES {
+                *from = key.to_vec();
+                return Ok(piece);
+            }
+            bytes += place.len as usize;
+            piece.push(Found { uid, last, place });
+        }
+        at.next();
+    }
+    at.status()?;
+    // Behind all of them.
+    *from = keys::batch(u64::MAX, Offset::MAX).to_vec();
+    Ok(piece)
+}

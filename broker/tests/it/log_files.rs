@@ -1,0 +1,159 @@
+//! Log files: space that comes back, and what they are when they are many.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use millpond_broker::batch::Codec;
+use millpond_broker::storage::{Durability, FetchLimits, Storage};
+use millpond_types::TopicPartition;
+
+use crate::fixture::{Fixture, START_MS, batch, block_on, create, live_in_files, produce, read_all, send, spec};
+
+fn in_files(path: &Path) -> (usize, u64) {
+    let files = fs::read_dir(path.join("log")).unwrap().map(|e| e.unwrap().metadata().unwrap().len());
+    files.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len))
+}
+
+fn small_files(o: &mut millpond_broker::storage::StorageOptions) {
+    o.log_file_bytes = 20_000;
+    o.log_files_open_max = 3;
+    o.tail_bytes = 0;
+}
+
+fn value(i: usize) -> String {
+    format!("{i} {}", "x".repeat(1000))
+}
+
+/// Both partitions get so many, one after the other.
+fn fill(storage: &Storage, places: [TopicPartition; 2], count: usize) {
+    for i in 0..count {
+        for place in places {
+            produce(storage, place, &batch(&[(&value(i), START_MS)], Codec::None)).unwrap();
+        }
+    }
+}
+
+fn check(storage: &Storage, place: TopicPartition, from: usize, to: usize) {
+    let rows = read_all(storage, place, from as i64);
+    assert_eq!(rows.len(), to - from);
+    assert!(rows.iter().zip(from..).all(|((offset, v), i)| *offset == i as i64 && *v == value(i)));
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
+    for durability in [Durability::None, Durability::Interval(Duration::from_millis(20)), Durability::Group] {
+        let fixture = Fixture::with(|o| {
+            small_files(o);
+            o.durability = durability;
+            o.segment_bytes = 3000;
+        });
+        let storage = &fixture.storage;
+        let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
+        fill(storage, places, 100);
+        let (count, before) = in_files(&fixture.options.path);
+        assert!(count >= 10 && live_in_files(storage) == before, "{count} {before}");
+        // Whole files, which nobody has to ask for.
+        for place in places {
+            block_on(storage.delete_records(place, 50)).unwrap();
+        }
+        wait_until("dead files stay", || in_files(&fixture.options.path).1 < before * 6 / 10);
+        check(storage, places[0], 50, 100);
+        // Every other batch.
+        block_on(storage.delete_topic(places[1].topic)).unwrap();
+        wait_until("live batches are not moved together", || {
+            storage.reclaim().unwrap();
+            in_files(&fixture.options.path).1 < before * 3 / 10
+        });
+        check(storage, places[0], 50, 100);
+        let live = live_in_files(storage);
+        let fixture = fixture.reopen(false);
+        assert_eq!(live_in_files(&fixture.storage), live);
+        check(&fixture.storage, places[0], 50, 100);
+        block_on(fixture.storage.delete_topic(places[0].topic)).unwrap();
+        let again = create(&fixture.storage, "again", &[]);
+        wait_until("the last files stay", || in_files(&fixture.options.path) == (0, 0));
+        send(&fixture.storage, again, &["a"]);
+        let fixture = fixture.reopen(true);
+        assert_eq!(read_all(&fixture.storage, again, 0).len(), 1);
+        assert_eq!(in_files(&fixture.options.path).0, 1);
+    }
+}
+
+#[test]
+fn what_is_read_while_it_is_deleted_and_moved_is_right() {
+    let fixture = Fixture::with(|o| {
+        small_files(o);
+        o.inline_bytes_max = 500;
+    });
+    let storage = &fixture.storage;
+    let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
+    fill(storage, places, 60);
+    let reader = std::thread::spawn({
+        let storage = storage.clone();
+        move || (0..40).for_each(|_| check(&storage, places[0], 0, 60))
+    });
+    let mut topics = vec![places[1].topic];
+    while !reader.is_finished() {
+        block_on(storage.delete_topic(topics.remove(0))).unwrap();
+        storage.reclaim().unwrap();
+        let topic = block_on(storage.create_topic(spec("goes", 1, &[]))).unwrap();
+        topics.push(topic.id);
+        let place = TopicPartition { topic: topic.id, partition: 0 };
+        for i in 0..30 {
+            produce(storage, place, &batch(&[(&value(i), START_MS)], Codec::None)).unwrap();
+        }
+    }
+    reader.join().unwrap();
+    check(storage, places[0], 0, 60);
+}
+
+#[test]
+fn compaction_counts_what_it_replaces() {
+    let fixture = Fixture::with(|o| {
+        small_files(o);
+        o.segment_bytes = 2000;
+        o.active_bytes_max = 0;
+    });
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[("cleanup.policy", "compact")]);
+    // All have one key.
+    for i in 0..200 {
+        send(storage, place, &[&value(i)]);
+    }
+    storage.compact(place).unwrap();
+    let left = storage.partition_bytes(place).unwrap();
+    assert_eq!(live_in_files(storage), left);
+    assert!(left < 10_000, "{left}");
+    wait_until("dead files stay", || in_files(&fixture.options.path).1 < 50_000);
+    assert_eq!(read_all(storage, place, 0).last().map(|row| row.0), Some(199));
+    let fixture = fixture.reopen(false);
+    assert_eq!(live_in_files(&fixture.storage), left);
+}
+
+#[test]
+fn a_consumer_from_the_start_gets_as_much_as_it_asks_for() {
+    let fixture = Fixture::with(small_files);
+    let storage = &fixture.storage;
+    let places = ["a", "b"].map(|name| create(storage, name, &[]));
+    fill(storage, places, 50);
+    for bytes_max in [1, 1500, 9000, 1 << 20] {
+        let mut from = 0;
+        while from < 50 {
+            let limits = FetchLimits { bytes_max, at_least_one: true, committed: true };
+            let got = storage.fetch(places[0], from, limits).unwrap();
+            assert!(got.batches.len() == 1 || got.bytes <= bytes_max);
+            let fit = (bytes_max / got.batches[0].len()).clamp(1, 50 - from as usize);
+            assert_eq!(got.batches.len(), fit);
+            from += fit as i64;
+        }
+    }
+}
