@@ -107,7 +107,7 @@ fn wait(time: Duration) {
 
 fn create_topics(case: &Case, storage: &MemoryStorage) {
     for (name, partitions, replicas) in topics_of(case) {
-        let spec = TopicSpec { name: name.into(), partitions, replicas, configs: Default::default() };
+        let spec = TopicSpec { name, partitions, replicas, configs: Default::default() };
         // A name that no topic can have is the statement's problem, not the runner's.
         let _refused = storage.create_topic(spec);
     }

@@ -105,7 +105,7 @@ fn run(case: &Case) -> Result<(), String> {
 fn create_topics(case: &Case, engine: &Engine, storage: &MemoryStorage) {
     for (name, partitions, replicas) in topics_of(case) {
         engine.declare_topic(&name, partitions, replicas);
-        let spec = TopicSpec { name: name.into(), partitions: 1, replicas, configs: Default::default() };
+        let spec = TopicSpec { name, partitions: 1, replicas, configs: Default::default() };
         // A name that no topic can have is the statement's problem, not the harness's.
         let _ = storage.create_topic(spec);
     }
