@@ -9,7 +9,8 @@ CACHE="${MILLPOND_CACHE:-$HOME/.cache/millpond}"
 VERSIONS="${KAFKA_JAVA:-3.7.2 4.1.2}"
 WORK="$(mktemp -d)"
 server=
-trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; rm -rf "$WORK"' EXIT
+proxies=()
+trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; kill -TERM "${proxies[@]}" 2>/dev/null || true; rm -rf "$WORK"' EXIT
 say() { echo "acls: $*"; }
 die() { echo "acls: FAILED: $*" >&2; tail -n 30 "$WORK/out" "$WORK/log" >&2 2>/dev/null || true; exit 1; }
 has() { grep -Eq -- "$1" "$WORK/out" || die "no \"$1\" in: $(cat "$WORK/out")"; }
@@ -32,8 +33,25 @@ authentication = false
 [broker]
 group_initial_rebalance_delay_ms = 0
 TOML
+# With CAPTURE=FOLDER what the tools send is kept there, as clients.sh says.
+admin_port=0
+if [ -n "${CAPTURE:-}" ]; then
+  read -r admin_port users_port < <(python3 -c '
+import socket
+s = [socket.socket() for _ in range(2)]
+[x.bind(("127.0.0.1", 0)) for x in s]
+print(*[x.getsockname()[1] for x in s])')
+  for side in admin users; do
+    port=${side}_port
+    python3 "$here/capture.py" "127.0.0.1:${!port}" "$CAPTURE" 0 "acls-$side" >"$WORK/$side.proxy" &
+    proxies+=($!)
+    for _ in $(seq 100); do [ -s "$WORK/$side.proxy" ] && break; sleep 0.05; done
+  done
+  sed -i -e "s/^address = .*/address = \"127.0.0.1:$users_port\"\nadvertised = \"$(cat "$WORK/users.proxy")\"/" \
+    -e "1i kafka_advertised = \"$(cat "$WORK/admin.proxy")\"" "$WORK/config.toml"
+fi
 touch "$WORK/listeners"
-"$MILLPOND" serve --data "$WORK/data" --kafka 127.0.0.1:0 --http 127.0.0.1:0 --config "$WORK/config.toml" \
+"$MILLPOND" serve --data "$WORK/data" --kafka "127.0.0.1:$admin_port" --http 127.0.0.1:0 --config "$WORK/config.toml" \
   >"$WORK/listeners" 2>"$WORK/log" &
 server=$!
 for _ in $(seq 200); do
@@ -44,6 +62,7 @@ done
 admin=$(sed -n 's/^kafka listening on //p' "$WORK/listeners")
 users=$(sed -n 's/^kafka USERS listening on //p' "$WORK/listeners")
 [ -n "$admin" ] && [ -n "$users" ] || die "the server did not start"
+[ -z "${CAPTURE:-}" ] || { admin=$(cat "$WORK/admin.proxy") users=$(cat "$WORK/users.proxy"); }
 
 cat >"$WORK/log4j.properties" <<'LOG'
 log4j.rootLogger=ERROR, stderr

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A proxy that keeps what clients send: capture.py TARGET FOLDER. It prints the address that it listens on.
+"""A proxy that keeps what clients send: capture.py TARGET FOLDER [PORT [NAME]]. It prints the address that it listens on.
 
 Of each API and version one request is kept per client: the largest of those that are small. FOLDER/client holds the name of the client of the
-moment; on SIGTERM FOLDER/NAME.bin gets its requests, each with its length before it, as they came over the wire.
+moment, where NAME does not give it; on SIGTERM FOLDER/NAME.bin gets its requests, each with its length before it, as they came over the wire.
 """
 import asyncio
 import os
@@ -20,6 +20,8 @@ def telling(frame):
 
 
 def client():
+    if len(sys.argv) > 4:
+        return sys.argv[4]
     with open(os.path.join(folder, "client")) as name:
         return name.read().strip()
 

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -202,4 +202,40 @@ async fn idle_it_takes_little_memory() {
     for (when, bytes) in [("empty", empty), ("with uploads", uploaded), ("after restart", restarted)] {
         assert!(bytes < RESIDENT_MAX, "{when}: {} MB", bytes >> 20);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_costs_next_to_nothing() {
+    const WAIT: Duration = Duration::from_secs(3);
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(&directory.path().join("data"));
+    Client::connect(server.kafka).unwrap().create_topic("quiet", 4, &[]).unwrap();
+    server
+        .sql(
+            "CREATE STREAM QUIET (V INT) WITH (KAFKA_TOPIC='quiet', VALUE_FORMAT='JSON');
+             CREATE TABLE COUNTS AS SELECT V, COUNT(*) AS N FROM QUIET GROUP BY V EMIT CHANGES;",
+        )
+        .await;
+    let before = server.processor_time();
+    let address = server.kafka;
+    // Each fetch asks to wait for half a second.
+    let consumers = (0..20).map(|i| {
+        std::thread::spawn(move || {
+            let mut client = Client::connect(address).unwrap();
+            let (since, mut fetches) = (Instant::now(), 0);
+            while since.elapsed() < WAIT {
+                assert!(client.fetch("quiet", i % 4, 0, 1 << 20).unwrap().is_empty());
+                fetches += 1;
+            }
+            fetches
+        })
+    });
+    let consumers: Vec<_> = consumers.collect();
+    let fetches: u32 = consumers.into_iter().map(|consumer| consumer.join().unwrap()).sum();
+    let taken = server.processor_time() - before;
+    println!("20 consumers, {fetches} fetches, {taken:?} of the processor in {WAIT:?}");
+    assert!(fetches <= 20 * 7, "{fetches} fetches: they did not wait");
+    // One thread that looks again and again would take all of it.
+    assert!(taken < WAIT / 10, "{taken:?} in {WAIT:?}, with nothing to do");
+    server.stop();
 }

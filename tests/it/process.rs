@@ -139,6 +139,15 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// Processor time that the process has taken, all threads together.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The command in parentheses may have blanks; of what follows the 12th and 13th are user and system, in hundredths.
+        let (_, numbers) = stat.rsplit_once(')').unwrap();
+        let ticks: u64 = numbers.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     pub async fn post(&self, path: &str, body: &Json) -> Answer {
         Answer::of(client().post(format!("{}{path}", self.http)).body(body.to_string())).await
     }
