@@ -745,7 +745,7 @@ fn users_log_in_to_a_server_that_asks() {
 }
 
 /// Ends a client's transaction one way or the other, with one record in it.
-fn transaction(address: std::net::SocketAddr, topic: &str, value: &str, commit: bool) {
+pub fn transaction(address: std::net::SocketAddr, topic: &str, value: &str, commit: bool) {
     use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
     use kafka_protocol::messages::*;
 

@@ -1,11 +1,12 @@
 //! A server under full load for a long time, with retention, compaction and queries at work: memory, open files, disk
-//! and latency stay flat.
+//! and latency stay flat. Transactions and a group are at work too.
 //!
 //! With SLOW=1 it takes ten minutes (SOAK_MINUTES says otherwise); else twenty seconds, in which only gross leaks show:
 //! disk and latency are held flat from five minutes on only.
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::kafka::{Client, Sent, encode};
-use crate::process::{Process, Random};
+use crate::process::{Process, Random, binary};
 
 const PARTITIONS: usize = 4;
 const RETENTION_BYTES: u64 = 64 << 20;
@@ -108,6 +109,23 @@ fn feed(address: SocketAddr, stop: &AtomicBool, count: &AtomicI64, mut random: R
     }
 }
 
+/// Transactions under ten ids, one after the other; every fourth is given up. Returns what was committed.
+fn transact(address: SocketAddr, stop: &AtomicBool) -> Vec<String> {
+    let mut committed = Vec::new();
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let value = format!("writer-{}", n % 10);
+        crate::cli::transaction(address, "ledger", &value, n % 4 != 3);
+        if n % 4 != 3 {
+            committed.push(value);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    committed
+}
+
 fn sample(server: &Process, data: &Path, latencies: &mut Vec<Duration>) -> Sample {
     latencies.sort_unstable();
     let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
@@ -143,6 +161,8 @@ async fn under_full_load_nothing_grows() {
     admin.create_topic("firehose", PARTITIONS as i32, &retention).unwrap();
     admin.create_topic("events", 1, &retention).unwrap();
     admin.create_topic("probe", 1, &retention).unwrap();
+    // Its records are dated long ago.
+    admin.create_topic("ledger", 1, &[("retention.ms", i64::MAX as u64)]).unwrap();
     server
         .sql(
             "CREATE STREAM EVENTS (K STRING, V INT) WITH (KAFKA_TOPIC='events', VALUE_FORMAT='JSON');
@@ -179,6 +199,19 @@ async fn under_full_load_nothing_grows() {
         let (stop, fed, random) = (stop.clone(), fed.clone(), Random::seeded("soak"));
         threads.push(std::thread::spawn(move || feed(address, &stop, &fed, random)));
     }
+    let transacting = {
+        let stop = stop.clone();
+        std::thread::spawn(move || transact(address, &stop))
+    };
+    // A member of a group reads what they commit.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let read = elsewhere.path().join("ledger");
+    let mut member = Command::new(binary())
+        .args(["consume", "ledger", "--group", "soak", "--read-committed", "--bootstrap", &address.to_string()])
+        .stdout(std::fs::File::create(&read).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
 
     let length = Duration::from_secs_f64(minutes * 60.0);
     let every = length / 60;
@@ -200,6 +233,20 @@ async fn under_full_load_nothing_grows() {
     for thread in threads {
         thread.join().unwrap();
     }
+    // What was committed was read once and in order.
+    let committed = transacting.join().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    let lines = || std::fs::read_to_string(&read).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    while lines().len() < committed.len() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let still_there = member.try_wait().unwrap().is_none();
+    member.kill().unwrap();
+    member.wait().unwrap();
+    assert!(still_there, "the group's member has ended");
+    let lines = lines();
+    assert!(lines == committed, "{} records read of {} committed", lines.len(), committed.len());
+    println!("{} transactions committed and read", committed.len());
     // Each record that was fed is counted once.
     let fed = fed.load(Ordering::Relaxed);
     server.eventually("SELECT SUM(N) FROM LATEST;", &[json!([fed])]).await;
