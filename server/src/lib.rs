@@ -49,6 +49,8 @@ use ksql::Threads;
 pub use metrics::{MetricsSource, Sample, Value};
 use pace::{Pace, Paced};
 
+/// So much of a body that was refused for its size is taken and let go.
+const REFUSED_BYTES_MAX: u64 = 64 << 20;
 /// Scrapes of metrics at a time; more wait.
 const SCRAPES_MAX: usize = 2;
 
@@ -250,9 +252,16 @@ async fn counted(State(bodies): State<Bodies>, request: Request, next: Next) -> 
     Ok(response)
 }
 
-/// Has a request's body come at a pace.
+/// Has a request's body come at a pace. Of one that is too large the rest is taken before the answer: a connection that is
+/// closed while its client still writes may lose the answer.
 async fn paced(State(pace): State<Pace>, request: Request, next: Next) -> Response {
-    next.run(request.map(|body| Body::new(Paced::new(body, pace)))).await
+    let (parts, body) = request.into_parts();
+    let body = pace::Shared::new(Paced::new(body, pace));
+    let response = next.run(Request::from_parts(parts, Body::new(body.clone()))).await;
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        body.take_rest(REFUSED_BYTES_MAX).await;
+    }
+    response
 }
 
 pub(crate) fn no_room(pool: &Pool) -> ApiError {

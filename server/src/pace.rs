@@ -2,13 +2,16 @@
 //!
 //! Invariant: only the time in which the server waits for the client counts.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How fast a body has to come.
@@ -75,6 +78,43 @@ impl HttpBody for Paced {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// One of which somebody else takes the rest where its reader gave up.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<Paced>>);
+
+impl Shared {
+    pub fn new(body: Paced) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    /// Takes what still comes and lets it go, up to `bytes_max`.
+    pub async fn take_rest(self, bytes_max: u64) {
+        let until = self.0.lock().bytes.saturating_add(bytes_max);
+        while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut *self.0.lock()).poll_frame(cx)).await {
+            if self.0.lock().bytes > until {
+                return;
+            }
+        }
+    }
+}
+
+impl HttpBody for Shared {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.0.lock()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().size_hint()
     }
 }
 

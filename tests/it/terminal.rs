@@ -99,7 +99,6 @@ fn a_person_types_sql() {
     );
     terminal.shows("Stream created");
     terminal.types("INSERT INTO PONDS VALUES ('a', 1); INSERT INTO PONDS VALUES ('b', 2);\r");
-    terminal.shows("millpond> ");
 
     // A statement over several lines ends with its semicolon; Tab completes what the server has.
     terminal.types("SELECT ID\r");
