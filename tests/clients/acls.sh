@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What somebody may do, seen by real tools: acls.sh MILLPOND PYTHON. Starts a server of its own, with a plain listener for
 # the administrator and one with SCRAM for users. Exits non-zero on any failure.
-set -euo pipefail
+set -Eeuo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 MILLPOND="${1:?usage: acls.sh MILLPOND PYTHON}"
 PYTHON="${2:?usage: acls.sh MILLPOND PYTHON}"
@@ -13,6 +13,7 @@ proxies=()
 trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; kill -TERM "${proxies[@]}" 2>/dev/null || true; rm -rf "$WORK"' EXIT
 say() { echo "acls: $*"; }
 die() { echo "acls: FAILED: $*" >&2; tail -n 30 "$WORK/out" "$WORK/log" >&2 2>/dev/null || true; exit 1; }
+trap 'die "line $LINENO: $BASH_COMMAND"' ERR
 has() { grep -Eq -- "$1" "$WORK/out" || die "no \"$1\" in: $(cat "$WORK/out")"; }
 hasnt() { if grep -Eq -- "$1" "$WORK/out"; then die "\"$1\" in: $(cat "$WORK/out")"; fi; }
 
@@ -123,14 +124,12 @@ for version in $VERSIONS; do
   configs --describe --entity-type users --entity-type clients >"$WORK/out" 2>&1; hasnt "byte_rate"
   say "kafka-configs $version: quotas and users"
 
-  TOKENS=kafka.admin.DelegationTokenCommand
-  case $version in 4.*) TOKENS=org.apache.kafka.tools.DelegationTokenCommand ;; esac
   cat >"$WORK/alice.properties" <<PROPERTIES
 security.protocol=SASL_PLAINTEXT
 sasl.mechanism=SCRAM-SHA-256
 sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username="alice" password="alice-secret";
 PROPERTIES
-  tokens() { tool "$TOKENS" --bootstrap-server "$users" --command-config "$WORK/alice.properties" "$@"; }
+  tokens() { tool org.apache.kafka.tools.DelegationTokenCommand --bootstrap-server "$users" --command-config "$WORK/alice.properties" "$@"; }
   tokens --create --max-life-time-period -1 --renewer-principal User:bob >"$WORK/out" 2>&1
   has "User:alice +.*User:bob"
   id=$(awk '/User:alice/ { print $1 }' "$WORK/out") hmac=$(awk '/User:alice/ { print $2 }' "$WORK/out")
