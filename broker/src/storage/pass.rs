@@ -172,13 +172,12 @@ impl Pass<'_> {
 
     /// Puts a batch at the partition's end; returns its base offset, last offset and sequence.
     fn append(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> (Offset, Offset, Sequence) {
-        let ValidBatch { bytes, header, .. } = batch;
+        let ValidBatch { mut bytes, header, .. } = batch;
         let entry = pending(&mut self.partitions, partition, self.shared.epoch);
         self.counters.sequence += 1;
         let sequence = self.counters.sequence;
         let base = entry.end;
         let last = base + i64::from(header.last_offset_delta);
-        let mut bytes = bytes;
         patch_place(bytes.get_mut(BATCH_PREFIX_LEN..).unwrap_or_default(), base, self.shared.epoch);
         let key = keys::batch(partition.uid, last);
         let written =

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::strace::{self, FSYNCS, Fault};
+
 /// Says what a child is to do, and where.
 const ROLE: &str = "MILLPOND_TEST_ROLE";
 const DIRECTORY: &str = "MILLPOND_TEST_ROLE_DIRECTORY";
@@ -50,6 +52,22 @@ impl Actor {
     pub fn end(mut self) {
         assert!(self.child.wait().unwrap().success());
     }
+}
+
+/// Has a process go through a role in which no file can be forced to disk from "ready" until it is at `until`.
+pub fn while_nothing_is_forced(role: &str, until: &str, what: &str) {
+    if !strace::is_possible(what) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start(role, directory.path());
+    actor.expect("ready");
+    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect(until);
+    drop(fault);
+    actor.go_on();
+    actor.end();
 }
 
 /// In the role: says where it is, and waits.

@@ -8,7 +8,7 @@ use millpond_types::TopicPartition;
 use millpond_types::ports::{Outcome, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
 
-use crate::actor::{Actor, at, wait_until};
+use crate::actor::{Actor, at, wait_until, while_nothing_is_forced};
 use crate::fixture::{ALL, START_MS, batch, create, open, options, produce, read_all, send, step};
 use crate::strace::{self, FSYNCS, Fault};
 
@@ -96,18 +96,7 @@ fn refused_write(storage: &Storage, place: TopicPartition) -> bool {
 
 #[test]
 fn what_was_acknowledged_before_an_fsync_that_failed_is_in_doubt_until_it_was_read_back() {
-    if !strace::is_possible("a disk whose fsync fails") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let mut actor = Actor::start("interval", directory.path());
-    actor.expect("ready");
-    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
-    actor.go_on();
-    actor.expect("doubt");
-    drop(fault);
-    actor.go_on();
-    actor.end();
+    while_nothing_is_forced("interval", "doubt", "a disk whose fsync fails");
 }
 
 pub fn ends_on_a_bad_disk(directory: &Path) {

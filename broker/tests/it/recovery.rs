@@ -7,9 +7,8 @@ use std::time::Duration;
 use millpond_broker::storage::{Durability, Storage, StorageError};
 use millpond_types::ManualClock;
 
-use crate::actor::{Actor, at, wait_until};
+use crate::actor::{at, wait_until, while_nothing_is_forced};
 use crate::fixture::{START_MS, batch, create, open, options, produce, read_all, send};
-use crate::strace::{self, FSYNCS, Fault};
 
 pub fn cannot_write_tables(directory: &Path) {
     let mut options = options(directory);
@@ -51,18 +50,7 @@ pub fn cannot_write_tables(directory: &Path) {
 
 #[test]
 fn tables_that_cannot_be_written_stop_writing_until_they_can() {
-    if !strace::is_possible("writing on after what could not be written to tables") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let mut actor = Actor::start("flush", directory.path());
-    actor.expect("ready");
-    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
-    actor.go_on();
-    actor.expect("stopped");
-    drop(fault);
-    actor.go_on();
-    actor.end();
+    while_nothing_is_forced("flush", "stopped", "writing on after what could not be written to tables");
 }
 
 pub fn cannot_force_batches(directory: &Path) {
@@ -99,18 +87,7 @@ pub fn cannot_force_batches(directory: &Path) {
 
 #[test]
 fn batches_that_cannot_be_forced_are_refused_and_another_file_is_begun() {
-    if !strace::is_possible("batches that cannot be forced to disk") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let mut actor = Actor::start("group", directory.path());
-    actor.expect("ready");
-    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
-    actor.go_on();
-    actor.expect("stopped");
-    drop(fault);
-    actor.go_on();
-    actor.end();
+    while_nothing_is_forced("group", "stopped", "batches that cannot be forced to disk");
 }
 
 pub fn fails_in_retention(directory: &Path) {
@@ -140,16 +117,5 @@ pub fn fails_in_retention(directory: &Path) {
 
 #[test]
 fn a_write_of_retention_that_fails_does_not_keep_the_storage_closed() {
-    if !strace::is_possible("writing on after what could not be written to tables") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let mut actor = Actor::start("retention", directory.path());
-    actor.expect("ready");
-    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
-    actor.go_on();
-    actor.expect("stopped");
-    drop(fault);
-    actor.go_on();
-    actor.end();
+    while_nothing_is_forced("retention", "stopped", "retention after a write of its own that failed");
 }
