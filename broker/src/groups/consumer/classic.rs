@@ -5,8 +5,8 @@
 //! epoch. No member leads. A heartbeat tells that there is a reason to join again. Whoever is told so and does not is out
 //! after its rebalance timeout.
 //!
-//! Invariant: between a join and its sync the member owns what it said with the join and nothing else, so what it no
-//! longer named is free.
+//! Invariant: between a join and its sync the member owns what it said with the join and nothing else, so once none of
+//! that must go it comes to its target at once; what it need not have given up it is given again.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -150,9 +150,7 @@ impl Consumer {
         member.session_ends = now.saturating_add(i64::from(request.session_timeout_ms));
         let (session_timeout_ms, protocols) = (request.session_timeout_ms, request.protocols.clone());
         member.classic = Some(Box::new(Classic { session_timeout_ms, protocols, rejoin_ends: None }));
-        let owned = ids(&says.owned, topics);
-        member.keep_only(&owned, &mut self.held);
-        member.owned = Some(owned);
+        member.owned = Some(ids(&says.owned, topics));
         let member = self.settle(member, bump, topics, now).map_err(refuse)?;
         Ok(JoinAnswer {
             generation: member.epoch,

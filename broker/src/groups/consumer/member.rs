@@ -151,8 +151,7 @@ impl Member {
 
     fn go_on(&mut self, target_epoch: i32, held: &mut Held, now: i64) {
         if self.progress == Progress::Revoking {
-            let Some(owned) = &self.owned else { return };
-            if assign::each(&self.revoking).any(|(topic, index)| assign::has(owned, topic, index)) {
+            if self.owns_what_must_go() {
                 return;
             }
             self.let_go(held);
@@ -167,8 +166,12 @@ impl Member {
             assign::add(side, topic, index);
         }
         self.assigned = keep;
-        if !drop.is_empty() {
-            self.revoking = drop;
+        self.revoking = drop;
+        if self.classic.is_some() && !self.owns_what_must_go() {
+            // What it says with a join it owns until the sync tells it more. All goes in one step with the epoch.
+            self.let_go(held);
+        }
+        if !self.revoking.is_empty() {
             // What it said before it was told is no word on these.
             self.owned = None;
             self.progress = Progress::Revoking;
@@ -195,6 +198,12 @@ impl Member {
         self.epoch = target_epoch;
     }
 
+    /// Whether it has not said that all that it has yet to let go of is gone.
+    fn owns_what_must_go(&self) -> bool {
+        let owns = |owned: &Partitions| assign::each(&self.revoking).any(|(t, index)| assign::has(owned, t, index));
+        self.owned.as_ref().is_none_or(owns)
+    }
+
     /// Gives up what it was about to.
     pub fn let_go(&mut self, held: &mut Held) {
         for place in assign::each(&self.revoking) {
@@ -203,22 +212,6 @@ impl Member {
         self.revoking.clear();
         self.revoking_ends = None;
         self.progress = Progress::Stable;
-    }
-
-    /// Gives up what it does not own any more.
-    pub fn keep_only(&mut self, owned: &Partitions, held: &mut Held) {
-        for side in [&mut self.assigned, &mut self.revoking] {
-            for (topic, indexes) in side.iter_mut() {
-                indexes.retain(|index| {
-                    let stays = assign::has(owned, *topic, *index);
-                    if !stays {
-                        held.remove(&(*topic, *index));
-                    }
-                    stays
-                });
-            }
-            side.retain(|_, indexes| !indexes.is_empty());
-        }
     }
 
     /// Gives up everything.

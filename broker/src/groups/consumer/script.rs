@@ -14,10 +14,12 @@ use crate::groups::member::{JoinRequest, SyncRequest};
 use crate::groups::subscription;
 use crate::groups::{Commit, Committed, GroupError, GroupSettings, LeaveRequest, OffsetKey};
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Log {
     version: u64,
     topics: BTreeMap<String, (TopicId, i32)>,
+    /// Names of all topics that there ever were.
+    names: BTreeMap<TopicId, String>,
 }
 
 impl Topics for Log {
@@ -37,13 +39,18 @@ impl Log {
         self.version += 1;
         let id = self.topics.get(name).map_or_else(|| TopicId([self.version as u8; 16]), |(id, _)| *id);
         self.topics.insert(name.into(), (id, partitions));
+        self.names.insert(id, name.into());
     }
     fn delete(&mut self, name: &str) {
         self.version += 1;
         self.topics.remove(name);
     }
     fn name(&self, id: TopicId) -> Option<&str> {
-        self.topics.iter().find(|(_, (other, _))| *other == id).map(|(name, _)| name.as_str())
+        let name = self.was(id);
+        self.find(name).is_some_and(|(other, _)| other == id).then_some(name)
+    }
+    fn was(&self, id: TopicId) -> &str {
+        &self.names[&id]
     }
 }
 
@@ -475,6 +482,61 @@ fn a_live_group_changes_over() {
     assert_eq!(s.joins(&classic("m2", &[])), "UnknownMember");
 }
 
+/// A member of the classic protocol that subscribes to this.
+fn subscribes(id: &str, topics: &[&str], owned: &[(&str, i32)]) -> JoinRequest {
+    JoinRequest { protocols: vec![("range".into(), subscription(topics, owned))], ..classic(id, &[]) }
+}
+
+#[test]
+fn what_is_given_up_is_free_once_its_owner_has_another_epoch() {
+    let mut s = Script::new(&[("t", 2), ("u", 1)]);
+    assert_eq!(s.says(&join("a", &["u"])), "1: u0");
+    assert_eq!(s.joins(&JoinRequest { member_id: String::new(), ..classic("m", &[]) }), "2: t0 t1");
+    let may_commit = |s: &mut Script| {
+        s.machine.may_commit("g", "m", None, 2, Commit::Classic, &[], s.now).map_err(|e| e.to_string())
+    };
+    // It shall have neither, and has given up one so far.
+    assert_eq!(s.joins(&subscribes("m", &["u"], &[("t", 0)])), "2: ");
+    assert_eq!(s.says(&join("b", &["t"])), "4: ", "not t1, for which m still may commit");
+    assert_eq!(may_commit(&mut s), Ok(()));
+    assert_eq!(s.joins(&subscribes("m", &["u"], &[])), "4: ");
+    assert!(may_commit(&mut s).is_err());
+    assert_eq!(s.says(&stay("b", 4)), "4: t0 t1");
+    // All of what must go is gone when it joins: one step.
+    assert_eq!(s.says(&join("c", &["t"])), "5: ");
+    assert_eq!(s.joins(&subscribes("m", &["t"], &[])), "6: ");
+    assert_eq!(s.state(), "Reconciling");
+}
+
+#[test]
+fn who_joins_again_within_an_epoch_is_the_owner_all_the_time() {
+    let mut s = Script::new(&[("t", 2)]);
+    assert_eq!(s.says(&join("a", &["u"])), "1: ");
+    assert_eq!(s.joins(&JoinRequest { member_id: String::new(), ..classic("m", &[]) }), "2: t0 t1");
+    assert_eq!(s.joins(&classic("m", &[])), "2: t0 t1", "it gave up both and has them again");
+    let commit = s.machine.may_commit("g", "m", None, 2, Commit::Classic, &[], s.now);
+    assert_eq!(commit, Ok(()), "though it be from before it joined again");
+    assert_eq!(s.says(&join("b", &["t"])), "3: ");
+    assert_eq!(s.joins(&classic("m", &[("t", 0), ("t", 1)])), "2: t0");
+}
+
+#[test]
+fn a_topic_under_the_name_of_another_is_nobody_s_yet() {
+    let mut s = Script::new(&[("t", 1)]);
+    assert_eq!(s.says(&join("a", &["t"])), "1: t0");
+    let old = s.owned("t0");
+    s.log.delete("t");
+    s.log.set("t", 1);
+    // The new one needs not wait for a, which may have a place in the old one only.
+    assert_eq!(s.says(&HeartbeatRequest { instance_id: Some("i".into()), ..join("b", &["t"]) }), "2: t0");
+    assert_eq!(s.says(&HeartbeatRequest { owned: old, ..stay("a", 1) }), "1: ");
+    assert_eq!(s.says(&HeartbeatRequest { owned: Some(Partitions::new()), ..stay("a", 1) }), "2");
+    assert_eq!(s.state(), "Stable");
+}
+
+/// A partition of one topic: of another one that has the name after it, it is another.
+type Place = (TopicId, i32);
+
 /// A client as its protocol wants it: it tells what it owns when that changes, and takes over what it is told.
 #[derive(Default, Debug)]
 struct Client {
@@ -485,18 +547,18 @@ struct Client {
     pattern: Option<&'static str>,
     assignor: Option<&'static str>,
     epoch: Option<i32>,
-    owned: BTreeSet<(String, i32)>,
+    owned: BTreeSet<Place>,
     /// Positions that it would commit, of what it owns.
-    at: BTreeMap<(String, i32), i64>,
-    target: BTreeSet<(String, i32)>,
-    told: Option<BTreeSet<(String, i32)>>,
+    at: BTreeMap<Place, i64>,
+    target: BTreeSet<Place>,
+    told: Option<BTreeSet<Place>>,
     complete: bool,
     /// It speaks the classic protocol, and while it rebalances gives up all or only what it must.
     classic: Option<Giving>,
     /// Of those: it is to join again.
     again: bool,
     /// A commit on its way.
-    late: Option<(String, i32, (String, i32), i64)>,
+    late: Option<(String, i32, Place, i64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -510,7 +572,7 @@ struct World {
     clients: Vec<Client>,
     ids: usize,
     /// Committed positions, never to go back.
-    committed: BTreeMap<(String, i32), i64>,
+    committed: BTreeMap<Place, i64>,
 }
 
 const PATTERNS: [&str; 3] = ["[tu]", "t|v", ".*"];
@@ -568,7 +630,8 @@ impl World {
             client.owned.clear();
             client.at.clear();
         }
-        let owned: Vec<(&str, i32)> = client.owned.iter().map(|(topic, index)| (topic.as_str(), *index)).collect();
+        // It knows names only, and those of deleted topics too.
+        let owned: Vec<(&str, i32)> = client.owned.iter().map(|(id, index)| (self.s.log.was(*id), *index)).collect();
         let topics: Vec<&str> = client.topics.iter().map(String::as_str).collect();
         let protocols = vec![("p".into(), subscription(&topics, &owned))];
         let request = JoinRequest { protocols, new_id: format!("m{}", self.ids), ..classic(&client.id, &[]) };
@@ -598,8 +661,8 @@ impl World {
         match &self.s.machine.sync(&sync, 9, self.s.now)[..] {
             [Effect::Synced(9, Ok(answer))] => {
                 let assigned = subscription::assignment(&answer.assignment).unwrap();
-                let places =
-                    assigned.iter().flat_map(|(topic, indexes)| indexes.iter().map(move |i| ((*topic).to_owned(), *i)));
+                let id = |name: &str| self.s.log.find(name).unwrap().0;
+                let places = assigned.iter().flat_map(|(name, indexes)| indexes.iter().map(move |i| (id(name), *i)));
                 client.target = places.collect();
                 client.again = client.owned.iter().any(|place| !client.target.contains(place));
             }
@@ -621,10 +684,7 @@ impl World {
         let joins = client.epoch.is_none();
         let complete = joins || client.complete;
         let mut owned = Partitions::new();
-        for (topic, index) in &client.owned {
-            let id = self.s.log.find(topic).map_or(TopicId([255; 16]), |(id, _)| id);
-            assign::add(&mut owned, id, *index);
-        }
+        client.owned.iter().for_each(|(topic, index)| assign::add(&mut owned, *topic, *index));
         let request = HeartbeatRequest {
             epoch: client.epoch.unwrap_or(0),
             instance_id: client.instance.clone(),
@@ -640,7 +700,6 @@ impl World {
         if answered {
             self.s.write();
         }
-        let log = self.s.log.clone();
         let client = &mut self.clients[i];
         if !answered {
             client.complete = true;
@@ -660,9 +719,7 @@ impl World {
                 if let Some(assignment) = answer.assignment {
                     // Each is acknowledged, though it may be what the client has.
                     client.told = None;
-                    client.target = assign::each(&assignment)
-                        .filter_map(|(topic, index)| Some((log.name(topic)?.to_owned(), index)))
-                        .collect();
+                    client.target = assign::each(&assignment).collect();
                 }
             }
             Err(refused) => match refused.error {
@@ -688,16 +745,20 @@ impl World {
         let target = client.target.clone();
         client.owned.retain(|place| target.contains(place));
         client.at.retain(|place, _| target.contains(place));
-        if take {
-            for place in target {
-                if client.owned.insert(place.clone()) {
-                    client.at.insert(place.clone(), self.committed.get(&place).copied().unwrap_or(0));
-                }
-            }
+        let taken: Vec<Place> = target.difference(&client.owned).copied().filter(|_| take).collect();
+        if client.late.as_ref().is_some_and(|(_, _, place, _)| taken.contains(place)) {
+            // What was committed it asks after its own commits, by the same connection. Without an epoch in between, they
+            // count: who gave up something and was given it again is the one owner all the time.
+            self.deliver_late(i);
         }
+        let client = &mut self.clients[i];
+        client.owned.extend(&taken);
+        client.at.extend(taken.into_iter().map(|place| (place, self.committed.get(&place).copied().unwrap_or(0))));
     }
 
-    fn deliver(&mut self, member: &str, epoch: i32, place: &(String, i32), position: i64) {
+    /// A commit names its topic's id, or is refused for a topic that is not there before the group is asked.
+    fn deliver(&mut self, member: &str, epoch: i32, place: &Place, position: i64) {
+        let Some(name) = self.s.log.name(place.0).map(str::to_owned) else { return };
         let way = match self.clients.iter().any(|c| c.id == member && c.classic.is_some()) {
             true => Commit::Classic,
             false => Commit::ByEpoch,
@@ -705,12 +766,11 @@ impl World {
         if self.s.machine.may_commit("g", member, None, epoch, way, &[], self.s.now).is_err() {
             return;
         }
-        let before = self.committed.insert(place.clone(), position).unwrap_or(0);
-        assert!(before <= position, "{member} in {epoch} commits {place:?} at {position} after {before}");
-        let key = OffsetKey { topic: place.0.clone(), partition: place.1 };
-        let topic_id = TopicId([0; 16]);
+        let before = self.committed.insert(*place, position).unwrap_or(0);
+        assert!(before <= position, "{member} in {epoch} commits {name}{} at {position} after {before}", place.1);
+        let key = OffsetKey { topic: name, partition: place.1 };
         let committed = Committed {
-            topic_id,
+            topic_id: place.0,
             offset: position,
             leader_epoch: -1,
             metadata: String::new(),
@@ -739,7 +799,7 @@ impl World {
                 let Some(epoch) = client.epoch else { return };
                 let Some((place, at)) = client.at.iter_mut().nth(usize::from(n) % 5) else { return };
                 *at += 1 + i64::from(n);
-                let commit = (client.id.clone(), epoch, place.clone(), *at);
+                let commit = (client.id.clone(), epoch, *place, *at);
                 if n.is_multiple_of(2) {
                     self.deliver(&commit.0, commit.1, &commit.2, commit.3);
                 } else {
@@ -794,7 +854,7 @@ impl World {
     fn check(&self) {
         let members: BTreeSet<String> =
             self.s.machine.describe_consumer("g").into_iter().flat_map(|d| d.members).map(|m| m.id).collect();
-        let mut owners: BTreeMap<&(String, i32), &str> = BTreeMap::new();
+        let mut owners: BTreeMap<&Place, &str> = BTreeMap::new();
         for client in self.clients.iter().filter(|c| c.epoch.is_some() && members.contains(&c.id)) {
             for place in &client.owned {
                 assert_eq!(owners.insert(place, &client.id), None, "{place:?} is owned by {} too", client.id);
@@ -812,7 +872,7 @@ impl World {
             self.s.wait(3_000);
         }
         assert_eq!(self.s.state(), "Stable", "{:#?}", self.clients);
-        let owned: BTreeSet<&(String, i32)> = self.clients.iter().flat_map(|c| &c.owned).collect();
+        let owned: BTreeSet<&Place> = self.clients.iter().flat_map(|c| &c.owned).collect();
         let wants = |c: &Client, name: &String| {
             let fits = |pattern| super::pattern::compile(pattern).unwrap().is_match(name);
             c.topics.contains(name) || c.pattern.is_some_and(fits)
@@ -837,8 +897,10 @@ impl World {
 
     fn offsets_are_there(&self) {
         for (place, position) in &self.committed {
-            let key = OffsetKey { topic: place.0.clone(), partition: place.1 };
-            assert_eq!(self.s.machine.offset("g", &key).map(|c| c.offset), Some(*position), "{place:?}");
+            let Some(name) = self.s.log.name(place.0) else { continue };
+            let key = OffsetKey { topic: name.to_owned(), partition: place.1 };
+            let committed = self.s.machine.offset("g", &key).map(|c| (c.topic_id, c.offset));
+            assert_eq!(committed, Some((place.0, *position)), "{name}{}", place.1);
         }
     }
 
