@@ -104,6 +104,9 @@ pub struct StorageOptions {
     pub log_file_bytes: u64,
     /// Log files that are open at a time.
     pub log_files_open_max: usize,
+    /// So many batches are looked at in a start after an end without warning, to count what is live in log files; the rest
+    /// is counted beside the work.
+    pub start_keys_max: usize,
     /// Batches of one write that together have no more than this, and each no more than an eighth, go into the database
     /// instead of a log file.
     pub inline_bytes_max: usize,
@@ -163,6 +166,7 @@ impl StorageOptions {
             block_cache_bytes: 64 << 20,
             log_file_bytes: 64 << 20,
             log_files_open_max: 128,
+            start_keys_max: 20_000,
             inline_bytes_max: 32 << 10,
             background_jobs: 2,
             tail_bytes: 64 << 20,

@@ -29,6 +29,9 @@ use crate::keys::{self, Kind, cf};
 const GARBAGE_FILES_MIN: u64 = 2;
 /// How often it is looked whether there is space to give back.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// After a start that left batches to be counted, so many are, each time after so long, until all are.
+const COUNTED_AT_ONCE: usize = 20_000;
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 /// How often it is looked whether the threads have ended, and how many times before what RocksDB does for them is cut off.
 const END_POLL: Duration = Duration::from_millis(10);
 const END_POLLS_MAX: usize = 500;
@@ -126,9 +129,10 @@ impl Drop for Threads {
 
 fn keep(shared: &Shared, stop: &Stop) {
     let retention = shared.options.retention_interval.max(Duration::from_millis(1));
-    let turn = retention.min(RECLAIM_INTERVAL);
     let mut since_retention = Duration::ZERO;
+    let mut counts = true;
     loop {
+        let turn = retention.min(if counts { COUNT_INTERVAL } else { RECLAIM_INTERVAL });
         if stop.wait(turn) {
             return;
         }
@@ -144,6 +148,7 @@ fn keep(shared: &Shared, stop: &Stop) {
             }
             since_retention = Duration::ZERO;
         }
+        counts = log_space::go_on_counting(shared, COUNTED_AT_ONCE);
         if let Err(e) = reclaim(shared, stop) {
             tracing::error!("deleted space is not given back: {e}");
         }
@@ -223,6 +228,7 @@ fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
 }
 
 pub fn reclaim_all(shared: &Shared) -> Result<()> {
+    while log_space::go_on_counting(shared, COUNTED_AT_ONCE) {}
     log_space::count(shared);
     let uids: Vec<u64> = shared.reclaim.lock().drain().map(|(uid, _)| uid).collect();
     compact_keys(shared, None, &uids)?;

@@ -21,7 +21,7 @@ use super::topics::{StoredTopic, Topic, TopicTable};
 use super::verify;
 use crate::batch::BatchHeader;
 use crate::configs::{ChangedConfigs, topic_settings};
-use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Counter, Fields, Kind, cf};
+use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Counter, Fields, Kind, Placed, cf};
 
 const IDENTITY_VERSION: u8 = 1;
 /// Offsets and counters stay below this, so that nothing that is added to them overflows.
@@ -63,7 +63,12 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     // What is lost later, while this process runs, was not accepted.
     options.accept_data_loss = false;
     let notes = Notes::begin(&options.path, found.counters.writes, options.durability)?;
-    Ok(Shared::new(options, found, db, files, claim, notes))
+    let shared = Shared::new(options, found, db, files, claim, notes);
+    // Where there is little, at once; the rest beside the work.
+    log_space::begin_counting(&shared)
+        .map_err(|e| OpenError::Io { path: shared.options.path.display().to_string(), detail: e.to_string() })?;
+    log_space::go_on_counting(&shared, shared.options.start_keys_max);
+    Ok(shared)
 }
 
 fn damaged(what: &str, key: &[u8]) -> StorageError {
@@ -122,8 +127,16 @@ fn load(db: &DB, options: &StorageOptions, files: &LogFiles, whole: bool) -> Res
     durable.set_sync(true);
     db.write_opt(batch, &durable)?;
 
-    let live = if clean { load_live(db)? } else { log_space::count_live(db)? };
-    files.found_live(&live, clean);
+    let placed = db.get_cf(meta, keys::counter(Counter::Placed))?;
+    if let Some(placed) = placed.and_then(|value| Placed::decode(value.as_slice().try_into().ok()?)) {
+        files.there_was(placed.file);
+    }
+    if clean {
+        files.counted(&load_live(db)?);
+        files.go_on();
+    } else {
+        files.begin_count();
+    }
     let configs = match db.get_cf(meta, keys::broker_configs())? {
         None => ChangedConfigs::default(),
         Some(value) => {

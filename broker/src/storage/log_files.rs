@@ -62,6 +62,9 @@ struct Table {
     /// Counts reads, so that the handle unused for longest is closed.
     turn: u64,
     open: usize,
+    /// What was live at some moment is not counted yet: what is live of each file is only what it became more or less since
+    /// then.
+    uncounted: bool,
 }
 
 /// Files that could not be forced: the system may have dropped what was not on disk, and calls the next attempt good.
@@ -73,7 +76,7 @@ struct Distrusted {
 #[derive(Default)]
 struct LogFile {
     size: u64,
-    live: u64,
+    live: i64,
     handle: Option<Arc<File>>,
     used: u64,
 }
@@ -179,13 +182,21 @@ impl LogFiles {
         })
     }
 
-    /// Says how many bytes of each file are live. After a clean end the last one is gone on with.
-    pub fn found_live(&self, live: &HashMap<u32, u64>, clean: bool) {
+    /// How many bytes of each file are live is counted from now on, and said by [`LogFiles::counted`].
+    pub fn begin_count(&self) {
         let mut table = self.table.lock();
+        table.uncounted = true;
+        table.files.values_mut().for_each(|file| file.live = 0);
+    }
+
+    /// Says how many bytes of each file were live when the count began.
+    pub fn counted(&self, live: &HashMap<u32, u64>) {
+        let mut table = self.table.lock();
+        table.uncounted = false;
         for (number, bytes) in live {
             table.last = table.last.max(*number);
             match table.files.get_mut(number) {
-                Some(file) => file.live = *bytes,
+                Some(file) => file.live = file.live.saturating_add_unsigned(*bytes),
                 None => {
                     let path = self.folder.join(name_of(*number));
                     tracing::error!(
@@ -196,7 +207,28 @@ impl LogFiles {
                 }
             }
         }
-        if clean && let Some((number, _)) = table.files.last_key_value().filter(|(_, f)| f.size < self.file_bytes) {
+    }
+
+    /// Whether it is known how much of each file is live.
+    pub fn is_counted(&self) -> bool {
+        !self.table.lock().uncounted
+    }
+
+    /// A file of this number there was, whether it is found or not.
+    pub fn there_was(&self, number: u32) {
+        let mut table = self.table.lock();
+        table.last = table.last.max(number);
+    }
+
+    /// The greatest number that there was.
+    pub fn last(&self) -> u32 {
+        self.table.lock().last
+    }
+
+    /// After a clean end the last file is gone on with.
+    pub fn go_on(&self) {
+        let mut table = self.table.lock();
+        if let Some((number, _)) = table.files.last_key_value().filter(|(_, f)| f.size < self.file_bytes) {
             table.current = Some(*number).filter(|number| *number == table.last);
         }
     }
@@ -268,7 +300,7 @@ impl LogFiles {
         if placed.len > 0
             && let Some(file) = table.files.get_mut(&placed.file)
         {
-            file.live = file.live.saturating_add(u64::from(placed.len));
+            file.live = file.live.saturating_add(i64::from(placed.len));
         }
     }
 
@@ -285,15 +317,16 @@ impl LogFiles {
     /// So much of a file was deleted.
     pub fn deleted(&self, number: u32, bytes: u64) {
         if let Some(file) = self.table.lock().files.get_mut(&number) {
-            file.live = file.live.saturating_sub(bytes);
+            file.live = file.live.saturating_sub_unsigned(bytes);
         }
     }
 
-    /// Of all files that nothing is under way to.
+    /// Of all files that nothing is under way to. As long as it is not counted what is live, everything is.
     pub fn uses(&self) -> Vec<FileUse> {
         let table = self.table.lock();
         let settled = table.files.iter().filter(|(number, _)| table.pending != Some(**number));
-        settled.map(|(number, file)| FileUse { number: *number, size: file.size, live: file.live }).collect()
+        let live = |file: &LogFile| if table.uncounted { file.size.max(1) } else { file.live.max(0).unsigned_abs() };
+        settled.map(|(number, file)| FileUse { number: *number, size: file.size, live: live(file) }).collect()
     }
 
     /// Nothing more is appended to a file; false where something is under way.
@@ -626,12 +659,17 @@ mod tests {
         let place = append(&files(directory.path()), &["a"])[0].0;
         let live = HashMap::from([(1, u64::from(place.len))]);
         let again = files(directory.path());
-        again.found_live(&live, true);
+        again.counted(&live);
+        again.go_on();
         assert_eq!(append(&again, &["b"])[0].0.at, place.len);
         let again = files(directory.path());
-        again.found_live(&live, false);
+        again.begin_count();
         let (place, _) = append(&again, &["c"])[0];
         assert_eq!((place.file, place.at), (2, 0));
+        assert_eq!(again.uses().iter().map(FileUse::dead).sum::<u64>(), 0, "it is not known yet");
+        again.counted(&live);
+        let dead: Vec<u64> = again.uses().iter().map(FileUse::dead).collect();
+        assert_eq!(dead, [u64::from(place.len), 0]);
         again.begin_another();
         assert_eq!(append(&again, &["d"])[0].0.file, 3);
     }

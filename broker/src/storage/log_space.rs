@@ -2,7 +2,9 @@
 //! out of those that are mostly dead.
 //!
 //! What is deleted by ranges of keys is counted afterwards, in a snapshot from before the deletion, so that the writer does
-//! not wait for it. A file goes when no key names it, that is on disk, and nobody reads who may know such a key.
+//! not wait for it. So is, after an end without warning, what is live: beside the work, from a snapshot of the start, to which
+//! is added what changes meanwhile. A file goes when no key names it, that is on disk, and nobody reads who may know such a
+//! key.
 //!
 //! Invariant: a batch is moved only while nobody compacts, and the writer leaves out what was deleted meanwhile.
 
@@ -71,9 +73,42 @@ impl Dead {
     }
 }
 
+/// A count of what is live, as of a moment at which the writer wrote nothing, as far as it has come.
+struct Counting {
+    snapshot: OwnedSnapshot,
+    from: Vec<u8>,
+    live: HashMap<u32, u64>,
+}
+
+impl Counting {
+    /// Looks at so many batches; true when all were.
+    fn go_on(&mut self, keys_max: usize) -> Result<bool> {
+        let db: &DB = self.snapshot.borrow_owner();
+        let mut read = ReadOptions::default();
+        read.set_snapshot(self.snapshot.borrow_dependent());
+        read.fill_cache(false);
+        let mut at = db.raw_iterator_cf_opt(family(db, cf::LOG)?, read);
+        at.seek(&self.from);
+        for _ in 0..keys_max {
+            let Some(value) = at.value() else {
+                at.status()?;
+                return Ok(true);
+            };
+            if let Some(place) = BatchPlace::decode(value) {
+                *self.live.entry(place.file).or_default() += u64::from(place.len);
+            }
+            at.next();
+        }
+        at.status()?;
+        self.from = at.key().unwrap_or_default().to_vec();
+        Ok(at.key().is_none())
+    }
+}
+
 /// Deletions that wait, and files that do.
 #[derive(Default)]
 pub struct LogSpace {
+    counting: Mutex<Option<Counting>>,
     waiting: Mutex<Vec<Dead>>,
     doomed: Mutex<Vec<Doomed>>,
     /// Files with a batch that cannot be read, which stay.
@@ -112,21 +147,33 @@ pub fn count(shared: &Shared) {
     }
 }
 
-/// How many bytes of each log file are live, by a walk over all batches' keys.
-pub fn count_live(db: &DB) -> Result<HashMap<u32, u64>> {
-    let mut live = HashMap::new();
-    let mut read = ReadOptions::default();
-    read.fill_cache(false);
-    let mut at = db.raw_iterator_cf_opt(family(db, cf::LOG)?, read);
-    at.seek_to_first();
-    while let Some(value) = at.value() {
-        if let Some(place) = BatchPlace::decode(value) {
-            *live.entry(place.file).or_default() += u64::from(place.len);
-        }
-        at.next();
+/// Begins to count what is live of each log file, unless that is known. Nothing is written meanwhile, all that was written
+/// is shown, and all that was deleted is counted.
+pub fn begin_counting(shared: &Shared) -> Result<()> {
+    if !shared.files.is_counted() {
+        shared.files.begin_count();
+        let snapshot = OwnedSnapshot::new(shared.db()?, |db| db.snapshot());
+        *shared.log_space.counting.lock() = Some(Counting { snapshot, from: Vec::new(), live: HashMap::new() });
     }
-    at.status()?;
-    Ok(live)
+    Ok(())
+}
+
+/// Lets go of the database; what was counted is forgotten.
+pub fn stop_counting(shared: &Shared) {
+    shared.log_space.counting.lock().take();
+}
+
+/// Counts on, by so many batches; false when there is nothing left to count.
+pub fn go_on_counting(shared: &Shared, keys_max: usize) -> bool {
+    let mut counting = shared.log_space.counting.lock();
+    let Some(begun) = &mut *counting else { return false };
+    match begun.go_on(keys_max) {
+        Ok(false) => return true,
+        Ok(true) => shared.files.counted(&begun.live),
+        Err(e) => tracing::error!("deleted space of log files is not given back until the next start: {e}"),
+    }
+    *counting = None;
+    false
 }
 
 /// Removes files that nothing is live in.
@@ -175,7 +222,7 @@ fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
 
 /// Moves live batches out of files that are dead for a third and more, if that is worth it.
 pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64) -> Result<()> {
-    if shared.space.refusal(Weight::Small).is_some() {
+    if shared.space.refusal(Weight::Small).is_some() || !shared.files.is_counted() {
         return Ok(());
     }
     let mut uses: Vec<FileUse> = shared.files.uses();

@@ -66,13 +66,19 @@ pub struct Segment {
     /// Wall-clock time of its first append, as far as it is known: it is not stored.
     pub began_ms: i64,
     pub bytes: u64,
+    /// Batches that were appended to it since the start: it is not stored either.
+    pub batches: u32,
 }
+
+/// A segment of so many batches is closed however small it is, as those of open ones are all read in a start after an end
+/// without warning.
+const SEGMENT_BATCHES_MAX: u32 = 1024;
 
 impl Segment {
     const VERSION: u8 = 1;
 
     pub fn starting_with(base: Offset, last: Offset, max_timestamp: i64, appended_ms: i64, bytes: usize) -> Self {
-        Self { base, last, max_timestamp, appended_ms, began_ms: appended_ms, bytes: bytes as u64 }
+        Self { base, last, max_timestamp, appended_ms, began_ms: appended_ms, bytes: bytes as u64, batches: 1 }
     }
 
     pub fn add(&mut self, last: Offset, max_timestamp: i64, appended_ms: i64, bytes: usize) {
@@ -80,6 +86,7 @@ impl Segment {
         self.max_timestamp = self.max_timestamp.max(max_timestamp);
         self.appended_ms = self.appended_ms.max(appended_ms);
         self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.batches = self.batches.saturating_add(1);
     }
 
     /// The time that retention counts from.
@@ -103,7 +110,7 @@ impl Segment {
             return None;
         }
         let (base, max_timestamp, appended_ms) = (fields.i64()?, fields.i64()?, fields.i64()?);
-        Some(Self { base, last, max_timestamp, appended_ms, began_ms: appended_ms, bytes: fields.u64()? })
+        Some(Self { base, last, max_timestamp, appended_ms, began_ms: appended_ms, bytes: fields.u64()?, batches: 0 })
     }
 }
 
@@ -365,7 +372,7 @@ impl Partition {
     }
 
     pub fn is_full(&self, open: &Segment, segment_bytes: u64) -> bool {
-        open.bytes >= segment_bytes.min(self.roll_bytes.load(Ordering::Relaxed))
+        open.batches >= SEGMENT_BATCHES_MAX || open.bytes >= segment_bytes.min(self.roll_bytes.load(Ordering::Relaxed))
     }
 
     pub fn add_waiter(&self, waiter: &Arc<Waiter>) {
@@ -393,13 +400,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_segment_is_closed_for_its_bytes_or_its_batches() {
+        let place = TopicPartition { topic: millpond_types::TopicId([0; 16]), partition: 0 };
+        let partition = Partition::new(1, place, LogState::default());
+        let mut segment = Segment::starting_with(0, 0, -1, 10, 1);
+        while !partition.is_full(&segment, 1 << 20) {
+            segment.add(segment.last + 1, -1, 10, 1);
+        }
+        assert_eq!(segment.last + 1, i64::from(SEGMENT_BATCHES_MAX));
+        assert!(partition.is_full(&Segment::starting_with(0, 0, -1, 10, 1 << 20), 1 << 20));
+    }
+
+    #[test]
     fn a_segment_survives_the_round_trip() {
         let mut segment = Segment::starting_with(3, 5, -1, 10, 100);
         assert_eq!(segment.age_from(), 10);
         segment.add(9, 7, 11, 50);
-        let grown = Segment { base: 3, last: 9, max_timestamp: 7, appended_ms: 11, began_ms: 10, bytes: 150 };
+        let grown =
+            Segment { base: 3, last: 9, max_timestamp: 7, appended_ms: 11, began_ms: 10, bytes: 150, batches: 2 };
         assert_eq!(segment, grown);
-        assert_eq!(Segment::decode(9, &segment.encode()), Some(Segment { began_ms: 11, ..segment }));
+        assert_eq!(Segment::decode(9, &segment.encode()), Some(Segment { began_ms: 11, batches: 0, ..segment }));
         assert_eq!(Segment::decode(9, &segment.encode()[..32]), None);
     }
 }

@@ -39,6 +39,8 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
     let reader = Arc::new(open_read_only(&shared.options).map_err(unavailable)?);
     let mut old = shared.replace_db(reader)?;
     log_space::count(shared);
+    // The writer begins anew when what it knows is what is there.
+    log_space::stop_counting(shared);
     // Somebody may be waiting in it for a flush that failed, or for a long compaction.
     old.cancel_all_background_work(false);
     // The old handle holds the lock of the directory.

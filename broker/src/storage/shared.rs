@@ -199,6 +199,7 @@ impl Shared {
     pub fn close(&self) -> Result<()> {
         // While there is a database to count in; nobody else is to hold it.
         log_space::count(self);
+        log_space::stop_counting(self);
         let Some(db) = self.database.write().take() else { return Ok(()) };
         let done = self.finish(&db);
         drop(db);
@@ -220,13 +221,16 @@ impl Shared {
                 }
             }
         }
-        let meta = family(db, cf::META)?;
-        batch.delete_range_cf(meta, keys::log_file(0), keys::log_file(u32::MAX));
-        for file in self.files.uses().iter().filter(|file| file.live > 0) {
-            batch.put_cf(meta, keys::log_file(file.number), file.live.to_be_bytes());
-        }
         let last = recovery::number_in(db)?;
-        batch.put_cf(meta, keys::counter(Counter::Closed), last.to_be_bytes());
+        // Otherwise the next start counts.
+        if self.files.is_counted() {
+            let meta = family(db, cf::META)?;
+            batch.delete_range_cf(meta, keys::log_file(0), keys::log_file(u32::MAX));
+            for file in self.files.uses().iter().filter(|file| file.live > 0) {
+                batch.put_cf(meta, keys::log_file(file.number), file.live.to_be_bytes());
+            }
+            batch.put_cf(meta, keys::counter(Counter::Closed), last.to_be_bytes());
+        }
         if let Err(why) = self.files.force() {
             // Nobody may take the end for a clean one.
             self.force_failed("a log file", &why);

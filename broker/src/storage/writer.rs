@@ -368,6 +368,9 @@ impl Writer<'_> {
             }
         }
         // What was read back lies in new files, all of which were forced to disk; batches were written again and forced.
+        if let Err(e) = log_space::begin_counting(self.shared) {
+            tracing::error!("deleted space of log files is not given back until the next start: {e}");
+        }
         self.shared.forced.good(self.counters.sequence);
         self.shared.notes.wrote(self.counters.writes, true);
         self.shared.broken.store(false, Ordering::Relaxed);
@@ -437,7 +440,9 @@ impl Writer<'_> {
             pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Sequence), value);
         }
         let placing = pass.placing.take();
-        let placed = placing.as_ref().map(Placing::placed).unwrap_or_default();
+        // Also of which number the last file was.
+        let nothing = || Placed { file: files.last(), ..Placed::default() };
+        let placed = placing.as_ref().map(Placing::placed).filter(|placed| placed.len > 0).unwrap_or_else(nothing);
         // In every write, so that nothing else is taken for it.
         pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Placed), placed.encode());
         pass.counters.writes += 1;

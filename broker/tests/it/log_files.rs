@@ -89,6 +89,35 @@ fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
 }
 
 #[test]
+fn what_a_start_left_uncounted_is_counted_beside_the_work() {
+    let fixture = Fixture::with(|o| {
+        small_files(o);
+        o.segment_bytes = 3000;
+        o.start_keys_max = 10;
+    });
+    let places = ["stays", "goes"].map(|name| create(&fixture.storage, name, &[]));
+    fill(&fixture.storage, places, 100);
+    block_on(fixture.storage.delete_records(places[0], 20)).unwrap();
+    let fixture = fixture.reopen(false);
+    let storage = &fixture.storage;
+    // What changes before all is counted.
+    block_on(storage.delete_records(places[0], 50)).unwrap();
+    block_on(storage.delete_topic(places[1].topic)).unwrap();
+    let again = create(storage, "again", &[]);
+    fill(storage, [places[0], again], 10);
+    storage.reclaim().unwrap();
+    wait_until("dead files stay", || in_files(&fixture.options.path).1 < 200_000);
+    assert_eq!(read_all(storage, places[0], 50).len(), 60);
+    check(storage, again, 0, 10);
+    let counted = live_in_files(storage);
+    assert!((70_000..90_000).contains(&counted), "{counted}");
+    let mut fixture = fixture;
+    fixture.options.start_keys_max = usize::MAX;
+    let fixture = fixture.reopen(false);
+    assert_eq!(live_in_files(&fixture.storage), counted, "as counted all at once");
+}
+
+#[test]
 fn what_is_read_while_it_is_deleted_and_moved_is_right() {
     let fixture = Fixture::with(|o| {
         small_files(o);

@@ -406,5 +406,6 @@ fn join(a: Segment, b: Segment) -> Segment {
         appended_ms: a.appended_ms.max(b.appended_ms),
         began_ms: a.began_ms.min(b.began_ms),
         bytes: a.bytes.saturating_add(b.bytes),
+        batches: 0,
     }
 }
