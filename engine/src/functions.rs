@@ -361,5 +361,6 @@ impl FunctionCatalog for FunctionLibrary {
     }
 }
 
+pub(crate) use bytes::lenient_base64;
 pub use table::{TableCall, compile_table};
 pub(crate) use typed::{Builtin, Def, T, computed, exact, list_of, map_of, param};

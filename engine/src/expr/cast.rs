@@ -14,8 +14,6 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, Time32MillisecondType,
     TimestampMillisecondType,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use millpond_formats::number;
 use millpond_formats::text::TextColumn;
 use millpond_sql::diagnostic::Span;
@@ -24,7 +22,7 @@ use millpond_types::{Error, Result, SqlType, Value};
 
 use super::arithmetic::error_rows;
 use super::{EvalContext, EvalInput, Evaluated, Node, NodeRef, Values, decimal, defect, union_errors};
-use crate::functions::Failures;
+use crate::functions::{Failures, lenient_base64};
 use crate::java_time;
 
 const DAY_MS: i64 = 86_400_000;
@@ -258,7 +256,7 @@ fn from_text(array: &ArrayRef, to: &SqlType) -> Result<(ArrayRef, Failures)> {
         SqlType::Time => {
             parse!(PrimitiveArray::<Time32MillisecondType>::builder(texts.len()), java_time::parse_iso_time)
         }
-        SqlType::Bytes => parse!(BinaryBuilder::new(), |t: &str| BASE64.decode(t).map_err(|_| no(t))),
+        SqlType::Bytes => parse!(BinaryBuilder::new(), |t: &str| lenient_base64(t).ok_or_else(|| no(t))),
         _ => return Err(Error::bug(format!("cast of STRING to {to}"))),
     };
     Ok((made, failures))

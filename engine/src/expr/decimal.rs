@@ -65,28 +65,23 @@ pub fn to_f64(unscaled: i128, scale: u8) -> f64 {
     format!("{unscaled}e-{scale}").parse().unwrap_or(f64::NAN)
 }
 
-/// A DOUBLE's shortest text as a number of this type, rounded half up; `None` where it does not fit or is not finite.
+/// A DOUBLE as a number of this type: its exact value rounded half up to `precision` digits, and then to `scale` places,
+/// as ksqlDB does it; `None` where it does not fit or is not finite.
 pub fn from_f64(value: f64, precision: u8, scale: u8) -> Option<i128> {
     if !value.is_finite() {
         return None;
     }
-    let text = format!("{value:e}");
+    // More digits than tell an exact half from what is near it.
+    const EXTRA: usize = 40;
+    let kept = usize::from(precision.max(1));
+    let text = format!("{:.*e}", kept + EXTRA, value.abs());
     let (mantissa, exponent) = text.split_once('e')?;
     let exponent: i32 = exponent.parse().ok()?;
-    let negative = mantissa.starts_with('-');
-    let (mut digits, mut fraction) = (0i128, 0i32);
-    let mut point = false;
-    for c in mantissa.bytes() {
-        match c {
-            b'.' => point = true,
-            b'0'..=b'9' => {
-                digits = digits * 10 + i128::from(c - b'0');
-                fraction += i32::from(point);
-            }
-            _ => {}
-        }
-    }
-    let shift = exponent - fraction + i32::from(scale);
+    let mut all = mantissa.bytes().filter(u8::is_ascii_digit).map(|b| i128::from(b - b'0'));
+    let digits = all.by_ref().take(kept).try_fold(0i128, |n, d| n.checked_mul(10)?.checked_add(d))?;
+    let digits = digits + i128::from(all.next().is_some_and(|d| d >= 5));
+    // value = digits * 10^(exponent - kept + 1)
+    let shift = exponent - kept as i32 + 1 + i32::from(scale);
     let unscaled = if shift >= 0 {
         digits.checked_mul(pow10(shift as u32).or(if digits == 0 { Some(1) } else { None })?)?
     } else {
@@ -95,7 +90,7 @@ pub fn from_f64(value: f64, precision: u8, scale: u8) -> Option<i128> {
             None => 0,
         }
     };
-    let unscaled = if negative { -unscaled } else { unscaled };
+    let unscaled = if value < 0.0 { -unscaled } else { unscaled };
     fits(unscaled, precision).then_some(unscaled)
 }
 
@@ -221,6 +216,10 @@ mod tests {
         assert_eq!(rescale_half_up(-125, 2, 1), Some(-13));
         assert_eq!(rescale_half_up(124, 2, 1), Some(12));
         assert_eq!(from_f64(1.005, 5, 2), Some(101));
+        assert_eq!(from_f64(1.005, 38, 2), Some(100));
+        assert_eq!(from_f64(1.4499, 3, 1), Some(15));
+        assert_eq!(from_f64(2.5, 1, 0), Some(3));
+        assert_eq!(from_f64(0.0, 5, 2), Some(0));
         assert_eq!(from_f64(-0.5, 5, 0), Some(-1));
         assert_eq!(from_f64(1e10, 5, 0), None);
         assert_eq!(from_f64(1e-300, 5, 2), Some(0));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanBuilder, UInt32Array};
 use arrow::compute::take;
+use arrow::datatypes::DataType;
 use millpond_formats::text::TextColumn;
 use millpond_sql::functions::ResultType;
 use millpond_types::{Result, SqlType};
@@ -295,6 +296,11 @@ fn remove(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
 fn join(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     let lists = Lists::new(args, 0)?;
     let texts = TextColumn::new(lists.items())?;
+    use DataType as D;
+    let plain = matches!(
+        lists.items().data_type(),
+        D::Boolean | D::Int32 | D::Int64 | D::Float64 | D::Utf8 | D::Decimal128(..)
+    );
     let delimiter = if args.args.len() > 1 { Some(args.values(1)?) } else { None };
     let delimiter = delimiter.map(|d| Str::reader(d.array(), d.is_scalar())).transpose()?;
     let mut out = Str::output(args.rows);
@@ -307,6 +313,10 @@ fn join(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
         let delimiter = delimiter.as_ref().map_or(",", |d| Str::get(d, row).unwrap_or(""));
         if range.len().saturating_mul(delimiter.len()) > VALUE_BYTES_MAX {
             out.push(row, Err::<String, _>("the joined text is too large".to_owned()));
+            continue;
+        }
+        if !plain && range.clone().any(|i| lists.items().is_valid(i)) {
+            out.push(row, Err::<String, _>("ARRAY_JOIN does not take elements of this type".to_owned()));
             continue;
         }
         joined.clear();

@@ -3,9 +3,17 @@
 use std::str::FromStr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as BASE64};
 
 use super::typed::{Big, Builtin, Byt, Dbl, Int, Str, scalar};
+
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 pub fn register(b: &mut Builtin) {
     b.add(
@@ -73,7 +81,7 @@ fn fixed<const N: usize>(bytes: &[u8], order: &str) -> Result<[u8; N], String> {
     Ok(array)
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Hex,
     Utf8,
@@ -102,7 +110,7 @@ impl Encoding {
             Self::Hex => unhex(text),
             Self::Utf8 => Ok(text.as_bytes().to_vec()),
             Self::Ascii => Ok(text.chars().map(|c| if c.is_ascii() { c as u8 } else { b'?' }).collect()),
-            Self::Base64 => BASE64.decode(text).map_err(|e| format!("the text is not base64: {e}")),
+            Self::Base64 => lenient_base64(text).ok_or_else(|| "the text is not base64".to_owned()),
         }
     }
 
@@ -128,8 +136,11 @@ fn from_bytes(bytes: &[u8], encoding: &str) -> Result<String, String> {
 }
 
 fn recode(text: &str, from: &str, to: &str) -> Result<String, String> {
-    let (from, to) = (from.parse::<Encoding>()?, to.parse::<Encoding>()?);
-    Ok(to.encode(&from.decode(text)?))
+    let (source, target) = (from.parse::<Encoding>()?, to.parse::<Encoding>()?);
+    if source == target {
+        return Err(format!("the text is to be recoded from \"{from}\" to the same encoding"));
+    }
+    Ok(target.encode(&source.decode(text)?))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -138,14 +149,23 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
 }
 
-/// With `0x` in front, or as `X'..'`; an odd number of digits has a zero in front.
+/// As MIME has it: what is not of the alphabet is skipped, and the padding may be missing.
+pub fn lenient_base64(text: &str) -> Option<Vec<u8>> {
+    let body = text.split('=').next().unwrap_or_default();
+    let kept: String = body.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/')).collect();
+    LENIENT.decode(kept).ok()
+}
+
+/// With `0x` in front, when an odd number of digits has a zero in front, or as `X'..'`.
 fn unhex(text: &str) -> Result<Vec<u8>, String> {
     let quoted = ["X'", "x'"].iter().find_map(|p| text.strip_prefix(p)).and_then(|t| t.strip_suffix('\''));
-    let digits = quoted.or_else(|| text.strip_prefix("0x")).unwrap_or(text);
+    let prefixed = text.strip_prefix("0x");
+    let digits = quoted.or(prefixed).unwrap_or(text);
     let digits: Vec<u8> = digits
         .chars()
         .map(|c| c.to_digit(16).map(|d| d as u8))
         .collect::<Option<_>>()
+        .filter(|digits: &Vec<u8>| prefixed.is_some() || digits.len().is_multiple_of(2))
         .ok_or_else(|| "the text is not hexadecimal".to_owned())?;
     let (first, rest) = digits.split_at(digits.len() % 2);
     Ok(first.iter().copied().chain(rest.chunks_exact(2).map(|p| p[0] << 4 | p[1])).collect())
@@ -199,5 +219,8 @@ mod tests {
         assert_eq!(unhex("0xabc"), Ok(vec![0x0a, 0xbc]));
         assert_eq!(unhex("X'ff'"), Ok(vec![0xff]));
         assert!(unhex("xyz").is_err());
+        assert!(unhex("abc").is_err());
+        assert_eq!(lenient_base64("I Q"), Some(vec![0x21]));
+        assert!(recode("a", "hex", "HEX").is_err());
     }
 }

@@ -11,7 +11,7 @@ use millpond_types::{Error, Result, SqlType, Value};
 
 use super::typed::{Bind, Builtin, Def, Int, Kind as _, List, Memo, Str, T, exact, map_of, param, same, scalar};
 use super::{Args, CallSite, Failures, Returned, ScalarImpl};
-use crate::expr::EvalContext;
+use crate::expr::{EvalContext, deep};
 
 const CATEGORY: &str = "JSON";
 
@@ -54,7 +54,7 @@ pub fn register(b: &mut Builtin) {
         CATEGORY,
         "the elements of a JSON array, each as JSON",
         vec![scalar!((text: Str) -> List<Str> => parse(text).map(|j| {
-            j.as_array().map(|items| items.iter().map(Json::to_string).collect::<Vec<_>>())
+            j.as_array().map(|items| items.iter().map(java_text).collect::<Vec<_>>())
         }))],
     );
     b.add(
@@ -156,8 +156,14 @@ impl Path {
 
     fn find<'a>(&self, json: &'a Json) -> Option<&'a Json> {
         self.0.iter().try_fold(json, |at, step| match step {
-            Step::Name(name) => at.get(name),
-            Step::Index(index) => at.as_array()?.get(*index),
+            Step::Name(name) => match at.as_array() {
+                Some(items) => items.get(name.parse::<usize>().ok()?),
+                None => at.get(name),
+            },
+            Step::Index(index) => match at.as_array() {
+                Some(items) => items.get(*index),
+                None => at.get(&index.to_string()),
+            },
         })
     }
 }
@@ -165,26 +171,17 @@ impl Path {
 fn extract(paths: &mut Memo<Path>, text: &str, path: &str) -> Result<Option<String>, String> {
     let path = paths.get(path, Path::compile)?;
     let json = parse(text)?;
-    Ok(path.find(&json).and_then(as_text))
+    Ok(path.find(&json).map(|found| match found {
+        Json::String(text) => text.clone(),
+        other => java_text(other),
+    }))
 }
 
-/// A text as it is, other values as JSON; `None` for null.
-fn as_text(json: &Json) -> Option<String> {
-    match json {
-        Json::Null => None,
-        Json::String(text) => Some(text.clone()),
-        Json::Number(literal) => Some(number_text(literal)),
-        other => Some(other.to_string()),
-    }
-}
-
-/// Whole numbers as they are, others as Java writes a DOUBLE.
-fn number_text(literal: &str) -> String {
-    if literal.contains(['.', 'e', 'E']) {
-        number::parse_double(literal).map_or_else(|| literal.to_owned(), number::java_double)
-    } else {
-        literal.to_owned()
-    }
+/// As JSON, with numbers as Java has them.
+fn java_text(json: &Json) -> String {
+    let mut out = Vec::new();
+    json.write_as_java(&mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn is_json(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
@@ -241,7 +238,7 @@ fn records(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
             Ok(json) => json.as_object().map_or(Value::Null, |fields| {
                 let mut entries: Vec<(Value, Value)> = Vec::with_capacity(fields.len());
                 for (name, value) in fields {
-                    let (key, value) = (Value::String(name.clone()), Value::String(value.to_string()));
+                    let (key, value) = (Value::String(name.clone()), Value::String(java_text(value)));
                     match entries.iter_mut().find(|(k, _)| *k == key) {
                         Some((_, v)) => *v = value,
                         None => entries.push((key, value)),
@@ -262,49 +259,41 @@ fn records(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
 fn concat(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     let mut out = StringBuilder::new();
     for row in 0..args.rows {
-        let mut all: Option<Json> = None;
-        let mut complete = !args.args.is_empty();
+        let mut all = Vec::with_capacity(args.args.len());
         for arg in 0..args.args.len() {
             let values = args.values(arg)?;
             let texts = values.array().as_string_opt::<i32>().ok_or_else(|| Error::bug("JSON_CONCAT needs STRING"))?;
             let at = values.index(row);
             // NULL, empty and malformed texts make the whole NULL.
             let json = texts.is_valid(at).then(|| Json::parse(texts.value(at), Comments::Refused).ok()).flatten();
-            let Some(json) = json else {
-                complete = false;
-                break;
-            };
-            all = Some(match all.take() {
-                None => json,
-                Some(before) => merge(before, json),
-            });
+            let Some(json) = json else { break };
+            all.push(json);
         }
-        out.append_option(all.filter(|_| complete).map(|j| j.to_string()));
+        let complete = all.len() == args.args.len();
+        out.append_option(merged(all).filter(|_| complete).map(|j| j.to_string()));
     }
     Ok(Returned::ok(Arc::new(out.finish())))
 }
 
-fn merge(a: Json, b: Json) -> Json {
-    let items = |json| match json {
+/// Only objects give an object; of equal names the last counts. Else they are one array; a value by itself stays as it is.
+fn merged(all: Vec<Json>) -> Option<Json> {
+    if all.len() < 2 {
+        return all.into_iter().next();
+    }
+    if all.iter().all(|json| json.as_object().is_some()) {
+        let mut fields: indexmap::IndexMap<String, Json> = indexmap::IndexMap::new();
+        for json in all {
+            if let Json::Object(object) = json {
+                fields.extend(object);
+            }
+        }
+        return Some(Json::Object(fields.into_iter().collect()));
+    }
+    let items = all.into_iter().flat_map(|json| match json {
         Json::Array(items) => items,
         other => vec![other],
-    };
-    match (a, b) {
-        (Json::Object(mut a), Json::Object(b)) => {
-            for (name, value) in b {
-                match a.iter_mut().find(|(n, _)| *n == name) {
-                    Some((_, v)) => *v = value,
-                    None => a.push((name, value)),
-                }
-            }
-            Json::Object(a)
-        }
-        (a, b) => {
-            let mut all = items(a);
-            all.extend(items(b));
-            Json::Array(all)
-        }
-    }
+    });
+    Some(Json::Array(items.collect()))
 }
 
 fn to_json(args: &Args<'_>, ty: &SqlType) -> Result<Returned> {
@@ -319,7 +308,13 @@ fn to_json(args: &Args<'_>, ty: &SqlType) -> Result<Returned> {
     Ok(Returned::ok(Arc::new(out.finish())))
 }
 
-/// Dates and times are texts here, BYTES base64.
+fn member(name: &str, value: &Value, out: &mut Vec<u8>) {
+    write_json_string(out, name.as_bytes());
+    out.push(b':');
+    write(value, out);
+}
+
+/// Dates and times are texts here, BYTES base64; members are in the order of their names.
 fn write(value: &Value, out: &mut Vec<u8>) {
     let list = |open: u8, close: u8, out: &mut Vec<u8>, count: usize, item: &mut dyn FnMut(usize, &mut Vec<u8>)| {
         out.push(open);
@@ -350,17 +345,16 @@ fn write(value: &Value, out: &mut Vec<u8>) {
             write_json_string(out, text.as_bytes());
         }
         Value::Array(items) => list(b'[', b']', out, items.len(), &mut |i, out| write(&items[i], out)),
-        Value::Map(entries) => list(b'{', b'}', out, entries.len(), &mut |i, out| {
-            let (key, value) = &entries[i];
-            write_json_string(out, millpond_formats::text::value_text(key).unwrap_or_default().as_bytes());
-            out.push(b':');
-            write(value, out);
-        }),
-        Value::Struct(fields) => list(b'{', b'}', out, fields.len(), &mut |i, out| {
-            let (name, value) = &fields[i];
-            write_json_string(out, name.as_bytes());
-            out.push(b':');
-            write(value, out);
-        }),
+        Value::Map(entries) => {
+            let text = |key| millpond_formats::text::value_text(key).unwrap_or_default();
+            let mut named: Vec<(String, &Value)> = entries.iter().map(|(key, value)| (text(key), value)).collect();
+            named.sort_by(|(a, _), (b, _)| deep::compare_text(a, b));
+            list(b'{', b'}', out, named.len(), &mut |i, out| member(&named[i].0, named[i].1, out));
+        }
+        Value::Struct(fields) => {
+            let mut named: Vec<&(_, Value)> = fields.iter().collect();
+            named.sort_by(|(a, _), (b, _)| deep::compare_text(a, b));
+            list(b'{', b'}', out, named.len(), &mut |i, out| member(&named[i].0, &named[i].1, out));
+        }
     }
 }

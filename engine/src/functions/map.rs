@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray, new_null_array};
 use arrow::datatypes::DataType;
 use millpond_sql::functions::ResultType;
 use millpond_types::{Error, Field, Result, SqlType};
@@ -109,9 +109,10 @@ fn union(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     picks.into_map(left.map.data_type(), &[left.keys(), right.keys()], &[left.items(), right.items()])
 }
 
-/// As far as there are keys and values; NULL keys are left out, of equal keys the last counts.
+/// Keys without a value have NULL; NULL keys are left out, of equal keys the last counts.
 fn as_map(args: &Args<'_>, ty: &DataType) -> Result<Returned> {
     let (keys, values) = (Lists::new(args, 0)?, Lists::new(args, 1)?);
+    let missing = new_null_array(values.items().data_type(), 1);
     let (mut key_picks, mut value_picks) = (Picks::default(), Picks::default());
     for row in 0..args.rows {
         let (Some(k), Some(v)) = (keys.range(row), values.range(row)) else {
@@ -119,17 +120,19 @@ fn as_map(args: &Args<'_>, ty: &DataType) -> Result<Returned> {
             value_picks.push_null();
             continue;
         };
-        let pairs: Vec<(usize, usize)> = k.zip(v).filter(|(k, _)| keys.items().is_valid(*k)).collect();
+        let v = v.map(|i| (0, i)).chain(std::iter::repeat((1, 0)));
+        let pairs: Vec<(usize, (usize, usize))> = k.zip(v).filter(|(k, _)| keys.items().is_valid(*k)).collect();
         let same = |a: usize, b: usize| deep::equal(keys.items(), a, keys.items(), b);
         let last = |k: usize| pairs.iter().rev().find(|(other, _)| same(k, *other)).copied();
         let firsts =
             pairs.iter().enumerate().filter(|(n, (k, _))| !pairs[..*n].iter().any(|(other, _)| same(*k, *other)));
-        let settled: Vec<(usize, usize)> = firsts.map(|(_, &(k, v))| last(k).map_or((k, v), |(_, v)| (k, v))).collect();
+        let settled: Vec<(usize, (usize, usize))> =
+            firsts.map(|(_, &(k, v))| last(k).map_or((k, v), |(_, v)| (k, v))).collect();
         key_picks.push(settled.iter().map(|(k, _)| (0, *k)));
-        value_picks.push(settled.iter().map(|(_, v)| (0, *v)));
+        value_picks.push(settled.iter().map(|(_, v)| *v));
     }
     let (offsets, nulls) = (key_picks.offsets(), key_picks.nulls());
-    let gathered = (key_picks.gather(&[keys.items()])?, value_picks.gather(&[values.items()])?);
+    let gathered = (key_picks.gather(&[keys.items()])?, value_picks.gather(&[values.items(), &missing])?);
     let array = make_map(ty, offsets, gathered.0, gathered.1, nulls)?;
     Ok(Returned { array, failures: key_picks.into_failures() })
 }

@@ -1,4 +1,5 @@
-//! MASK and its kin: characters replaced by class. A NULL mask leaves its class as it is; an empty one is an error.
+//! MASK and its kin: characters replaced by class. A NULL mask leaves its class as it is; one that is not one
+//! character is an error.
 
 use super::typed::{Builtin, Def, Int, Opt, Str, scalar};
 
@@ -51,10 +52,13 @@ impl Masks {
     const DEFAULT: Self = Self { upper: Some('X'), lower: Some('x'), digit: Some('n'), other: Some('-') };
 
     fn new(upper: Option<&str>, lower: Option<&str>, digit: Option<&str>, other: Option<&str>) -> Result<Self, String> {
-        let first = |mask: Option<&str>| match mask.map(|m| m.chars().next()) {
-            None => Ok(None),
-            Some(Some(c)) => Ok(Some(c)),
-            Some(None) => Err("a mask character is empty".to_owned()),
+        let first = |mask: Option<&str>| {
+            let Some(mask) = mask else { return Ok(None) };
+            let mut chars = mask.chars();
+            match (chars.next(), chars.next()) {
+                (Some(c), None) => Ok(Some(c)),
+                _ => Err(format!("a mask is one character, not \"{mask}\"")),
+            }
         };
         Ok(Self { upper: first(upper)?, lower: first(lower)?, digit: first(digit)?, other: first(other)? })
     }

@@ -180,13 +180,30 @@ fn expand(parts: &[Part], found: &Captures<'_>) -> String {
     out
 }
 
-/// Parts between the matches, empty ones kept; an empty pattern gives the characters.
+/// Parts between the matches, empty ones kept; an empty pattern gives the characters. With a pattern that takes an empty
+/// text for a match there is no empty part at either end.
 fn split(memo: &mut Memo<Regex>, text: &str, pattern: &str) -> Result<Vec<String>, String> {
     if pattern.is_empty() {
         return Ok(if text.is_empty() { vec![String::new()] } else { text.chars().map(String::from).collect() });
     }
     let regex = memo.get(pattern, compile)?;
-    Ok(regex.split(text).map(str::to_owned).collect())
+    let whole = |m: regex::Match<'_>| m.is_empty();
+    if !regex.find("").is_some_and(whole) {
+        return Ok(regex.split(text).map(str::to_owned).collect());
+    }
+    let (mut parts, mut done) = (Vec::new(), 0);
+    for found in regex.find_iter(text) {
+        if found.end() == 0 {
+            continue;
+        }
+        parts.push(text[done..found.start()].to_owned());
+        done = found.end();
+    }
+    parts.push(text[done..].to_owned());
+    while parts.len() > 1 && parts.last().is_some_and(String::is_empty) {
+        parts.pop();
+    }
+    Ok(parts)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use millpond_sql::functions::ResultType;
 use millpond_types::{Error, Result, SqlType};
 
 use super::typed::{
-    Bind, BindVolatile, Builtin, Byt, Def, Int, Kind as _, List, Read as _, Str, VALUE_BYTES_MAX, exact, param, same,
-    scalar,
+    Bind, BindVolatile, Builtin, Byt, Def, Int, Kind as _, List, Opt, Read as _, Str, VALUE_BYTES_MAX, exact, param,
+    same, scalar,
 };
 use super::{Args, CallSite, Returned, ScalarImpl};
 use crate::expr::EvalContext;
@@ -70,9 +70,10 @@ pub fn register(b: &mut Builtin) {
         CATEGORY,
         "the 1-based position of a text within another, 0 if there is none",
         vec![
-            scalar!((text: Str, part: Str) -> Int => instr(text, part, 1, 1)),
-            scalar!((text: Str, part: Str, pos: Int) -> Int => instr(text, part, pos, 1)),
-            scalar!((text: Str, part: Str, pos: Int, occurrence: Int) -> Int => instr(text, part, pos, occurrence)),
+            scalar!((text: Opt<Str>, part: Opt<Str>) -> Int => instr(text, part, 1, 1)),
+            scalar!((text: Opt<Str>, part: Opt<Str>, pos: Int) -> Int => instr(text, part, pos, 1)),
+            scalar!((text: Opt<Str>, part: Opt<Str>, pos: Int, occurrence: Int) -> Int =>
+                instr(text, part, pos, occurrence)),
         ],
     );
     b.add(
@@ -224,11 +225,13 @@ fn part(text: &str, start: usize, end: usize) -> &str {
     text.get(from..to.max(from)).unwrap_or("")
 }
 
+/// White space in front of the first word is dropped.
 fn init_cap(text: &str) -> String {
+    let blank = |c: char| matches!(c, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r');
     let mut out = String::with_capacity(text.len());
     let mut start = true;
-    for c in text.chars() {
-        if c.is_whitespace() {
+    for c in text.trim_start_matches(blank).chars() {
+        if blank(c) {
             start = true;
             out.push(c);
         } else if start {
@@ -314,8 +317,10 @@ fn sub_bytes(bytes: &[u8], pos: i32, count: Option<i32>) -> &[u8] {
     bytes.get(start..end).unwrap_or(&[])
 }
 
-/// Position of the n-th occurrence from `pos` on; a negative `pos` counts from the end and searches backwards.
-fn instr(text: &str, part: &str, pos: i32, occurrence: i32) -> i32 {
+/// Position of the n-th occurrence from `pos` on; a negative `pos` counts from the end and searches backwards. In a NULL,
+/// or of one, there is none.
+fn instr(text: Option<&str>, part: Option<&str>, pos: i32, occurrence: i32) -> i32 {
+    let (Some(text), Some(part)) = (text, part) else { return 0 };
     if text.is_empty() || part.is_empty() || occurrence < 1 || pos == 0 {
         return 0;
     }

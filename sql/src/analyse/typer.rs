@@ -408,7 +408,8 @@ impl<'a> Typer<'a> {
         };
         let equality =
             matches!(op, CompareOp::Eq | CompareOp::NotEq | CompareOp::IsDistinct | CompareOp::IsNotDistinct);
-        let ordered = l.ty.is_primitive() && r.ty.is_primitive();
+        let has_order = |ty: &SqlType| ty.is_primitive() && *ty != SqlType::Boolean;
+        let ordered = has_order(&l.ty) && has_order(&r.ty);
         if !(equality || ordered) {
             return Err(cannot(&l, &r));
         }
