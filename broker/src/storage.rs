@@ -30,6 +30,7 @@ mod producers;
 mod read;
 mod read_ahead;
 mod recovery;
+mod segments;
 mod shared;
 mod space;
 mod state;

@@ -25,7 +25,7 @@ use self::pass::Pass;
 pub use self::rewrite::{Edit, Rewrite, Rewritten};
 use super::error::StorageError;
 use super::housekeeping::Stop;
-use super::partition::{LogState, Partition};
+use super::partition::{LogState, Partition, Segment};
 use super::shared::Shared;
 use super::{Result, topics::Topic};
 use crate::configs::TopicSettings;
@@ -106,15 +106,12 @@ fn dirty(log: &LogState, settings: &TopicSettings, active_bytes_max: u64, now_ms
     }
     let from = log.compacted.to.max(log.start);
     let to = cleanable_end(log, settings, active_bytes_max, now_ms);
-    let (mut clean_bytes, mut dirty_bytes, mut overdue) = (0u64, 0u64, false);
-    for segment in log.segments.iter().take_while(|s| s.last < to) {
-        if segment.last < from {
-            clean_bytes = clean_bytes.saturating_add(segment.bytes);
-        } else {
-            dirty_bytes = dirty_bytes.saturating_add(segment.bytes);
-            overdue |= segment.appended_ms < now_ms.saturating_sub(settings.compaction_lag_max_ms);
-        }
-    }
+    let cleanable = log.segments.partition_point(|s| s.last < to);
+    let clean = log.segments.partition_point(|s| s.last < from).min(cleanable);
+    let (mut clean_bytes, mut dirty_bytes) = (log.segments.bytes(0..clean), log.segments.bytes(clean..cleanable));
+    let waits_since = now_ms.saturating_sub(settings.compaction_lag_max_ms);
+    // Nothing was appended before the first one that is not compacted, or it was with it.
+    let overdue = clean < cleanable && log.segments.get(clean).is_some_and(|oldest| oldest.appended_ms < waits_since);
     if log.compacted.horizon_ms >= 0 && log.compacted.horizon_ms <= now_ms {
         let markers = log.compacted.horizon_bytes.min(clean_bytes);
         clean_bytes -= markers;
@@ -139,28 +136,41 @@ pub fn backlog_bytes(log: &LogState, settings: &TopicSettings, active_bytes_max:
 fn cleanable_end(log: &LogState, settings: &TopicSettings, active_bytes_max: u64, now_ms: i64) -> Offset {
     let active_max = (settings.segment_bytes as u64).min(active_bytes_max);
     let mut active = log.open.map_or(0, |open| open.bytes);
-    let mut newest_first = log.segments.iter().rev();
+    let mut closed = log.segments.len();
     if log.open.is_none() {
-        active = newest_first.next().map_or(0, |newest| newest.bytes);
+        closed = closed.saturating_sub(1);
+        active = log.segments.get(closed).map_or(0, |newest| newest.bytes);
     }
-    let mut end = log.start;
-    for segment in newest_first {
-        let bytes = active.saturating_add(segment.bytes);
-        if bytes > active_max || segment.appended_ms.saturating_add(settings.segment_ms) <= now_ms {
-            end = segment.last + 1;
-            break;
-        }
-        active = bytes;
+    // The newest that together have no more than may be left alone, and came so late that they are not a segment yet.
+    let few = |at: usize| log.segments.bytes(at..closed).saturating_add(active) <= active_max;
+    let late = |s: &Segment| s.appended_ms.saturating_add(settings.segment_ms) > now_ms;
+    let mut at = first(closed, few);
+    if settings.segment_ms < i64::MAX {
+        at = at.max(first(closed, |at| log.segments.get(at).is_some_and(late)));
     }
     let stable_end = log.stable_end();
-    let youngest_ms = now_ms.saturating_sub(settings.compaction_lag_min_ms);
-    let from = log.compacted.to;
-    let fit = |s: &super::partition::Segment| {
-        s.last < end
-            && s.last < stable_end
-            && (settings.compaction_lag_min_ms == 0 || s.last < from || s.age_from() <= youngest_ms)
-    };
-    log.segments.iter().take_while(|s| fit(s)).last().map_or(log.start, |s| s.last + 1)
+    at = at.min(log.segments.partition_point(|s| s.last < stable_end));
+    if settings.compaction_lag_min_ms > 0 {
+        let youngest_ms = now_ms.saturating_sub(settings.compaction_lag_min_ms);
+        let from = log.segments.partition_point(|s| s.last < log.compacted.to);
+        let waiting = log.segments.range(from.min(at)..at).take_while(|s| s.age_from() <= youngest_ms);
+        at = from.min(at) + waiting.count();
+    }
+    at.checked_sub(1).and_then(|last| log.segments.get(last)).map_or(log.start, |s| s.last + 1)
+}
+
+/// The first place from which on something holds, as it does for all places behind one for which it does.
+fn first(len: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
+    let (mut from, mut to) = (0, len);
+    while from < to {
+        let middle = from.midpoint(to);
+        if holds(middle) {
+            to = middle;
+        } else {
+            from = middle + 1;
+        }
+    }
+    from
 }
 
 /// Compacts what is due until it is time to end.
@@ -286,6 +296,96 @@ fn compact(
         shared.deleted(partition.uid, pass.bytes_before.saturating_sub(pass.bytes_after));
         if pass.to() >= found.to {
             return Ok(done);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::configs::check_topic_configs;
+
+    const NOW_MS: i64 = 1_000_000;
+
+    fn compacted(more: &[(&str, String)]) -> TopicSettings {
+        let mut configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        configs.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+        check_topic_configs(&configs).unwrap()
+    }
+
+    /// Segments of ten offsets, by bytes and the time of their last append.
+    fn log(sizes: &[u64], step_ms: i64, open: Option<u64>) -> LogState {
+        let mut log = LogState::default();
+        for (i, bytes) in sizes.iter().enumerate() {
+            let (base, age) = (i as i64 * 10, (sizes.len() - i) as i64 * step_ms);
+            log.segments.push(Segment::starting_with(base, base + 9, NOW_MS - age, NOW_MS - age, *bytes as usize));
+        }
+        log.end = sizes.len() as i64 * 10;
+        if let Some(bytes) = open {
+            log.open = Some(Segment::starting_with(log.end, log.end + 9, NOW_MS, NOW_MS, bytes as usize));
+            log.end += 10;
+        }
+        log
+    }
+
+    /// The bytes below the place that may be compacted, by a walk over all segments.
+    fn walked(log: &LogState, settings: &TopicSettings, active_max: u64) -> (Offset, u64) {
+        let mut active = log.open.map_or(0, |open| open.bytes);
+        let mut newest_first = log.segments.iter().rev();
+        if log.open.is_none() {
+            active = newest_first.next().map_or(0, |newest| newest.bytes);
+        }
+        let mut end = log.start;
+        for segment in newest_first {
+            active += segment.bytes;
+            if active > active_max || segment.appended_ms.saturating_add(settings.segment_ms) <= NOW_MS {
+                end = segment.last + 1;
+                break;
+            }
+        }
+        let youngest_ms = NOW_MS.saturating_sub(settings.compaction_lag_min_ms);
+        let fit = |s: &&Segment| {
+            s.last < end
+                && s.last < log.stable_end()
+                && (settings.compaction_lag_min_ms == 0 || s.last < log.compacted.to || s.age_from() <= youngest_ms)
+        };
+        let end = log.segments.iter().take_while(fit).last().map_or(log.start, |s| s.last + 1);
+        let dirty = log.segments.iter().filter(|s| s.last < end && s.last >= log.compacted.to.max(log.start));
+        (end, dirty.map(|s| s.bytes).sum())
+    }
+
+    proptest! {
+        #[test]
+        fn what_may_be_compacted_is_what_a_walk_finds(
+            sizes in prop::collection::vec(1u64..1000, 0..30),
+            (open, active_max, to) in (prop::option::of(1u64..1000), 0u64..10_000, 0i64..300),
+            (segment_ms, lag_ms, undecided) in (1i64..300, prop_oneof![Just(0i64), 1i64..300], prop::option::of(0i64..300)),
+        ) {
+            let mut log = log(&sizes, 10, open);
+            log.compacted.to = to;
+            log.transactions.open.extend(undecided.map(|first| (first, 1)));
+            let lag = ("min.compaction.lag.ms", lag_ms.to_string());
+            let settings = compacted(&[("segment.ms", segment_ms.to_string()), lag]);
+            let (end, bytes) = walked(&log, &settings, active_max);
+            prop_assert_eq!(cleanable_end(&log, &settings, active_max, NOW_MS), end);
+            prop_assert_eq!(backlog_bytes(&log, &settings, active_max, NOW_MS), bytes);
+        }
+    }
+
+    #[test]
+    fn the_first_of_many_is_found_by_few_looks() {
+        for at in [0, 1, 777, 999_999, 1_000_000] {
+            let mut looks = 0;
+            let found = first(1_000_000, |i| {
+                looks += 1;
+                i >= at
+            });
+            assert_eq!(found, at);
+            assert!(looks <= 20, "{looks}");
         }
     }
 }

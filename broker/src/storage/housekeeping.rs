@@ -276,7 +276,7 @@ mod tests {
         let mut log = LogState { end: 40, ..LogState::default() };
         for (i, time) in [10, 50, 20].into_iter().enumerate() {
             let base = i as i64 * 10;
-            log.segments.push_back(Segment::starting_with(base, base + 9, time, 60, 100));
+            log.segments.push(Segment::starting_with(base, base + 9, time, 60, 100));
         }
         // No record here has a time, so that the append's counts.
         log.open = Some(Segment::starting_with(30, 39, -1, 60, 50));

@@ -253,7 +253,7 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
         let (uid, segment) = keys::parse_numbered(Kind::Segment, &key)
             .and_then(|(uid, last)| Some((uid, Segment::decode(checked_offset(last)?, &value)?)))
             .ok_or_else(|| damaged("segment", &key))?;
-        logs.entry(uid).or_default().segments.push_back(segment);
+        logs.entry(uid).or_default().segments.push(segment);
     }
     Ok(logs)
 }

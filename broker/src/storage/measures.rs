@@ -61,7 +61,7 @@ pub struct StorageSnapshot {
 }
 
 impl Shared {
-    /// Blocks for a moment; looks at every partition.
+    /// Blocks for a moment; looks at every partition, and at sums and few of its segments alone.
     pub fn measure(&self) -> StorageSnapshot {
         let m = &self.measures;
         let mut snapshot = StorageSnapshot {

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::compaction::Compacted;
 use super::producers::Producer;
+use super::segments::Segments;
 use crate::configs::TopicSettings;
 use crate::keys::Fields;
 
@@ -125,7 +126,7 @@ pub struct LogState {
     pub tail_from: Offset,
     pub tail_cost: usize,
     /// Closed segments, oldest first.
-    pub segments: VecDeque<Segment>,
+    pub segments: Segments,
     pub open: Option<Segment>,
     /// Leader epochs with the first offset of each, in order.
     pub epochs: Vec<(i32, Offset)>,
@@ -237,7 +238,7 @@ impl LogState {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().chain(&self.open).fold(0, |sum, s| sum.saturating_add(s.bytes))
+        self.segments.bytes_of_all().saturating_add(self.open.map_or(0, |open| open.bytes))
     }
 
     /// The leader epoch that an offset was written in.

@@ -522,7 +522,7 @@ impl Writer<'_> {
                 log.rewrites += 1;
                 self.tails.cut(&mut log, rewritten.last);
             }
-            log.segments.extend(pending.closed);
+            pending.closed.into_iter().for_each(|closed| log.segments.push(closed));
             if let Some(start) = pending.start {
                 move_start(&mut log, start);
             }
@@ -565,7 +565,7 @@ fn refuse(work: Work, why: &StorageError, answers: &mut Vec<Answer>) {
 fn move_start(log: &mut LogState, start: Offset) {
     log.start = start;
     while log.segments.front().is_some_and(|s| s.last < start) {
-        log.segments.pop_front();
+        log.segments.pop_oldest();
     }
     if log.open.is_some_and(|s| s.last < start) {
         log.open = None;

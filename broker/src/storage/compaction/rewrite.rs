@@ -85,10 +85,7 @@ impl Rewritten {
         if let Some(segment) = self.segment {
             let from = log.segments.partition_point(|s| s.base < segment.base);
             let to = log.segments.partition_point(|s| s.last <= segment.last);
-            if from < to {
-                log.segments.drain(from..to);
-                log.segments.insert(from, segment);
-            }
+            log.segments.replace(from..to, segment);
         }
         if let Some(compacted) = self.compacted {
             log.compacted = compacted;
