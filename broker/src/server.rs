@@ -275,7 +275,7 @@ pub async fn serve(
         let authorizer = authorization.map(load).transpose()?;
         let quotas = Quotas::load(stored.clone(), of_quotas)?;
         let features = Features::load(stored.clone())?;
-        let groups = Coordinator::load(stored.clone(), of_groups, clock.as_ref(), queries)?;
+        let groups = Coordinator::load(stored.clone(), of_groups, clock.clone(), queries)?;
         let transactions = transactions::Coordinator::load(stored, groups.clone(), of_transactions, clock.as_ref())?;
         Ok::<_, StorageError>((groups, transactions, authorizer, quotas, features))
     };

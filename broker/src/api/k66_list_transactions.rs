@@ -34,7 +34,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             }
         },
     };
-    let now = shared.groups.time();
+    let now = shared.transactions.time();
     // As Kafka counts it, one that has not begun has been open for ever.
     let began = |found: &Transaction| if found.state == State::Ongoing { found.since } else { -1 };
     let may = |id: &str| shared.may_transact(&request.caller, Operation::Describe, id);

@@ -64,7 +64,9 @@ struct Inner {
     held: Mutex<Held>,
     storage: Storage,
     queries: Option<Arc<dyn QueryGroups>>,
-    /// Wall clock at `started`; group time goes on from there with the monotonic clock.
+    clock: Arc<dyn Clock>,
+    /// Wall clock at `started`; group time goes on from there with the monotonic clock, so that no member's time is over
+    /// because somebody has set the clock.
     started_ms: i64,
     started: Instant,
     timer: Notify,
@@ -100,7 +102,7 @@ impl Coordinator {
     pub fn load(
         storage: Storage,
         settings: GroupSettings,
-        clock: &dyn Clock,
+        clock: Arc<dyn Clock>,
         queries: Option<Arc<dyn QueryGroups>>,
     ) -> Result<Self, StorageError> {
         let now = clock.now_ms();
@@ -140,6 +142,7 @@ impl Coordinator {
                 held: Mutex::new(held),
                 storage,
                 queries,
+                clock,
                 started_ms: now,
                 started: Instant::now(),
                 timer: Notify::new(),
@@ -386,9 +389,9 @@ impl Coordinator {
         }
     }
 
-    /// Wall-clock time to stamp commits with.
+    /// Wall-clock time to stamp commits with, which another start holds against its own.
     pub fn time(&self) -> i64 {
-        self.now()
+        self.inner.clock.now_ms()
     }
 
     /// The committed offset of a partition, if it was committed for the topic that has that name now.
@@ -620,7 +623,9 @@ impl Coordinator {
     }
 
     async fn expire_offsets(&self) {
-        let (offsets, groups) = self.inner.held.lock().machine.expired(self.now());
+        // What has expired has by both clocks: a clock that is set forward takes nothing at once.
+        let now = self.now().min(self.time());
+        let (offsets, groups) = self.inner.held.lock().machine.expired(now);
         let mut by_group: HashMap<String, Vec<OffsetKey>> = HashMap::new();
         for (group, key) in offsets {
             by_group.entry(group).or_default().push(key);

@@ -103,7 +103,8 @@ impl Group {
     /// A group as it was persisted; its members have a session's time to be heard again.
     pub fn load(record: GroupRecord, now: i64) -> Self {
         let mut group = Self::new(record.group, now);
-        group.since = record.since;
+        // The clock may have been set back since.
+        group.since = record.since.min(now);
         group.generation = record.generation;
         group.protocol_type = record.protocol_type;
         group.next_order = record.members.len() as u64;

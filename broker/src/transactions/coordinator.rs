@@ -53,10 +53,13 @@ impl Coordinator {
         clock: &dyn Clock,
     ) -> std::result::Result<Self, StorageError> {
         let mut machine = Machine::new(settings);
+        let started_ms = clock.now_ms();
         for (key, value) in storage.group_scan(record::PREFIX)? {
-            let (id, transaction) = record::id_of_key(&key)
+            let (id, mut transaction) = record::id_of_key(&key)
                 .zip(Transaction::decode(&value))
                 .ok_or_else(|| StorageError::Corrupt("a transactional id cannot be read".into()))?;
+            // The clock may have been set back since, and then it would be open until it is there again.
+            transaction.since = transaction.since.min(started_ms);
             machine.apply(&id, Some(transaction));
         }
         Ok(Self {
@@ -66,7 +69,7 @@ impl Coordinator {
                 hasher: RandomState::new(),
                 storage,
                 groups,
-                started_ms: clock.now_ms(),
+                started_ms,
                 started: Instant::now(),
                 timer: Notify::new(),
             }),
@@ -86,6 +89,11 @@ impl Coordinator {
 
     fn now(&self) -> i64 {
         self.inner.started_ms + self.inner.started.elapsed().as_millis() as i64
+    }
+
+    /// What the times of transactions are held against.
+    pub fn time(&self) -> i64 {
+        self.now()
     }
 
     /// Looks at all of the machine.

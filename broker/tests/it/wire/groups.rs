@@ -103,31 +103,68 @@ fn members_assignments_and_offsets_survive_a_restart() {
     assert_eq!(listed.iter().map(|g| g.group_id.to_string()).collect::<Vec<_>>(), ["g"]);
 }
 
+const KEPT_MS: i64 = 3_600_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// Groups read the clock when they are loaded and go on from there by themselves.
+fn serve_at(fixture: Fixture, now: i64) -> Server {
+    fixture.clock.set(now);
+    let clock = Arc::clone(&fixture.clock);
+    Server::with(fixture, |settings, hooks| {
+        settings.groups.offsets_retention_ms = KEPT_MS;
+        settings.groups.offsets_check = Duration::from_millis(10);
+        hooks.clock = clock;
+    })
+}
+
+#[track_caller]
+fn stays(client: &mut Client, id: &str) {
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(offsets(client, id).len(), 1, "the offset of {id:?} is gone too early");
+}
+
+#[track_caller]
+fn goes(client: &mut Client, id: &str) {
+    let since = Instant::now();
+    while !offsets(client, id).is_empty() {
+        assert!(since.elapsed() < Duration::from_secs(10), "the offset of {id:?} is kept for too long");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_neither_takes_offsets_nor_keeps_them() {
+    const DAYS_MS: i64 = 100 * 24 * KEPT_MS;
+    // Forward, as where a machine learns the time late.
+    let fixture = Fixture::new();
+    let clock = Arc::clone(&fixture.clock);
+    let server = serve_at(fixture, START_MS);
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    assert_eq!(commit(&mut client, "before", "", -1, 1), 0);
+    let member = join(&mut client, "").member_id.to_string();
+    assert_eq!(join(&mut client, &member).generation_id, 1);
+    assert_eq!(sync(&mut client, &member, "all of it").assignment, "all of it");
+    clock.set(START_MS + DAYS_MS);
+    stays(&mut client, "before");
+    assert_eq!(commit(&mut client, "after", "", -1, 2), 0);
+    assert_eq!(commit(&mut client, "g", &member, 1, 42), 0, "its session is not over");
+    let server = serve_at(server.stop().reopen(true), START_MS + DAYS_MS + KEPT_MS - MINUTE_MS);
+    stays(&mut server.client(), "after");
+    goes(&mut server.client(), "before");
+    // And back.
+    let fixture = server.stop().reopen(true);
+    let clock = Arc::clone(&fixture.clock);
+    let server = serve_at(fixture, START_MS + DAYS_MS + KEPT_MS - MINUTE_MS);
+    clock.set(START_MS);
+    assert_eq!(commit(&mut server.client(), "back", "", -1, 3), 0);
+    stays(&mut server.client(), "after");
+    let server = serve_at(server.stop().reopen(true), START_MS + KEPT_MS + MINUTE_MS);
+    goes(&mut server.client(), "back");
+}
+
 #[test]
 fn offsets_expire_over_restarts_and_not_before_their_time() {
-    const KEPT_MS: i64 = 3_600_000;
-    const MINUTE_MS: i64 = 60_000;
-    // Groups read the clock when they are loaded and go on from there by themselves.
-    let serve_at = |fixture: Fixture, now: i64| {
-        fixture.clock.set(now);
-        let clock = Arc::clone(&fixture.clock);
-        Server::with(fixture, |settings, hooks| {
-            settings.groups.offsets_retention_ms = KEPT_MS;
-            settings.groups.offsets_check = Duration::from_millis(10);
-            hooks.clock = clock;
-        })
-    };
-    let stays = |client: &mut Client, id: &str| {
-        std::thread::sleep(Duration::from_millis(200));
-        assert_eq!(offsets(client, id).len(), 1, "the offset of {id:?} is gone too early");
-    };
-    let goes = |client: &mut Client, id: &str| {
-        let since = Instant::now();
-        while !offsets(client, id).is_empty() {
-            assert!(since.elapsed() < Duration::from_secs(10), "the offset of {id:?} is kept for too long");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    };
     let server = serve_at(Fixture::new(), START_MS);
     create(server.storage(), "t", &[]);
     let mut client = server.client();

@@ -1,9 +1,11 @@
 //! Transactions over the wire: commit, abort, fencing, timeouts, offsets, and what a restart finds.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
@@ -12,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::answers::{fetch_request, name, produce_request};
 use super::client::{Client, Server};
-use crate::fixture::{create, read_all};
+use crate::fixture::{Fixture, START_MS, create, read_all};
 use crate::transactions::transactional;
 
 const INVALID_EPOCH: i16 = 47;
@@ -193,6 +195,28 @@ fn time_ends_what_nobody_ends() {
     assert_eq!(init(&mut client, 4, 300).unwrap(), (producer.0, 2));
 }
 
+#[test]
+fn a_clock_that_is_set_back_keeps_no_transaction_open() {
+    let fixture = Fixture::new();
+    fixture.clock.set(START_MS + 100_000_000);
+    let serve = |fixture: Fixture| {
+        let clock = Arc::clone(&fixture.clock);
+        Server::with(fixture, |_, hooks| hooks.clock = clock)
+    };
+    let server = serve(fixture);
+    let place = create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let producer = init(&mut client, 4, 1000).unwrap();
+    begin(&mut client, 3, producer, &["t"]);
+    assert_eq!(produce(&mut client, "t", producer, 0, "open"), 0);
+    let fixture = server.stop().reopen(false);
+    fixture.clock.set(START_MS);
+    let server = serve(fixture);
+    let fetched = fetch(&mut server.client(), 1, 0, 15_000);
+    assert_eq!(fetched.aborted_transactions.unwrap().len(), 1);
+    assert!(read_all(server.storage(), place, 0).is_empty());
+}
+
 fn commit_offset(client: &mut Client, version: i16, producer: Producer, generation: i32, offset: i64) -> i16 {
     let partition = TxnOffsetCommitRequestPartition::default()
         .with_committed_offset(offset)
@@ -226,6 +250,53 @@ fn offset(client: &mut Client, stable: bool) -> (i64, i16) {
         .with_require_stable(stable);
     let partition = client.call(7, &request).topics.remove(0).partitions.remove(0);
     (partition.committed_offset, partition.error_code)
+}
+
+/// Of groups "g" and "other", as clients ask that know several in one request; all topics of a group.
+fn offsets_of_both(client: &mut Client, version: i16, stable: bool) -> [Vec<(String, i64, i16)>; 2] {
+    let group =
+        |id: &str| OffsetFetchRequestGroup::default().with_group_id(GroupId(id.to_owned().into())).with_topics(None);
+    let request =
+        OffsetFetchRequest::default().with_groups(vec![group("g"), group("other")]).with_require_stable(stable);
+    let groups = client.call(version, &request).groups;
+    assert!(groups.iter().all(|group| group.error_code == 0), "{groups:?}");
+    let of = |at: usize| {
+        let partitions = groups[at].topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (t, p)));
+        partitions.map(|(t, p)| (t.name.to_string(), p.committed_offset, p.error_code)).collect()
+    };
+    [of(0), of(1)]
+}
+
+#[test]
+fn only_what_a_transaction_may_yet_change_is_unstable() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    create(server.storage(), "u", &[]);
+    let mut client = server.client();
+    for (group, topic, offset) in [("g", "t", 3), ("g", "u", 4), ("other", "t", 7)] {
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
+        let topic = OffsetCommitRequestTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default().with_group_id(GroupId(group.into())).with_topics(vec![topic]);
+        assert_eq!(client.call(7, &request).topics[0].partitions[0].error_code, 0);
+    }
+    let row = |topic: &str, offset, code| (topic.to_owned(), offset, code);
+    let u = || row("u", 4, 0);
+    let other = || vec![row("t", 7, 0)];
+    let producer = init(&mut client, 4, 60_000).unwrap();
+    for (commit, before, after) in [(false, 3, 3), (true, 3, 5)] {
+        assert_eq!(add_group(&mut client, producer), 0);
+        for version in [8, 9] {
+            assert_eq!(offsets_of_both(&mut client, version, true), [vec![row("t", before, 0), u()], other()]);
+        }
+        assert_eq!(commit_offset(&mut client, 3, producer, -1, 5), 0);
+        for version in [8, 9] {
+            assert_eq!(offsets_of_both(&mut client, version, true), [vec![row("t", -1, UNSTABLE), u()], other()]);
+            assert_eq!(offsets_of_both(&mut client, version, false), [vec![row("t", before, 0), u()], other()]);
+        }
+        assert_eq!((offset(&mut client, true), offset(&mut client, false)), ((-1, UNSTABLE), (before, 0)));
+        assert_eq!(end(&mut client, 3, producer, commit), 0);
+        assert_eq!(offsets_of_both(&mut client, 9, true), [vec![row("t", after, 0), u()], other()]);
+    }
 }
 
 #[test]
