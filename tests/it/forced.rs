@@ -48,7 +48,7 @@ async fn nothing_is_seen_before_it_is_forced_to_disk() {
     let table = "SELECT K, N, V FROM T;";
     server.eventually(table, &[json!(["a", 1, "first"])]).await;
 
-    let slow = Fault::on(server.pid(), FSYNCS, &format!("delay_enter={}", SLOW.as_micros()));
+    let slow = Fault::on(server.pid(), None, FSYNCS, &format!("delay_enter={}", SLOW.as_micros()));
     let begun = Instant::now();
     producer.send_batches("s", &[(0, sent("second"))]).unwrap();
     let acknowledged = Arc::new(AtomicBool::new(false));
@@ -100,7 +100,7 @@ async fn rows_that_wait_for_the_disk_keep_no_statement_from_its_place() {
     command.arg("--config").arg(&config);
     let server = Process::spawn(command);
     server.sql("CREATE STREAM S (V INT) WITH (KAFKA_TOPIC='s', PARTITIONS=1, VALUE_FORMAT='JSON');").await;
-    let slow = Fault::on(server.pid(), FSYNCS, &format!("delay_enter={}", SLOW.as_micros()));
+    let slow = Fault::on(server.pid(), None, FSYNCS, &format!("delay_enter={}", SLOW.as_micros()));
     let answered = AtomicUsize::new(0);
     let insert = json!({ "ksql": "INSERT INTO S VALUES (1);" });
     let inserts = futures::future::join_all((0..12).map(|_| async {

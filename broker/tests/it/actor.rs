@@ -62,7 +62,7 @@ pub fn while_nothing_is_forced(role: &str, until: &str, what: &str) {
     let directory = tempfile::tempdir().unwrap();
     let mut actor = Actor::start(role, directory.path());
     actor.expect("ready");
-    let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
+    let fault = Fault::on(actor.id(), None, FSYNCS, "error=EIO");
     actor.go_on();
     actor.expect(until);
     drop(fault);
@@ -93,6 +93,7 @@ fn a_role() {
     let role: fn(&Path) = match &role[..] {
         "interval" => crate::forced::loses_trust,
         "close" => crate::forced::ends_on_a_bad_disk,
+        "batches" => crate::forced::cannot_force_what_a_table_names,
         "flush" => crate::recovery::cannot_write_tables,
         "group" => crate::recovery::cannot_force_batches,
         "retention" => crate::recovery::fails_in_retention,

@@ -99,6 +99,62 @@ fn what_was_acknowledged_before_an_fsync_that_failed_is_in_doubt_until_it_was_re
     while_nothing_is_forced("interval", "doubt", "a disk whose fsync fails");
 }
 
+pub fn cannot_force_what_a_table_names(directory: &Path) {
+    let mut options = options(directory);
+    // Nobody else forces log files.
+    options.durability = Durability::None;
+    options.tail_bytes = 0;
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..5 {
+        send(&storage, place, &[&format!("v{i}")]);
+    }
+    at("ready");
+
+    // Before it writes the table, RocksDB has the log file forced.
+    let _written = storage.reclaim();
+    wait_until("nobody notices", || storage.health().in_doubt);
+    let bad = storage.health();
+    assert!(!bad.writable && bad.forces_failed == 1, "{bad:?}");
+    let refused = |e: StorageError| matches!(&e, StorageError::Unavailable(why) if why.contains("in doubt"));
+    assert!(refused(storage.fetch(place, 0, LIMITS).unwrap_err()), "none of it was ever forced");
+    wait_until("it writes on", || refused_write(&storage, place));
+    // As long as the file cannot be forced it does not go on either.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(storage.health().in_doubt && refused_write(&storage, place));
+    at("doubt");
+
+    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
+    let check = |storage: &Storage| {
+        let rows = read_all(storage, place, 0);
+        assert_eq!(rows, (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
+    };
+    check(&storage);
+    drop(storage);
+    let storage = open(options.clone()).unwrap();
+    check(&storage);
+    storage.close().unwrap();
+    check(&open(options).unwrap());
+}
+
+#[test]
+fn a_log_file_that_cannot_be_forced_before_a_table_is_written_puts_all_in_doubt() {
+    if !strace::is_possible("a log file that cannot be forced") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("batches", directory.path());
+    actor.expect("ready");
+    let file = directory.path().canonicalize().unwrap().join("log/000001.log");
+    let fault = Fault::on(actor.id(), Some(&file), FSYNCS, "error=EIO");
+    actor.go_on();
+    actor.expect("doubt");
+    drop(fault);
+    actor.go_on();
+    actor.end();
+}
+
 pub fn ends_on_a_bad_disk(directory: &Path) {
     for durability in [Durability::Interval(Duration::from_secs(3600)), Durability::None, Durability::Group] {
         let mut options = options(directory);
@@ -134,7 +190,7 @@ fn a_last_fsync_that_fails_is_not_passed_over() {
     let mut actor = Actor::start("close", directory.path());
     for _ in 0..3 {
         actor.expect("ready");
-        let fault = Fault::on(actor.id(), FSYNCS, "error=EIO");
+        let fault = Fault::on(actor.id(), None, FSYNCS, "error=EIO");
         actor.go_on();
         actor.expect("closed");
         drop(fault);

@@ -4,22 +4,27 @@
 //! unless everything is to be run (`SLOW`, `CI`).
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 pub const FSYNCS: &str = "fdatasync,fsync";
 
-/// What is done to system calls of a process, for as long as it is kept.
+/// What is done to system calls of a process, all or those about one file, for as long as it is kept.
 pub struct Fault(Child);
 
 impl Fault {
     #[track_caller]
-    pub fn on(process: u32, calls: &str, what: &str) -> Self {
-        Self::attach(process, calls, what).unwrap_or_else(|why| panic!("{why}"))
+    pub fn on(process: u32, file: Option<&Path>, calls: &str, what: &str) -> Self {
+        Self::attach(process, file, calls, what).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn attach(process: u32, calls: &str, what: &str) -> Result<Self, String> {
-        let mut strace = Command::new("strace")
+    fn attach(process: u32, file: Option<&Path>, calls: &str, what: &str) -> Result<Self, String> {
+        let mut strace = Command::new("strace");
+        if let Some(file) = file {
+            strace.arg("-P").arg(file);
+        }
+        let mut strace = strace
             .args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{what}")])
             .args(["-p", &process.to_string()])
             .stderr(Stdio::piped())
@@ -48,7 +53,7 @@ pub fn is_possible(what: &str) -> bool {
     static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
     let why_not = WHY_NOT.get_or_init(|| {
         let mut idle = Command::new("sleep").arg("60").spawn().unwrap();
-        let tried = Fault::attach(idle.id(), FSYNCS, "error=EIO");
+        let tried = Fault::attach(idle.id(), None, FSYNCS, "error=EIO");
         let why_not = tried.err();
         idle.kill().unwrap();
         idle.wait().unwrap();
