@@ -102,6 +102,10 @@ impl Environment for CatalogEnvironment<'_> {
         }
     }
 
+    fn check_time_pattern(&self, pattern: &str) -> Result<(), String> {
+        crate::java_time::Pattern::compile(pattern).map(drop)
+    }
+
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool {
         let objection = |f: Format| f.objection(millpond_formats::Side::Key, &fields(columns));
         Format::parse(name).is_ok_and(|format| objection(format).is_none())

@@ -429,6 +429,12 @@ pub trait Environment {
         Ok(None)
     }
 
+    /// Whether a pattern of Java's `DateTimeFormatter` can be read and written; the error says why not.
+    fn check_time_pattern(&self, pattern: &str) -> Result<(), String> {
+        let _ = pattern;
+        Ok(())
+    }
+
     /// Whether this format, with several or one columns, can be a key.
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool;
 }

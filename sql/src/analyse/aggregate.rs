@@ -58,12 +58,21 @@ impl Aggregation<'_> {
                 "GROUP BY requires aggregate functions in either the SELECT or HAVING clause",
             ));
         }
+        let env = self.analysis.env;
         let window = query.window.as_ref().map(|w| window_spec(w, query.emit.as_ref().map(|e| e.node))).transpose()?;
         if let (None, Some(emit)) = (&window, query.emit.filter(|e| e.node == Emit::Final)) {
             return Err(Diagnostic::at(
                 Code::Window,
                 emit.span,
                 "EMIT FINAL is only supported for windowed aggregations",
+            ));
+        }
+        let off = |name: &str| env.property(name).is_some_and(|v| v.eq_ignore_ascii_case("false"));
+        if let Some(emit) = query.emit.filter(|e| e.node == Emit::Final && off("ksql.suppress.enabled")) {
+            return Err(Diagnostic::at(
+                Code::Window,
+                emit.span,
+                "suppression is currently disabled. You can enable it by setting ksql.suppress.enabled to true",
             ));
         }
         if let (Some(_), Relation::Table, Some(clause)) = (&window, input.relation(), &query.window) {
@@ -74,7 +83,6 @@ impl Aggregation<'_> {
             ));
         }
 
-        let env = self.analysis.env;
         let mut bindings: Vec<Binding> = Vec::new();
         let mut columns: Vec<Column> = Vec::new();
         let mut groups: Vec<TypedExpr> = Vec::with_capacity(self.group_by.len());

@@ -113,17 +113,7 @@ pub(super) fn expand_items(
                 let span = item.span();
                 let name = match alias {
                     Some(alias) => {
-                        if reserve_names && is_pseudo(&alias.value) {
-                            return Err(Diagnostic::at(
-                                Code::Invalid,
-                                alias.span,
-                                format!(
-                                    "`{}` is a reserved column name. You cannot use it as an alias for a column. \
-                                     Reserved column name in select: `{}`. Please remove or alias the column",
-                                    alias.value, alias.value
-                                ),
-                            ));
-                        }
+                        refuse_reserved(alias, &qualified, reserve_names)?;
                         alias.value.clone()
                     }
                     None => match qualified.column() {
@@ -158,6 +148,23 @@ pub(super) fn expand_items(
         return Err(Diagnostic::new(Code::Invalid, "the projection is empty"));
     }
     Ok(items)
+}
+
+/// A pseudo column's name is nobody's alias; under its own name it goes to clients only.
+fn refuse_reserved(alias: &syntax::Ident, expr: &Expr, reserve_names: bool) -> AnalysisResult<()> {
+    let name = &alias.value;
+    if !is_pseudo(&name.to_ascii_uppercase()) {
+        return Ok(());
+    }
+    let own = expr.column().is_some_and(|c| c.name.value.eq_ignore_ascii_case(name));
+    let message = match (own, reserve_names) {
+        (false, _) => {
+            format!("`{name}` is a reserved column name. You cannot use it as an alias for a column")
+        }
+        (true, true) => format!("reserved column name in select: `{name}`. Please remove or alias the column"),
+        (true, false) => return Ok(()),
+    };
+    Err(Diagnostic::at(Code::Invalid, alias.span, message))
 }
 
 fn at_span(expr: Expr, span: Span) -> Expr {

@@ -153,7 +153,7 @@ impl Joiner<'_> {
             return Err(self
                 .error(
                     self.join.kind.span,
-                    "stream-stream joins must have a WITHIN clause specified. None was provided",
+                    "Stream-Stream joins must have a WITHIN clause specified. None was provided",
                 )
                 .with_hint("say how far apart the rows may be: WITHIN 1 HOUR"));
         };

@@ -42,10 +42,17 @@ pub(super) fn check_lookup(
         let mut ranges = 0;
         let mut lookups = 0;
         for atom in disjunct {
-            if let ExprKind::Like { operand, .. } = &atom.expr.kind
-                && operand.column().is_none()
-            {
-                return wrong("like condition must be between strings".to_owned());
+            match &atom.expr.kind {
+                ExprKind::Like { operand, .. } if operand.column().is_none() => {
+                    return wrong("like condition must be between strings".to_owned());
+                }
+                ExprKind::Binary { op, left, right } if op.is_comparison() => {
+                    if left.column().is_none() && right.column().is_none() {
+                        return wrong("a comparison must directly reference a key column".to_owned());
+                    }
+                }
+                ExprKind::Like { .. } => {}
+                _ => return wrong(format!("unsupported expression in WHERE clause: {}", shown(&atom.expr, true))),
             }
             let Some((column, op, other)) = key_comparison(&atom.expr, &keys) else { continue };
             check_key(source, column, other, place)?;

@@ -26,7 +26,14 @@ pub(super) fn pull(query: &Query, env: &dyn Environment) -> AnalysisResult<Analy
     refuse_offsets(query)?;
     let off = |name: &str| env.property(name).is_some_and(|v| v.eq_ignore_ascii_case("false"));
     if let Some(limit) = query.limit.filter(|_| off("ksql.query.pull.limit.clause.enabled")) {
-        return Err(unsupported(limit.span, "LIMIT").with_detail("ksql.query.pull.limit.clause.enabled is false"));
+        return Err(Diagnostic::at(
+            Code::Invalid,
+            limit.span,
+            "LIMIT clause in pull queries is currently disabled. You can enable them by setting \
+             ksql.query.pull.limit.clause.enabled=true",
+        )
+        .with_detail(MORE_INFO)
+        .with_hint(OR_PUSH));
     }
     if on_stream {
         let catalog = env.functions();
@@ -47,7 +54,8 @@ pub(super) fn pull(query: &Query, env: &dyn Environment) -> AnalysisResult<Analy
             return Err(Diagnostic::at(
                 Code::Invalid,
                 query.from.first.name.span,
-                "pull queries on streams are disabled: ksql.query.pull.stream.enabled is false",
+                "pull queries on streams are disabled. To create a push query on the stream, add EMIT CHANGES to the \
+                 end. To enable pull queries on streams, set the ksql.query.pull.stream.enabled config to 'true'",
             ));
         }
         let planned = QueryAnalysis { query, env, purpose: Purpose::Push, key_format: None }.plan()?;
@@ -59,7 +67,7 @@ pub(super) fn pull(query: &Query, env: &dyn Environment) -> AnalysisResult<Analy
                 Code::Invalid,
                 reference.name.span,
                 format!(
-                    "the {0} table isn't queryable. To derive a queryable table, you can do 'CREATE TABLE \
+                    "the `{0}` table isn't queryable. To derive a queryable table, you can do 'CREATE TABLE \
                      QUERYABLE_{0} AS SELECT * FROM {0}'",
                     source.info.name
                 ),

@@ -31,6 +31,21 @@ pub(super) enum Purpose<'a> {
     Push,
 }
 
+/// A CASE that has a table function in it.
+fn case_with<'e>(expr: &'e Expr, catalog: &dyn crate::functions::FunctionCatalog) -> Option<&'e Expr> {
+    let mut found = None;
+    expr.walk(&mut |e| {
+        if found.is_none()
+            && matches!(e.kind, syntax::ExprKind::Case { .. })
+            && !calls::of_kind(e, FunctionKind::Table, catalog).is_empty()
+        {
+            found = Some(e);
+        }
+        found.is_none()
+    });
+    found
+}
+
 impl Purpose<'_> {
     pub fn is_persistent(self) -> bool {
         matches!(self, Self::Persistent { .. })
@@ -219,7 +234,7 @@ impl<'a> QueryAnalysis<'a> {
                         return Err(Diagnostic::at(
                             Code::Invalid,
                             *at,
-                            format!("table functions can not be nested: {}({})", call.name.value, inner.name.value),
+                            format!("table functions cannot be nested: {}({}())", call.name.value, inner.name.value),
                         ));
                     }
                 }
@@ -229,6 +244,19 @@ impl<'a> QueryAnalysis<'a> {
             }
         }
         let Some((_, span)) = found.first() else { return Ok(input) };
+        if !group_by.is_empty()
+            || items.iter().any(|i| !calls::of_kind(&i.expr, FunctionKind::Aggregate, catalog).is_empty())
+        {
+            return Err(Diagnostic::at(Code::Invalid, *span, "table functions cannot be used with aggregations")
+                .with_hint("write the rows of the table function to a stream, and aggregate that"));
+        }
+        if let Some(case) = items.iter().find_map(|i| case_with(&i.expr, catalog)) {
+            return Err(Diagnostic::at(
+                Code::Invalid,
+                case.span,
+                format!("table functions cannot be used in CASE: {}", shown(case, single)),
+            ));
+        }
         if input.relation() == Relation::Table {
             return Err(Diagnostic::at(Code::Invalid, *span, "table source is not supported with table functions"));
         }

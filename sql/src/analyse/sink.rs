@@ -9,8 +9,8 @@ use super::join::plain_format;
 use super::properties::{With, WithOf};
 use super::query::{PlannedQuery, Purpose, QueryAnalysis, wrong_result};
 use super::source::{
-    check_formats, check_replaceable, check_schema_id, check_upgrade, default_format, relation, retention, timestamp,
-    topic_configs_of,
+    check_formats, check_replaceable, check_schema_id, check_topic_name, check_upgrade, default_format, relation,
+    retention, timestamp, topic_configs_of,
 };
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{
@@ -54,7 +54,7 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
             "invalid config variable in the WITH clause: RETENTION_MS. Non-windowed tables do not support retention",
         ));
     }
-    let timestamp = timestamp(&with, &schema)?;
+    let timestamp = timestamp(&with, &schema, env)?;
     let topic = match with.string("KAFKA_TOPIC")? {
         Some(topic) => topic,
         None => {
@@ -62,10 +62,10 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
             format!("{prefix}{}", create.name.value)
         }
     };
+    check_topic_name(&topic, with.span("KAFKA_TOPIC"))?;
     for (side, format) in [(Side::Key, &key_format), (Side::Value, &value_format)] {
         check_schema_id(&schema, &topic, side, format, &with, env)?;
     }
-    let number = |name: &str| env.property(name).and_then(|v| v.trim().parse::<i32>().ok()).filter(|n| *n > 0);
     let existing = env.topic(&topic);
     let partitions = with.positive::<i32>("PARTITIONS")?;
     let replicas = with.positive::<i16>("REPLICAS")?;
@@ -81,14 +81,8 @@ pub(super) fn create_as(create: &syntax::CreateAs, text: &str, env: &dyn Environ
             ),
         ));
     }
-    let partitions = partitions
-        .or(existing.map(|(p, _)| p))
-        .or_else(|| number("ksql.sink.partitions"))
-        .unwrap_or(planned.partitions);
-    let replicas = replicas
-        .or(existing.map(|(_, r)| r))
-        .or_else(|| number("ksql.sink.replicas").and_then(|n| i16::try_from(n).ok()))
-        .unwrap_or(planned.replicas);
+    let partitions = partitions.or(existing.map(|(p, _)| p)).unwrap_or(planned.partitions);
+    let replicas = replicas.or(existing.map(|(_, r)| r)).unwrap_or(planned.replicas);
     let source = SourceInfo {
         name: create.name.value.clone(),
         relation,

@@ -43,6 +43,7 @@ pub(super) fn create_source(
             "missing required property \"KAFKA_TOPIC\" which has no default value",
         ));
     };
+    check_topic_name(&topic, with.span("KAFKA_TOPIC"))?;
     let key_name = format_name(&with, Side::Key, env)?;
     let value_name = format_name(&with, Side::Value, env)?;
     let mut key_format = with.format(Side::Key, key_name, None)?;
@@ -89,7 +90,7 @@ pub(super) fn create_source(
     if window.is_some() && schema.keys().next().is_none() {
         return Err(Diagnostic::at(Code::Window, create.name.span, "windowed sources require a key column"));
     }
-    let timestamp = timestamp(&with, &schema)?;
+    let timestamp = timestamp(&with, &schema, env)?;
 
     let partitions = with.positive::<i32>("PARTITIONS")?;
     let replicas = with.positive::<i16>("REPLICAS")?;
@@ -278,6 +279,14 @@ pub(super) fn check_schema_id(
             listed(&mut registered.columns.iter().map(|(name, ty)| (name.as_str(), ty)))
         ),
     ))
+}
+
+/// Which names a topic can have otherwise is the log's to say.
+pub(super) fn check_topic_name(topic: &str, span: Span) -> AnalysisResult<()> {
+    if topic.trim().is_empty() {
+        return Err(Diagnostic::at(Code::Property, span, "must have non-empty topic name"));
+    }
+    Ok(())
 }
 
 /// What RETENTION_MS says, within what Kafka allows.
@@ -624,8 +633,21 @@ pub(super) fn check_format(
 }
 
 /// The column that gives the time, checked.
-pub(super) fn timestamp(with: &With<'_>, schema: &Schema) -> AnalysisResult<Option<TimestampColumn>> {
+pub(super) fn timestamp(
+    with: &With<'_>,
+    schema: &Schema,
+    env: &dyn Environment,
+) -> AnalysisResult<Option<TimestampColumn>> {
     let format = with.string("TIMESTAMP_FORMAT")?;
+    if let Some(pattern) = &format {
+        env.check_time_pattern(pattern).map_err(|why| {
+            Diagnostic::at(
+                Code::Property,
+                with.span("TIMESTAMP_FORMAT"),
+                format!("invalid datetime format for config:TIMESTAMP_FORMAT, reason:{why}"),
+            )
+        })?;
+    }
     let Some(written) = with.string("TIMESTAMP")? else {
         return match format {
             Some(_) => Err(Diagnostic::at(

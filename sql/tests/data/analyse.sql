@@ -93,3 +93,15 @@ SELECT * FROM users;
 
 -- retention that Kafka refuses
 CREATE STREAM r (a INT) WITH (KAFKA_TOPIC='r', VALUE_FORMAT='JSON', PARTITIONS=1, RETENTION_MS=-5);
+-- table function beside an aggregate
+CREATE TABLE t AS SELECT id, count(explode(tags)) AS n FROM orders GROUP BY id;
+-- table function that groups
+CREATE TABLE t AS SELECT explode(tags) AS tag, count(*) AS n FROM orders GROUP BY explode(tags);
+-- table function in CASE
+CREATE STREAM o AS SELECT id, CASE WHEN qty > 1 THEN explode(tags) ELSE name END AS x FROM orders;
+-- topic without a name
+CREATE STREAM o WITH (KAFKA_TOPIC=' ') AS SELECT * FROM orders;
+-- alias that is a pseudo column, for a client
+SELECT qty AS rowtime FROM orders EMIT CHANGES;
+-- pseudo column under its own name, for a client
+SELECT rowtime AS rowtime FROM orders EMIT CHANGES;
