@@ -18,7 +18,7 @@ use super::source::{check_key_type, noun};
 use super::typer::{Binding, Typer};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::expr::{ExprKind, TypedExpr};
-use crate::functions::FunctionKind;
+use crate::functions::{FunctionCatalog, FunctionKind};
 use crate::plan::{AnalysisResult, Environment, FormatSpec, Node, NodeKind, QueryPlan, Relation, SourceInfo};
 use crate::syntax::{self, Emit, Expr, Literal, Query, Span};
 
@@ -227,7 +227,19 @@ impl<'a> QueryAnalysis<'a> {
         let catalog = self.env.functions();
         let mut found: Vec<(Expr, Span)> = Vec::new();
         for expr in items.iter().map(|i| &i.expr).chain(group_by) {
+            if let Some((name, span)) = inside_case(expr, catalog) {
+                return Err(Diagnostic::at(
+                    Code::Invalid,
+                    span,
+                    format!("table functions cannot be used in CASE: {name}"),
+                ));
+            }
             for (call, span) in calls::of_kind(expr, FunctionKind::Table, catalog) {
+                if !group_by.is_empty() {
+                    let message = "table functions cannot be used with aggregations";
+                    return Err(Diagnostic::at(Code::Invalid, span, message)
+                        .with_hint("write the table function's rows into a stream and aggregate that"));
+                }
                 let whole = Expr::new(syntax::ExprKind::Call(call.clone()), span);
                 for argument in &call.arguments {
                     if let Some((inner, at)) = calls::of_kind(argument, FunctionKind::Table, catalog).first() {
@@ -696,4 +708,17 @@ pub(super) fn wrong_result(span: Span, produces: Relation, statement: &str) -> D
              instead of {statement}"
         ),
     )
+}
+
+/// A table function that a CASE of the expression calls.
+fn inside_case(expr: &Expr, catalog: &dyn FunctionCatalog) -> Option<(String, Span)> {
+    let mut found = None;
+    expr.walk(&mut |e| {
+        if found.is_none() && matches!(e.kind, syntax::ExprKind::Case { .. }) {
+            let call = calls::of_kind(e, FunctionKind::Table, catalog).into_iter().next();
+            found = call.map(|(call, span)| (call.name.value.clone(), span));
+        }
+        found.is_none()
+    });
+    found
 }
