@@ -70,6 +70,7 @@ pub struct Limits {
     pub compaction_bytes_per_second: Option<u64>,
     pub request_bytes_max: Option<usize>,
     pub requests_bytes_max: Option<usize>,
+    pub request_elements_max: Option<usize>,
     pub fetch_answers_bytes_max: Option<usize>,
     pub answers_bytes_max: Option<usize>,
     pub answer_bytes_max: Option<usize>,
@@ -229,6 +230,9 @@ pub struct HttpSecurity {
     pub tls: Tls,
 }
 
+/// Partitions that a topic may have: [`millpond_broker::storage::StorageOptions`].
+const PARTITIONS_MAX: i32 = 10_000;
+
 impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
@@ -244,6 +248,33 @@ impl Config {
                 Ok(ms) if ms > 0 => Ok(Durability::Interval(Duration::from_millis(ms))),
                 _ => bail!("durability is \"group\", \"none\" or \"interval:MS\" with milliseconds, not \"{text}\""),
             },
+        }
+    }
+
+    /// Refuses numbers with which nothing would work.
+    pub fn check(&self) -> Result<()> {
+        let limits = &self.limits;
+        let at_least_one = [
+            ("[limits] workers", limits.workers),
+            ("[limits] request_bytes_max", limits.request_bytes_max),
+            ("[limits] request_elements_max", limits.request_elements_max),
+            ("[limits] connections_max", limits.connections_max),
+            ("[limits] connections_per_address_max", limits.connections_per_address_max),
+            ("[limits] pipelined_requests_max", limits.pipelined_requests_max),
+            ("[limits] log_files_open_max", limits.log_files_open_max),
+            ("[limits] http_connections_max", limits.http_connections_max),
+            ("[limits] http_connections_per_address_max", limits.http_connections_per_address_max),
+            ("[limits] http_requests_max", limits.http_requests_max),
+            ("[limits] http_statements_max", limits.http_statements_max),
+        ];
+        if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == Some(0)) {
+            bail!("{name} is 0; it must be 1 or more");
+        }
+        match self.broker.partitions_default {
+            Some(partitions) if !(1..=PARTITIONS_MAX).contains(&partitions) => {
+                bail!("[broker] partitions_default is {partitions}; it must be from 1 to {PARTITIONS_MAX}")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -274,6 +305,14 @@ mod tests {
         assert!(error.contains("write_bufer_bytes"), "{error}");
         let config: Config = toml::from_str("data = 'd'\n[ksql]\n'auto.offset.reset' = 'earliest'\n").unwrap();
         assert_eq!(config.ksql["auto.offset.reset"], "earliest");
+    }
+
+    #[test]
+    fn numbers_with_which_nothing_works_are_refused() {
+        let check = |text: &str| toml::from_str::<Config>(text).unwrap().check().map_err(|e| e.to_string());
+        assert_eq!(check("[limits]\nworkers = 1\n[broker]\npartitions_default = 12\n"), Ok(()));
+        assert_eq!(check("[limits]\nworkers = 0\n"), Err("[limits] workers is 0; it must be 1 or more".into()));
+        assert!(check("[broker]\npartitions_default = 0\n").unwrap_err().contains("from 1 to"));
     }
 
     #[test]

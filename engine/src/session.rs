@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use millpond_formats::Format;
+use millpond_sql::diagnostic::suggest;
 use millpond_sql::substitute::Variables;
 use millpond_types::access::Rights;
 use millpond_types::{Error, Result};
@@ -59,6 +61,18 @@ pub fn is_known_property(name: &str) -> bool {
         || KAFKA_PROPERTIES.contains(&name.as_str())
 }
 
+/// Refuses names that [`is_known_property`] does not know.
+pub fn check_property(name: &str) -> Result<()> {
+    if is_known_property(name) {
+        return Ok(());
+    }
+    let asked = normal(name);
+    let known = || PROPERTIES.iter().map(|(known, _)| *known);
+    let near = known().find(|known| known.ends_with(&asked)).or_else(|| suggest(&asked, known()));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+    Err(Error::bad_request(format!("unknown property: \"{name}\"{hint}")))
+}
+
 /// Whether a property works for the server as a whole, so that a session cannot change it.
 pub fn is_of_server(name: &str) -> bool {
     normal(name).starts_with("ksql.functions.")
@@ -73,6 +87,11 @@ pub fn check_value(name: &str, value: &str) -> Result<()> {
     let is_one_of = |of: &[&str]| of.iter().any(|v| v.eq_ignore_ascii_case(value));
     match (normal(name).as_str(), default_property(name)) {
         ("auto.offset.reset", _) if !is_one_of(&["earliest", "latest"]) => wrong("earliest or latest"),
+        ("ksql.persistence.default.format.key" | "ksql.persistence.default.format.value", _)
+            if !value.is_empty() && Format::parse(value).is_err() =>
+        {
+            wrong("a format, such as JSON or AVRO")
+        }
         (_, Some("true" | "false")) if !is_one_of(&["true", "false"]) => wrong("true or false"),
         (_, Some(number)) if number.parse::<i64>().is_ok() && value.parse::<i64>().is_err() => wrong("a number"),
         _ => Ok(()),

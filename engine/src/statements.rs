@@ -91,7 +91,7 @@ fn dispatch(
         Statement::DescribeSource { name, extended } => describe::source(engine, name.as_str(), *extended, session),
         Statement::DescribeFunction { name } => describe::function(engine, name.as_str()),
         Statement::Set(pair) => {
-            check_property(&pair.key.node)?;
+            session::check_property(&pair.key.node)?;
             session::check_value(&pair.key.node, &pair.value.node)?;
             session.set(&pair.key.node, pair.value.node.clone());
             match session::is_of_server(&pair.key.node) {
@@ -103,7 +103,7 @@ fn dispatch(
             }
         }
         Statement::Unset { key } => {
-            check_property(&key.node)?;
+            session::check_property(&key.node)?;
             session.unset(&key.node);
             Ok(Entity::Done)
         }
@@ -128,15 +128,6 @@ fn dispatch(
 
 fn unsupported(what: &str, hint: &str) -> Problem {
     Diagnostic::unsupported(format!("{what} is not supported")).with_hint(hint).into()
-}
-
-fn check_property(name: &str) -> Result<(), Problem> {
-    if session::is_known_property(name) {
-        return Ok(());
-    }
-    let near = session::PROPERTIES.iter().map(|(known, _)| *known).find(|known| known.ends_with(name));
-    let hint = near.map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
-    Err(Problem::Failed(Error::bad_request(format!("unknown property: \"{name}\"{hint}"))))
 }
 
 fn properties(engine: &Engine, session: &Session) -> Vec<PropertyEntry> {

@@ -7,8 +7,11 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use millpond_types::access::Right;
+
 use crate::Shared;
 use crate::errors::ApiError;
+use crate::rights::Speaker;
 
 /// One measured value.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +53,9 @@ pub trait MetricsSource: Send + Sync {
     fn samples(&self) -> Vec<Sample>;
 }
 
-pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(State(app): State<Shared>, speaker: Speaker) -> Result<Response, ApiError> {
+    // They name topics, groups and queries of everybody.
+    speaker.check_cluster(Right::Describe)?;
     let scraped = Arc::clone(&app);
     let scrape = move || {
         let app = scraped;

@@ -125,7 +125,7 @@ async fn list(client: &Client, form: Form) -> Result<()> {
     match form {
         Form::Json => say_json(&rows.json()),
         Form::Table if rows.is_empty() => {
-            note("there are no groups that this user may see");
+            note("there are no groups, or none that this user may see");
             Ok(())
         }
         Form::Table => say(&rows.text()),

@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use millpond::config::Config;
 use millpond::memory::{self, FixedParts};
 use millpond::{Database, DatabaseOptions};
@@ -18,6 +18,7 @@ use millpond_broker::security::tls::{self, Tls};
 use millpond_broker::server::{Hooks, ServerHandle, ServerSettings, TopicGuard};
 use millpond_broker::storage::Storage;
 use millpond_engine::Engine;
+use millpond_engine::session::{check_property, check_value};
 use millpond_server::{ConnectionLimits, HttpOptions, HttpServer, MetricsSource};
 use millpond_sql::plan::Relation;
 use millpond_types::Pool;
@@ -268,6 +269,7 @@ async fn bind(what: &str, address: &str) -> Result<TcpListener> {
 }
 
 fn options(config: &Config) -> Result<DatabaseOptions> {
+    config.check()?;
     let mut options = DatabaseOptions::new(config.data.clone().unwrap_or_else(|| DATA_DEFAULT.into()));
     options.storage.durability = config.durability()?;
     options.storage.accept_data_loss = config.accept_data_loss;
@@ -311,6 +313,9 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     set(&mut options.engine.workers, limits.workers);
     set(&mut options.guests.guest_memory_bytes_max, limits.guest_memory_bytes_max);
     set(&mut options.guests.module_bytes_max, limits.upload_bytes_max);
+    for (name, value) in &config.ksql {
+        check_property(name).and_then(|()| check_value(name, value)).map_err(|e| anyhow!("[ksql]: {}", e.message()))?;
+    }
     options.engine.properties = config.ksql.clone();
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     options.compiler = Some(CompileCommand { program, args: vec!["compile-udf".into()] });
@@ -420,6 +425,9 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     }
     if let Some(requests) = config.limits.pipelined_requests_max {
         settings.pipelined_requests_max = requests;
+    }
+    if let Some(elements) = config.limits.request_elements_max {
+        settings.request_elements_max = elements;
     }
     if let Some(ms) = config.broker.group_initial_rebalance_delay_ms {
         settings.groups.initial_rebalance_delay_ms = ms;

@@ -48,9 +48,6 @@ fn login(args: &SqlArgs) -> Result<(Login, Option<Vec<u8>>), String> {
 
 pub fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
     let mut session = Session::new(args.output);
-    for (name, value) in &args.set {
-        session.set(name, value);
-    }
     for (name, value) in &args.define {
         session.variables.define(name, value.as_str());
     }
@@ -63,6 +60,9 @@ pub fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut runner = Runner::new(client, session);
+    if runner.set_first(&args.set).is_err() {
+        return Ok(ExitCode::from(NO_SERVER));
+    }
     // One thread is enough for one user; it runs while a statement does.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = if !args.scripts.0.is_empty() {

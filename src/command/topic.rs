@@ -178,7 +178,7 @@ async fn list(client: &Client, form: Form, internal: bool) -> Result<()> {
     match form {
         Form::Json => say_json(&rows.json()),
         Form::Table if rows.is_empty() => {
-            note("there are no topics that this user may see");
+            note("there are no topics, or none that this user may see");
             Ok(())
         }
         Form::Table => say(&rows.text()),

@@ -12,6 +12,7 @@ use millpond_broker::security::scram::{ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERA
 use millpond_broker::security::users::Users;
 use millpond_broker::storage::{Storage, StorageOptions};
 
+use super::report::note;
 use super::secret;
 use super::serve::{DATA_DEFAULT, runtime};
 
@@ -71,14 +72,25 @@ pub fn run(args: UserArgs) -> Result<ExitCode> {
             // Before anything is opened: whoever is asked for a password should not wait, nor hold the directory.
             let password = secret::new_password(&of.name)?;
             let name = of.name.clone();
+            // The first user is made before the first server starts.
+            if !is_there(&of.place) {
+                note(&format!("making the data directory \"{}\"", of.place.data.display()));
+            }
             with_users(&of.place, async move |users| {
                 let is_new = users.describe(&name).is_none();
                 users.set_password(&name, &password, iterations).await?;
                 say(&format!("{} user \"{name}\"", if is_new { "added" } else { "changed the password of" }))
             })
         }
+        Action::List { place } | Action::Remove { of: OfUser { place, .. } } if !is_there(&place) => {
+            bail!("there is no data directory \"{}\"; --data names it", place.data.display())
+        }
         Action::List { place } => with_users(&place, async |users| {
-            for (name, credentials) in users.list() {
+            let all = users.list();
+            if all.is_empty() {
+                note("there are no users");
+            }
+            for (name, credentials) in all {
                 let ways: Vec<String> =
                     credentials.iter().map(|(m, iterations)| format!("{} ({iterations})", m.name())).collect();
                 say(&format!("{name}\t{}", ways.join(", ")))?;
@@ -98,10 +110,15 @@ pub fn run(args: UserArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn is_there(place: &Place) -> bool {
+    place.data.read_dir().is_ok_and(|mut files| files.next().is_some())
+}
+
 /// Opens the directory for the time of one change.
 fn with_users(place: &Place, work: impl AsyncFnOnce(&Users) -> Result<()>) -> Result<()> {
     let options = StorageOptions::new(&place.data);
-    let hint = "a running server changes users itself: kafka-configs --alter --entity-type users ...";
+    let hint =
+        "a running server shows and changes users itself: kafka-configs --describe|--alter --entity-type users ...";
     let storage = Storage::open(options).context(hint)?;
     let done = runtime()?.block_on(async {
         let users = Users::open(&storage, USERS_MAX).await?;

@@ -352,7 +352,9 @@ impl Client {
         let names: Vec<String> = names.iter().map(|n| format!("\"{n}\"")).collect();
         match (names.is_empty(), all.is_empty()) {
             (false, _) => format!("there is no topic \"{name}\"; did you mean {}?", names.join(" or ")),
-            (true, true) => format!("there is no topic \"{name}\"; there are no topics at all that this user may see"),
+            (true, true) => {
+                format!("there is no topic \"{name}\"; there are no topics at all, or none that this user may see")
+            }
             (true, false) => {
                 format!("there is no topic \"{name}\"; \"millpond topic list\" shows the {} there are", all.len())
             }

@@ -198,7 +198,9 @@ fn http_refuses_as_ksqldb_does() {
         }
         let put = client().put(url("/udfs/x")).body("not a component").send().await.unwrap();
         assert_eq!(put.status().as_u16(), 403);
-        assert_eq!(client().get(url("/processing-log")).send().await.unwrap().status().as_u16(), 403);
+        for path in ["/processing-log", "/metrics"] {
+            assert_eq!(client().get(url(path)).send().await.unwrap().status().as_u16(), 403, "{path}");
+        }
         let write = entry("ANONYMOUS", ResourceType::Topic, "in", Operation::Write);
         f.authorizer.create(vec![write]).await.unwrap();
         let done = client().post(url("/ksql")).body(insert).send().await.unwrap();

@@ -1,6 +1,7 @@
 //! `millpond serve` as a command: what it says, when it refuses, how it ends, how little it takes.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -54,6 +55,21 @@ fn bad_flags_and_settings_are_named() {
     names(&refused(serve_with(&data, &["--config", config])), &["c.toml", "workerz"]);
     std::fs::write(config, "durability = 'sometimes'\n").unwrap();
     names(&refused(serve_with(&data, &["--config", config])), &["sometimes", "group"]);
+    for (text, parts) in [
+        ("[limits]\nworkers = 0\n", ["[limits] workers", "1 or more"]),
+        ("[broker]\npartitions_default = 0\n", ["partitions_default", "from 1 to 10000"]),
+        ("[ksql]\n'auto.offset.rest' = 'earliest'\n", ["auto.offset.rest", "did you mean \"auto.offset.reset\""]),
+        ("[ksql]\n'auto.offset.reset' = 'foo'\n", ["\"foo\"", "earliest or latest"]),
+        ("[ksql]\n'ksql.persistence.default.format.value' = 'JSN'\n", ["\"JSN\"", "JSON"]),
+    ] {
+        std::fs::write(config, text).unwrap();
+        names(&refused(serve_with(&data, &["--config", config])), &parts);
+    }
+    for action in [&["list"][..], &["remove", "anna"]] {
+        let mut command = Command::new(binary());
+        command.arg("user").args(action).arg("--data").arg(&data);
+        names(&refused(command), &["no data directory", "--data"]);
+    }
     assert!(!data.exists(), "a directory was made in vain");
 }
 
@@ -153,8 +169,10 @@ fn one_process_holds_a_directory() {
 #[test]
 fn signals_end_it_cleanly() {
     let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
     for signal in [Signal::TERM, Signal::INT] {
-        let mut server = Process::start(directory.path());
+        let mut server = Process::start(&data);
+        assert_eq!(data.metadata().unwrap().permissions().mode() & 0o777, 0o700, "others may look into it");
         server.signal(signal);
         let status = server.wait();
         assert!(status.success(), "{signal:?}: {status}");

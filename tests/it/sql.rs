@@ -124,6 +124,26 @@ fn statements_of_a_larger_cluster_run_and_say_what_is_kept() {
 }
 
 #[test]
+fn what_is_set_wrong_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path());
+    let http = server.http.clone();
+    let wrong = run(&http, &["-e", "SET 'auto.offset.reset'='foo'; SHOW STREAMS;"]);
+    assert_eq!(wrong.code, Some(1), "{}", wrong.out);
+    assert!(wrong.problems.contains("earliest or latest"), "{}", wrong.problems);
+    for set in ["nope=foo", "auto.offset.reset=foo"] {
+        let wrong = run(&http, &["--set", set, "-e", "SHOW STREAMS;"]);
+        assert_eq!((wrong.code, wrong.out.as_str()), (Some(2), ""), "{set}");
+        assert!(wrong.problems.contains("--set"), "{}", wrong.problems);
+    }
+    good(&http, &["-e", "-- a comment first\nSHOW STREAMS;"]);
+    // A server that is not there is not gone to.
+    let other = run(&http, &["-e", "SERVER http://127.0.0.1:1\n"]);
+    assert!(other.problems.contains(&format!("still talking to {http}")), "{}", other.problems);
+    server.stop();
+}
+
+#[test]
 fn interrupt_ends_the_query_on_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let server = Process::start(directory.path());

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,11 +46,23 @@ pub struct Claim {
     ready: bool,
 }
 
+/// A new directory is its owner's alone: it holds records, keys of users and the secret of delegation tokens. One that
+/// exists keeps the mode that somebody gave it.
+fn create(path: &Path) -> std::io::Result<()> {
+    if let Some(above) = path.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
 /// Checks that the directory is ours or empty, creates what is missing, and locks it.
 pub fn claim(path: &Path) -> Result<Claim, OpenError> {
     let name = || path.display().to_string();
     let io = |e: std::io::Error| OpenError::Io { path: name(), detail: e.to_string() };
-    fs::create_dir_all(path).map_err(io)?;
+    create(path).map_err(io)?;
     let marker_path = path.join(MARKER);
     if !marker_path.try_exists().map_err(io)? && count_files(path).map_err(io)? > 0 {
         return Err(OpenError::Foreign(name()));

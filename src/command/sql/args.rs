@@ -68,6 +68,8 @@ impl Args for Scripts {
                     .short('e')
                     .long(EXECUTE)
                     .value_name("STATEMENTS")
+                    // A script may begin with a comment.
+                    .allow_hyphen_values(true)
                     .action(ArgAction::Append)
                     .value_parser(value_parser!(String))
                     .help("Run these statements, then end; can be repeated"),

@@ -6,12 +6,13 @@
 use std::io;
 use std::path::Path;
 
+use millpond_engine::session::{check_property, check_value};
 use millpond_sql::parse::parse_with_variables;
 use millpond_sql::syntax::{Span, Statement};
 use serde_json::json;
 
 use super::args::{OutputForm, Script};
-use super::client::{Answer, Client, Failure};
+use super::client::{Answer, Client, Failure, Refusal};
 use super::complete::{NAMES_STATEMENTS, Names};
 use super::input::{Command, Piece, pieces};
 use super::output::Output;
@@ -127,9 +128,14 @@ impl Runner {
             }
             Command::Server(None) => self.output.line(self.client.server())?,
             Command::Server(Some(url)) => {
-                self.client = self.or_problem(self.client.of(&url))?;
+                let other = self.or_problem(self.client.of(&url))?;
+                let before = std::mem::replace(&mut self.client, other);
+                if let Err(stop) = self.greet().await {
+                    self.client = before;
+                    self.output.problem(&format!("still talking to {}", self.client.server()));
+                    return Err(stop);
+                }
                 self.names_changed = true;
-                self.greet().await?;
             }
             Command::Output(form) => {
                 self.session.form = form.unwrap_or(self.session.form);
@@ -261,7 +267,14 @@ impl Runner {
     }
 
     async fn set(&mut self, source: Source<'_>, span: Span, name: &str, value: &str) -> Result<(), Stop> {
-        match self.client.check_property(name).await {
+        let checked = match self.client.check_property(name).await {
+            Ok(()) => check_value(name, value).map_err(|e| {
+                let message = e.message().to_string();
+                Failure::Refused(Refusal { message, ..Refusal::default() })
+            }),
+            Err(failure) => Err(failure),
+        };
+        match checked {
             Ok(()) => {
                 let text = match self.session.set(name, value) {
                     Some(old) => format!("property \"{name}\" is now \"{value}\", it was \"{old}\""),
@@ -275,6 +288,18 @@ impl Runner {
             }
             Err(failure) => Err(self.failed(source, span, failure)),
         }
+    }
+
+    /// Sets properties before anything is run.
+    pub fn set_first(&mut self, pairs: &[(String, String)]) -> Result<(), Stop> {
+        for (name, value) in pairs {
+            if let Err(e) = check_property(name).and_then(|()| check_value(name, value)) {
+                self.output.problem(&format!("error: --set {name}: {}", e.message()));
+                return Err(Stop::Lost);
+            }
+            self.session.set(name, value);
+        }
+        Ok(())
     }
 
     fn variables(&mut self) -> io::Result<()> {
