@@ -6,6 +6,7 @@
 //!
 //! What no committed key names does not exist: RocksDB's write is the one commit, and batches are written before it. A
 //! file is appended to by the writer alone; after anything failed, and after an end that was not clean, a new one is begun.
+//! What was appended and is not committed is cut off again.
 //!
 //! Invariants: bytes that a committed key names do not change; a file whose bytes may not be on disk is in `unforced`
 //! before the commit that names them; a number is not used again while a key names it.
@@ -46,6 +47,8 @@ pub struct LogFiles {
     /// Held while files are forced, so that whoever comes second is not told that all is well because the first has taken
     /// the error.
     distrusted: Mutex<Option<Distrusted>>,
+    /// Why files could not be forced, for those who may not wait until somebody else has forced some.
+    failure: Mutex<Option<String>>,
     /// Whoever reads holds a clone from before their snapshot on.
     readers: Mutex<Arc<()>>,
 }
@@ -78,6 +81,8 @@ struct LogFile {
     size: u64,
     live: i64,
     handle: Option<Arc<File>>,
+    /// The handle can write. Others only read, so that a file system that lets nobody write can be read.
+    writable: bool,
     used: u64,
 }
 
@@ -89,6 +94,22 @@ impl Table {
             oldest.handle = None;
             self.open -= 1;
         }
+    }
+}
+
+/// Why bytes of a file cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// They are not there, or are others.
+    Damaged(String),
+    /// The system does not give them now.
+    Failed(String),
+}
+
+impl Unread {
+    fn of(e: &io::Error, path: &Path) -> Self {
+        let why = format!("log file \"{}\": {e}", path.display());
+        if e.kind() == io::ErrorKind::NotFound { Self::Damaged(why) } else { Self::Failed(why) }
     }
 }
 
@@ -178,6 +199,7 @@ impl LogFiles {
             table: Mutex::new(table),
             unforced: Mutex::default(),
             distrusted: Mutex::default(),
+            failure: Mutex::default(),
             readers: Mutex::default(),
         })
     }
@@ -271,15 +293,33 @@ impl LogFiles {
             Ok(()) => Ok(()),
             Err(e) => {
                 table.current = None;
+                drop(table);
+                self.take_back(placing.placed());
                 Err(failed(&e, &path))
             }
+        }
+    }
+
+    /// Cuts off what was appended last, which no key names and none will, so that on a full disk there is room again.
+    pub fn take_back(&self, placed: Placed) {
+        let from = u64::from(placed.from);
+        if placed.len == 0 || self.table.lock().files.get(&placed.file).is_none_or(|file| file.size <= from) {
+            return;
+        }
+        match self.handle_for(placed.file, true).and_then(|file| file.set_len(from)) {
+            Ok(()) => {
+                if let Some(file) = self.table.lock().files.get_mut(&placed.file) {
+                    file.size = from;
+                }
+            }
+            Err(e) => tracing::warn!("{}", failed(&e, &self.folder.join(name_of(placed.file)))),
         }
     }
 
     /// The file to append to, and whether it is new.
     fn to_append(&self, number: u32, path: &Path) -> io::Result<(Arc<File>, bool)> {
         if self.table.lock().current == Some(number) {
-            return Ok((self.handle(number)?, false));
+            return Ok((self.handle_for(number, true)?, false));
         }
         let file = Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?);
         let mut table = self.table.lock();
@@ -287,7 +327,7 @@ impl LogFiles {
         table.current = Some(number);
         table.turn += 1;
         let used = table.turn;
-        table.files.insert(number, LogFile { handle: Some(file.clone()), used, ..LogFile::default() });
+        table.files.insert(number, LogFile { handle: Some(file.clone()), writable: true, used, ..LogFile::default() });
         table.open += 1;
         table.close_oldest(self.open_max);
         Ok((file, true))
@@ -380,12 +420,17 @@ impl LogFiles {
         });
         // New ones may be among them.
         let forced = forced.and_then(|()| sync(&self.folder));
-        forced.inspect_err(|why| *distrusted = Some(Distrusted { why: why.clone(), files }))
+        forced.inspect_err(|why| self.distrust(&mut distrusted, why.clone(), files))
     }
 
-    /// Why forcing has failed, also where nobody was told.
+    fn distrust(&self, distrusted: &mut Option<Distrusted>, why: String, files: BTreeMap<u32, Arc<File>>) {
+        *self.failure.lock() = Some(why.clone());
+        *distrusted = Some(Distrusted { why, files });
+    }
+
+    /// Why forcing has failed, also where nobody was told. Does not wait for whoever forces files.
     pub fn failure(&self) -> Option<String> {
-        self.distrusted.lock().as_ref().map(|distrusted| distrusted.why.clone())
+        self.failure.lock().clone()
     }
 
     /// Reads back what could not be forced, as long as the system has it, writes it again and forces that; the next write
@@ -400,17 +445,18 @@ impl LogFiles {
         for (number, file) in &files {
             if let Err(e) = rewrite(file) {
                 let e = failed(&e, &self.folder.join(name_of(*number)));
-                *distrusted = Some(Distrusted { why: e.to_string(), files });
+                self.distrust(&mut distrusted, e.to_string(), files);
                 return Err(e);
             }
         }
         if !files.is_empty()
             && let Err(why) = sync(&self.folder)
         {
-            *distrusted = Some(Distrusted { why: why.clone(), files });
+            self.distrust(&mut distrusted, why.clone(), files);
             return Err(StorageError::Unavailable(why));
         }
         *distrusted = None;
+        *self.failure.lock() = None;
         Ok(())
     }
 
@@ -420,38 +466,44 @@ impl LogFiles {
     }
 
     fn handle(&self, number: u32) -> io::Result<Arc<File>> {
+        self.handle_for(number, false)
+    }
+
+    fn handle_for(&self, number: u32, write: bool) -> io::Result<Arc<File>> {
         let mut table = self.table.lock();
         table.turn += 1;
         let turn = table.turn;
         let gone = || io::Error::new(io::ErrorKind::NotFound, "it is missing");
         let file = table.files.get_mut(&number).ok_or_else(gone)?;
         file.used = turn;
-        if let Some(handle) = &file.handle {
+        if let Some(handle) = file.handle.as_ref().filter(|_| file.writable || !write) {
             return Ok(handle.clone());
         }
         drop(table);
         let path = self.folder.join(name_of(number));
-        let handle = Arc::new(OpenOptions::new().read(true).write(true).open(path)?);
+        let handle = Arc::new(OpenOptions::new().read(true).write(write).open(path)?);
         let mut table = self.table.lock();
         if let Some(file) = table.files.get_mut(&number)
-            && file.handle.is_none()
+            && (file.handle.is_none() || (write && !file.writable))
         {
-            file.handle = Some(handle.clone());
-            table.open += 1;
+            file.writable = write;
+            let was_open = file.handle.replace(handle.clone()).is_some();
+            table.open += usize::from(!was_open);
         }
         table.close_oldest(self.open_max);
         Ok(handle)
     }
 
     /// Bytes of a file. An error says what is wrong with it.
-    pub fn read(&self, number: u32, at: u32, len: usize) -> Result<Bytes, String> {
-        let named =
-            |e: &dyn std::fmt::Display| format!("log file \"{}\": {e}", self.folder.join(name_of(number)).display());
-        let file = self.handle(number).map_err(|e| named(&e))?;
+    pub fn read(&self, number: u32, at: u32, len: usize) -> Result<Bytes, Unread> {
+        let damaged =
+            |what: String| Unread::Damaged(format!("log file \"{}\": {what}", self.path_of(number).display()));
+        let failed = |e: &io::Error| Unread::of(e, &self.path_of(number));
+        let file = self.handle(number).map_err(|e| failed(&e))?;
         let size = self.table.lock().files.get(&number).map_or(0, |file| file.size);
         let end = u64::from(at) + len as u64;
         if end > size {
-            return Err(named(&format!("it has {size} bytes, and there should be {end}")));
+            return Err(damaged(format!("it has {size} bytes, and there should be {end}")));
         }
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
@@ -468,12 +520,27 @@ impl LogFiles {
                 read
             };
             match read {
-                Ok(0) => return Err(named(&format!("it ends at byte {from}, before {end}"))),
+                Ok(0) => return Err(damaged(format!("it ends at byte {from}, before {end}"))),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(named(&e)),
+                Err(e) => return Err(failed(&e.into())),
             }
         }
         Ok(bytes.into())
+    }
+
+    /// What is wrong where something else lies than what was written there.
+    pub fn is_other(&self, place: &BatchPlace) -> Unread {
+        let path = self.path_of(place.file);
+        let end = u64::from(place.at) + u64::from(place.len);
+        Unread::Damaged(format!(
+            "log file \"{}\": bytes {} to {end} are not what was written there, by their checksum",
+            path.display(),
+            place.at
+        ))
+    }
+
+    fn path_of(&self, number: u32) -> PathBuf {
+        self.folder.join(name_of(number))
     }
 }
 
@@ -687,6 +754,19 @@ mod tests {
             assert_eq!(files.unforced.lock().len(), 0);
         }
         assert_eq!(files.failure(), None);
+    }
+
+    #[test]
+    fn whoever_asks_for_a_failure_does_not_wait_for_an_fsync() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Arc::new(files(directory.path()));
+        let _forcing = files.distrusted.lock();
+        let (answer, asked) = std::sync::mpsc::channel();
+        std::thread::spawn({
+            let files = files.clone();
+            move || answer.send(files.failure())
+        });
+        assert_eq!(asked.recv_timeout(std::time::Duration::from_secs(20)), Ok(None));
     }
 
     #[test]

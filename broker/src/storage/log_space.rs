@@ -21,11 +21,10 @@ use super::compaction::{Edit, Rewrite};
 use super::disk_watch::{Unsure, force};
 use super::error::StorageError;
 use super::housekeeping::Stop;
-use super::log_files::{FileUse, is_at};
+use super::log_files::{FileUse, Unread, is_at};
 use super::partition::Partition;
 use super::read::View;
 use super::shared::{Shared, family};
-use super::space::Weight;
 use super::state::OwnedSnapshot;
 use super::writer::Change;
 use super::{Durability, Result};
@@ -38,6 +37,12 @@ const WAITING_MAX: usize = 1000;
 /// Files smaller than a quarter of what they may have, as every end that was not clean leaves one, are joined from so many
 /// on.
 const SMALL_FILES_MAX: usize = 64;
+
+/// A round of moving takes at most this part of what the disk has free: small batches lie in the database for a while, and
+/// in its log too.
+const FREE_PART: u64 = 3;
+/// On a disk that is too full to be written, files are worth it from this part of them on.
+const LOW_PART: u64 = 16;
 
 /// A deletion whose batches are not counted yet.
 pub struct Dead {
@@ -220,31 +225,50 @@ fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
     dead >= bytes_min.max(1) && dead >= all / 3
 }
 
-/// Moves live batches out of files that are dead for a third and more, if that is worth it.
+/// Moves live batches out of files that are dead for a third and more, if that is worth it: when much is dead, or the disk
+/// is nearly full. When it is too full to be written, out of all that are dead for a [`LOW_PART`] and more, until there is
+/// twice the room that must be.
+///
+/// Those that are most dead go first, in rounds: what a round takes is a part of what is free, and the next begins when the
+/// files of the last one are gone. So it gets by with little room, and never takes more.
 pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64) -> Result<()> {
-    if shared.space.refusal(Weight::Small).is_some() || !shared.files.is_counted() {
-        return Ok(());
+    let enough = shared.options.disk_free_bytes_min.saturating_mul(2);
+    let low = shared.space.is_low();
+    while shared.files.is_counted() && shared.log_space.doomed.lock().is_empty() {
+        shared.space.look();
+        let free = shared.space.free();
+        let mut uses: Vec<FileUse> = shared.files.uses();
+        let stuck = shared.log_space.stuck.lock().clone();
+        uses.retain(|file| file.live > 0 && !stuck.contains(&file.number));
+        let part = if low && free < enough { LOW_PART } else { 3 };
+        let due = free < enough || is_due(&uses, bytes_min);
+        let is_small = |file: &FileUse| file.size < shared.options.log_file_bytes / 4;
+        let join = uses.iter().filter(|file| is_small(file)).count() > SMALL_FILES_MAX;
+        uses.retain(|file| due && file.dead() >= (file.size / part).max(1) || join && is_small(file));
+        uses.sort_unstable_by_key(|file| file.live.saturating_mul(1000) / file.size.max(1));
+        let mut room = free / FREE_PART;
+        uses.retain(|file| {
+            let goes = file.live <= room && shared.files.retire(file.number);
+            room -= if goes { file.live } else { 0 };
+            goes
+        });
+        if uses.is_empty() {
+            return Ok(());
+        }
+        // A compaction that runs may take long, and what it leaves is another matter.
+        let Some(held) = shared.compacting.try_lock() else { return Ok(()) };
+        let bytes = uses.iter().fold(0, |sum, file| sum + file.live);
+        tracing::info!("moving {} KiB of batches out of {} log files, to give back the rest", bytes >> 10, uses.len());
+        let victims: HashSet<u32> = uses.iter().map(|file| file.number).collect();
+        move_out(shared, stop, &victims)?;
+        drop(held);
+        remove_dead(shared)?;
+        let left = shared.files.uses().iter().any(|file| file.live > 0 && victims.contains(&file.number));
+        if left || stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
+            return Ok(());
+        }
     }
-    let mut uses: Vec<FileUse> = shared.files.uses();
-    let stuck = shared.log_space.stuck.lock().clone();
-    uses.retain(|file| file.live > 0 && !stuck.contains(&file.number));
-    let mut victims: HashSet<u32> = HashSet::new();
-    if is_due(&uses, bytes_min) {
-        victims.extend(uses.iter().filter(|file| file.dead() >= file.size / 3).map(|file| file.number));
-    }
-    let small = uses.iter().filter(|file| file.size < shared.options.log_file_bytes / 4);
-    if small.clone().count() > SMALL_FILES_MAX {
-        victims.extend(small.map(|file| file.number));
-    }
-    victims.retain(|number| shared.files.retire(*number));
-    if victims.is_empty() {
-        return Ok(());
-    }
-    // A compaction that runs may take long, and what it leaves is another matter.
-    let Some(_held) = shared.compacting.try_lock() else { return Ok(()) };
-    let bytes = uses.iter().filter(|file| victims.contains(&file.number)).fold(0, |sum, file| sum + file.live);
-    tracing::info!("moving {} MiB of batches out of {} log files that are mostly dead", bytes >> 20, victims.len());
-    move_out(shared, stop, &victims)
+    Ok(())
 }
 
 /// A batch to be moved.
@@ -275,11 +299,14 @@ fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>) -> Res
         for found in piece {
             let Some(partition) = partitions.get(&found.uid) else { continue };
             let (file, len) = (found.place.file, found.place.len);
-            let batch = shared.files.read(file, found.place.at, len as usize);
-            let Some(batch) = batch.ok().filter(|batch| is_at(batch, &found.place)) else {
-                // Whoever reads it is told. It may have been deleted meanwhile, and the file be gone.
-                shared.log_space.stuck.lock().insert(file);
-                continue;
+            let batch = match shared.files.read(file, found.place.at, len as usize) {
+                Ok(batch) if is_at(&batch, &found.place) => batch,
+                Err(Unread::Failed(why)) => return Err(StorageError::Unavailable(why)),
+                Ok(_) | Err(Unread::Damaged(_)) => {
+                    // Whoever reads it is told. It may have been deleted meanwhile, and the file be gone.
+                    shared.log_space.stuck.lock().insert(file);
+                    continue;
+                }
             };
             let mut value = vec![0; BATCH_PREFIX_LEN];
             value.extend_from_slice(&batch);

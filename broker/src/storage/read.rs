@@ -26,7 +26,7 @@ use rocksdb::{DB, ReadOptions, Snapshot};
 use super::Result;
 use super::error::StorageError;
 use super::forced;
-use super::log_files::{LogFiles, is_at};
+use super::log_files::{LogFiles, Unread, is_at};
 use super::partition::{Aborted, LogState, Partition, Settled, StoredBatch};
 use super::read_ahead::{Place, Run};
 use super::shared::{Shared, family};
@@ -434,9 +434,9 @@ fn from_disk(
     drop(at);
     let (batches, wrong) = resolve(&view.shared.files, found);
     if batches.is_empty()
-        && let Some((last, why)) = wrong
+        && let Some(wrong) = wrong
     {
-        return Err(damaged(view.shared, partition, last, &why));
+        return Err(wrong.told(view.shared, partition));
     }
     match status {
         Ok(()) => Ok(batches),
@@ -472,8 +472,35 @@ impl Lies {
     }
 }
 
+/// A batch that cannot be read from its log file.
+struct Wrong {
+    first: Offset,
+    last: Offset,
+    why: Unread,
+}
+
+impl Wrong {
+    fn at(last: Offset, place: &BatchPlace, why: Unread) -> Self {
+        Self { first: last.saturating_sub(i64::from(place.last_offset_delta)).max(0), last, why }
+    }
+
+    fn told(self, shared: &Shared, partition: &Partition) -> StorageError {
+        match self.why {
+            Unread::Damaged(why) => damaged_range(shared, partition, (self.first, self.last), &why),
+            Unread::Failed(why) => {
+                let at = offsets(self.first, self.last);
+                let message = format!("{} cannot be read now at {at}: {why}", named(shared, partition));
+                if partition.damaged_at.swap(self.last, Relaxed) != self.last {
+                    tracing::error!("{message}");
+                }
+                StorageError::Unavailable(message)
+            }
+        }
+    }
+}
+
 /// Reads what lies in log files, up to the first batch that is not as it was written, and says what is wrong with that one.
-fn resolve(files: &LogFiles, found: Vec<(Offset, Lies)>) -> (VecDeque<StoredBatch>, Option<(Offset, String)>) {
+fn resolve(files: &LogFiles, found: Vec<(Offset, Lies)>) -> (VecDeque<StoredBatch>, Option<Wrong>) {
     let mut batches = VecDeque::with_capacity(found.len());
     let mut rest = &found[..];
     while let Some((last, lies)) = rest.first() {
@@ -500,14 +527,13 @@ fn resolve(files: &LogFiles, found: Vec<(Offset, Lies)>) -> (VecDeque<StoredBatc
                     None => continue,
                 }
             }
-            Err(why) => return (batches, Some((*last, why))),
+            Err(why) => return (batches, Some(Wrong::at(*last, place, why))),
         };
         for (last, lies) in run {
             let Lies::There(place) = lies else { break };
             let batch = bytes.split_to(lies.len().min(bytes.len()));
             if !is_at(&batch, place) {
-                let why = format!("in log file {} at byte {} is something else", place.file, place.at);
-                return (batches, Some((*last, why)));
+                return (batches, Some(Wrong::at(*last, place, files.is_other(place))));
             }
             let mut stored = StoredBatch::new(*last, place.sequence, batch);
             stored.file = Some(place.file);
@@ -517,7 +543,7 @@ fn resolve(files: &LogFiles, found: Vec<(Offset, Lies)>) -> (VecDeque<StoredBatc
     (batches, None)
 }
 
-fn resolve_each(files: &LogFiles, run: &[(Offset, Lies)]) -> (VecDeque<StoredBatch>, Option<(Offset, String)>) {
+fn resolve_each(files: &LogFiles, run: &[(Offset, Lies)]) -> (VecDeque<StoredBatch>, Option<Wrong>) {
     let mut batches = VecDeque::new();
     for (last, lies) in run {
         let Lies::There(place) = lies else { break };
@@ -527,8 +553,8 @@ fn resolve_each(files: &LogFiles, run: &[(Offset, Lies)]) -> (VecDeque<StoredBat
                 stored.file = Some(place.file);
                 batches.push_back(stored);
             }
-            Ok(_) => return (batches, Some((*last, format!("in log file {} is something else", place.file)))),
-            Err(why) => return (batches, Some((*last, why))),
+            Ok(_) => return (batches, Some(Wrong::at(*last, place, files.is_other(place)))),
+            Err(why) => return (batches, Some(Wrong::at(*last, place, why))),
         }
     }
     (batches, None)
@@ -549,11 +575,35 @@ fn run_of(found: &[(Offset, Lies)]) -> usize {
     count
 }
 
-/// Damage in a batch, by the names that people know. It is logged once, however often it is met.
-pub fn damaged(shared: &Shared, partition: &Partition, offset: Offset, what: &str) -> StorageError {
+fn named(shared: &Shared, partition: &Partition) -> String {
     let place = partition.place;
     let topic = shared.topic(place.topic).map_or_else(|_| format!("{:?}", place.topic), |t| t.name.clone());
-    let message = format!("topic \"{topic}\" partition {} is damaged at offset {offset}: {what}", place.partition);
+    format!("topic \"{topic}\" partition {}", place.partition)
+}
+
+fn offsets(first: Offset, last: Offset) -> String {
+    if first >= last { format!("offset {last}") } else { format!("offsets {first} to {last}") }
+}
+
+/// Damage in a batch, by the names that people know. It is logged once, however often it is met.
+pub fn damaged(shared: &Shared, partition: &Partition, offset: Offset, what: &str) -> StorageError {
+    damaged_at(partition, offset, format!("{} is damaged at offset {offset}: {what}", named(shared, partition)))
+}
+
+/// As [`damaged`], where it is known which offsets cannot be read.
+pub fn damaged_range(
+    shared: &Shared,
+    partition: &Partition,
+    (first, last): (Offset, Offset),
+    what: &str,
+) -> StorageError {
+    let at = offsets(first, last);
+    let next = last.saturating_add(1);
+    let message = format!("{} is damaged at {at}: {what}; offset {next} comes next", named(shared, partition));
+    damaged_at(partition, last, message)
+}
+
+fn damaged_at(partition: &Partition, offset: Offset, message: String) -> StorageError {
     if partition.damaged_at.swap(offset, Relaxed) != offset {
         tracing::error!("{message}");
     }

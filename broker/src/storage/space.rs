@@ -98,6 +98,11 @@ impl Space {
         )
     }
 
+    /// Bytes, when it was looked last.
+    pub fn free(&self) -> u64 {
+        self.free.load(Relaxed)
+    }
+
     pub fn is_low(&self) -> bool {
         self.level.load(Relaxed) != ENOUGH
     }

@@ -171,7 +171,7 @@ impl Job {
             Self::Step(_) => Weight::Small,
             Self::Change(job) => match job.change {
                 Change::DeleteTopic(_) | Change::MoveStart { .. } | Change::ForgetProducers { .. } => Weight::Deletion,
-                Change::Rewrite(ref rewrite) if rewrite.is_move() => Weight::Small,
+                Change::Rewrite(ref rewrite) if rewrite.is_move() => Weight::Deletion,
                 Change::CreateTopic(_) | Change::AddPartitions { .. } | Change::Rewrite(_) => Weight::Bulk,
                 Change::SetConfigs { .. }
                 | Change::SetBrokerConfigs(_)
@@ -328,6 +328,7 @@ impl Writer<'_> {
             Ok(last) if last == shown.counters.writes => doubt = Some((shown, answers)),
             Ok(_) => {
                 files.gave_up();
+                files.take_back(shown.placed);
                 answers.into_iter().for_each(|answer| answer.give(&outcome));
             }
             Err(why) => {
@@ -364,7 +365,10 @@ impl Writer<'_> {
             doubt => {
                 self.shared.files.gave_up();
                 let outcome = Err(broken.why);
-                doubt.into_iter().flat_map(|(_, answers)| answers).for_each(|answer| answer.give(&outcome));
+                if let Some((shown, answers)) = doubt {
+                    self.shared.files.take_back(shown.placed);
+                    answers.into_iter().for_each(|answer| answer.give(&outcome));
+                }
             }
         }
         // What was read back lies in new files, all of which were forced to disk; batches were written again and forced.

@@ -119,6 +119,35 @@ fn a_log_file_that_is_missing_or_cut_short_is_named() {
 }
 
 #[test]
+fn a_log_file_that_cannot_be_opened_now_is_not_taken_for_a_damaged_one() {
+    let (fixture, places) = filled();
+    let fixture = fixture.reopen(true);
+    let (storage, log) = (fixture.storage.clone(), fixture.options.path.join("log"));
+    let (path, aside) = (log.join("000001.log"), log.join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    // Too many levels of links: an error of the moment, like too many open files.
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let passing = |e: StorageError| {
+        let expected = "topic \"large\" partition 0 cannot be read now at offset 0: log file";
+        assert!(matches!(&e, StorageError::Unavailable(why) if why.contains(expected)), "{e:?}");
+    };
+    passing(storage.fetch(places[0], 0, LIMITS).unwrap_err());
+    passing(storage.compact(places[0]).unwrap_err());
+    assert_eq!(storage.read(places[0], 0, ALL).unwrap_err().kind(), ErrorKind::Retry);
+    let server = Server::with(fixture, |_, _| {});
+    let code = |server: &Server| {
+        let answer = server.client().call(11, &fetch_request("large", 0, 1, 100));
+        answer.responses[0].partitions[0].error_code
+    };
+    assert_eq!(code(&server), ResponseError::KafkaStorageError.code());
+    fs::remove_file(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(code(&server), 0);
+    assert_eq!(read_all(&storage, places[0], 0).len(), 9);
+    assert!(storage.compact(places[0]).unwrap().passes > 0, "it was left alone");
+}
+
+#[test]
 fn damage_in_what_is_said_of_topics_keeps_the_log_closed() {
     let (fixture, _) = filled();
     let path = &fixture.options.path;

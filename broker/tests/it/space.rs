@@ -96,6 +96,7 @@ fn after_a_write_that_failed_it_goes_on_by_itself() {
         sent += 1;
         assert!(sent < 500, "the disk does not become full");
     }
+    assert_eq!(storage.measure().log_file_dead_bytes, 0, "a part of what failed stays on a full disk");
     for _ in 0..3 {
         // Opened again it may find some room still.
         match try_send(&storage, place, sent) {
@@ -103,6 +104,7 @@ fn after_a_write_that_failed_it_goes_on_by_itself() {
             Err(e) => assert!(matches!(e, StorageError::Unavailable(_)), "{e}"),
         }
         assert_eq!(snapshot_of(&storage), sent, "all can be read");
+        assert_eq!(storage.measure().log_file_dead_bytes, 0, "a part of what failed stays on a full disk");
         // Long enough for attempts to open it again on the full disk.
         std::thread::sleep(Duration::from_millis(700));
     }
@@ -118,4 +120,56 @@ fn after_a_write_that_failed_it_goes_on_by_itself() {
     let storage = open(options).unwrap();
     assert_eq!(read_all(&storage, place, 0).len(), sent + 1);
     storage.close().unwrap();
+}
+
+/// Sends to several topics in turn, as often each as its number says, until nothing is taken any more.
+fn fill_up(storage: &Storage, places: &[(TopicPartition, usize)]) {
+    let value = value(0);
+    for _ in 0..1000 {
+        for (place, times) in places {
+            for _ in 0..*times {
+                if produce(storage, *place, &batch(&[(&value[..100_000], START_MS)], Codec::None)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    panic!("the disk does not become full");
+}
+
+/// A topic in each log file beside one that stays is deleted, when the disk is too full to be written.
+fn deleted_on_a_full_disk(durability: Durability, goes: usize, stays: usize) {
+    let Some(disk) = Disk::new(120, "a full disk") else { return };
+    let mut options = small(&disk.data());
+    options.durability = durability;
+    options.disk_free_bytes_min = 24 * MB as u64;
+    options.log_file_bytes = 4 * MB as u64;
+    options.clock = Arc::new(ManualClock::at(START_MS));
+    let storage = open(options.clone()).unwrap();
+    let places = ["goes", "stays"].map(|name| create(&storage, name, &[]));
+    fill_up(&storage, &[(places[0], goes), (places[1], stays)]);
+    let rows = read_all(&storage, places[1], 0);
+    block_on(storage.delete_topic(places[0].topic)).unwrap();
+    let tiny = batch(&[("tiny", START_MS)], Codec::None);
+    wait_until("nothing is given back", || {
+        let room = rustix::fs::statvfs(&disk.data()).unwrap();
+        assert!(room.f_bavail * room.f_frsize > 6 * MB as u64, "giving back fills the disk");
+        produce(&storage, places[1], &tiny).is_ok()
+    });
+    assert_eq!(read_all(&storage, places[1], 0)[..rows.len()], rows);
+    storage.close().unwrap();
+    let storage = open(options).unwrap();
+    assert_eq!(read_all(&storage, places[1], 0)[..rows.len()], rows);
+    storage.close().unwrap();
+}
+
+#[test]
+fn what_is_deleted_on_a_full_disk_comes_back_also_where_it_is_the_lesser_part() {
+    deleted_on_a_full_disk(Durability::Group, 1, 3);
+    deleted_on_a_full_disk(Durability::Interval(Duration::from_millis(20)), 1, 5);
+}
+
+#[test]
+fn giving_back_much_takes_little_room() {
+    deleted_on_a_full_disk(Durability::Group, 2, 3);
 }
