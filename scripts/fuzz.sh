@@ -3,6 +3,7 @@
 #
 # Begins with the corpus, fuzz/corpus/TARGET.tar.gz, and with what earlier runs found, kept below ~/.cache/millpond/fuzz. A crash, a
 # hang of ten seconds or more than 2 GiB ends it with the input's path. `fuzz.sh --keep [TARGET...]` adds what was found to the corpus.
+# `fuzz.sh --same [TARGET...]`, for CI: the corpus and nothing else, then a fixed number of inputs from a fixed seed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export MILLPOND_CACHE=${MILLPOND_CACHE:-$HOME/.cache/millpond}
@@ -31,7 +32,13 @@ for target in "${targets[@]}"; do
     rm -rf "$work/kept"
     continue
   fi
-  if ! "$fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=16384 -artifact_prefix="$found.failed-" \
+  limit=(-max_total_time="$seconds")
+  if [ "$seconds" = --same ]; then
+    found=$work/$target.found
+    mkdir "$found"
+    limit=(-seed=1 -runs=1000000)
+  fi
+  if ! "$fuzz" "${limit[@]}" -timeout=10 -rss_limit_mb=2048 -max_len=16384 -artifact_prefix="$MILLPOND_CACHE/fuzz/$target.failed-" \
     "$found" "$corpus" >"$found.log" 2>&1; then
     tail -n 40 "$found.log"
     exit 1

@@ -1,7 +1,6 @@
 //! Random histories of everything that changes a log, against a plain model in memory.
 //!
-//! The seed of a failure is in its message; `MILLPOND_TEST_SEED=N` runs that history alone, `MILLPOND_TEST_HISTORIES=N`
-//! more of them.
+//! The seed of a failure is in its message; with `MILLPOND_SEED=N` histories begin with that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use millpond_types::{Offset, TopicPartition};
 
 use crate::compaction::{keyed_at, records_of};
 use crate::fixture::{Fixture, START_MS, block_on, create, produce, with_producer};
-use crate::transactions::{Random, add, end};
+use crate::transactions::{Random, add, end, seeds};
 
 const STEPS: usize = 150;
 const DELETE_RETENTION_MS: i64 = 300;
@@ -59,19 +58,7 @@ struct History {
 
 #[test]
 fn random_histories_are_what_the_model_says() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let seeds = match number("MILLPOND_TEST_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => {
-            let slow = if std::env::var_os("SLOW").is_some() { 200 } else { 12 };
-            let first = std::process::id() as u64 * 1000;
-            first..first + number("MILLPOND_TEST_HISTORIES").unwrap_or(slow)
-        }
-    };
-    println!("seeds {seeds:?}");
-    for seed in seeds {
-        run(seed);
-    }
+    seeds(if std::env::var_os("SLOW").is_some() { 200 } else { 12 }).for_each(run);
 }
 
 fn run(seed: u64) {

@@ -162,6 +162,14 @@ fn a_partition_takes_only_what_belongs_to_the_open_transaction() {
     assert!(matches!(block_on(storage.transaction_write(unknown)), Err(StorageError::UnknownTopicId(_))));
 }
 
+/// So many seeds, from MILLPOND_SEED on or else from anywhere.
+pub fn seeds(count: u64) -> std::ops::Range<u64> {
+    let given = std::env::var("MILLPOND_SEED").ok().map(|seed| seed.parse().expect("MILLPOND_SEED is a number"));
+    let first = given.unwrap_or_else(|| u64::from(std::process::id()) * 1000);
+    println!("MILLPOND_SEED={first} and on");
+    first..first + count
+}
+
 pub struct Random(pub u64);
 
 impl Random {
@@ -180,7 +188,7 @@ enum Row {
 /// Random histories against a plain model, in memory and after restarts.
 #[test]
 fn random_histories_read_as_the_model_says() {
-    for seed in 0..6 {
+    for seed in seeds(6) {
         let mut random = Random(seed);
         let mut fixture = Fixture::with(|o| {
             o.tail_partition_bytes = 600;

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, TestRunner, contextualize_config};
 
 const FORMS: &str = include_str!("../../data/responses.txt");
 /// A tag that no message has.
@@ -164,7 +164,8 @@ where
 {
     for version in versions {
         let form = forms.get(&(R::KEY, version)).unwrap_or_else(|| panic!("no form of api {} v{version}", R::KEY));
-        let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
+        let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new(contextualize_config(config));
         let any_values = Just(()).prop_perturb(|(), mut rng| {
             let mut bytes = Vec::new();
             write(form, &mut rng, &mut bytes);
