@@ -32,8 +32,8 @@
 use millpond_types::{Offset, TopicId, TopicPartition};
 
 /// The version of everything above, as the directory's marker file names it.
-/// 2: batches in log files.
-pub const FORMAT_VERSION: u32 = 2;
+/// 2: batches in log files. 3: commit records in them.
+pub const FORMAT_VERSION: u32 = 3;
 
 pub mod cf {
     pub const META: &str = "default";

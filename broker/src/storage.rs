@@ -10,6 +10,7 @@
 //!
 //! Calls that may block on disk say so; from async code they belong on a blocking thread.
 
+mod commits;
 mod compaction;
 mod directory;
 mod disk_watch;

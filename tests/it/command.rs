@@ -117,7 +117,7 @@ fn a_damaged_directory_is_refused() {
     let kept = std::fs::read_to_string(&marker).unwrap();
     std::fs::write(&marker, "something else\n").unwrap();
     names(&refused(serve(&data)), &["damaged", "millpond"]);
-    std::fs::write(&marker, kept.replace("format 2", "format 99")).unwrap();
+    std::fs::write(&marker, kept.replace("format 3", "format 99")).unwrap();
     names(&refused(serve(&data)), &["format 99", "newer version"]);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Snappy comes raw or in xerial's framing (Java); lz4 is the frame format with independent blocks.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use bytes::Bytes;
 
@@ -70,7 +70,7 @@ pub fn decompress(codec: Codec, bytes: &Bytes, bytes_max: usize) -> io::Result<B
     match codec {
         Codec::None => Ok(bytes.clone()),
         Codec::Gzip => read_all(flate2::read::MultiGzDecoder::new(&bytes[..]), bytes.len(), bytes_max),
-        Codec::Lz4 => read_all(lz4_flex::frame::FrameDecoder::new(&bytes[..]), bytes.len(), bytes_max),
+        Codec::Lz4 => take_all(lz4_flex::frame::FrameDecoder::new(&bytes[..]), bytes.len(), bytes_max),
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..])?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -84,9 +84,30 @@ fn read_all(reader: impl Read, compressed: usize, bytes_max: usize) -> io::Resul
     let mut out = Vec::with_capacity(compressed.saturating_mul(3).min(bytes_max));
     reader.take(bytes_max as u64 + 1).read_to_end(&mut out)?;
     if out.len() > bytes_max {
-        return Err(damaged(format!("records are larger than {bytes_max} bytes when decompressed")));
+        return Err(too_large(bytes_max));
     }
     Ok(out.into())
+}
+
+/// As `read_all`, from a decoder that has a buffer of its own: room that is not filled yet is not zeroed for it.
+fn take_all(mut reader: impl BufRead, compressed: usize, bytes_max: usize) -> io::Result<Bytes> {
+    let mut out = Vec::with_capacity(compressed.saturating_mul(3).min(bytes_max));
+    loop {
+        let part = reader.fill_buf()?;
+        if part.is_empty() {
+            return Ok(out.into());
+        }
+        if part.len() > bytes_max - out.len() {
+            return Err(too_large(bytes_max));
+        }
+        out.extend_from_slice(part);
+        let len = part.len();
+        reader.consume(len);
+    }
+}
+
+fn too_large(bytes_max: usize) -> io::Error {
+    damaged(format!("records are larger than {bytes_max} bytes when decompressed"))
 }
 
 fn unsnap(bytes: &Bytes, bytes_max: usize) -> io::Result<Bytes> {
@@ -115,7 +136,7 @@ fn unsnap_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> io::Result
         return Err(damaged("a snappy block claims more than it can hold"));
     }
     if len > bytes_max.saturating_sub(out.len()) {
-        return Err(damaged(format!("records are larger than {bytes_max} bytes when decompressed")));
+        return Err(too_large(bytes_max));
     }
     let start = out.len();
     out.resize(start + len, 0);

@@ -7,6 +7,7 @@ use millpond_types::{Offset, TopicPartition};
 use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::StorageOptions;
+use super::commits::{self, Replayed};
 use super::compaction::Compacted;
 use super::directory::{claim, open_database};
 use super::error::{OpenError, StorageError};
@@ -46,19 +47,14 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     claim.set_format(&options.path)?;
     let files = Arc::new(LogFiles::open(&options)?);
     let db = open_database(&options, &files).map_err(verify::with_way_out)?;
+    let replayed = commits::replay(&db, &options)?;
     // What is in tables and what is in the log may both have been whole, and a file of the log be missing.
     if let Ok(last) = number_in(&db)
         && last < least
     {
         return Err(verify::ends_early(&options, last, least, None));
     }
-    let found = load(&db, &options, &files, whole).map_err(|e| {
-        let path = options.path.display().to_string();
-        match e {
-            StorageError::Corrupt(detail) => OpenError::Damaged { path, detail },
-            other => OpenError::Io { path, detail: other.to_string() },
-        }
-    })?;
+    let found = load(&db, &options, &files, (whole, replayed)).map_err(|e| not_opened(&options, e))?;
     claim.set_ready(&options.path)?;
     // What is lost later, while this process runs, was not accepted.
     options.accept_data_loss = false;
@@ -71,11 +67,25 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     Ok(shared)
 }
 
+/// What an error says of the directory.
+pub fn not_opened(options: &StorageOptions, e: StorageError) -> OpenError {
+    let path = options.path.display().to_string();
+    match e {
+        StorageError::Corrupt(detail) => OpenError::Damaged { path, detail },
+        other => OpenError::Io { path, detail: other.to_string() },
+    }
+}
+
 fn damaged(what: &str, key: &[u8]) -> StorageError {
     StorageError::Corrupt(format!("the stored {what} {key:02x?} is damaged"))
 }
 
-fn load(db: &DB, options: &StorageOptions, files: &LogFiles, whole: bool) -> Result<Found, StorageError> {
+fn load(
+    db: &DB,
+    options: &StorageOptions,
+    files: &LogFiles,
+    (whole, replayed): (bool, Replayed),
+) -> Result<Found, StorageError> {
     let meta = family(db, cf::META)?;
     let mut batch = WriteBatch::default();
 
@@ -104,6 +114,8 @@ fn load(db: &DB, options: &StorageOptions, files: &LogFiles, whole: bool) -> Res
         writes: counter(Counter::Writes)?,
     };
     if options.accept_data_loss {
+        // What is left of records of the log files is never taken for a next write.
+        counters.writes = counters.writes.max(replayed.end);
         // Tables may hold what was written later than the counters that are left say.
         for (which, number) in [
             (Counter::PartitionUid, &mut counters.partition_uid),
@@ -133,7 +145,9 @@ fn load(db: &DB, options: &StorageOptions, files: &LogFiles, whole: bool) -> Res
     }
     if clean {
         files.counted(&load_live(db)?);
-        files.go_on();
+        if replayed.whole {
+            files.go_on();
+        }
     } else {
         files.begin_count();
     }

@@ -1,7 +1,7 @@
 //! The files that batches lie in: appending, forcing to disk, reading, and how much of each is live.
 //!
 //! ```text
-//! log/NNNNNN.log   batches one after the other, each as it is served; nothing before, between or after them
+//! log/NNNNNN.log   batches one after the other, each as it is served; behind those of a write its commit record (`commits`)
 //! ```
 //!
 //! What no committed key names does not exist: RocksDB's write is the one commit, and batches are written before it. A
@@ -28,7 +28,7 @@ use super::{Result, StorageOptions};
 use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD, head_crc, is_intact};
 use crate::keys::{BatchPlace, Placed};
 
-const FOLDER: &str = "log";
+pub const FOLDER: &str = "log";
 /// Positions are 32 bits, and a file has at most this and one write more.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// What the system takes in one vectored write.
@@ -156,7 +156,7 @@ fn name_of(number: u32) -> String {
     format!("{number:06}.log")
 }
 
-fn number_of(path: &Path) -> Option<u32> {
+pub fn number_of(path: &Path) -> Option<u32> {
     let is_log = path.extension().is_some_and(|e| e == "log");
     path.file_stem()?.to_str()?.parse().ok().filter(|_| is_log)
 }
@@ -267,13 +267,14 @@ impl LogFiles {
         Placing { file, from, len: 0, crc: 0, parts: Vec::new() }
     }
 
-    /// Appends what was placed, and forces it to disk if asked. Called by the writer alone.
-    pub fn append(&self, placing: &Placing, force: bool) -> Result<()> {
+    /// Appends what was placed, with the write's commit record behind it, and forces it to disk if asked. Called by the
+    /// writer alone.
+    pub fn append(&self, placing: &Placing, record: Option<Bytes>, force: bool) -> Result<()> {
         let number = placing.file;
         let path = self.folder.join(name_of(number));
-        let end = u64::from(placing.from) + u64::from(placing.len);
+        let end = u64::from(placing.from) + u64::from(placing.len) + record.as_ref().map_or(0, |r| r.len() as u64);
         let done = self.to_append(number, &path).and_then(|(file, new)| {
-            write_all(&file, &placing.parts, u64::from(placing.from))?;
+            write_all(&file, placing.parts.iter().chain(&record), u64::from(placing.from))?;
             if force {
                 file.sync_data()?;
                 if new {
@@ -294,26 +295,30 @@ impl LogFiles {
             Err(e) => {
                 table.current = None;
                 drop(table);
-                self.take_back(placing.placed());
+                if let Err(e) = self.take_back(placing.placed()) {
+                    tracing::warn!("{}", failed(&e, &path));
+                }
                 Err(failed(&e, &path))
             }
         }
     }
 
-    /// Cuts off what was appended last, which no key names and none will, so that on a full disk there is room again.
-    pub fn take_back(&self, placed: Placed) {
+    /// Cuts off what was appended last, which no key names and none will, so that on a full disk there is room again. With
+    /// it goes its commit record; a power cut may bring that back.
+    pub fn take_back(&self, placed: Placed) -> io::Result<()> {
         let from = u64::from(placed.from);
         if placed.len == 0 || self.table.lock().files.get(&placed.file).is_none_or(|file| file.size <= from) {
-            return;
+            return Ok(());
         }
-        match self.handle_for(placed.file, true).and_then(|file| file.set_len(from)) {
-            Ok(()) => {
-                if let Some(file) = self.table.lock().files.get_mut(&placed.file) {
-                    file.size = from;
-                }
-            }
-            Err(e) => tracing::warn!("{}", failed(&e, &self.folder.join(name_of(placed.file)))),
+        let file = self.handle_for(placed.file, true)?;
+        file.set_len(from)?;
+        if let Some(file) = self.table.lock().files.get_mut(&placed.file) {
+            file.size = from;
         }
+        if let Err(e) = file.sync_all() {
+            tracing::debug!("log file {} is not shorter on disk yet: {e}", name_of(placed.file));
+        }
+        Ok(())
     }
 
     /// The file to append to, and whether it is new.
@@ -564,8 +569,8 @@ fn rewrite(file: &File) -> io::Result<()> {
     }
 }
 
-fn write_all(file: &File, parts: &[Bytes], mut at: u64) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+fn write_all<'b>(file: &File, parts: impl Iterator<Item = &'b Bytes>, mut at: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.map(|part| IoSlice::new(part)).collect();
     let mut rest = &mut slices[..];
     while let Some(now) = rest.get(..rest.len().min(SLICES_MAX)).filter(|now| !now.is_empty()) {
         match rustix::io::pwritev(file, now, at) {
@@ -680,7 +685,7 @@ mod tests {
         let mut placing = files.place();
         let batches: Vec<Bytes> = texts.iter().map(|text| batch(text)).collect();
         let places = batches.into_iter().map(|b| (placing.add(&b, 7, 0, 1), b)).collect();
-        files.append(&placing, false).unwrap();
+        files.append(&placing, None, false).unwrap();
         files.wrote(placing.placed());
         places
     }
@@ -777,7 +782,7 @@ mod tests {
         for text in ["a", "b", "c"] {
             placing.add(&batch(text), 1, 0, 1);
         }
-        files.append(&placing, true).unwrap();
+        files.append(&placing, None, true).unwrap();
         let placed = placing.placed();
         let mut options = StorageOptions::new(directory.path());
         options.log_file_bytes = 300;

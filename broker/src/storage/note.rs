@@ -91,7 +91,7 @@ impl Note {
     }
 
     /// Whether the machine runs still that ran when this was noted, so that nothing can have been lost with it.
-    fn is_of_this_boot(&self) -> bool {
+    pub fn is_of_this_boot(&self) -> bool {
         !self.boot.is_empty() && boot_id() == self.boot
     }
 

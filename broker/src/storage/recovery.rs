@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rocksdb::DB;
 
+use super::commits;
 use super::directory::{open_database, open_read_only};
 use super::error::{OpenError, StorageError};
 use super::housekeeping::Stop;
@@ -52,6 +53,7 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
                 shared.files.write_again()?;
                 let open = || open_database(options, &shared.files);
                 let db = verify(options).and_then(|_whole| open()).map_err(unavailable)?;
+                commits::replay(&db, options).map_err(unavailable)?;
                 let last = number_in(&db)?;
                 shared.replace_db(Arc::new(db))?;
                 return Ok(last);

@@ -2,14 +2,15 @@
 //! the files that would tell.
 //!
 //! A write that was under way when the process or the machine ended may be there in part: that is no damage. Neither is a
-//! hole in what a power cut may take by the durability setting; what lies behind it is put aside then. Everything else is
-//! refused, with the file and the place, unless somebody accepts the loss.
+//! hole in what a power cut may take by the durability setting, or what lies in commit records too (`commits`); what lies
+//! behind it is put aside then. Everything else is refused, with the file and the place, unless somebody accepts the loss.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::StorageOptions;
+use super::commits::Commits;
 use super::directory::{DATABASE, open_read_only};
 use super::error::OpenError;
 use super::log_files::Recheck;
@@ -21,7 +22,7 @@ use crate::keys::Placed;
 const OLDEST_NEEDED: &str = "rocksdb.min-log-number-to-keep";
 /// What RocksDB says before the number.
 const MISSING: &str = "Missing WAL with log number: ";
-const WAY_OUT: &str =
+pub const WAY_OUT: &str =
     "bring back a copy, or start once with --accept-data-loss: it opens with what lies before and puts the rest aside";
 
 /// The write that must be there, by what was noted.
@@ -84,7 +85,8 @@ pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
         Found::Torn(at) => (Some(at), false),
         // Where no write is before the hole, tables say how far was written.
         Found::Damaged { at, .. }
-            if note.is_some_and(|note| note.allows_holes()) && scan.last_write.is_none_or(|last| last >= least) =>
+            if note.as_ref().is_some_and(Note::allows_holes) && scan.last_write.is_none_or(|last| last >= least)
+                || is_made_up(options, note.as_ref(), scan.last_write)? =>
         {
             let aside = put_aside(options, &logs, at.log.number, Some(at))?;
             tracing::warn!(
@@ -106,7 +108,19 @@ pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
     };
     let db = open_read_only(options).map_err(with_way_out)?;
     let last = number_in(&db).map_err(|e| damaged(options, e.to_string()))?;
+    let last = if last < least { Commits::after(options, last)?.reach(last) } else { last };
     if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(whole) }
+}
+
+/// Whether commit records in log files go on where the write-ahead log has a hole, as far as was acknowledged.
+fn is_made_up(options: &StorageOptions, note: Option<&Note>, last: Option<u64>) -> Result<bool, OpenError> {
+    let Some(note) = note else { return Ok(false) };
+    let commits = Commits::after(options, last.unwrap_or(0))?;
+    Ok(match last {
+        Some(last) => commits.reach(last) > last && commits.reach(last) >= note.least(),
+        // Tables say how far was written; that nothing lies between them and the records is looked at by who replays.
+        None => !note.is_of_this_boot() && commits.end() > 0 && commits.end() >= note.least(),
+    })
 }
 
 /// Makes the log end where something is missing, if it is. Somebody has accepted the loss.

@@ -162,14 +162,15 @@ impl Begun {
         let number = tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[8])?;
         Some(u64::from_be_bytes(number.try_into().ok()?))
     }
+}
 
-    /// Of a write with a number.
-    fn placed(&self) -> Option<Placed> {
-        let key = keys::counter(Counter::Placed);
-        let tail = self.tail.get(..self.tail.len().checked_sub(NUMBER + 1)?)?;
-        let value = tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[PLACED_LEN as u8])?;
-        Placed::decode(value.try_into().ok()?).filter(|placed| placed.len > 0)
-    }
+/// What a write with a number, of which this is the end, put into a log file.
+pub fn placed_of(data: &[u8]) -> Option<Placed> {
+    let key = keys::counter(Counter::Placed);
+    let data = data.get(..data.len().checked_sub(NUMBER + 1)?)?;
+    let tail = data.get(data.len().checked_sub(PLACED - 1)?..)?;
+    let value = tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[PLACED_LEN as u8])?;
+    Placed::decode(value.try_into().ok()?).filter(|placed| placed.len > 0)
 }
 
 impl Scanner<'_> {
@@ -247,7 +248,7 @@ impl Scanner<'_> {
             return;
         }
         if matches!(kind, FULL | LAST) {
-            if let (Some(number), Some(placed)) = (record.number(), record.placed())
+            if let (Some(number), Some(placed)) = (record.number(), placed_of(&record.tail))
                 && !(self.is_there)(number, &placed)
             {
                 let here = Place { log: log.clone(), at: record.at };

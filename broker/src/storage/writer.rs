@@ -17,6 +17,7 @@ use millpond_types::{Offset, TopicId};
 use rocksdb::{DB, WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::commits;
 use super::compaction::{Edit, Rewrite};
 use super::error::StorageError;
 use super::housekeeping::Stop;
@@ -223,7 +224,14 @@ pub fn run(shared: &Shared, stop: &Stop) {
         }
     }
     let _clear = Clear(shared);
-    let mut writer = Writer { shared, stop, counters: shared.counters, tails: Tails::default(), broken: None };
+    let mut writer = Writer {
+        shared,
+        stop,
+        counters: shared.counters,
+        tails: Tails::default(),
+        recorded: Recorded::default(),
+        broken: None,
+    };
     let mut writes = 0u64;
     while let Some(work) = shared.queue.take(shared.options.write_bytes_max) {
         writer.write(work);
@@ -246,8 +254,17 @@ struct Writer<'a> {
     stop: &'a Stop,
     counters: Counters,
     tails: Tails,
+    recorded: Recorded,
     /// A write has failed and the database was not opened again yet.
     broken: Option<Broken>,
+}
+
+/// How far RocksDB's log may be behind what is on disk: the commit records of one log file.
+#[derive(Clone, Copy, Default)]
+struct Recorded {
+    /// RocksDB's log was forced with or after a record in this file.
+    file: Option<u32>,
+    bytes: u64,
 }
 
 struct Broken {
@@ -266,6 +283,8 @@ struct Shown {
     deleted: Vec<Arc<Topic>>,
     configs: Option<Arc<ChangedConfigs>>,
     placed: Placed,
+    /// Its commit record lies behind what was placed.
+    recorded: bool,
     replaced: Vec<(u32, u64)>,
     dead: Option<Dead>,
 }
@@ -326,11 +345,16 @@ impl Writer<'_> {
         match recovery::last_write(&self.shared.options) {
             // Neither forced to disk nor known to the handle that is read from: it is shown when the database was reopened.
             Ok(last) if last == shown.counters.writes => doubt = Some((shown, answers)),
-            Ok(_) => {
-                files.gave_up();
-                files.take_back(shown.placed);
-                answers.into_iter().for_each(|answer| answer.give(&outcome));
-            }
+            Ok(_) => match files.take_back(shown.placed) {
+                Err(why) if shown.recorded => {
+                    tracing::error!("it cannot be told yet whether that write will be there: {why}");
+                    doubt = Some((shown, answers));
+                }
+                _ => {
+                    files.gave_up();
+                    answers.into_iter().for_each(|answer| answer.give(&outcome));
+                }
+            },
             Err(why) => {
                 tracing::error!("it cannot be found out yet whether that write is there: {why}");
                 doubt = Some((shown, answers));
@@ -366,7 +390,9 @@ impl Writer<'_> {
                 self.shared.files.gave_up();
                 let outcome = Err(broken.why);
                 if let Some((shown, answers)) = doubt {
-                    self.shared.files.take_back(shown.placed);
+                    if let Err(e) = self.shared.files.take_back(shown.placed) {
+                        tracing::warn!("{e}");
+                    }
                     answers.into_iter().for_each(|answer| answer.give(&outcome));
                 }
             }
@@ -453,38 +479,51 @@ impl Writer<'_> {
         pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Writes), pass.counters.writes.to_be_bytes());
         let durable = self.shared.options.durability == Durability::Group;
         let mut options = WriteOptions::default();
-        options.set_sync(durable);
         let batch = std::mem::take(&mut pass.batch);
         let measures = &self.shared.measures;
         let bytes = batch.size_in_bytes() + placed.len as usize;
         measures.commit_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.shared.space.wrote(bytes);
+        // Where that is not much, it goes behind the batches too, and what forces them to disk is enough.
+        let recorded = durable && placed.len > 0 && batch.size_in_bytes() <= commits::RECORD_BYTES_MAX;
+        let record = recorded.then(|| commits::encode(pass.counters.writes, batch.data()));
+        let unforced = self.recorded.bytes + u64::from(placed.len) + record.as_ref().map_or(0, |r| r.len() as u64);
+        let enough = recorded && self.recorded.file == Some(placed.file) && unforced <= commits::UNFORCED_BYTES_MAX;
+        options.set_sync(durable && !enough);
         let Pass { counters, partitions, created, deleted, configs, replaced, dead, .. } = pass;
         let snapshot = || OwnedSnapshot::new(db.clone(), |db| db.snapshot());
         let dead = (!dead.is_empty()).then(|| Dead { snapshot: snapshot(), ranges: dead });
-        let shown = Shown { counters, partitions, created, deleted, configs, placed, replaced, dead };
+        let shown = Shown { counters, partitions, created, deleted, configs, placed, recorded, replaced, dead };
         #[allow(clippy::disallowed_methods, reason = "only how long a write took is told")]
         let begun = std::time::Instant::now();
         // Where the order matters: what names the batches is never on disk without them.
         let appended = match &placing {
-            Some(placing) if placed.len > 0 => files.append(placing, durable),
+            Some(placing) if placed.len > 0 => files.append(placing, record, durable),
             _ => Ok(()),
         };
         let written = appended.and_then(|()| Ok(db.write_opt(batch, &options)?));
         measures.commits.count(begun.elapsed());
         match written {
             Ok(()) => {
+                self.recorded = match (enough, recorded) {
+                    (true, _) => Recorded { bytes: unforced, ..self.recorded },
+                    (false, true) => Recorded { file: Some(placed.file), bytes: 0 },
+                    (false, false) => Recorded { bytes: 0, ..self.recorded },
+                };
                 self.publish(shown);
                 Ok(())
             }
-            Err(e) => Err(Box::new((e, Some(shown)))),
+            Err(e) => {
+                self.recorded = Recorded::default();
+                Err(Box::new((e, Some(shown))))
+            }
         }
     }
 
     /// Shows what was written.
     fn publish(&mut self, shown: Shown) {
         let options = &self.shared.options;
-        let Shown { counters, partitions, created, deleted, configs, placed, replaced, dead } = shown;
+        let Shown { counters, partitions, created, deleted, configs, placed, replaced, dead, .. } = shown;
         self.counters = counters;
         self.shared.files.wrote(placed);
         replaced.into_iter().for_each(|(file, bytes)| self.shared.files.deleted(file, bytes));

@@ -96,6 +96,7 @@ fn a_role() {
         "batches" => crate::forced::cannot_force_what_a_table_names,
         "flush" => crate::recovery::cannot_write_tables,
         "group" => crate::recovery::cannot_force_batches,
+        "log" => crate::recovery::cannot_write_log,
         "retention" => crate::recovery::fails_in_retention,
         other => panic!("{other}"),
     };

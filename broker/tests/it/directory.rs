@@ -84,7 +84,7 @@ fn a_directory_from_before_there_were_log_files_is_gone_on_with() {
     let mut fixture = fixture;
     fixture.options.inline_bytes_max = 0;
     let fixture = fixture.reopen(false);
-    assert_eq!(fs::read_to_string(&marker).unwrap(), "millpond data directory\nformat 2\nready\n");
+    assert_eq!(fs::read_to_string(&marker).unwrap(), "millpond data directory\nformat 3\nready\n");
     send(&fixture.storage, place, &[&values[4]]);
     let fixture = fixture.reopen(false);
     let rows: Vec<String> = read_all(&fixture.storage, place, 0).into_iter().map(|row| row.1).collect();

@@ -60,7 +60,10 @@ fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
         let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
         fill(storage, places, 100);
         let (count, before) = in_files(&fixture.options.path);
-        assert!(count >= 10 && live_in_files(storage) == before, "{count} {before}");
+        let live = live_in_files(storage);
+        // Commit records count as dead.
+        let least = if durability == Durability::Group { before * 3 / 4 } else { before };
+        assert!(count >= 10 && (least..=before).contains(&live), "{count} {before} {live}");
         // Whole files, which nobody has to ask for.
         for place in places {
             block_on(storage.delete_records(place, 50)).unwrap();

@@ -7,8 +7,9 @@ use std::time::Duration;
 use millpond_broker::storage::{Durability, Storage, StorageError};
 use millpond_types::ManualClock;
 
-use crate::actor::{at, wait_until, while_nothing_is_forced};
+use crate::actor::{Actor, at, wait_until, while_nothing_is_forced};
 use crate::fixture::{START_MS, batch, create, open, options, produce, read_all, send};
+use crate::strace::{self, Fault};
 
 pub fn cannot_write_tables(directory: &Path) {
     let mut options = options(directory);
@@ -88,6 +89,49 @@ pub fn cannot_force_batches(directory: &Path) {
 #[test]
 fn batches_that_cannot_be_forced_are_refused_and_another_file_is_begun() {
     while_nothing_is_forced("group", "stopped", "batches that cannot be forced to disk");
+}
+
+pub fn cannot_write_log(directory: &Path) {
+    let mut options = options(directory);
+    options.durability = Durability::Group;
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..5 {
+        send(&storage, place, &[&format!("v{i}")]);
+    }
+    at("ready");
+
+    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    assert!(produce(&storage, place, &one).is_err());
+    assert_eq!(read_all(&storage, place, 0).len(), 5);
+    at("stopped");
+
+    wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
+    let check = |storage: &Storage| {
+        let rows = read_all(storage, place, 0);
+        assert_eq!(rows, (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
+    };
+    check(&storage);
+    drop(storage);
+    check(&open(options).unwrap());
+}
+
+#[test]
+fn a_commit_record_of_a_write_that_was_refused_is_taken_back() {
+    if !strace::is_possible("a write that RocksDB cannot log") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut actor = Actor::start("log", directory.path());
+    actor.expect("ready");
+    let log = std::fs::read_dir(directory.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
+    let log = log.filter(|path| path.extension().is_some_and(|e| e == "log")).max().unwrap();
+    let fault = Fault::on(actor.id(), Some(&log), "write,pwrite64", "error=EIO");
+    actor.go_on();
+    actor.expect("stopped");
+    drop(fault);
+    actor.go_on();
+    actor.end();
 }
 
 pub fn fails_in_retention(directory: &Path) {

@@ -313,6 +313,89 @@ fn batches_that_were_forced_are_named_when_they_are_gone() {
     }
 }
 
+/// Writes of which the disk got the commit records alone.
+#[test]
+fn what_a_power_cut_takes_of_the_log_lies_in_log_files() {
+    let mut crashed = Crashed::after(0, |o| {
+        o.inline_bytes_max = 0;
+        o.log_file_bytes = 40_000;
+    });
+    let in_files = |path: &Path| fs::read_dir(path.join("log")).unwrap().count();
+    // How long the log was, and how many log files there were, after each row.
+    let mut after = Vec::new();
+    for _ in 0..23 {
+        crashed.send();
+        let log = only_log(&crashed.options.path);
+        after.push((fs::metadata(log).unwrap().len() as usize, in_files(&crashed.options.path)));
+    }
+    let (whole, files) = *after.last().unwrap();
+    assert!(files >= 4 && after[20].1 == files, "{after:?}");
+    let bytes = fs::read(only_log(&crashed.options.path)).unwrap();
+    let begun = after.iter().position(|(_, count)| *count == files).unwrap();
+    for (row, (len, _)) in after.iter().enumerate() {
+        for torn in [0, 5] {
+            let path = crashed.left();
+            fs::write(only_log(&path), &bytes[..whole.min(len + torn)]).unwrap();
+            noted_before_a_power_cut(&path);
+            crashed.check_whole(&path, &format!("cut after row {row}, {torn}"));
+            // It lies in the database as well now.
+            fs::remove_dir_all(path.join("log")).unwrap();
+            copy(&crashed.options.path.join("log"), &path.join("log"));
+            crashed.check_whole(&path, "once more");
+        }
+    }
+    // What is missing before the first record lies nowhere else.
+    let path = crashed.left();
+    fs::write(only_log(&path), &bytes[..20]).unwrap();
+    noted_before_a_power_cut(&path);
+    crashed.check_refused(&path, "", "the topic's creation");
+    // The disk wrote what came later.
+    let path = crashed.left();
+    let mut holed = bytes.clone();
+    holed[after[begun].0 + 10..after[begun].0 + 100].fill(0);
+    fs::write(only_log(&path), holed).unwrap();
+    let storage = crashed.open(&path, false).unwrap();
+    assert_eq!((crashed.rows(&storage), lost(&path).len()), (23, 1));
+    let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+    assert_eq!(send(&storage, place, &["23 again"]).base_offset, 23);
+    drop(storage);
+    assert_eq!(crashed.rows(&crashed.open(&path, false).unwrap()), 24);
+}
+
+#[test]
+fn a_commit_record_is_taken_with_all_of_its_batches_or_not_at_all() {
+    let mut crashed = Crashed::after(12, |o| o.inline_bytes_max = 0);
+    let before = crashed.left();
+    let (noted, log) = (fs::read(before.join("written")).unwrap(), fs::read(only_log(&before)).unwrap());
+    let begins = fs::metadata(before.join("log/000001.log")).unwrap().len() as usize;
+    crashed.send();
+    let file = fs::read(crashed.options.path.join("log/000001.log")).unwrap();
+    assert!(begins + 100 < file.len());
+    // What the disk has of the last write, of which nobody was told: its batch lies first.
+    for (from, len) in [(0, 0), (0, 4), (30, 9), (75, 1), (file.len() - begins - 9, 9), (file.len() - begins - 200, 4)]
+    {
+        let path = crashed.left();
+        let mut torn = file.clone();
+        torn[begins + from..][..len].iter_mut().for_each(|byte| *byte ^= 0x55);
+        fs::write(path.join("log/000001.log"), torn).unwrap();
+        fs::write(only_log(&path), &log).unwrap();
+        fs::write(path.join("written"), &noted).unwrap();
+        for again in 0..2 {
+            let storage = crashed.open(&path, false).unwrap();
+            let rows = if len == 0 { 13 } else { 12 };
+            assert_eq!(crashed.rows(&storage), rows + again, "{len} bytes at {from}");
+            let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+            send(&storage, place, &[&format!("{} again", rows + again)]);
+        }
+    }
+    // An earlier one is damaged, and the log lacks it too.
+    let path = crashed.left();
+    take_from_log_file(&path, "9 xxxxx", Some(3));
+    fs::write(only_log(&path), &log[..600]).unwrap();
+    noted_before_a_power_cut(&path);
+    crashed.check_refused(&path, "", "a record before the last");
+}
+
 #[test]
 fn a_table_names_only_batches_that_are_on_disk() {
     // A flush under way to a table forces log files first, and notes survive: nothing before it is looked at again.

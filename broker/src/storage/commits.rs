@@ -1,0 +1,232 @@
+//! Commit records: what a write says to RocksDB, behind its batches in the log file, so that one fsync is enough for both.
+//! RocksDB's own log is forced to disk later, and what a power cut takes of it is written again from here.
+//!
+//! ```text
+//! record   magic [8] | number of the write u64 | length u32 | crc32c of number and data u32 | data: a WriteBatch of RocksDB
+//! magic    begins with 0xff, where a batch's base offset never does; so that a walk over a file tells both apart
+//! ```
+//!
+//! Invariants: RocksDB's log is forced together with the first record that a process puts into a file (`writer`), so that
+//! records of what it lacks are in the last file, or in the one before it too if that one was just begun. A record without
+//! what its batches should be is the last one and was not acknowledged, or something is damaged.
+//!
+//! Not here: when a record is written (`writer`), and that what RocksDB lacks may lie here (`verify`).
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use rocksdb::{DB, WriteBatch};
+
+use super::StorageOptions;
+use super::error::OpenError;
+use super::load::not_opened;
+use super::log_files::{FOLDER, Recheck, number_of};
+use super::recovery::number_in;
+use super::wal;
+use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD};
+
+const MAGIC: [u8; 8] = *b"\xffcommit1";
+/// Magic, number, length and checksum.
+const HEAD: usize = 24;
+/// A write that says more to RocksDB is forced to disk there.
+pub const RECORD_BYTES_MAX: usize = 64 << 10;
+/// So much in log files, and RocksDB's log is forced too: what is looked at after an end without warning.
+pub const UNFORCED_BYTES_MAX: u64 = 16 << 20;
+/// Read at once in a walk; batches are skipped.
+const WALK_BYTES: usize = 4 << 10;
+
+pub fn encode(number: u64, data: &[u8]) -> Bytes {
+    let mut record = Vec::with_capacity(HEAD + data.len());
+    record.extend_from_slice(&MAGIC);
+    record.extend_from_slice(&number.to_be_bytes());
+    record.extend_from_slice(&u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes());
+    record.extend_from_slice(&crc_of(number, data).to_be_bytes());
+    record.extend_from_slice(data);
+    record.into()
+}
+
+fn crc_of(number: u64, data: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&number.to_be_bytes()), data)
+}
+
+/// Where a whole record lies.
+#[derive(Debug)]
+struct Found {
+    number: u64,
+    path: PathBuf,
+    at: u64,
+}
+
+/// Records that the database may lack, in the order of writing.
+#[derive(Debug)]
+pub struct Commits {
+    found: Vec<Found>,
+    /// The last file ends with a whole batch or record.
+    whole: bool,
+}
+
+impl Commits {
+    /// Of a database that ends with the write `last`. Blocks on disk.
+    pub fn after(options: &StorageOptions, last: u64) -> Result<Self, OpenError> {
+        Self::read(options, last).map_err(|e| failed(options, &e))
+    }
+
+    fn read(options: &StorageOptions, last: u64) -> io::Result<Self> {
+        let mut files: Vec<(u32, PathBuf)> = Vec::new();
+        let entries = match fs::read_dir(options.path.join(FOLDER)) {
+            Ok(entries) => entries,
+            // From before there were log files, or new.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self { found: Vec::new(), whole: true }),
+            Err(e) => return Err(e),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            files.extend(number_of(&path).map(|number| (number, path)));
+        }
+        files.sort_unstable();
+        let mut commits = Self { found: Vec::new(), whole: true };
+        for (i, (_, path)) in files.into_iter().rev().enumerate() {
+            let (mut found, whole) = walk(path)?;
+            // The last one may have been begun by a write that is not there.
+            if i == 0 {
+                commits.whole = whole;
+            } else if found.is_empty() {
+                break;
+            }
+            let reaches_back = found.first().is_some_and(|first| first.number <= last);
+            found.retain(|found| found.number > last);
+            found.append(&mut commits.found);
+            commits.found = found;
+            if reaches_back {
+                break;
+            }
+        }
+        Ok(commits)
+    }
+
+    /// The write up to which they go on from `last`, each the next.
+    pub fn reach(&self, last: u64) -> u64 {
+        self.found.iter().fold(last, |last, found| if found.number == last + 1 { found.number } else { last })
+    }
+
+    /// The greatest number that there is.
+    pub fn end(&self) -> u64 {
+        self.found.iter().map(|found| found.number).max().unwrap_or(0)
+    }
+}
+
+/// Records of a file, and whether nothing in part lies behind the last.
+fn walk(path: PathBuf) -> io::Result<(Vec<Found>, bool)> {
+    let file = File::open(&path)?;
+    let size = file.metadata()?.len();
+    let mut reader = BufReader::with_capacity(WALK_BYTES, file);
+    let (mut found, mut at) = (Vec::new(), 0);
+    let mut head = [0; HEADER_LEN];
+    let mut data = Vec::new();
+    while at < size {
+        let len = usize::try_from(size - at).unwrap_or(usize::MAX).min(HEADER_LEN);
+        let head = head.get_mut(..len).unwrap_or_default();
+        reader.read_exact(head)?;
+        let next = if head.starts_with(&MAGIC) {
+            let Some((number, len, crc)) = parse(head).filter(|(_, len, _)| at + (HEAD + len) as u64 <= size) else {
+                return Ok((found, false));
+            };
+            reader.seek_relative(HEAD as i64 - head.len() as i64)?;
+            data.resize(len, 0);
+            reader.read_exact(&mut data)?;
+            if crc_of(number, &data) != crc {
+                return Ok((found, false));
+            }
+            found.push(Found { number, path: path.clone(), at });
+            at + (HEAD + len) as u64
+        } else {
+            let length = BatchHeader::parse(head).and_then(|head| usize::try_from(head.length).ok()).unwrap_or(0);
+            let len = length.saturating_add(LENGTH_OVERHEAD);
+            if len < HEADER_LEN || at + len as u64 > size {
+                return Ok((found, false));
+            }
+            reader.seek_relative(len as i64 - head.len() as i64)?;
+            at + len as u64
+        };
+        at = next;
+    }
+    Ok((found, true))
+}
+
+/// Number, length of the data, and checksum.
+fn parse(head: &[u8]) -> Option<(u64, usize, u32)> {
+    let fields = head.get(MAGIC.len()..HEAD)?;
+    let (number, rest) = fields.split_first_chunk::<8>()?;
+    let (len, crc) = rest.split_first_chunk::<4>()?;
+    let len = u32::from_be_bytes(*len) as usize;
+    let crc = u32::from_be_bytes(*crc.first_chunk::<4>()?);
+    (len <= RECORD_BYTES_MAX).then_some((u64::from_be_bytes(*number), len, crc))
+}
+
+impl Found {
+    fn data(&self) -> io::Result<Vec<u8>> {
+        let file = File::open(&self.path)?;
+        let mut head = [0; HEAD];
+        file.read_exact_at(&mut head, self.at)?;
+        let (_, len, _) = parse(&head).ok_or(io::ErrorKind::InvalidData)?;
+        let mut data = vec![0; len];
+        file.read_exact_at(&mut data, self.at + HEAD as u64)?;
+        Ok(data)
+    }
+}
+
+/// What [`replay`] came upon.
+pub struct Replayed {
+    /// The greatest number of a write that a record names.
+    pub end: u64,
+    /// Nothing was lacking, and the last file can be gone on with.
+    pub whole: bool,
+}
+
+/// Writes to the database what it lacks and what lies here. An error where more is lost than a write that was under way,
+/// unless that was accepted. Blocks on disk.
+pub fn replay(db: &DB, options: &StorageOptions) -> Result<Replayed, OpenError> {
+    let last = number_in(db).map_err(|e| not_opened(options, e))?;
+    let commits = Commits::after(options, last)?;
+    let (mut recheck, mut done) = (Recheck::new(options), last);
+    // All of it is on disk before the database names it.
+    for found in &commits.found {
+        if found.number != done + 1 {
+            continue;
+        }
+        let data = found.data().map_err(|e| failed(options, &e))?;
+        if !wal::placed_of(&data).is_some_and(|placed| recheck.is_there(&placed)) {
+            break;
+        }
+        done = found.number;
+    }
+    recheck.force().map_err(|e| failed(options, &e))?;
+    let end = commits.end();
+    if end > done + 1 && !options.accept_data_loss {
+        let detail = format!(
+            "it ends with write {done}, and log files name later ones up to write {end}: what lies between is lost or damaged; {}",
+            super::verify::WAY_OUT
+        );
+        return Err(OpenError::Damaged { path: options.path.display().to_string(), detail });
+    }
+    let mut at = last;
+    for found in &commits.found {
+        if found.number == at + 1 && found.number <= done {
+            let data = found.data().map_err(|e| failed(options, &e))?;
+            db.write(WriteBatch::from_data(&data)).map_err(|e| not_opened(options, e.into()))?;
+            at = found.number;
+        }
+    }
+    if at > last {
+        db.flush_wal(true).map_err(|e| not_opened(options, e.into()))?;
+        tracing::info!("{} writes that the database lacked were found in log files", at - last);
+    }
+    Ok(Replayed { end, whole: commits.whole && at == last && end <= last })
+}
+
+fn failed(options: &StorageOptions, e: &io::Error) -> OpenError {
+    OpenError::Io { path: options.path.display().to_string(), detail: format!("folder \"{FOLDER}\": {e}") }
+}
