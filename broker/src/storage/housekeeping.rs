@@ -16,6 +16,7 @@ use super::Result;
 use super::compaction;
 use super::disk_watch;
 use super::error::OpenError;
+use super::flush::now;
 use super::log_space;
 use super::partition::{LogState, Partition};
 use super::shared::{Shared, family};
@@ -129,7 +130,8 @@ impl Drop for Threads {
 
 fn keep(shared: &Shared, stop: &Stop) {
     let retention = shared.options.retention_interval.max(Duration::from_millis(1));
-    let mut since_retention = Duration::ZERO;
+    // A clock that somebody sets back must not stop retention.
+    let mut retained = now();
     let mut counts = true;
     loop {
         let turn = retention.min(if counts { COUNT_INTERVAL } else { RECLAIM_INTERVAL });
@@ -140,16 +142,17 @@ fn keep(shared: &Shared, stop: &Stop) {
         if shared.broken.load(Ordering::Relaxed) {
             continue;
         }
-        // Waiting is what takes the time here; a clock that somebody sets back must not stop retention.
-        since_retention += turn;
-        if since_retention >= retention {
-            if let Err(e) = retain(shared, Some(stop)) {
-                tracing::error!("retention failed: {e}");
+        let mut retain_in_time = || {
+            if retained.elapsed() >= retention {
+                retained = now();
+                if let Err(e) = retain(shared, Some(stop)).and_then(|()| log_space::remove_dead(shared)) {
+                    tracing::error!("retention failed: {e}");
+                }
             }
-            since_retention = Duration::ZERO;
-        }
+        };
+        retain_in_time();
         counts = log_space::go_on_counting(shared, COUNTED_AT_ONCE);
-        if let Err(e) = reclaim(shared, stop) {
+        if let Err(e) = reclaim(shared, stop, &mut retain_in_time) {
             tracing::error!("deleted space is not given back: {e}");
         }
     }
@@ -212,8 +215,9 @@ fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> Option<Offs
     start
 }
 
-/// Compacts partitions with much deleted; log files without live batches go at once.
-fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
+/// Compacts partitions with much deleted; log files without live batches go at once. What is to be done in time meanwhile is
+/// done `between`.
+fn reclaim(shared: &Shared, stop: &Stop, between: &mut dyn FnMut()) -> Result<()> {
     log_space::remove_dead(shared)?;
     let uids: Vec<u64> = {
         let mut reclaim = shared.reclaim.lock();
@@ -224,7 +228,8 @@ fn reclaim(shared: &Shared, stop: &Stop) -> Result<()> {
         }
     };
     compact_keys(shared, Some(stop), &uids)?;
-    log_space::collect(shared, Some(stop), shared.options.log_file_bytes.saturating_mul(GARBAGE_FILES_MIN))
+    let bytes_min = shared.options.log_file_bytes.saturating_mul(GARBAGE_FILES_MIN);
+    log_space::collect(shared, Some(stop), bytes_min, between)
 }
 
 pub fn reclaim_all(shared: &Shared) -> Result<()> {
@@ -232,7 +237,7 @@ pub fn reclaim_all(shared: &Shared) -> Result<()> {
     log_space::count(shared);
     let uids: Vec<u64> = shared.reclaim.lock().drain().map(|(uid, _)| uid).collect();
     compact_keys(shared, None, &uids)?;
-    log_space::collect(shared, None, 1)?;
+    log_space::collect(shared, None, 1, &mut || {})?;
     write_memtables(shared)?;
     log_space::remove_dead(shared)
 }

@@ -230,8 +230,9 @@ fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
 /// twice the room that must be.
 ///
 /// Those that are most dead go first, in rounds: what a round takes is a part of what is free, and the next begins when the
-/// files of the last one are gone. So it gets by with little room, and never takes more.
-pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64) -> Result<()> {
+/// files of the last one are gone. So it gets by with little room, and never takes more. As it may take long, what else
+/// there is to do in time is done `between` pieces.
+pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &mut dyn FnMut()) -> Result<()> {
     let enough = shared.options.disk_free_bytes_min.saturating_mul(2);
     let low = shared.space.is_low();
     while shared.files.is_counted() && shared.log_space.doomed.lock().is_empty() {
@@ -260,7 +261,7 @@ pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64) -> Result<(
         let bytes = uses.iter().fold(0, |sum, file| sum + file.live);
         tracing::info!("moving {} KiB of batches out of {} log files, to give back the rest", bytes >> 10, uses.len());
         let victims: HashSet<u32> = uses.iter().map(|file| file.number).collect();
-        move_out(shared, stop, &victims)?;
+        move_out(shared, stop, &victims, between)?;
         drop(held);
         remove_dead(shared)?;
         let left = shared.files.uses().iter().any(|file| file.live > 0 && victims.contains(&file.number));
@@ -278,7 +279,7 @@ struct Found {
     place: BatchPlace,
 }
 
-fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>) -> Result<()> {
+fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>, between: &mut dyn FnMut()) -> Result<()> {
     let partitions: HashMap<u64, Arc<Partition>> = {
         let topics = shared.topics.read();
         topics.by_id.values().flat_map(|t| &t.partitions).map(|p| (p.uid, p.clone())).collect()
@@ -295,6 +296,7 @@ fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>) -> Res
         if piece.is_empty() {
             return Ok(());
         }
+        between();
         let mut rewrites: Vec<Rewrite> = Vec::new();
         for found in piece {
             let Some(partition) = partitions.get(&found.uid) else { continue };

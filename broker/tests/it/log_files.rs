@@ -92,6 +92,28 @@ fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
 }
 
 #[test]
+fn live_batches_are_moved_together_while_retention_goes_on() {
+    let fixture = Fixture::with(|o| {
+        small_files(o);
+        o.segment_bytes = 3000;
+        // Between each two pieces.
+        o.retention_interval = Duration::from_millis(1);
+    });
+    let storage = &fixture.storage;
+    let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
+    fill(storage, places, 600);
+    let short = create(storage, "short", &[("retention.bytes", "3000")]);
+    let before = in_files(&fixture.options.path).1;
+    block_on(storage.delete_topic(places[1].topic)).unwrap();
+    wait_until("live batches are not moved together", || {
+        send(storage, short, &[&value(0)]);
+        in_files(&fixture.options.path).1 < before * 6 / 10
+    });
+    check(storage, places[0], 0, 600);
+    wait_until("retention does not go on", || storage.partition_bytes(short).unwrap() < 8000);
+}
+
+#[test]
 fn what_a_start_left_uncounted_is_counted_beside_the_work() {
     let fixture = Fixture::with(|o| {
         small_files(o);
