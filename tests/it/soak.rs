@@ -23,6 +23,9 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 const QUERIED_PER_SECOND: u64 = 5_000;
 const QUERIED_BATCH: u64 = 250;
 const KEYS: u64 = 500;
+/// From the second quarter of the time or so to its end, when what fills first is full, memory was seen to grow by 6 to 9 MiB
+/// and not to go on: a leak of 5 MiB a minute takes 27 MiB in ten minutes besides.
+const MEMORY_GROWS_MAX: u64 = 20 << 20;
 
 /// What is read off the server at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -272,7 +275,9 @@ async fn under_full_load_nothing_grows() {
     );
     assert!(produced.load(Ordering::Relaxed) > PARTITIONS as u64 * RETENTION_BYTES, "retention had nothing to do");
     let (before, after) = (median(early, |s| s.resident), median(late, |s| s.resident));
-    assert!(after <= before + before / 5 + (32 << 20), "memory grows: {} to {} MiB", mib(before), mib(after));
+    let gross = before / 5 + (32 << 20);
+    let may = if minutes < 5.0 { gross } else { MEMORY_GROWS_MAX };
+    assert!(after <= before + may, "memory grows: {} to {} MiB", mib(before), mib(after));
     let (before, after) = (median(early, |s| s.files), median(late, |s| s.files));
     assert!(after <= before + before / 2 + 32, "open files grow: {before} to {after}");
     if minutes < 5.0 {
@@ -283,6 +288,6 @@ async fn under_full_load_nothing_grows() {
     let (before, after) = (median(early, |s| s.disk), median(late, |s| s.disk));
     assert!(after <= before + before / 2 + (256 << 20), "the disk fills: {} to {} MiB", mib(before), mib(after));
     let (before, after) = (median(early, |s| s.p99), median(late, |s| s.p99));
-    assert!(after <= before * 3 + Duration::from_millis(50), "latency grows: {before:?} to {after:?}");
+    assert!(after <= before * 2 + Duration::from_millis(50), "latency grows: {before:?} to {after:?}");
     server.stop();
 }
