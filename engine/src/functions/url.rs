@@ -27,7 +27,7 @@ pub fn register(b: &mut Builtin) {
         "URL_EXTRACT_PATH",
         CATEGORY,
         "the path",
-        vec![scalar!((url: Str) -> Str => Uri::parse(url).map(|u| unescape(u.path, false)))],
+        vec![scalar!((url: Str) -> Str => Uri::parse(url).map(|u| u.path.map(|p| unescape(p, false))))],
     );
     b.add(
         "URL_EXTRACT_QUERY",
@@ -66,7 +66,7 @@ struct Uri<'a> {
     scheme: Option<&'a str>,
     host: Option<&'a str>,
     port: Option<i32>,
-    path: &'a str,
+    path: Option<&'a str>,
     query: Option<&'a str>,
     fragment: Option<&'a str>,
 }
@@ -81,6 +81,7 @@ impl<'a> Uri<'a> {
                 text.chars().take(100).collect::<String>()
             ));
         }
+        escapes(text)?;
         let (rest, fragment) = match text.split_once('#') {
             Some((rest, fragment)) => (rest, Some(fragment)),
             None => (text, None),
@@ -92,7 +93,7 @@ impl<'a> Uri<'a> {
         let (scheme, rest) = scheme.map_or((None, rest), |(s, rest)| (Some(s), rest));
         if scheme.is_some() && !rest.starts_with('/') {
             // Opaque, such as mailto:a@b: no host, path or query.
-            return Ok(Self { scheme, host: None, port: None, path: "", query: None, fragment });
+            return Ok(Self { scheme, host: None, port: None, path: None, query: None, fragment });
         }
         let (rest, query) = match rest.split_once('?') {
             Some((rest, query)) => (rest, Some(query)),
@@ -106,7 +107,7 @@ impl<'a> Uri<'a> {
             None => (None, rest),
         };
         let (host, port) = authority.map_or((None, None), host_and_port);
-        Ok(Self { scheme, host, port, path, query, fragment })
+        Ok(Self { scheme, host, port, path: Some(path), query, fragment })
     }
 
     fn parameter(&self, name: &str) -> Option<String> {
@@ -124,7 +125,24 @@ fn host_and_port(authority: &str) -> (Option<&str>, Option<i32>) {
         Some((host, port)) if !server.ends_with(']') => (host, port.parse().ok()),
         _ => (server, None),
     };
-    (Some(host).filter(|h| !h.is_empty()), port)
+    if is_host(host) { (Some(host), port) } else { (None, None) }
+}
+
+/// A name of letters, digits and inner hyphens whose last part does not begin with a digit, or an address. Any other
+/// authority has neither host nor port.
+fn is_host(host: &str) -> bool {
+    if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
+        return true;
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_label = |l: &str| {
+        !l.is_empty()
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    name.split('.').all(is_label)
+        && name.rsplit('.').next().is_some_and(|l| !l.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Percent escapes resolved; in a form also `+`.
@@ -153,13 +171,19 @@ fn unescape(text: &str, form: bool) -> String {
 }
 
 fn decode(text: &str) -> Result<String, String> {
+    escapes(text)?;
+    Ok(unescape(text, true))
+}
+
+/// Whether every percent sign begins an escape.
+fn escapes(text: &str) -> Result<(), String> {
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         let digits = rest.get(at + 1..at + 3).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
         digits.ok_or_else(|| "a % without two hexadecimal digits".to_owned())?;
         rest = &rest[at + 3..];
     }
-    Ok(unescape(text, true))
+    Ok(())
 }
 
 fn encode(text: &str) -> String {
@@ -183,12 +207,17 @@ mod tests {
         let uri = Uri::parse("https://test@confluent.io:8080/nested/path?query&jobs=a%20b#frag").unwrap();
         assert_eq!(
             (uri.scheme, uri.host, uri.port, uri.path),
-            (Some("https"), Some("confluent.io"), Some(8080), "/nested/path")
+            (Some("https"), Some("confluent.io"), Some(8080), Some("/nested/path"))
         );
         assert_eq!((uri.query, uri.fragment), (Some("query&jobs=a%20b"), Some("frag")));
         assert_eq!(uri.parameter("jobs").as_deref(), Some("a b"));
         assert_eq!(Uri::parse("www.confluent.io").unwrap().scheme, None);
         assert!(Uri::parse("http://a b").is_err());
+        assert!(Uri::parse("http://a/%zz").is_err());
+        assert_eq!(Uri::parse("mailto:a@b.c").unwrap().path, None);
+        let parts = |text| Uri::parse(text).map(|u| (u.host.map(str::to_owned), u.port)).unwrap();
+        assert_eq!(parts("http://foo_bar.com:80/x"), (None, None));
+        assert_eq!(parts("http://10.0.0.1:80/x"), (Some("10.0.0.1".to_owned()), Some(80)));
         assert_eq!(encode("?foo $bar"), "%3Ffoo+%24bar");
         assert_eq!(decode("%3Ffoo+%24bar").as_deref(), Ok("?foo $bar"));
         assert!(decode("%zz").is_err());

@@ -90,7 +90,7 @@ impl Json {
 
     /// A member of an object.
     pub fn get(&self, name: &str) -> Option<&Json> {
-        self.as_object()?.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+        self.as_object()?.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value)
     }
 
     /// Appends compact JSON; numbers as they were read.
