@@ -126,17 +126,18 @@ pub(super) fn topics_of(case: &Case) -> Vec<(String, i32, i16)> {
                 let text = |name: &str| source.properties.get(name).map(|v| v.node.to_string());
                 let Some(topic) = text("KAFKA_TOPIC") else { continue };
                 let topic = topic.trim_matches('\'').to_string();
-                let partitions: Option<i32> = text("PARTITIONS").and_then(|p| p.trim_matches('\'').parse().ok());
-                stated.entry(topic).or_insert(partitions);
+                let number = |name: &str| text(name).and_then(|n| n.trim_matches('\'').parse::<i32>().ok());
+                let replicas = number("REPLICAS").and_then(|n| i16::try_from(n).ok());
+                stated.entry(topic).or_insert((number("PARTITIONS"), replicas));
             }
         }
     }
     for topic in &case.topics {
-        let partitions = topic.partitions.or_else(|| stated.get(&topic.name).copied().flatten());
+        let partitions = topic.partitions.or_else(|| stated.get(&topic.name).and_then(|(partitions, _)| *partitions));
         create(&topic.name, partitions.unwrap_or(1), topic.replicas);
     }
-    for (topic, partitions) in &stated {
-        create(topic, partitions.unwrap_or(PARTITIONS_DEFAULT), 1);
+    for (topic, (partitions, replicas)) in &stated {
+        create(topic, partitions.unwrap_or(PARTITIONS_DEFAULT), replicas.unwrap_or(1));
     }
     for record in &case.inputs {
         create(&record.topic, PARTITIONS_DEFAULT, 1);

@@ -41,7 +41,7 @@ pub(super) fn source(engine: &Engine, drop: &DropSource, session: &Session) -> R
         return Err(conflict(format!("incompatible data source type is {found}, but statement was DROP {relation}")));
     }
     if drop.delete_topic && source.read_only {
-        return Err(conflict(format!("cannot delete topic of read-only source: {name}")));
+        return Err(conflict(format!("cannot delete topic for read-only source: {name}")));
     }
     let own: Vec<String> = catalog.writers(name).filter(|q| q.creates_sink).map(|q| q.id.clone()).collect();
     let readers: Vec<String> = catalog.readers(name).filter(|q| !own.contains(&q.id)).map(|q| q.id.clone()).collect();

@@ -6,7 +6,7 @@
 use millpond_types::SqlType;
 
 use super::pull::{MORE_INFO, OR_PUSH};
-use super::scope::FromSource;
+use super::scope::{FromSource, WINDOWEND, WINDOWSTART};
 use super::shown::shown;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::AnalysisResult;
@@ -111,6 +111,54 @@ pub(super) fn check_keys(source: &FromSource, filter: &Expr) -> AnalysisResult<(
     Ok(())
 }
 
+/// Refuses what ksqlDB does not take as bounds of windows: its lookups have one range for each of WINDOWSTART and
+/// WINDOWEND. `filter` is qualified.
+pub(super) fn check_bounds(source: &FromSource, filter: &Expr) -> AnalysisResult<()> {
+    let keys: Vec<&str> = source.info.schema.keys().map(|c| c.name.as_str()).collect();
+    let wrong = |message: String| Err(refusal(filter.span, message));
+    for disjunct in disjuncts(filter, false).unwrap_or_default() {
+        let keyed = disjunct.iter().any(|a| key_comparison(&a.expr, &keys).is_some());
+        for bound in [WINDOWSTART, WINDOWEND] {
+            let mut seen: Vec<(&str, &Expr)> = Vec::new();
+            for atom in &disjunct {
+                let Some((_, op, other)) = key_comparison(&atom.expr, &[bound]) else { continue };
+                let mirrored = matches!(&atom.expr.kind, ExprKind::Binary { right, .. } if right.column().is_some());
+                let kind = match op {
+                    BinaryOp::Equal => "EQUAL",
+                    BinaryOp::Less | BinaryOp::LessOrEqual if mirrored => "GREATER_THAN",
+                    BinaryOp::Less | BinaryOp::LessOrEqual => "LESS_THAN",
+                    BinaryOp::Greater | BinaryOp::GreaterOrEqual if mirrored => "LESS_THAN",
+                    BinaryOp::Greater | BinaryOp::GreaterOrEqual => "GREATER_THAN",
+                    BinaryOp::IsDistinctFrom => {
+                        return wrong(format!("unsupported `{bound}` bounds: IS_DISTINCT_FROM"));
+                    }
+                    BinaryOp::IsNotDistinctFrom => {
+                        return wrong(format!("unsupported `{bound}` bounds: IS_NOT_DISTINCT_FROM"));
+                    }
+                    _ => return wrong(format!("unsupported `{bound}` bounds: NOT_EQUAL")),
+                };
+                if !keyed {
+                    continue;
+                }
+                if matches!(other.literal(), Some(Literal::Decimal(_) | Literal::Double(_) | Literal::Boolean(_))) {
+                    return wrong(
+                        "window bounds must resolve to an INT, BIGINT, or STRING containing a datetime".to_owned(),
+                    );
+                }
+                if let Some((_, first)) = seen.iter().find(|(k, _)| *k != kind && (*k == "EQUAL" || kind == "EQUAL")) {
+                    let equal = if kind == "EQUAL" { &atom.expr } else { *first };
+                    return wrong(format!("`{}` cannot be combined with other `{bound}` bounds", shown(equal, true)));
+                }
+                if seen.iter().any(|(k, _)| *k == kind) {
+                    return wrong(format!("duplicate `{bound}` bounds on: {kind}"));
+                }
+                seen.push((kind, &atom.expr));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check_key(source: &FromSource, column: &ColumnRef, other: &Expr, place: Span) -> AnalysisResult<()> {
     if other.literal() == Some(&Literal::Null) {
         return Err(refusal(place, format!("primary key columns can not be NULL: ({} = null)", column.name.value)));
@@ -151,13 +199,31 @@ fn disjuncts(expr: &Expr, negated: bool) -> Option<Vec<Vec<Atom>>> {
             }
             Some(l.iter().flat_map(|a| r.iter().map(|b| a.iter().chain(b).cloned().collect())).collect())
         }
-        ExprKind::In { operand, list, negated: not } if *not == negated => {
-            let equal = |item: &Expr| {
-                let kind =
-                    ExprKind::Binary { op: BinaryOp::Equal, left: operand.clone(), right: Box::new(item.clone()) };
-                vec![vec![Atom { expr: Expr::new(kind, expr.span), negated: false }]]
+        ExprKind::In { operand, list, negated: not } => {
+            let any = *not == negated;
+            let atom = |item: &Expr| {
+                let op = if any { BinaryOp::Equal } else { BinaryOp::NotEqual };
+                let kind = ExprKind::Binary { op, left: operand.clone(), right: Box::new(item.clone()) };
+                Atom { expr: Expr::new(kind, expr.span), negated: false }
             };
-            either(list.iter().map(equal).collect())
+            if any {
+                return either(list.iter().map(|item| vec![vec![atom(item)]]).collect());
+            }
+            Some(vec![list.iter().map(atom).collect()])
+        }
+        ExprKind::Between { operand, low, high, negated: not } => {
+            let inside = *not == negated;
+            let (from, to) = if inside {
+                (BinaryOp::GreaterOrEqual, BinaryOp::LessOrEqual)
+            } else {
+                (BinaryOp::Less, BinaryOp::Greater)
+            };
+            let atom = |op: BinaryOp, bound: &Expr| {
+                let kind = ExprKind::Binary { op, left: operand.clone(), right: Box::new(bound.clone()) };
+                Atom { expr: Expr::new(kind, expr.span), negated: false }
+            };
+            let (from, to) = (atom(from, low), atom(to, high));
+            if inside { Some(vec![vec![from, to]]) } else { either(vec![vec![vec![from]], vec![vec![to]]]) }
         }
         _ => Some(vec![vec![Atom { expr: expr.clone(), negated }]]),
     }

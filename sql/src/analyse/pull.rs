@@ -7,7 +7,7 @@ use millpond_types::{Column, ColumnRole, Schema, SqlType};
 use super::calls;
 use super::input::{Input, column_expr};
 use super::items::{Item, expand_items};
-use super::lookup::{check_keys, check_lookup};
+use super::lookup::{check_bounds, check_keys, check_lookup};
 use super::query::{Purpose, QueryAnalysis, from_sources};
 use super::scope::{FromSource, Names, ROWOFFSET, ROWPARTITION, columns_of};
 use super::shown::shown;
@@ -185,6 +185,12 @@ impl Puller<'_> {
         let bindings = self.bindings();
         let joins = self.joins(&names, &bindings)?;
         let written = query.filter.as_ref().map(|f| names.qualify(f, "WHERE")).transpose()?;
+        let quirks = env.property("ksql.compat.quirks").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        if let ([only], Some(written), true) = (self.sources, &written, quirks)
+            && only.info.window.is_some()
+        {
+            check_bounds(only, written)?;
+        }
         let mut condition = Typer::new(env, &bindings, "WHERE", single);
         let filter = written.as_ref().map(|f| condition.condition(f)).transpose()?;
         if env.property("ksql.query.pull.table.scan.enabled").is_some_and(|v| v.eq_ignore_ascii_case("false")) {
@@ -224,7 +230,7 @@ impl Puller<'_> {
             .map(|(call, span)| (Expr::new(syntax::ExprKind::Call(call.clone()), span), span))
             .collect();
         let grouped = !group_by.is_empty() || !calls_found.is_empty();
-        if grouped && env.property("ksql.compat.quirks").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
+        if grouped && quirks {
             let span = calls_found.first().map(|(_, s)| *s).unwrap_or_default();
             return Err(unsupported(span, "GROUP BY"));
         }
