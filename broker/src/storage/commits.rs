@@ -222,7 +222,7 @@ pub fn replay(db: &DB, options: &StorageOptions) -> Result<Replayed, OpenError> 
     }
     if at > last {
         db.flush_wal(true).map_err(|e| not_opened(options, e.into()))?;
-        tracing::info!("{} writes that the database lacked were found in log files", at - last);
+        tracing::debug!("writes that the database lacked and log files had: {}", at - last);
     }
     Ok(Replayed { end, whole: commits.whole && at == last && end <= last })
 }
