@@ -766,7 +766,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = Arc::new(files(directory.path()));
         let _forcing = files.distrusted.lock();
-        let (answer, asked) = std::sync::mpsc::channel();
+        let (answer, asked) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn({
             let files = files.clone();
             move || answer.send(files.failure())

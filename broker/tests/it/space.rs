@@ -154,7 +154,7 @@ fn deleted_on_a_full_disk(durability: Durability, goes: usize, stays: usize) {
     block_on(storage.delete_topic(places[0].topic)).unwrap();
     let tiny = batch(&[("tiny", START_MS)], Codec::None);
     wait_until("nothing is given back", || {
-        let room = rustix::fs::statvfs(&disk.data()).unwrap();
+        let room = rustix::fs::statvfs(disk.data()).unwrap();
         assert!(room.f_bavail * room.f_frsize > 6 * MB as u64, "giving back fills the disk");
         produce(&storage, places[1], &tiny).is_ok()
     });
