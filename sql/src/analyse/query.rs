@@ -31,21 +31,6 @@ pub(super) enum Purpose<'a> {
     Push,
 }
 
-/// A CASE that has a table function in it.
-fn case_with<'e>(expr: &'e Expr, catalog: &dyn crate::functions::FunctionCatalog) -> Option<&'e Expr> {
-    let mut found = None;
-    expr.walk(&mut |e| {
-        if found.is_none()
-            && matches!(e.kind, syntax::ExprKind::Case { .. })
-            && !calls::of_kind(e, FunctionKind::Table, catalog).is_empty()
-        {
-            found = Some(e);
-        }
-        found.is_none()
-    });
-    found
-}
-
 impl Purpose<'_> {
     pub fn is_persistent(self) -> bool {
         matches!(self, Self::Persistent { .. })
@@ -226,6 +211,8 @@ impl<'a> QueryAnalysis<'a> {
     fn flat_map(&self, mut input: Input, items: &[Item], group_by: &[Expr], single: bool) -> AnalysisResult<Input> {
         let catalog = self.env.functions();
         let mut found: Vec<(Expr, Span)> = Vec::new();
+        let aggregated = |i: &Item| !calls::of_kind(&i.expr, FunctionKind::Aggregate, catalog).is_empty();
+        let grouped = !group_by.is_empty() || items.iter().any(aggregated);
         for expr in items.iter().map(|i| &i.expr).chain(group_by) {
             if let Some((name, span)) = inside_case(expr, catalog) {
                 return Err(Diagnostic::at(
@@ -235,7 +222,7 @@ impl<'a> QueryAnalysis<'a> {
                 ));
             }
             for (call, span) in calls::of_kind(expr, FunctionKind::Table, catalog) {
-                if !group_by.is_empty() {
+                if grouped {
                     let message = "table functions cannot be used with aggregations";
                     return Err(Diagnostic::at(Code::Invalid, span, message)
                         .with_hint("write the table function's rows into a stream and aggregate that"));
@@ -256,19 +243,6 @@ impl<'a> QueryAnalysis<'a> {
             }
         }
         let Some((_, span)) = found.first() else { return Ok(input) };
-        if !group_by.is_empty()
-            || items.iter().any(|i| !calls::of_kind(&i.expr, FunctionKind::Aggregate, catalog).is_empty())
-        {
-            return Err(Diagnostic::at(Code::Invalid, *span, "table functions cannot be used with aggregations")
-                .with_hint("write the rows of the table function to a stream, and aggregate that"));
-        }
-        if let Some(case) = items.iter().find_map(|i| case_with(&i.expr, catalog)) {
-            return Err(Diagnostic::at(
-                Code::Invalid,
-                case.span,
-                format!("table functions cannot be used in CASE: {}", shown(case, single)),
-            ));
-        }
         if input.relation() == Relation::Table {
             return Err(Diagnostic::at(Code::Invalid, *span, "table source is not supported with table functions"));
         }

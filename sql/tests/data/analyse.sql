@@ -105,3 +105,24 @@ CREATE STREAM o WITH (KAFKA_TOPIC=' ') AS SELECT * FROM orders;
 SELECT qty AS rowtime FROM orders EMIT CHANGES;
 -- pseudo column under its own name, for a client
 SELECT rowtime AS rowtime FROM orders EMIT CHANGES;
+-- lookups by key only: BETWEEN is two ranges
+SET 'ksql.query.pull.table.scan.enabled' = 'false';
+SELECT * FROM totals WHERE id BETWEEN 'a' AND 'b';
+-- lookups by key only: nothing but comparisons
+SET 'ksql.query.pull.table.scan.enabled' = 'false';
+SELECT * FROM totals WHERE id IS NULL;
+-- lookups by key only: the column itself
+SET 'ksql.query.pull.table.scan.enabled' = 'false';
+SELECT * FROM totals WHERE ucase(id) = 'A';
+-- bounds of windows that ksqlDB's lookups cannot hold
+SET 'ksql.compat.quirks' = 'true';
+CREATE TABLE w AS SELECT name, count(*) AS n FROM orders WINDOW TUMBLING (SIZE 1 HOUR) GROUP BY name;
+SELECT * FROM w WHERE name = 'a' AND WINDOWSTART > 5 AND WINDOWSTART = 10;
+-- window started not then
+SET 'ksql.compat.quirks' = 'true';
+CREATE TABLE w AS SELECT name, count(*) AS n FROM orders WINDOW TUMBLING (SIZE 1 HOUR) GROUP BY name;
+SELECT * FROM w WHERE WINDOWEND <> 5;
+-- bounds of windows, one range each
+SET 'ksql.compat.quirks' = 'true';
+CREATE TABLE w AS SELECT name, count(*) AS n FROM orders WINDOW TUMBLING (SIZE 1 HOUR) GROUP BY name;
+SELECT n FROM w WHERE name = 'a' AND WINDOWSTART BETWEEN 5 AND 10 AND 3 < WINDOWEND;
