@@ -11,7 +11,8 @@ use millpond_types::TopicPartition;
 use crate::fixture::{Fixture, START_MS, batch, block_on, create, live_in_files, produce, read_all, send, spec};
 
 fn in_files(path: &Path) -> (usize, u64) {
-    let files = fs::read_dir(path.join("log")).unwrap().map(|e| e.unwrap().metadata().unwrap().len());
+    // Those that go meanwhile have gone.
+    let files = fs::read_dir(path.join("log")).unwrap().filter_map(|e| Some(e.unwrap().metadata().ok()?.len()));
     files.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len))
 }
 
