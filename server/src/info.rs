@@ -34,13 +34,13 @@ pub(crate) async fn info(State(app): State<Shared>) -> Body<Json> {
 
 pub(crate) async fn healthcheck(State(app): State<Shared>) -> Response {
     let stopping = *app.stop.borrow();
-    let healthy = !stopping;
-    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let part = json!({ "isHealthy": healthy });
+    let log = !stopping && (app.is_writable)();
+    let status = if log { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let part = |healthy: bool| json!({ "isHealthy": healthy });
     let state = if stopping { "TERMINATING" } else { "READY" };
     let body = json!({
-        "isHealthy": healthy,
-        "details": { "metastore": part, "kafka": part, "commandRunner": part },
+        "isHealthy": log,
+        "details": { "metastore": part(!stopping), "kafka": part(log), "commandRunner": part(!stopping) },
         "serverState": state,
     });
     (status, Body(body)).into_response()

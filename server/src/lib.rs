@@ -55,7 +55,7 @@ const REFUSED_BYTES_MAX: u64 = 64 << 20;
 const SCRAPES_MAX: usize = 2;
 
 /// Settings of the HTTP server, with their defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpOptions {
     /// Largest body of a statement request, in bytes.
     pub request_bytes_max: usize,
@@ -67,6 +67,8 @@ pub struct HttpOptions {
     pub shutdown_grace: Duration,
     /// What principals may do; everything where nobody says.
     pub authority: Option<Arc<dyn Authority>>,
+    /// Whether the log takes records now; `/healthcheck` says so.
+    pub is_writable: Arc<dyn Fn() -> bool + Send + Sync>,
     pub connections: ConnectionLimits,
     /// Statements that are run at a time, also those whose client has gone; more wait. Queries have three quarters of
     /// them; those that write rows are not among them.
@@ -87,6 +89,7 @@ impl Default for HttpOptions {
             memory: Pool::root("http_bodies", 256 << 20),
             shutdown_grace: Duration::from_secs(5),
             authority: None,
+            is_writable: Arc::new(|| true),
             connections: ConnectionLimits::default(),
             statements_max: 64,
             inserts_max: 64,
@@ -113,6 +116,7 @@ pub(crate) struct App {
     pub address: SocketAddr,
     pub metrics: Vec<Arc<dyn MetricsSource>>,
     pub authority: Option<Arc<dyn Authority>>,
+    pub is_writable: Arc<dyn Fn() -> bool + Send + Sync>,
     pub stop: watch::Receiver<bool>,
     pub bodies: Pool,
     pub threads: Threads,
@@ -155,6 +159,7 @@ pub fn serve(
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
     let authority = options.authority.clone();
+    let is_writable = Arc::clone(&options.is_writable);
     let bodies = options.memory.clone();
     let threads = Threads::new(options.statements_max);
     let inserts = Threads::new(options.inserts_max);
@@ -166,6 +171,7 @@ pub fn serve(
         address,
         metrics,
         authority,
+        is_writable,
         stop: stop_app,
         bodies,
         threads,

@@ -131,5 +131,16 @@ fn queries(app: &Shared) -> Vec<Sample> {
         })
         .collect();
     samples.sort_by_key(|s| s.name);
+    let mut states =
+        std::collections::BTreeMap::from(["ERROR", "PAUSED", "RUNNING", "STALLED"].map(|s| (s.to_string(), 0)));
+    for id in &ids {
+        *states.entry(app.engine.query_state(id).0).or_default() += 1;
+    }
+    samples.extend(states.into_iter().map(|(state, count)| Sample {
+        name: "engine_queries",
+        help: "Persistent queries by state.",
+        labels: vec![("state", state)],
+        value: Value::Gauge(f64::from(count)),
+    }));
     samples
 }

@@ -129,6 +129,7 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
         delivery: args.delivery_timeout,
         partition: args.partition,
         now_ms,
+        tell: note,
     };
     let mut producer = Producer::new(client, plan).await.map_err(|f| anyhow::anyhow!("{f}"))?;
     let reader = Reader::new(&args)?;

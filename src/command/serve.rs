@@ -129,6 +129,7 @@ pub struct Server {
 impl Server {
     pub async fn start(config: &Config) -> Result<Self> {
         let options = options(config)?;
+        let path = options.storage.path.clone();
         // Addresses first: they fail at once, and a directory should not be opened in vain.
         let kafka_listeners = access::listeners(config).await?;
         let http_listener = bind("http", config.http.as_deref().unwrap_or(HTTP_DEFAULT)).await?;
@@ -136,6 +137,13 @@ impl Server {
         let mut settings = broker_settings(config)?;
         access::configure(config, &mut settings)?;
         let database = open(options).await?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            path = %path.display(),
+            topics = database.storage().all_topics().len(),
+            queries = database.engine().catalog().queries.len(),
+            "the data directory is open"
+        );
 
         let authenticator = Authenticator::open(database.storage(), access::authentication(config)).await?;
         let (stop_looking, stopping) = watch::channel(false);
@@ -190,9 +198,11 @@ impl Server {
                 ],
             }),
         ];
+        let storage = database.storage().clone();
         let http_options = HttpOptions {
             authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
             memory: bodies,
+            is_writable: Arc::new(move || storage.health().writable),
             ..http_options(config, handshakes)
         };
         let cluster = database.storage().cluster_id().to_string();
@@ -233,6 +243,7 @@ impl Server {
 
     /// Answers what is under way, ends queries at the end of their step, writes everything out.
     pub async fn stop(self) -> Result<()> {
+        tracing::info!("stopping: requests and steps of queries under way are finished");
         let _ = self.stop_kafka.send(());
         let _ = self.stop_looking.send(true);
         let mut looking = self.looking;
@@ -241,6 +252,7 @@ impl Server {
         self.kafka.join().await;
         let database = self.database;
         tokio::task::spawn_blocking(move || database.close()).await??;
+        tracing::info!("the data directory is closed");
         Ok(())
     }
 }

@@ -29,6 +29,7 @@ use super::text;
 /// Room that is made before the bytes of an answer come.
 const READ_AHEAD: usize = 1 << 20;
 const SASL_ROUNDS_MAX: usize = 8;
+const SPEAKS_TLS: &str = "it speaks TLS; give --tls";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -121,6 +122,9 @@ impl Connection {
     /// The first answer did not come: most often because the two ends do not speak the same language.
     fn explain(&self, error: Error, greeting: &Greeting) -> Error {
         let Error::Lost { address, why } = error else { return error };
+        if why.contains(SPEAKS_TLS) {
+            return Error::Unreachable { address, why };
+        }
         let hint = match (&greeting.tls, &greeting.login) {
             (None, _) => "; if it wants TLS, give --tls",
             (Some(_), _) => "; if it wants a certificate, give --cert and --key",
@@ -240,7 +244,7 @@ impl Connection {
         let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_string()));
         match length {
             [b'H', b'T', b'T', b'P'] => return wrong("it speaks HTTP, not Kafka"),
-            [0x15, 3, ..] => return wrong("it speaks TLS; give --tls"),
+            [0x15, 3, ..] => return wrong(SPEAKS_TLS),
             _ => {}
         }
         let Some(length) = usize::try_from(i32::from_be_bytes(length)).ok().filter(|l| *l <= RESPONSE_BYTES_MAX) else {

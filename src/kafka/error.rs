@@ -55,7 +55,10 @@ impl Error {
 fn advice(code: ResponseError) -> Option<&'static str> {
     use ResponseError as E;
     Some(match code {
-        E::TopicAuthorizationFailed | E::GroupAuthorizationFailed | E::TransactionalIdAuthorizationFailed => {
+        E::GroupAuthorizationFailed => {
+            "this user has no right to it (\"millpond acl add\" gives rights), or it is a query's, which alone moves it"
+        }
+        E::TopicAuthorizationFailed | E::TransactionalIdAuthorizationFailed => {
             "this user has no right to it; \"millpond acl add\" gives rights"
         }
         E::ClusterAuthorizationFailed => {

@@ -39,6 +39,9 @@ const BATCH_OVERHEAD: usize = 61;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const TOPIC_RESOURCE: i8 = 2;
 
+/// Tries that fail one after another before the user is told; one alone is a change of leader.
+const FAILED_TRIES_TOLD: u32 = 3;
+
 pub struct Plan {
     pub topic: String,
     pub acks: i16,
@@ -51,6 +54,8 @@ pub struct Plan {
     /// Where records go that do not say it; by key, else by turns, where absent.
     pub partition: Option<i32>,
     pub now_ms: fn() -> i64,
+    /// Takes what somebody who waits should know.
+    pub tell: fn(&str),
 }
 
 /// Where a record stood in the input.
@@ -136,6 +141,8 @@ pub struct Producer {
     queued: usize,
     /// Where the next record without a key goes.
     turn: i32,
+    /// Tries that failed since the last that did not.
+    failed_tries: u32,
     pub counts: Counts,
 }
 
@@ -147,7 +154,8 @@ impl Producer {
         let batch_bytes = batch_bytes(&client, &plan.topic).await.min(BATCH_BYTES);
         let queues: BTreeMap<i32, Queue> = topic.partitions.keys().map(|p| (*p, Queue::default())).collect();
         let turn = (plan.now_ms)().unsigned_abs() as i32 & 0xffff;
-        let producer = Self { client, plan, queues, identity, batch_bytes, queued: 0, turn, counts: Counts::default() };
+        let counts = Counts::default();
+        let producer = Self { client, plan, queues, identity, batch_bytes, queued: 0, turn, failed_tries: 0, counts };
         if let Some(partition) = producer.plan.partition {
             producer.check(partition)?;
         }
@@ -370,6 +378,7 @@ impl Producer {
             queue.under_way = false;
             match outcome {
                 Ok(()) => {
+                    self.failed_tries = 0;
                     self.counts.records += sealed.lines.len() as u64;
                     self.counts.bytes += (sealed.payload - sealed.lines.len() * RECORD_OVERHEAD) as u64;
                     self.counts.batches += 1;
@@ -378,6 +387,11 @@ impl Producer {
                 // A topic that was there a moment ago may be on its way to another broker.
                 Err(error) if passes(&error) && Instant::now() < sealed.until => {
                     self.counts.retries += 1;
+                    self.failed_tries = self.failed_tries.saturating_add(1);
+                    if self.failed_tries == FAILED_TRIES_TOLD {
+                        let left = sealed.until.saturating_duration_since(Instant::now()).as_secs();
+                        (self.plan.tell)(&format!("millpond: {error}; trying again for {left} s"));
+                    }
                     queue.again = Some(sealed);
                     stale = true;
                 }

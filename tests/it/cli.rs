@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, client, serve};
 
 /// A server, and its address for the commands.
 struct Pond {
@@ -790,4 +790,38 @@ fn aborted_transactions_are_not_read() {
     assert_eq!(pond.run(&["consume", "t", "-e", "--read-committed"]).ok(), "a\nc\n");
     assert_eq!(pond.run(&["consume", "t", "-e"]).ok(), "a\nb\nc\nd\n");
     pond.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Process::start(&data);
+    let bootstrap = server.kafka.to_string();
+    feed(command(&bootstrap, &["topic", "create", "t"]), b"").ok();
+    server.stop();
+
+    let config = directory.path().join("c.toml");
+    std::fs::write(&config, format!("[limits]\ndisk_free_bytes_min = {}\n", i64::MAX)).unwrap();
+    let mut full = serve(&data);
+    full.arg("--config").arg(&config);
+    let server = Process::spawn(full);
+    let bootstrap = server.kafka.to_string();
+    let until = Instant::now() + Duration::from_secs(20);
+    let health = loop {
+        let answer = client().get(format!("{}/healthcheck", server.http)).send().await.unwrap();
+        if answer.status().as_u16() == 503 {
+            break answer.json::<serde_json::Value>().await.unwrap();
+        }
+        assert!(Instant::now() < until, "healthy though nothing can be written");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((&health["isHealthy"], &health["details"]["kafka"]["isHealthy"]), (&false.into(), &false.into()));
+    assert_eq!(health["serverState"], "READY");
+    let ran = tokio::task::spawn_blocking(move || {
+        feed(command(&bootstrap, &["produce", "t", "--delivery-timeout", "3"]), b"a record\n")
+    });
+    let ran = ran.await.unwrap();
+    ran.fails(&["trying again for"]);
+    server.stop();
 }
