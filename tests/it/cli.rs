@@ -802,7 +802,9 @@ async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
     server.stop();
 
     let config = directory.path().join("c.toml");
-    std::fs::write(&config, format!("[limits]\ndisk_free_bytes_min = {}\n", i64::MAX)).unwrap();
+    let volume = rustix::fs::statvfs(&data).unwrap();
+    let min = volume.f_bavail * volume.f_frsize / 2 * 3;
+    std::fs::write(&config, format!("[limits]\ndisk_free_bytes_min = {min}\n")).unwrap();
     let mut full = serve(&data);
     full.arg("--config").arg(&config);
     let server = Process::spawn(full);
@@ -822,6 +824,8 @@ async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
         feed(command(&bootstrap, &["produce", "t", "--delivery-timeout", "3"]), b"a record\n")
     });
     let ran = ran.await.unwrap();
-    ran.fails(&["trying again for"]);
-    server.stop();
+    ran.fails(&["trying again for", "disk"]);
+    // It is told in the log, too.
+    let log = server.kill();
+    assert!(log.contains("disk_free_bytes_min"), "{log}");
 }
