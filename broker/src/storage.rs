@@ -56,6 +56,7 @@ use millpond_types::{Clock, Offset, Sequence, SystemClock, TopicId, TopicPartiti
 use tokio::sync::{oneshot, watch};
 
 pub use self::compaction::Compaction;
+pub use self::directory::OPEN_FILES_MAX;
 pub use self::error::{OpenError, StorageError};
 use self::housekeeping::Threads;
 pub use self::lookup::{ListedOffset, OffsetQuery};

@@ -31,7 +31,7 @@ const MARKER_BYTES_MAX: u64 = 4096;
 
 const WAL_BYTES_MAX: u64 = 128 << 20;
 /// Half of what a process may open where nobody raised the limit; the rest is for connections.
-const OPEN_FILES_MAX: i32 = 512;
+pub const OPEN_FILES_MAX: i32 = 512;
 /// Memtables grow by so much at a time, so that idle ones are small.
 const ARENA_BYTES: usize = 128 << 10;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;

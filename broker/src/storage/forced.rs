@@ -4,7 +4,8 @@
 //! written since the last good one counts as kept: it is in doubt, and not shown to anybody, until the database could be
 //! opened again (`recovery`), which reads back all that is there and writes it to new files.
 //!
-//! Not here: a write that is forced before it is acknowledged and fails (`writer`); nobody has seen that.
+//! A write that is forced before it is acknowledged and fails (`writer`) nobody has seen. Logs do not show it, as they end
+//! before it; state, which has no end, is not read from a handle that may hold it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,6 +20,8 @@ pub struct Forced {
     sequence: AtomicU64,
     /// What came after it is in doubt.
     doubt: AtomicBool,
+    /// The database holds a write that nobody was told of, and that may not be on disk.
+    more: AtomicBool,
     /// Why, until the writer has taken notice.
     why: Mutex<Option<StorageError>>,
     failures: AtomicU64,
@@ -29,6 +32,7 @@ impl Forced {
         Self {
             sequence: AtomicU64::new(sequence),
             doubt: AtomicBool::new(false),
+            more: AtomicBool::new(false),
             why: Mutex::default(),
             failures: AtomicU64::new(0),
         }
@@ -38,6 +42,15 @@ impl Forced {
     pub fn good(&self, sequence: Sequence) {
         self.sequence.fetch_max(sequence, Ordering::AcqRel);
         self.doubt.store(false, Ordering::Release);
+    }
+
+    /// Said before a handle is given to others, and when what was in doubt is shown.
+    pub fn shows_more(&self, more: bool) {
+        self.more.store(more, Ordering::Release);
+    }
+
+    pub fn may_show_more(&self) -> bool {
+        self.more.load(Ordering::Acquire)
     }
 
     /// Whether everything up to `sequence` is on disk, and nothing is in doubt.

@@ -152,6 +152,9 @@ fn keep(shared: &Shared, stop: &Stop) {
         };
         retain_in_time();
         counts = log_space::go_on_counting(shared, COUNTED_AT_ONCE);
+        if let Err(e) = log_space::look_at_distrusted(shared, stop) {
+            tracing::error!("what lies in log files that could not be forced to disk is not looked at: {e}");
+        }
         if let Err(e) = reclaim(shared, stop, &mut retain_in_time) {
             tracing::error!("deleted space is not given back: {e}");
         }

@@ -19,7 +19,7 @@ use super::producers::Producer;
 use super::recovery::number_in;
 use super::shared::{Counters, Found, Shared, family};
 use super::topics::{StoredTopic, Topic, TopicTable};
-use super::verify;
+use super::verify::{self, Verified};
 use crate::batch::BatchHeader;
 use crate::configs::{ChangedConfigs, topic_settings};
 use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Counter, Fields, Kind, Placed, cf};
@@ -36,17 +36,19 @@ fn checked_offset(offset: u64) -> Option<Offset> {
 
 pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     let mut claim = claim(&options.path)?;
-    let (least, whole) = if options.accept_data_loss {
+    let (least, verified) = if options.accept_data_loss {
         verify::accept_loss(&options)?;
-        (0, false)
+        (0, Verified { whole: false, cut: true, cut_at: None })
     } else {
-        let whole = verify::verify(&options)?;
-        (verify::least_write(&options)?, whole)
+        let verified = verify::verify(&options)?;
+        (verify::least_write(&options)?, verified)
     };
     // What may not be said by an older version that opens it.
     claim.set_format(&options.path)?;
     let files = Arc::new(LogFiles::open(&options)?);
     let db = open_database(&options, &files).map_err(verify::with_way_out)?;
+    // Before what is written again.
+    let ahead = verified.tables_are_ahead(&db);
     let replayed = commits::replay(&db, &options)?;
     // What is in tables and what is in the log may both have been whole, and a file of the log be missing.
     if let Ok(last) = number_in(&db)
@@ -54,7 +56,7 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     {
         return Err(verify::ends_early(&options, last, least, None));
     }
-    let found = load(&db, &options, &files, (whole, replayed)).map_err(|e| not_opened(&options, e))?;
+    let found = load(&db, &options, &files, (verified.whole, ahead, replayed)).map_err(|e| not_opened(&options, e))?;
     claim.set_ready(&options.path)?;
     // What is lost later, while this process runs, was not accepted.
     options.accept_data_loss = false;
@@ -84,7 +86,7 @@ fn load(
     db: &DB,
     options: &StorageOptions,
     files: &LogFiles,
-    (whole, replayed): (bool, Replayed),
+    (whole, ahead, replayed): (bool, bool, Replayed),
 ) -> Result<Found, StorageError> {
     let meta = family(db, cf::META)?;
     let mut batch = WriteBatch::default();
@@ -116,6 +118,8 @@ fn load(
     if options.accept_data_loss {
         // What is left of records of the log files is never taken for a next write.
         counters.writes = counters.writes.max(replayed.end);
+    }
+    if ahead {
         // Tables may hold what was written later than the counters that are left say.
         for (which, number) in [
             (Counter::PartitionUid, &mut counters.partition_uid),

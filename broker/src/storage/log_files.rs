@@ -439,12 +439,15 @@ impl LogFiles {
     }
 
     /// Reads back what could not be forced, as long as the system has it, writes it again and forces that; the next write
-    /// begins a new file. Whether it is what was written is looked at elsewhere ([`Recheck`]).
-    pub fn write_again(&self) -> Result<()> {
+    /// begins a new file. Whether it is what was written is looked at elsewhere: by [`Recheck`] what the write-ahead log names;
+    /// the rest of the files that are returned, which could not be forced, by `log_space`.
+    pub fn write_again(&self) -> Result<Vec<u32>> {
         self.begin_another();
         let mut distrusted = self.distrusted.lock();
         let mut files = std::mem::take(&mut *self.unforced.lock());
+        let mut failed_before = Vec::new();
         if let Some(before) = &mut *distrusted {
+            failed_before.extend(before.files.keys().copied());
             files.append(&mut before.files);
         }
         for (number, file) in &files {
@@ -462,7 +465,7 @@ impl LogFiles {
         }
         *distrusted = None;
         *self.failure.lock() = None;
-        Ok(())
+        Ok(failed_before)
     }
 
     /// Whether a file was filled since files were forced.
@@ -759,6 +762,68 @@ mod tests {
             assert_eq!(files.unforced.lock().len(), 0);
         }
         assert_eq!(files.failure(), None);
+    }
+
+    #[test]
+    fn a_power_cut_takes_files_that_are_to_be_forced_before_a_table_is_written() {
+        use super::super::directory::open_database;
+        use super::super::recovery::number_in;
+        use super::super::verify::verify;
+        use crate::keys::{self, Counter, cf};
+        let directory = tempfile::tempdir().unwrap();
+        let options = StorageOptions::new(directory.path().join("data"));
+        fs::create_dir(&options.path).unwrap();
+        let files = Arc::new(LogFiles::open(&options).unwrap());
+        let db = open_database(&options, &files).unwrap();
+        let write = |number: u64| {
+            let mut placing = files.place();
+            placing.add(&batch("text"), 1, 0, 1);
+            files.append(&placing, None, false).unwrap();
+            files.wrote(placing.placed());
+            let (mut writes, meta) = (rocksdb::WriteBatch::default(), db.cf_handle(cf::META).unwrap());
+            writes.put_cf(meta, keys::counter(Counter::Placed), placing.placed().encode());
+            writes.put_cf(meta, keys::counter(Counter::Writes), number.to_be_bytes());
+            db.write(writes).unwrap();
+        };
+        (1..=9).for_each(write);
+        let database = options.path.join("db");
+        let manifest = || {
+            let mut entries = fs::read_dir(&database).unwrap().map(|e| e.unwrap());
+            let of = |e: &fs::DirEntry| e.file_name().to_string_lossy().starts_with("MANIFEST");
+            entries.find(of).map_or(0, |e| e.metadata().unwrap().len())
+        };
+        let before = manifest();
+        let copy = directory.path().join("copy");
+        std::thread::scope(|scope| {
+            let _held = files.distrusted.lock();
+            scope.spawn(|| db.flush_cf(db.cf_handle(cf::META).unwrap()));
+            // RocksDB notes how large the log is that it has closed, and then says that the flush begins.
+            let noted = (0..2000).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                manifest() > before
+            });
+            assert!(noted);
+            write(10);
+            for folder in ["db", FOLDER] {
+                fs::create_dir_all(copy.join(folder)).unwrap();
+                for entry in fs::read_dir(options.path.join(folder)).unwrap() {
+                    let entry = entry.unwrap();
+                    fs::copy(entry.path(), copy.join(folder).join(entry.file_name())).unwrap();
+                }
+            }
+        });
+        let body = format!("millpond wrote {0:020} forced {0:020} durability none kept {0:020} boot another", 0);
+        let note = format!("{body} crc {:08x}\n", crc32c::crc32c(body.as_bytes()));
+        fs::write(copy.join("written"), note).unwrap();
+        let file = OpenOptions::new().write(true).open(copy.join(FOLDER).join(name_of(1))).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        let options = StorageOptions::new(&copy);
+        let verified = verify(&options).unwrap();
+        assert!(verified.cut && verified.cut_at.is_some(), "{verified:?}");
+        // Also where the process ends before it has opened the database.
+        assert!(!verify(&options).unwrap().cut);
+        let files = Arc::new(LogFiles::open(&options).unwrap());
+        assert_eq!(number_in(&open_database(&options, &files).unwrap()).unwrap(), 5);
     }
 
     #[test]

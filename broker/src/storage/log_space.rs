@@ -23,7 +23,7 @@ use super::error::StorageError;
 use super::housekeeping::Stop;
 use super::log_files::{FileUse, Unread, is_at};
 use super::partition::Partition;
-use super::read::View;
+use super::read::{View, damaged_range};
 use super::shared::{Shared, family};
 use super::state::OwnedSnapshot;
 use super::writer::Change;
@@ -119,6 +119,8 @@ pub struct LogSpace {
     /// Files with a batch that cannot be read, which stay.
     stuck: Mutex<HashSet<u32>>,
     unsure: Mutex<Option<Unsure>>,
+    /// Files that could not be forced and were written again, in which batches are to be looked at; from which key on.
+    distrusted: Mutex<(HashSet<u32>, Vec<u8>)>,
 }
 
 /// A file that no key names.
@@ -267,6 +269,55 @@ pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &m
         let left = shared.files.uses().iter().any(|file| file.live > 0 && victims.contains(&file.number));
         if left || stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
             return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What lies in these files is to be looked at.
+pub fn distrust(shared: &Shared, files: Vec<u32>) {
+    if !files.is_empty() {
+        let mut distrusted = shared.log_space.distrusted.lock();
+        distrusted.0.extend(files);
+        distrusted.1 = keys::batch(0, 0).to_vec();
+    }
+}
+
+/// Looks whether what lies in files that could not be forced is what was written, and tells what is not: nobody else does
+/// where RocksDB has written a table already, before somebody reads it.
+pub fn look_at_distrusted(shared: &Shared, stop: &Stop) -> Result<()> {
+    while !stop.wait(Duration::ZERO) {
+        let (files, mut from) = shared.log_space.distrusted.lock().clone();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let db = shared.db()?;
+        let view = View::of(shared, &db);
+        let piece = next_piece(&view, &files, &mut from)?;
+        for found in &piece {
+            let place = &found.place;
+            let why = match shared.files.read(place.file, place.at, place.len as usize) {
+                Ok(batch) if is_at(&batch, place) => continue,
+                Ok(_) => shared.files.is_other(place),
+                Err(why) => why,
+            };
+            let topics = shared.topics.read();
+            let mut partitions = topics.by_id.values().flat_map(|t| &t.partitions);
+            let partition = partitions.find(|p| p.uid == found.uid).cloned();
+            drop(topics);
+            if let (Some(partition), Unread::Damaged(why)) = (partition, why) {
+                let first = found.last.saturating_sub(i64::from(place.last_offset_delta)).max(0);
+                let _told = damaged_range(shared, &partition, (first, found.last), &why);
+            }
+        }
+        let mut distrusted = shared.log_space.distrusted.lock();
+        // More may have come meanwhile, and then all is looked at again.
+        if distrusted.0 == files {
+            if piece.is_empty() {
+                distrusted.0.clear();
+                tracing::info!("all that lies in log files that could not be forced to disk was looked at");
+            }
+            distrusted.1 = from;
         }
     }
     Ok(())

@@ -35,9 +35,13 @@ fn unavailable(e: OpenError) -> StorageError {
     StorageError::Unavailable(e.to_string())
 }
 
-/// Opens the database again and says which write it ends with. Where that fails, everything can still be read.
-pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
+/// Opens the database again and says which write it ends with; `shown` is the last that was shown. Where that fails,
+/// everything can still be read, but for state and offsets of queries where these may have more than that.
+pub fn reopen(shared: &Shared, stop: &Stop, shown: u64) -> Result<u64> {
     let reader = Arc::new(open_read_only(&shared.options).map_err(unavailable)?);
+    let before = shared.forced.may_show_more();
+    // Before it is there for others. It ends when what is in doubt is on disk, or is known not to be.
+    shared.forced.shows_more(number_in(&reader)? != shown);
     let mut old = shared.replace_db(reader)?;
     log_space::count(shared);
     // The writer begins anew when what it knows is what is there.
@@ -50,11 +54,13 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
             Ok(last) => {
                 drop(last);
                 let options = &shared.options;
-                shared.files.write_again()?;
+                let distrusted = shared.files.write_again()?;
+                log_space::distrust(shared, distrusted);
                 let open = || open_database(options, &shared.files);
-                let db = verify(options).and_then(|_whole| open()).map_err(unavailable)?;
+                let db = verify(options).and_then(|_| open()).map_err(unavailable)?;
                 commits::replay(&db, options).map_err(unavailable)?;
                 let last = number_in(&db)?;
+                shared.forced.shows_more(last != shown);
                 shared.replace_db(Arc::new(db))?;
                 return Ok(last);
             }
@@ -65,5 +71,6 @@ pub fn reopen(shared: &Shared, stop: &Stop) -> Result<u64> {
         }
     }
     shared.replace_db(old)?;
+    shared.forced.shows_more(before);
     Err(StorageError::Unavailable("somebody still reads what was open before".into()))
 }

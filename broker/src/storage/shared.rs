@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::directory::Claim;
 use super::error::StorageError;
 use super::flush::{Failures, flush, waiting_bytes};
-use super::forced::Forced;
+use super::forced::{Forced, in_doubt};
 use super::log_files::LogFiles;
 use super::log_space::{self, LogSpace};
 use super::measures::Measures;
@@ -294,6 +294,20 @@ impl Shared {
         self.forced.check(self.sequence())
     }
 
+    /// A handle that shows nothing that nobody was told of. An error where there is none.
+    pub fn shown_db(&self) -> Result<Arc<DB>> {
+        let db = self.db()?;
+        // Afterwards: it is said before such a handle is there.
+        if self.forced.may_show_more() { Err(in_doubt()) } else { Ok(db) }
+    }
+
+    /// The same for state.
+    pub fn state_db(&self) -> Result<Arc<DB>> {
+        let db = self.shown_db()?;
+        self.check_state()?;
+        Ok(db)
+    }
+
     /// By the name of the limit.
     pub fn memory_used(&self) -> Vec<(&'static str, usize)> {
         let room = self.options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
@@ -436,7 +450,7 @@ impl Shared {
 
     /// Entries of a kind whose key after the kind byte starts with `prefix`; keys without the kind byte.
     pub fn scan_prefixed(&self, name: &str, kind: Kind, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>> {
-        let db = self.db()?;
+        let db = self.shown_db()?;
         let prefix = keys::prefixed(kind, prefix);
         let mut entries = Vec::new();
         for entry in db.iterator_cf(family(&db, name)?, IteratorMode::From(&prefix, Direction::Forward)) {
@@ -451,7 +465,7 @@ impl Shared {
 
     /// Cursors whose whole key starts with `prefix`.
     pub fn cursors(&self, prefix: &[u8]) -> Result<Vec<Cursor>> {
-        let db = self.db()?;
+        let db = self.shown_db()?;
         let mut cursors = Vec::new();
         for entry in db.iterator_cf(family(&db, cf::CATALOG)?, IteratorMode::From(prefix, Direction::Forward)) {
             let (key, value) = entry?;

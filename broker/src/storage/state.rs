@@ -77,24 +77,21 @@ fn scan(db: &DB, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits, mut 
 
 impl StateReader for Storage {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.shared.check_state()?;
-        get(&*self.shared.db()?, key, &ReadOptions::default())
+        get(&*self.shared.state_db()?, key, &ReadOptions::default())
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        self.shared.check_state()?;
-        multi_get(&*self.shared.db()?, keys, &ReadOptions::default())
+        multi_get(&*self.shared.state_db()?, keys, &ReadOptions::default())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], reverse: bool, limits: ScanLimits) -> Result<Scan> {
-        self.shared.check_state()?;
-        scan(&*self.shared.db()?, from, to, reverse, limits, ReadOptions::default())
+        scan(&*self.shared.state_db()?, from, to, reverse, limits, ReadOptions::default())
     }
 }
 
 impl StateStore for Storage {
     fn snapshot(&self) -> Box<dyn StateReader> {
-        match self.shared.check_state().and_then(|()| self.shared.db()) {
+        match self.shared.state_db() {
             Ok(db) => Box::new(Snapshot(OwnedSnapshot::new(db, |db| db.snapshot()))),
             Err(e) => Box::new(Refused(e)),
         }

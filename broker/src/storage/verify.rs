@@ -6,8 +6,10 @@
 //! behind it is put aside then. Everything else is refused, with the file and the place, unless somebody accepts the loss.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+use rocksdb::DB;
 
 use super::StorageOptions;
 use super::commits::Commits;
@@ -74,26 +76,52 @@ fn look(options: &StorageOptions) -> Result<(Vec<Log>, wal::Scan), OpenError> {
     Ok((logs, scan))
 }
 
-/// Refuses a database that has lost something, and says whether its log ends with a whole record. Blocks on disk.
-pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
+/// A database that has lost nothing of what must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its log ends with a whole record.
+    pub whole: bool,
+    /// Something is missing that nothing makes up for, and what lay behind it was put aside.
+    pub cut: bool,
+    /// RocksDB's sequence from which on that was, where it is known.
+    pub cut_at: Option<u64>,
+}
+
+impl Verified {
+    fn of(whole: bool) -> Self {
+        Self { whole, cut: false, cut_at: None }
+    }
+
+    /// Whether tables hold what was written after the end of the log, when its counters were others.
+    pub fn tables_are_ahead(&self, db: &DB) -> bool {
+        self.cut && self.cut_at.is_none_or(|at| db.latest_sequence_number() >= at)
+    }
+}
+
+/// Refuses a database that has lost something. Blocks on disk.
+pub fn verify(options: &StorageOptions) -> Result<Verified, OpenError> {
     let note = Note::read(&options.path)?;
     let least = note.as_ref().map_or(0, Note::least);
     let (logs, scan) = look(options)?;
-    let (torn, whole) = match &scan.found {
-        Found::Whole if scan.records == 0 || scan.last_write >= Some(least) => return Ok(true),
-        Found::Whole => (None, true),
-        Found::Torn(at) => (Some(at), false),
+    let (torn, verified) = match &scan.found {
+        Found::Whole if scan.records == 0 || scan.last_write >= Some(least) => {
+            return Ok(Verified::of(true));
+        }
+        Found::Whole => (None, Verified::of(true)),
+        Found::Torn(at) => (Some(at), Verified::of(false)),
         // Where no write is before the hole, tables say how far was written.
         Found::Damaged { at, .. }
             if note.as_ref().is_some_and(Note::allows_holes) && scan.last_write.is_none_or(|last| last >= least)
                 || is_made_up(options, note.as_ref(), scan.last_write)? =>
         {
-            let aside = put_aside(options, &logs, at.log.number, Some(at))?;
+            let aside = put_aside(options, &logs, at.log.number, Some(at), Left::Zeros)?;
             tracing::warn!(
                 "a power cut took what was not forced to disk: the log ends at {at}; what lies behind is in \"{}\"",
                 aside.display()
             );
-            (Some(at), false)
+            // What commit records make up for is written again with its counters.
+            let cut = note.as_ref().is_some_and(Note::allows_holes);
+            (Some(at), Verified { whole: false, cut, cut_at: scan.next })
         }
         Found::Damaged { at, resumes } if at == resumes => {
             let detail = format!("what the write at {at} put into a log file is not there; {WAY_OUT}");
@@ -109,7 +137,7 @@ pub fn verify(options: &StorageOptions) -> Result<bool, OpenError> {
     let db = open_read_only(options).map_err(with_way_out)?;
     let last = number_in(&db).map_err(|e| damaged(options, e.to_string()))?;
     let last = if last < least { Commits::after(options, last)?.reach(last) } else { last };
-    if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(whole) }
+    if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(verified) }
 }
 
 /// Whether commit records in log files go on where the write-ahead log has a hole, as far as was acknowledged.
@@ -128,11 +156,11 @@ pub fn accept_loss(options: &StorageOptions) -> Result<(), OpenError> {
     let (logs, scan) = look(options)?;
     let (aside, end) = match &scan.found {
         Found::Damaged { at, .. } | Found::Torn(at) => {
-            (put_aside(options, &logs, at.log.number, Some(at))?, at.to_string())
+            (put_aside(options, &logs, at.log.number, Some(at), Left::Nothing)?, at.to_string())
         }
         Found::Whole => {
             let Some(missing) = missing_log(options) else { return Ok(()) };
-            (put_aside(options, &logs, missing, None)?, format!("the missing file {missing:06}.log"))
+            (put_aside(options, &logs, missing, None, Left::Nothing)?, format!("the missing file {missing:06}.log"))
         }
     };
     tracing::warn!("data loss was accepted: the log ends at {end} now; the rest is in \"{}\"", aside.display());
@@ -157,8 +185,23 @@ pub fn with_way_out(e: OpenError) -> OpenError {
     }
 }
 
+/// What is where something was put aside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// RocksDB may know how large the files were, and refuse them; it must be told to open them all the same.
+    Nothing,
+    /// As much as there was of zeros, which RocksDB passes over: the sizes that it knows are right.
+    Zeros,
+}
+
 /// Moves what lies behind a place, and files of the log after one, out of the database; returns the folder.
-fn put_aside(options: &StorageOptions, logs: &[Log], after: u64, from: Option<&Place>) -> Result<PathBuf, OpenError> {
+fn put_aside(
+    options: &StorageOptions,
+    logs: &[Log],
+    after: u64,
+    from: Option<&Place>,
+    left: Left,
+) -> Result<PathBuf, OpenError> {
     let seconds = options.clock.now_ms() / 1000;
     let folder = (0..).map(|n| options.path.join(format!("lost-{seconds}-{n}"))).find(|path| !path.exists());
     let folder = folder.unwrap_or_else(|| options.path.join("lost"));
@@ -166,7 +209,18 @@ fn put_aside(options: &StorageOptions, logs: &[Log], after: u64, from: Option<&P
         fs::create_dir_all(&folder)?;
         // From the end on, so that at every moment what is left is damaged where it was, or whole.
         for log in logs.iter().rev().filter(|log| log.number > after) {
-            fs::rename(&log.path, folder.join(log.path.file_name().unwrap_or_default()))?;
+            let name = log.path.file_name().unwrap_or_default();
+            if left == Left::Nothing {
+                fs::rename(&log.path, folder.join(name))?;
+                continue;
+            }
+            // At every moment there is a file of this name and size.
+            fs::hard_link(&log.path, folder.join(name))?;
+            let zeros = folder.join("zeros");
+            let file = File::create(&zeros)?;
+            file.set_len(fs::metadata(&log.path)?.len())?;
+            file.sync_all()?;
+            fs::rename(&zeros, &log.path)?;
         }
         if let Some(from) = from {
             let mut file = OpenOptions::new().read(true).write(true).open(&from.log.path)?;
@@ -177,7 +231,15 @@ fn put_aside(options: &StorageOptions, logs: &[Log], after: u64, from: Option<&P
             rest.sync_all()?;
             File::open(&folder)?.sync_all()?;
             File::open(&options.path)?.sync_all()?;
-            file.set_len(from.at)?;
+            match left {
+                Left::Nothing => file.set_len(from.at)?,
+                Left::Zeros => {
+                    let len = file.metadata()?.len().saturating_sub(from.at);
+                    file.seek(SeekFrom::Start(from.at))?;
+                    // From the front: at every moment it cannot be read from there on.
+                    io::copy(&mut io::repeat(0).take(len), &mut file)?;
+                }
+            }
             file.sync_all()?;
         }
         File::open(&folder)?.sync_all()?;

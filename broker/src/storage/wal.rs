@@ -82,6 +82,8 @@ pub struct Scan {
     pub records: u64,
     /// Number of the last write, where one has a number.
     pub last_write: Option<u64>,
+    /// RocksDB's sequence behind what they hold, where something says it.
+    pub next: Option<u64>,
 }
 
 /// Files of the log, oldest first.
@@ -122,7 +124,7 @@ pub fn scan(logs: &[Log], is_there: &mut dyn FnMut(u64, &Placed) -> bool) -> Res
         (None, Some(at)) => Found::Torn(at),
         (None, None) => Found::Whole,
     };
-    Ok(Scan { found, records: scanner.records, last_write: scanner.last_write })
+    Ok(Scan { found, records: scanner.records, last_write: scanner.last_write, next: scanner.expected })
 }
 
 struct Scanner<'a> {
@@ -253,6 +255,7 @@ impl Scanner<'_> {
             {
                 let here = Place { log: log.clone(), at: record.at };
                 self.damaged = Some((here.clone(), here));
+                self.expected = Some(sequence);
                 *begun = None;
                 return;
             }

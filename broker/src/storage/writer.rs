@@ -369,7 +369,7 @@ impl Writer<'_> {
         if self.shared.space.is_low() || self.broken.as_ref().is_some_and(|b| b.hopeless) {
             return;
         }
-        let last = match recovery::reopen(self.shared, self.stop) {
+        let last = match recovery::reopen(self.shared, self.stop, self.counters.writes) {
             Ok(last) => last,
             Err(e) => return tracing::error!("the database cannot be opened again yet: {e}"),
         };
@@ -377,6 +377,7 @@ impl Writer<'_> {
         match broken.doubt {
             Some((shown, answers)) if last == shown.counters.writes => {
                 self.publish(shown);
+                self.shared.forced.shows_more(false);
                 answers.into_iter().for_each(|answer| answer.give(&Ok(())));
             }
             _ if last != self.counters.writes => {
@@ -387,6 +388,7 @@ impl Writer<'_> {
                 return;
             }
             doubt => {
+                self.shared.forced.shows_more(false);
                 self.shared.files.gave_up();
                 let outcome = Err(broken.why);
                 if let Some((shown, answers)) = doubt {

@@ -94,6 +94,8 @@ fn a_role() {
         "interval" => crate::forced::loses_trust,
         "close" => crate::forced::ends_on_a_bad_disk,
         "batches" => crate::forced::cannot_force_what_a_table_names,
+        "rewritten" => crate::forced::is_told_of_what_was_dropped,
+        "state" => crate::recovery::cannot_force_state,
         "flush" => crate::recovery::cannot_write_tables,
         "group" => crate::recovery::cannot_force_batches,
         "log" => crate::recovery::cannot_write_log,

@@ -138,13 +138,80 @@ pub fn cannot_force_what_a_table_names(directory: &Path) {
     check(&open(options).unwrap());
 }
 
+/// What is told as an error.
+#[derive(Default)]
+struct Told(parking_lot::Mutex<String>);
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text<'a>(&'a mut String);
+        impl tracing::field::Visit for Text<'_> {
+            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{value:?}\n"));
+            }
+        }
+        event.record(&mut Text(&mut self.0.lock()));
+    }
+}
+
+/// After the fsync that failed the system has dropped what was to be written, and RocksDB's log, which could tell, is gone.
+pub fn is_told_of_what_was_dropped(directory: &Path) {
+    let told = std::sync::Arc::new(Told::default());
+    tracing::subscriber::set_global_default(told.clone()).unwrap();
+    let mut options = options(directory);
+    options.durability = Durability::None;
+    options.tail_bytes = 0;
+    let storage = open(options).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..5 {
+        send(&storage, place, &[&format!("v{i}"), "and another"]);
+    }
+    at("ready");
+
+    let _written = storage.reclaim();
+    wait_until("nobody notices", || storage.health().in_doubt);
+    let file = directory.join("log/000001.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let third = bytes.windows(2).position(|w| w == b"v2").unwrap();
+    bytes[third] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+    at("doubt");
+
+    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
+    wait_until("nobody tells", || {
+        told.0.lock().contains("topic \"t\" partition 0 is damaged at offsets 4 to 5: log file")
+    });
+    assert_eq!(told.0.lock().matches("is damaged at").count(), 1, "{}", told.0.lock());
+    assert_eq!(read_all(&storage, place, 6).len(), 5);
+}
+
+#[test]
+fn what_the_system_dropped_after_an_fsync_that_failed_is_told_though_no_log_names_it() {
+    while_a_log_file_cannot_be_forced("rewritten");
+}
+
 #[test]
 fn a_log_file_that_cannot_be_forced_before_a_table_is_written_puts_all_in_doubt() {
+    while_a_log_file_cannot_be_forced("batches");
+}
+
+fn while_a_log_file_cannot_be_forced(role: &str) {
     if !strace::is_possible("a log file that cannot be forced") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let mut actor = Actor::start("batches", directory.path());
+    let mut actor = Actor::start(role, directory.path());
     actor.expect("ready");
     let file = directory.path().canonicalize().unwrap().join("log/000001.log");
     let fault = Fault::on(actor.id(), Some(&file), FSYNCS, "error=EIO");

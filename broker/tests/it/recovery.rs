@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millpond_broker::storage::{Durability, Storage, StorageError};
 use millpond_types::ManualClock;
+use millpond_types::ports::{Cursor, Outcome, StateReader, StateStore, Step, TopicLog};
+use millpond_types::record::RecordBuffer;
 
 use crate::actor::{Actor, at, wait_until, while_nothing_is_forced};
 use crate::fixture::{START_MS, batch, create, open, options, produce, read_all, send};
@@ -132,6 +134,55 @@ fn a_commit_record_of_a_write_that_was_refused_is_taken_back() {
     drop(fault);
     actor.go_on();
     actor.end();
+}
+
+pub fn cannot_force_state(directory: &Path) {
+    let mut options = options(directory);
+    options.durability = Durability::Group;
+    // All in the write-ahead log.
+    options.inline_bytes_max = 1 << 20;
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    let commit = |value: &'static str| {
+        let state = vec![(b"k".to_vec(), Some(value.as_bytes().to_vec()))].into();
+        let mut records = RecordBuffer::default();
+        records.push(None, Some(value.as_bytes()), 1, &[]);
+        let cursors = vec![Cursor { query: "q".into(), source: place, offset: value.len() as i64 }];
+        storage.commit(Step { appends: vec![(place, records)], state, cursors, ..Step::default() })
+    };
+    assert!(matches!(commit("a").wait(), Outcome::Committed { .. }));
+    at("ready");
+
+    let pending = commit("bb");
+    let cursor = || storage.cursors("q").map(|c| c[0].offset);
+    let until = Instant::now() + Duration::from_secs(6);
+    let mut refused = false;
+    while Instant::now() < until {
+        for state in [storage.get(b"k"), storage.snapshot().get(b"k")] {
+            refused |= state.is_err();
+            assert!(state.is_err() || state.unwrap().unwrap() == "a", "it may not be on disk");
+        }
+        assert!(cursor().is_err() || cursor().unwrap() == 1);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(refused, "what is in doubt was never there to be seen");
+    assert_eq!(read_all(&storage, place, 0).len(), 1);
+    at("stopped");
+
+    let written = matches!(pending.wait(), Outcome::Committed { .. });
+    let check = |storage: &Storage| {
+        assert_eq!(storage.get(b"k").unwrap().unwrap(), if written { "bb" } else { "a" });
+        assert_eq!(storage.cursors("q").unwrap()[0].offset, if written { 2 } else { 1 });
+        assert_eq!(read_all(storage, place, 0).len(), if written { 2 } else { 1 });
+    };
+    check(&storage);
+    storage.close().unwrap();
+    check(&open(options).unwrap());
+}
+
+#[test]
+fn state_that_may_not_be_on_disk_is_not_shown() {
+    while_nothing_is_forced("state", "stopped", "state that cannot be forced to disk");
 }
 
 pub fn fails_in_retention(directory: &Path) {
