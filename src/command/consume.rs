@@ -99,6 +99,8 @@ struct Consumer {
     format: Format,
     /// A broker does not answer, and the user was told.
     waiting: bool,
+    /// What a broker cannot read now, and the user was told of.
+    told: HashSet<Place>,
     progress: Progress,
     counts: Counts,
 }
@@ -158,6 +160,7 @@ pub async fn run(args: ConsumeArgs) -> Result<ExitCode> {
         out: BufWriter::with_capacity(WRITE_BUFFER, io::stdout()),
         format,
         waiting: false,
+        told: HashSet::new(),
         // Records on the terminal tell themselves how far it is.
         progress: Progress::new(!args.quiet && !terminal, "records"),
         counts: Counts::default(),
@@ -411,11 +414,18 @@ impl Consumer {
                 self.positions.insert(place.clone(), first);
                 return Ok(Took::Stale);
             }
+            Some(ResponseError::CorruptMessage) => return Err(End::Failed(self.damage(place, from).await)),
             Some(error) => {
                 let (topic, partition) = place;
                 let what = format!("cannot read partition {partition} of topic \"{topic}\"");
                 let error = Error::refused(error.code(), what, None);
-                return if error.passes() { Ok(Took::Stale) } else { Err(error.into()) };
+                if !error.passes() {
+                    return Err(error.into());
+                }
+                if error.code() == Some(ResponseError::KafkaStorageError) && self.told.insert(place.clone()) {
+                    note(&format!("millpond: {error}; waiting for it"));
+                }
+                return Ok(Took::Stale);
             }
         }
         let end = self.ends.as_ref().and_then(|ends| ends.get(place).copied()).unwrap_or(i64::MAX);
@@ -449,8 +459,72 @@ impl Consumer {
         let next = stopped.unwrap_or(next);
         self.counts.offsets += next.saturating_sub(from).max(0) as u64;
         self.positions.insert(place.clone(), next);
+        self.told.remove(place);
         self.show();
         Ok(if some { Took::Records } else { Took::Nothing })
+    }
+
+    /// What cannot be read from an offset on because it is damaged, and how to go on behind it.
+    async fn damage(&self, place: &Place, from: i64) -> anyhow::Error {
+        let (topic, partition) = place;
+        let of = format!("of partition {partition} of topic \"{topic}\"");
+        let next = match self.behind_damage(place, from).await {
+            Ok(next) => next,
+            Err(e) => {
+                return anyhow::anyhow!(
+                    "offset {from} {of} is damaged where the broker stores it and cannot be read; it is not known where \
+                     the damage ends: {e}"
+                );
+            }
+        };
+        let reads_on = match &self.member {
+            None => format!("--partition {partition} --from {next}"),
+            Some(member) => {
+                let group = member.group();
+                format!("millpond group reset-offsets {group} --topic {topic}:{partition} --to-offset {next} --execute")
+            }
+        };
+        anyhow::anyhow!(
+            "offsets {from} to {} {of} are damaged where the broker stores them and cannot be read; to go on behind them: \
+             {reads_on}",
+            next - 1
+        )
+    }
+
+    /// The offset behind what is damaged from `bad` on: found by asking, as Kafka's protocol does not tell.
+    async fn behind_damage(&self, place: &Place, mut bad: i64) -> Result<i64, Error> {
+        let end = self.client.offsets(&[(place.clone(), LATEST)], self.isolation).await?;
+        let mut good = end.get(place).copied().unwrap_or(bad + 1).max(bad + 1);
+        let mut step = 1;
+        while good - bad > 1 {
+            // Ever further, and back by halves when there was something.
+            let at = if step > 0 { bad.saturating_add(step) } else { bad + (good - bad) / 2 };
+            if at >= good {
+                step = 0;
+                continue;
+            }
+            let leader = self.client.leader_of(&place.0, place.1).await?;
+            let answer =
+                fetch::fetch(&self.client, leader, &[(place.clone(), at)], self.isolation, Duration::ZERO).await?;
+            let answered = answer.responses.iter().flat_map(|t| &t.partitions).next();
+            match answered.map(|data| (ResponseError::try_from_code(data.error_code), data)) {
+                Some((Some(ResponseError::CorruptMessage), _)) => {
+                    bad = at;
+                    step *= 2;
+                }
+                Some((None, data)) => {
+                    // The batch may begin before what was asked for.
+                    let base = data.records.as_deref().and_then(|r| r.first_chunk()).map(|b| i64::from_be_bytes(*b));
+                    good = base.unwrap_or(at).clamp(bad + 1, at);
+                    step = 0;
+                }
+                Some((Some(error), _)) => {
+                    return Err(Error::refused(error.code(), format!("cannot read offset {at}"), None));
+                }
+                None => return Err(Error::refused(answer.error_code, format!("cannot read offset {at}"), None)),
+            }
+        }
+        Ok(good)
     }
 
     async fn commit(&mut self) -> Result<(), End> {

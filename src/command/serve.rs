@@ -1,6 +1,7 @@
 //! `millpond serve`: opens the data directory, listens, and goes when it is told to.
 
 mod access;
+mod files;
 mod key_set;
 mod measured;
 
@@ -136,6 +137,8 @@ impl Server {
         let http_tls = access::http_tls(&config.http_security)?;
         let mut settings = broker_settings(config)?;
         access::configure(config, &mut settings)?;
+        let mut http_options = http_options(config, (settings.handshake_timeout, settings.handshakes_max));
+        files::fit(&options.storage, &mut settings, &mut http_options.connections);
         let database = open(options).await?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -174,7 +177,6 @@ impl Server {
             authenticator: Some(Arc::clone(&authenticator)),
             ..Hooks::default()
         };
-        let handshakes = (settings.handshake_timeout, settings.handshakes_max);
         let (stop_kafka, stopped) = oneshot::channel();
         let until = async {
             // Dropped without a word means stop as well.
@@ -203,7 +205,7 @@ impl Server {
             authority: kafka.authorizer().map(|authorizer| Arc::new(authorizer.clone()) as Arc<dyn Authority>),
             memory: bodies,
             is_writable: Arc::new(move || storage.health().writable),
-            ..http_options(config, handshakes)
+            ..http_options
         };
         let cluster = database.storage().cluster_id().to_string();
         let http = millpond_server::serve(

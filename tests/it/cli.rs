@@ -17,6 +17,44 @@ struct Pond {
     _directory: tempfile::TempDir,
 }
 
+/// Changes a byte in the midst of the only log file.
+fn damage(data: &Path) {
+    let [file] = &std::fs::read_dir(data.join("log")).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>()[..]
+    else {
+        panic!("not one log file")
+    };
+    let mut bytes = std::fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn damage_is_told_with_the_way_on_behind_it() {
+    let pond = Pond::start();
+    pond.topic("t", 1);
+    for part in 0..3 {
+        let lines: String = (part * 20..part * 20 + 20).map(|i| format!("{i} {}\n", "x".repeat(2000))).collect();
+        pond.feed(&["produce", "t", "--compression", "none"], lines.as_bytes()).ok();
+    }
+    let Pond { server, _directory } = pond;
+    server.stop();
+    damage(_directory.path());
+    let pond = Pond { server: Process::start(_directory.path()), _directory };
+    let told = "offsets 20 to 39 of partition 0 of topic \"t\" are damaged";
+    for more in [&["-e"][..], &["--idle", "60"]] {
+        let ran = pond.run(&[&["consume", "t", "-f", "%o\\n"], more].concat());
+        assert_eq!(ran.out.lines().count(), 20, "what lies before it is printed");
+        ran.fails(&[told, "--partition 0 --from 40"]);
+    }
+    let behind = pond.run(&["consume", "t", "-e", "--partition", "0", "--from", "40", "-f", "%o\\n"]).ok();
+    assert_eq!(behind.lines().count(), 20);
+    let way_on = "group reset-offsets g --topic t:0 --to-offset 40 --execute";
+    pond.run(&["consume", "t", "-g", "g", "-e"]).fails(&[told, way_on]);
+    pond.run(&way_on.split(' ').collect::<Vec<_>>()).ok();
+    assert_eq!(pond.run(&["consume", "t", "-g", "g", "-e", "-f", "%o\\n"]).ok().lines().count(), 20);
+}
+
 struct Ran {
     status: Option<i32>,
     out: String,

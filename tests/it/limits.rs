@@ -300,3 +300,33 @@ fn http2_get(path: &str, stream: u32) -> Vec<u8> {
 fn http2_post(path: &str, stream: u32, body: &[u8]) -> Vec<u8> {
     [http2_frame(1, 0x4, stream, &http2_head(0x83, path)), http2_frame(0, 0x1, stream, body)].concat()
 }
+
+#[test]
+fn idle_connections_do_not_take_the_files_that_storage_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "[limits]\nlog_file_bytes = 65536\nlog_files_open_max = 16\n").unwrap();
+    let own = serve(&directory.path().join("data"));
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 300; exec \"$0\" \"$@\""]).arg(own.get_program()).args(own.get_args());
+    limited.arg("--config").arg(&config).env_remove("RUST_LOG");
+    let server = Process::spawn(limited);
+    let mut produce = std::process::Command::new(crate::process::binary());
+    produce.args(["produce", "t"]).env("MILLPOND_BOOTSTRAP", server.kafka.to_string());
+    let mut produce = produce.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = produce.stdin.take().unwrap();
+    lines.write_all(b"connects\n").unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let idle: Vec<_> = (0..400).filter_map(|_| TcpStream::connect(server.kafka).ok()).collect();
+    assert!(idle.len() > 100);
+    std::thread::sleep(Duration::from_secs(1));
+    // Each a batch of its own, which begins a log file.
+    for i in 0..20 {
+        writeln!(lines, "{i} {}", "x".repeat(200_000)).unwrap();
+    }
+    drop(lines);
+    assert!(produce.wait().unwrap().success());
+    drop(idle);
+    let log = server.kill();
+    assert!(log.contains("this process may open 300 files") && !log.contains("Too many open files"), "{log}");
+}
