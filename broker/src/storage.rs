@@ -39,6 +39,7 @@ mod tails;
 mod topics;
 mod verify;
 mod wal;
+mod walk;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@
 //!
 //! Not here: when a record is written (`writer`), and that what RocksDB lacks may lie here (`verify`).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use rocksdb::{DB, WriteBatch};
 use super::StorageOptions;
 use super::error::OpenError;
 use super::load::not_opened;
-use super::log_files::{FOLDER, Recheck, number_of};
+use super::log_files::{self, FOLDER, Recheck};
 use super::recovery::number_in;
 use super::wal;
 use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD};
@@ -75,20 +75,10 @@ impl Commits {
     }
 
     fn read(options: &StorageOptions, last: u64) -> io::Result<Self> {
-        let mut files: Vec<(u32, PathBuf)> = Vec::new();
-        let entries = match fs::read_dir(options.path.join(FOLDER)) {
-            Ok(entries) => entries,
-            // From before there were log files, or new.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self { found: Vec::new(), whole: true }),
-            Err(e) => return Err(e),
-        };
-        for entry in entries {
-            let path = entry?.path();
-            files.extend(number_of(&path).map(|number| (number, path)));
-        }
-        files.sort_unstable();
+        // Nothing where there is no folder: from before there were log files, or new, or its disk is not there.
+        let files = log_files::files_from(options, 0)?;
         let mut commits = Self { found: Vec::new(), whole: true };
-        for (i, (_, path)) in files.into_iter().rev().enumerate() {
+        for (i, (path, _)) in files.into_iter().rev().enumerate() {
             let (mut found, whole) = walk(path)?;
             // The last one may have been begun by a write that is not there.
             if i == 0 {
@@ -198,7 +188,11 @@ pub fn replay(db: &DB, options: &StorageOptions) -> Result<Replayed, OpenError> 
             continue;
         }
         let data = found.data().map_err(|e| failed(options, &e))?;
-        if !wal::placed_of(&data).is_some_and(|placed| recheck.is_there(&placed)) {
+        let is_there = match wal::placed_of(&data).filter(|placed| placed.len > 0) {
+            Some(placed) => recheck.is_there(&placed).map_err(|e| failed(options, &e))?,
+            None => false,
+        };
+        if !is_there {
             break;
         }
         done = found.number;

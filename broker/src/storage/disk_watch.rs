@@ -8,13 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use millpond_types::Sequence;
-use tokio::sync::oneshot;
 
 use super::error::StorageError;
 use super::flush::{Attempt, now};
 use super::housekeeping::Stop;
 use super::shared::Shared;
-use super::writer::{Change, ChangeJob};
 use super::{Durability, Result};
 
 /// How often it is looked whether something failed, and how long after one try to mend it the next begins.
@@ -66,12 +64,9 @@ pub fn run(shared: &Shared, stop: &Stop) {
     }
 }
 
-/// The writer looks at the flag only when there is work, and all who could give it some may be waiting for it.
 fn ask_to_mend(shared: &Shared) {
     shared.mend_due.store(true, Ordering::Relaxed);
-    let (answer, _ignored) = oneshot::channel();
-    let nothing = ChangeJob { change: Change::Group(Vec::new()), answer, _room: None };
-    let _closing = shared.queue.push_change(nothing).is_err();
+    shared.wake_writer();
 }
 
 /// What was forced to disk, as far as no flush failed meanwhile: one forces logs too, and whoever comes second is not told

@@ -145,7 +145,7 @@ fn keep(shared: &Shared, stop: &Stop) {
         let mut retain_in_time = || {
             if retained.elapsed() >= retention {
                 retained = now();
-                if let Err(e) = retain(shared, Some(stop)).and_then(|()| log_space::remove_dead(shared)) {
+                if let Err(e) = retain(shared, Some(stop)).and_then(|()| log_space::remove_dead(shared, Some(stop))) {
                     tracing::error!("retention failed: {e}");
                 }
             }
@@ -221,7 +221,7 @@ fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> Option<Offs
 /// Compacts partitions with much deleted; log files without live batches go at once. What is to be done in time meanwhile is
 /// done `between`.
 fn reclaim(shared: &Shared, stop: &Stop, between: &mut dyn FnMut()) -> Result<()> {
-    log_space::remove_dead(shared)?;
+    let removed = log_space::remove_dead(shared, Some(stop));
     let uids: Vec<u64> = {
         let mut reclaim = shared.reclaim.lock();
         if reclaim.values().fold(0, |sum, bytes| u64::saturating_add(sum, *bytes)) < RECLAIM_BYTES_MIN {
@@ -232,7 +232,8 @@ fn reclaim(shared: &Shared, stop: &Stop, between: &mut dyn FnMut()) -> Result<()
     };
     compact_keys(shared, Some(stop), &uids)?;
     let bytes_min = shared.options.log_file_bytes.saturating_mul(GARBAGE_FILES_MIN);
-    log_space::collect(shared, Some(stop), bytes_min, between)
+    log_space::collect(shared, Some(stop), bytes_min, between)?;
+    removed
 }
 
 pub fn reclaim_all(shared: &Shared) -> Result<()> {
@@ -242,7 +243,7 @@ pub fn reclaim_all(shared: &Shared) -> Result<()> {
     compact_keys(shared, None, &uids)?;
     log_space::collect(shared, None, 1, &mut || {})?;
     write_memtables(shared)?;
-    log_space::remove_dead(shared)
+    log_space::remove_dead(shared, None)
 }
 
 /// What is left in memtables keeps all that was written since in the write-ahead log. Where it fails, RocksDB waits for ever,

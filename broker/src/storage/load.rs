@@ -1,6 +1,6 @@
 //! Opening: identity, counters, topics, and what each partition's memory starts from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use millpond_types::{Offset, TopicPartition};
@@ -11,7 +11,7 @@ use super::commits::{self, Replayed};
 use super::compaction::Compacted;
 use super::directory::{claim, open_database};
 use super::error::{OpenError, StorageError};
-use super::log_files::LogFiles;
+use super::log_files::{LogFiles, Noted};
 use super::log_space;
 use super::note::Notes;
 use super::partition::{LogState, Partition, Segment};
@@ -20,11 +20,17 @@ use super::recovery::number_in;
 use super::shared::{Counters, Found, Shared, family};
 use super::topics::{StoredTopic, Topic, TopicTable};
 use super::verify::{self, Verified};
+use super::walk::walk;
 use crate::batch::BatchHeader;
 use crate::configs::{ChangedConfigs, topic_settings};
 use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Counter, Fields, Kind, Placed, cf};
 
 const IDENTITY_VERSION: u8 = 1;
+/// Partitions that are named whose batches are missing.
+const MISSING_TOLD: usize = 10;
+const TABLE_WAY_OUT: &str =
+    "bring back a copy, or start once with --accept-data-loss: the log ends with what can be read";
+const FILE_WAY_OUT: &str = "if its disk is not there, start again when it is; otherwise bring back a copy, or start once with --accept-data-loss: what lies there stays damaged";
 /// Offsets and counters stay below this, so that nothing that is added to them overflows.
 const NUMBER_MAX: u64 = 1 << 62;
 /// More numbers than what was lost can have used.
@@ -58,6 +64,7 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     }
     let found = load(&db, &options, &files, (verified.whole, ahead, replayed)).map_err(|e| not_opened(&options, e))?;
     claim.set_ready(&options.path)?;
+    files.make_folder()?;
     // What is lost later, while this process runs, was not accepted.
     options.accept_data_loss = false;
     let notes = Notes::begin(&options.path, found.counters.writes, options.durability)?;
@@ -132,6 +139,10 @@ fn load(
     }
     // Where the end of the log is missing, tables may hold batches from after the clean end that the counters tell of.
     let clean = whole && counters.writes > 0 && counter(Counter::Closed)? == counters.writes;
+    let noted = if clean { load_noted(db)? } else { BTreeMap::new() };
+    if !options.accept_data_loss {
+        check_files(db, files, &noted)?;
+    }
     if !whole {
         batch.delete_cf(meta, keys::counter(Counter::Closed));
     }
@@ -148,7 +159,7 @@ fn load(
         files.there_was(placed.file);
     }
     if clean {
-        files.counted(&load_live(db)?);
+        files.noted(&noted);
         if replayed.whole {
             files.go_on();
         }
@@ -171,19 +182,80 @@ fn load(
     })
 }
 
-/// Live bytes of log files, as they were at a clean end.
-fn load_live(db: &DB) -> Result<HashMap<u32, u64>, StorageError> {
-    let mut live = HashMap::new();
+/// What was noted of log files at a clean end.
+fn load_noted(db: &DB) -> Result<BTreeMap<u32, Noted>, StorageError> {
+    let mut noted = BTreeMap::new();
     for entry in db.iterator_cf(family(db, cf::META)?, IteratorMode::From(&keys::log_file(0), Direction::Forward)) {
         let (key, value) = entry?;
         if key.first() != Some(&(Kind::LogFile as u8)) {
             break;
         }
-        let (number, bytes) =
-            keys::parse_log_file(&key).zip(Fields(&value).u64()).ok_or_else(|| damaged("size of a log file", &key))?;
-        live.insert(number, bytes);
+        let mut fields = Fields(&value);
+        let (number, live) =
+            keys::parse_log_file(&key).zip(fields.u64()).ok_or_else(|| damaged("size of a log file", &key))?;
+        // Earlier versions did not note the second.
+        noted.insert(number, Noted { live, end: fields.u64().unwrap_or(live) });
     }
-    Ok(live)
+    Ok(noted)
+}
+
+/// Refuses to begin where log files are missing: what is written from now on would lie beside another folder than what is
+/// there. After an end without warning it is not known which there should be, only whether there should be some.
+fn check_files(db: &DB, files: &LogFiles, noted: &BTreeMap<u32, Noted>) -> Result<(), StorageError> {
+    let missing: HashSet<u32> = files.missing(noted).into_iter().collect();
+    if missing.is_empty() && !(noted.is_empty() && files.is_empty()) {
+        return Ok(());
+    }
+    let is_missing = |place: &BatchPlace| missing.is_empty() || missing.contains(&place.file);
+    let (mut first, mut partitions) = (missing.iter().min().copied(), Vec::new());
+    let mut at = db.raw_iterator_cf(family(db, cf::LOG)?);
+    at.seek_to_first();
+    // What cannot be read is told of when it is counted.
+    while let (Some(key), Some(value)) = (at.key(), at.value()) {
+        if let Some(place) = BatchPlace::decode(value).filter(is_missing) {
+            first = Some(first.map_or(place.file, |first| first.min(place.file)));
+            if let Some((uid, _)) = keys::parse_numbered(Kind::Batch, key) {
+                partitions.push(uid);
+                // On to the next partition.
+                at.seek(keys::partition_range(Kind::Batch, uid).1);
+                continue;
+            }
+        }
+        at.next();
+    }
+    let Some(first) = first else { return Ok(()) };
+    let more = match missing.len() {
+        0 => ", and all others,".into(),
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let path = files.path_of(first);
+    let whose = names_of(db, &partitions)?;
+    Err(StorageError::Corrupt(format!(
+        "log file \"{}\"{more} is missing, with batches of {whose}; {FILE_WAY_OUT}",
+        path.display()
+    )))
+}
+
+/// Partitions by the names that people know.
+fn names_of(db: &DB, uids: &[u64]) -> Result<String, StorageError> {
+    let mut names = Vec::new();
+    let prefix = [Kind::Topic as u8];
+    for entry in db.iterator_cf(family(db, cf::META)?, IteratorMode::From(&prefix, Direction::Forward)) {
+        let (key, value) = entry?;
+        if !key.starts_with(&prefix) {
+            break;
+        }
+        let Some(stored) = StoredTopic::decode(&value) else { continue };
+        for (partition, _) in (0..).zip(&stored.uids).filter(|(_, uid)| uids.contains(uid)) {
+            let partition: i32 = partition;
+            names.push(format!("topic \"{}\" partition {partition}", stored.name));
+        }
+    }
+    let more = names.len().saturating_sub(MISSING_TOLD);
+    names.truncate(MISSING_TOLD);
+    let more = if more > 0 { format!(" and {more} more partitions") } else { String::new() };
+    Ok(format!("{}{more}", names.join(", ")))
 }
 
 /// After a clean end all segments are closed, so that no batches are read: also damaged ones keep nothing from opening.
@@ -208,7 +280,7 @@ fn load_topics(
         let mut partitions = Vec::with_capacity(stored.uids.len());
         for (partition, uid) in (0..).zip(&stored.uids) {
             let mut log = logs.remove(uid).unwrap_or_default();
-            find_end(db, *uid, &mut log, clean, options.clock.now_ms()).map_err(|e| match e {
+            find_end(db, *uid, &mut log, clean, options).map_err(|e| match e {
                 StorageError::Corrupt(what) => {
                     StorageError::Corrupt(format!("topic \"{}\" partition {partition}: {what}", stored.name))
                 }
@@ -277,8 +349,7 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
 }
 
 /// The end of a partition is after its last batch; batches after the last closed segment are read into an open one.
-fn find_end(db: &DB, uid: u64, log: &mut LogState, clean: bool, now_ms: i64) -> Result<(), StorageError> {
-    let family = family(db, cf::LOG)?;
+fn find_end(db: &DB, uid: u64, log: &mut LogState, clean: bool, options: &StorageOptions) -> Result<(), StorageError> {
     let (_, to) = keys::partition_range(Kind::Batch, uid);
     let known = log.segments.back().map_or(0, |s| s.last + 1);
     log.end = log.start.max(known);
@@ -286,27 +357,41 @@ fn find_end(db: &DB, uid: u64, log: &mut LogState, clean: bool, now_ms: i64) -> 
     if clean {
         return Ok(());
     }
-    let mut read = ReadOptions::default();
-    read.set_iterate_upper_bound(to.to_vec());
-    read.fill_cache(false);
-    let mut at = db.raw_iterator_cf_opt(family, read);
-    at.seek(keys::batch(uid, log.end));
-    while let (Some(key), Some(value)) = (at.key(), at.value()) {
-        let last = keys::parse_numbered(Kind::Batch, key).and_then(|(_, last)| checked_offset(last));
-        let (last, batch) = last.zip(Extent::of(value)).ok_or_else(|| damaged("batch", key))?;
-        let base = last.saturating_sub(i64::from(batch.last_offset_delta));
-        if base < 0 || batch.last_offset_delta < 0 || batch.base.is_some_and(|said| said != base) {
-            return Err(damaged("batch", key));
+    let read = || {
+        let mut read = ReadOptions::default();
+        read.set_iterate_upper_bound(to.to_vec());
+        read
+    };
+    let (mut from, now_ms) = (keys::batch(uid, log.end).to_vec(), options.clock.now_ms());
+    let mut added = Ok(());
+    let walked = walk(db, read, &mut from, |key, value| {
+        added = add_to_end(log, key, value, now_ms);
+        added.is_ok()
+    })?;
+    added?;
+    if let Some(why) = walked.why {
+        let detail = format!("what comes after offset {} cannot be read: {why}", log.end - 1);
+        if !options.accept_data_loss {
+            return Err(StorageError::Corrupt(format!("{detail}; {TABLE_WAY_OUT}")));
         }
-        match &mut log.open {
-            Some(open) => open.add(last, batch.max_timestamp, now_ms, batch.len),
-            None => log.open = Some(Segment::starting_with(base, last, batch.max_timestamp, now_ms, batch.len)),
-        }
-        log.end = last + 1;
-        at.next();
+        tracing::error!("{detail}");
     }
-    at.status()?;
     log.tail_from = log.end;
+    Ok(())
+}
+
+fn add_to_end(log: &mut LogState, key: &[u8], value: &[u8], now_ms: i64) -> Result<(), StorageError> {
+    let last = keys::parse_numbered(Kind::Batch, key).and_then(|(_, last)| checked_offset(last));
+    let (last, batch) = last.zip(Extent::of(value)).ok_or_else(|| damaged("batch", key))?;
+    let base = last.saturating_sub(i64::from(batch.last_offset_delta));
+    if base < 0 || batch.last_offset_delta < 0 || batch.base.is_some_and(|said| said != base) {
+        return Err(damaged("batch", key));
+    }
+    match &mut log.open {
+        Some(open) => open.add(last, batch.max_timestamp, now_ms, batch.len),
+        None => log.open = Some(Segment::starting_with(base, last, batch.max_timestamp, now_ms, batch.len)),
+    }
+    log.end = last + 1;
     Ok(())
 }
 

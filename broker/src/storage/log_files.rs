@@ -5,15 +5,18 @@
 //! ```
 //!
 //! What no committed key names does not exist: RocksDB's write is the one commit, and batches are written before it. A
-//! file is appended to by the writer alone; after anything failed, and after an end that was not clean, a new one is begun.
-//! What was appended and is not committed is cut off again.
+//! file is appended to by the writer alone; after anything failed, after an end that was not clean, and after one that is
+//! shorter than it was, a new one is begun. What was appended and is not committed is cut off again. What else lies in the
+//! folder is not touched.
 //!
 //! Invariants: bytes that a committed key names do not change; a file whose bytes may not be on disk is in `unforced`
-//! before the commit that names them; a number is not used again while a key names it.
+//! before the commit that names them; a new file has a number above all that there were, and is none that was there; an
+//! error of the system is not taken for bytes that are missing.
 //!
 //! Not here: which batches are live, and when a file goes (`log_space`).
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -35,6 +38,14 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 const SLICES_MAX: usize = 1024;
 /// Read at once where a file is written again.
 const REWRITE_BYTES: usize = 1 << 20;
+/// More would not be files of this log: they would be 128 PiB of the default size.
+const NUMBER_MAX: u32 = 1 << 31;
+/// Files that are looked at before the table is let go of, so that the writer does not wait for many.
+const LOOKED_AT_ONCE: usize = 1024;
+/// Names of what else lies in the folder that are told.
+const STRANGERS_TOLD: usize = 5;
+/// What file systems keep at the top of a disk of its own.
+const LOST_AND_FOUND: &str = "lost+found";
 /// Handles that are open whatever the setting says: one to append to, one to read.
 const OPEN_LEAST: usize = 2;
 
@@ -64,10 +75,17 @@ struct Table {
     pending: Option<u32>,
     /// Counts reads, so that the handle unused for longest is closed.
     turn: u64,
-    open: usize,
+    /// Files that are open, by when they were used last.
+    open: BTreeMap<u64, u32>,
     /// What was live at some moment is not counted yet: what is live of each file is only what it became more or less since
     /// then.
     uncounted: bool,
+    /// What became less since a count was begun is not all known, so that another is to follow.
+    doubted: bool,
+    /// Counts that were begun: what was deleted before the last of them is not to be counted again.
+    counts: u64,
+    /// Files up to this number are named, maybe, by what cannot be read of the database, and stay.
+    unsure_to: u32,
 }
 
 /// Files that could not be forced: the system may have dropped what was not on disk, and calls the next attempt good.
@@ -78,7 +96,10 @@ struct Distrusted {
 
 #[derive(Default)]
 struct LogFile {
+    /// Bytes that can be read.
     size: u64,
+    /// Bytes that there must be: where what was committed ends.
+    end: u64,
     live: i64,
     handle: Option<Arc<File>>,
     /// The handle can write. Others only read, so that a file system that lets nobody write can be read.
@@ -87,13 +108,37 @@ struct LogFile {
 }
 
 impl Table {
-    fn close_oldest(&mut self, max: usize) {
-        while self.open > max
-            && let Some(oldest) = self.files.values_mut().filter(|f| f.handle.is_some()).min_by_key(|f| f.used)
-        {
-            oldest.handle = None;
-            self.open -= 1;
+    /// Keeps a file open, or notes that it was used, and closes those unused for longest.
+    fn used(&mut self, number: u32, handle: &Arc<File>, write: bool, open_max: usize) {
+        self.turn += 1;
+        let Some(file) = self.files.get_mut(&number) else { return };
+        if file.handle.is_some() {
+            self.open.remove(&file.used);
         }
+        if file.handle.is_none() || (write && !file.writable) {
+            (file.handle, file.writable) = (Some(handle.clone()), write);
+        }
+        file.used = self.turn;
+        self.open.insert(self.turn, number);
+        while self.open.len() > open_max
+            && let Some((_, oldest)) = self.open.pop_first()
+        {
+            if let Some(file) = self.files.get_mut(&oldest) {
+                file.handle = None;
+            }
+        }
+    }
+
+    /// It is known how much of a file is live.
+    fn is_sure(&self, number: u32) -> bool {
+        !self.uncounted && number > self.unsure_to
+    }
+
+    /// No key names a file, and none will.
+    fn is_dead(&self, number: u32) -> bool {
+        self.is_sure(number)
+            && self.pending != Some(number)
+            && self.files.get(&number).is_none_or(|file| file.live == 0)
     }
 }
 
@@ -118,7 +163,16 @@ impl Unread {
 pub struct FileUse {
     pub number: u32,
     pub size: u64,
+    /// Of a file of which it is not known, all.
     pub live: u64,
+    pub is_sure: bool,
+}
+
+/// What is noted of a file at a clean end: bytes that are live, and bytes that there must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    pub live: u64,
+    pub end: u64,
 }
 
 impl FileUse {
@@ -130,6 +184,7 @@ impl FileUse {
 /// Batches of one write on their way to a file, whose places are known already.
 pub struct Placing {
     file: u32,
+    is_new: bool,
     from: u32,
     len: u32,
     crc: u32,
@@ -156,9 +211,45 @@ fn name_of(number: u32) -> String {
     format!("{number:06}.log")
 }
 
-pub fn number_of(path: &Path) -> Option<u32> {
-    let is_log = path.extension().is_some_and(|e| e == "log");
-    path.file_stem()?.to_str()?.parse().ok().filter(|_| is_log)
+fn number_of(name: &OsStr) -> Option<u32> {
+    let name = name.to_str()?;
+    let number = name.strip_suffix(".log")?.parse().ok()?;
+    ((1..=NUMBER_MAX).contains(&number) && name_of(number) == name).then_some(number)
+}
+
+/// What lies in the folder: files of the log with their sizes, and names of what is something else. Nothing where there is
+/// no folder.
+fn list(folder: &Path) -> io::Result<(BTreeMap<u32, u64>, Vec<String>)> {
+    let (mut found, mut strangers) = (BTreeMap::new(), Vec::new());
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((found, strangers)),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == LOST_AND_FOUND {
+            continue;
+        }
+        let file = match number_of(&name) {
+            Some(number) => Some((number, fs::metadata(entry.path())?)).filter(|(_, metadata)| metadata.is_file()),
+            None => None,
+        };
+        match file {
+            Some((number, metadata)) => drop(found.insert(number, metadata.len())),
+            None => strangers.push(name.to_string_lossy().into_owned()),
+        }
+    }
+    strangers.sort_unstable();
+    Ok((found, strangers))
+}
+
+/// Files of the log from a number on, with their names.
+pub fn files_from(options: &StorageOptions, number: u32) -> io::Result<Vec<(PathBuf, String)>> {
+    let folder = options.path.join(FOLDER);
+    let (found, _) = list(&folder)?;
+    Ok(found.range(number..).map(|(number, _)| (folder.join(name_of(*number)), name_of(*number))).collect())
 }
 
 fn failed(e: &io::Error, path: &Path) -> StorageError {
@@ -169,27 +260,25 @@ impl LogFiles {
     /// Looks which files there are; how much of them is live is said later.
     pub fn open(options: &StorageOptions) -> Result<Self, OpenError> {
         let folder = options.path.join(FOLDER);
-        let mut table = Table::default();
-        let list = || -> io::Result<Vec<(u32, u64)>> {
-            if !folder.is_dir() {
-                fs::create_dir(&folder)?;
-                File::open(&options.path)?.sync_all()?;
-            }
-            let mut found = Vec::new();
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                if let Some(number) = number_of(&entry.path()) {
-                    found.push((number, entry.metadata()?.len()));
-                }
-            }
-            Ok(found)
-        };
-        let found = list().map_err(|e| OpenError::Io {
+        let (found, strangers) = list(&folder).map_err(|e| OpenError::Io {
             path: options.path.display().to_string(),
             detail: format!("folder \"{FOLDER}\": {e}"),
         })?;
+        if !strangers.is_empty() {
+            let told = strangers.iter().take(STRANGERS_TOLD).map(|name| format!("\"{name}\"")).collect::<Vec<_>>();
+            let more = strangers.len() - told.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            tracing::warn!(
+                "in \"{}\" lies what is no log file, and is left alone: {}{more}",
+                folder.display(),
+                told.join(", ")
+            );
+        }
+        let mut table = Table::default();
+        // A number is not taken where something else has its name.
+        table.last = strangers.iter().filter_map(|name| number_of(name.as_ref())).max().unwrap_or(0);
         for (number, size) in found {
-            table.files.insert(number, LogFile { size, ..LogFile::default() });
+            table.files.insert(number, LogFile { size, end: size, ..LogFile::default() });
             table.last = table.last.max(number);
         }
         Ok(Self {
@@ -204,22 +293,55 @@ impl LogFiles {
         })
     }
 
+    /// Makes the folder, where it is known that it need not be there.
+    pub fn make_folder(&self) -> Result<(), OpenError> {
+        let parent = self.folder.parent().unwrap_or(&self.folder);
+        let make = || -> io::Result<()> {
+            if !self.folder.is_dir() {
+                fs::create_dir(&self.folder)?;
+                File::open(parent)?.sync_all()?;
+            }
+            Ok(())
+        };
+        make().map_err(|e| OpenError::Io {
+            path: parent.display().to_string(),
+            detail: format!("folder \"{FOLDER}\": {e}"),
+        })
+    }
+
+    /// There is no log file.
+    pub fn is_empty(&self) -> bool {
+        self.table.lock().files.is_empty()
+    }
+
+    pub fn path_of(&self, number: u32) -> PathBuf {
+        self.folder.join(name_of(number))
+    }
+
+    /// Of those that are noted, those that are not there.
+    pub fn missing(&self, noted: &BTreeMap<u32, Noted>) -> Vec<u32> {
+        let table = self.table.lock();
+        noted.keys().filter(|number| !table.files.contains_key(number)).copied().collect()
+    }
+
     /// How many bytes of each file are live is counted from now on, and said by [`LogFiles::counted`].
     pub fn begin_count(&self) {
         let mut table = self.table.lock();
-        table.uncounted = true;
+        (table.uncounted, table.doubted) = (true, false);
+        table.counts += 1;
         table.files.values_mut().for_each(|file| file.live = 0);
     }
 
-    /// Says how many bytes of each file were live when the count began.
-    pub fn counted(&self, live: &HashMap<u32, u64>) {
+    /// Says how many bytes of each file were live when the count began; and whether all was read that may name one.
+    pub fn counted(&self, live: &HashMap<u32, u64>, is_whole: bool) {
         let mut table = self.table.lock();
-        table.uncounted = false;
+        table.uncounted = table.doubted;
+        table.unsure_to = if is_whole { 0 } else { table.last };
         for (number, bytes) in live {
-            table.last = table.last.max(*number);
             match table.files.get_mut(number) {
                 Some(file) => file.live = file.live.saturating_add_unsigned(*bytes),
                 None => {
+                    table.last = table.last.max(*number).min(NUMBER_MAX);
                     let path = self.folder.join(name_of(*number));
                     tracing::error!(
                         "log file \"{}\" is missing; it held {} KiB of batches",
@@ -229,17 +351,63 @@ impl LogFiles {
                 }
             }
         }
+        if table.files.iter().any(|(number, file)| table.is_sure(*number) && file.live < 0) {
+            table.uncounted = true;
+        }
     }
 
-    /// Whether it is known how much of each file is live.
+    /// Says what was noted at the clean end that came before.
+    pub fn noted(&self, noted: &BTreeMap<u32, Noted>) {
+        let mut table = self.table.lock();
+        for (number, noted) in noted {
+            let Some(file) = table.files.get_mut(number) else { continue };
+            file.live = i64::try_from(noted.live).unwrap_or(i64::MAX);
+            file.end = noted.end;
+            if file.size < file.end {
+                let path = self.folder.join(name_of(*number));
+                tracing::error!(
+                    "log file \"{}\" is cut short: it has {} bytes, and had {}",
+                    path.display(),
+                    file.size,
+                    file.end
+                );
+            }
+        }
+    }
+
+    /// What is to be noted at a clean end; `None` where it is not known.
+    pub fn to_note(&self) -> Option<BTreeMap<u32, Noted>> {
+        let table = self.table.lock();
+        let live = |file: &LogFile| Noted { live: file.live.max(0).unsigned_abs(), end: file.end };
+        let noted = table.files.iter().filter(|(_, file)| file.live > 0).map(|(number, file)| (*number, live(file)));
+        (!table.uncounted && table.unsure_to == 0).then(|| noted.collect())
+    }
+
+    /// Whether it is known how much of each file is live, as far as the database could be read.
     pub fn is_counted(&self) -> bool {
         !self.table.lock().uncounted
+    }
+
+    /// Whether some files stay because a part of the database cannot be read.
+    pub fn is_unsure(&self) -> bool {
+        self.table.lock().unsure_to > 0
+    }
+
+    /// What is known of how much is live is wrong, or incomplete: it is to be counted anew.
+    pub fn doubt_count(&self) {
+        let mut table = self.table.lock();
+        (table.uncounted, table.doubted) = (true, true);
+    }
+
+    /// Counts that were begun.
+    pub fn counts(&self) -> u64 {
+        self.table.lock().counts
     }
 
     /// A file of this number there was, whether it is found or not.
     pub fn there_was(&self, number: u32) {
         let mut table = self.table.lock();
-        table.last = table.last.max(number);
+        table.last = table.last.max(number).min(NUMBER_MAX);
     }
 
     /// The greatest number that there was.
@@ -247,24 +415,24 @@ impl LogFiles {
         self.table.lock().last
     }
 
-    /// After a clean end the last file is gone on with.
+    /// After a clean end the last file is gone on with, where it is what it was.
     pub fn go_on(&self) {
         let mut table = self.table.lock();
-        if let Some((number, _)) = table.files.last_key_value().filter(|(_, f)| f.size < self.file_bytes) {
-            table.current = Some(*number).filter(|number| *number == table.last);
-        }
+        let last = table.files.last_key_value().filter(|(_, f)| f.size < self.file_bytes && f.size >= f.end);
+        let last = last.map(|(number, _)| *number).filter(|number| *number == table.last);
+        table.current = last;
     }
 
     /// Where the batches of the next write will lie. To be followed by [`LogFiles::wrote`] or [`LogFiles::gave_up`].
     pub fn place(&self) -> Placing {
         let mut table = self.table.lock();
         let current = table.current.and_then(|number| Some((number, table.files.get(&number)?.size)));
-        let (file, from) = match current.filter(|(_, size)| *size < self.file_bytes) {
-            Some((number, size)) => (number, u32::try_from(size).unwrap_or(u32::MAX)),
-            None => (table.last.saturating_add(1), 0),
+        let (file, is_new, from) = match current.filter(|(_, size)| *size < self.file_bytes) {
+            Some((number, size)) => (number, false, u32::try_from(size).unwrap_or(u32::MAX)),
+            None => (table.last.saturating_add(1), true, 0),
         };
         table.pending = Some(file);
-        Placing { file, from, len: 0, crc: 0, parts: Vec::new() }
+        Placing { file, is_new, from, len: 0, crc: 0, parts: Vec::new() }
     }
 
     /// Appends what was placed, with the write's commit record behind it, and forces it to disk if asked. Called by the
@@ -273,11 +441,11 @@ impl LogFiles {
         let number = placing.file;
         let path = self.folder.join(name_of(number));
         let end = u64::from(placing.from) + u64::from(placing.len) + record.as_ref().map_or(0, |r| r.len() as u64);
-        let done = self.to_append(number, &path).and_then(|(file, new)| {
+        let done = self.to_append(placing, &path).and_then(|file| {
             write_all(&file, placing.parts.iter().chain(&record), u64::from(placing.from))?;
             if force {
                 file.sync_data()?;
-                if new {
+                if placing.is_new {
                     File::open(&self.folder)?.sync_all()?;
                 }
             } else {
@@ -286,7 +454,7 @@ impl LogFiles {
             Ok(())
         });
         let mut table = self.table.lock();
-        table.last = table.last.max(number);
+        table.last = table.last.max(number).min(NUMBER_MAX);
         if let Some(file) = table.files.get_mut(&number) {
             file.size = file.size.max(end);
         }
@@ -321,21 +489,22 @@ impl LogFiles {
         Ok(())
     }
 
-    /// The file to append to, and whether it is new.
-    fn to_append(&self, number: u32, path: &Path) -> io::Result<(Arc<File>, bool)> {
-        if self.table.lock().current == Some(number) {
-            return Ok((self.handle_for(number, true)?, false));
+    /// The file to append to. A new one was not there before, whoever made it.
+    fn to_append(&self, placing: &Placing, path: &Path) -> io::Result<Arc<File>> {
+        let number = placing.file;
+        if number > NUMBER_MAX {
+            return Err(io::Error::other("no number is left for another"));
+        }
+        if !placing.is_new {
+            return self.handle_for(number, true);
         }
         let file = Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?);
         let mut table = self.table.lock();
         table.last = table.last.max(number);
         table.current = Some(number);
-        table.turn += 1;
-        let used = table.turn;
-        table.files.insert(number, LogFile { handle: Some(file.clone()), writable: true, used, ..LogFile::default() });
-        table.open += 1;
-        table.close_oldest(self.open_max);
-        Ok((file, true))
+        table.files.insert(number, LogFile::default());
+        table.used(number, &file, true, self.open_max);
+        Ok(file)
     }
 
     /// What was appended last is committed.
@@ -346,6 +515,7 @@ impl LogFiles {
             && let Some(file) = table.files.get_mut(&placed.file)
         {
             file.live = file.live.saturating_add(i64::from(placed.len));
+            file.end = file.end.max(u64::from(placed.from) + u64::from(placed.len));
         }
     }
 
@@ -361,17 +531,42 @@ impl LogFiles {
 
     /// So much of a file was deleted.
     pub fn deleted(&self, number: u32, bytes: u64) {
-        if let Some(file) = self.table.lock().files.get_mut(&number) {
+        let mut table = self.table.lock();
+        let is_sure = table.is_sure(number);
+        if let Some(file) = table.files.get_mut(&number) {
             file.live = file.live.saturating_sub_unsigned(bytes);
+            if is_sure && file.live < 0 {
+                tracing::error!("what is live in log files was counted wrongly: it is counted anew");
+                table.uncounted = true;
+            }
         }
     }
 
-    /// Of all files that nothing is under way to. As long as it is not counted what is live, everything is.
+    /// The same of many files, counted in a snapshot from when so many counts were begun: later ones know of it.
+    pub fn deleted_by(&self, counts: u64, bytes: HashMap<u32, u64>) {
+        if self.counts() == counts {
+            bytes.into_iter().for_each(|(number, bytes)| self.deleted(number, bytes));
+        }
+    }
+
+    /// Of all files that nothing is under way to. As long as it is not known what is live, everything is.
     pub fn uses(&self) -> Vec<FileUse> {
-        let table = self.table.lock();
-        let settled = table.files.iter().filter(|(number, _)| table.pending != Some(**number));
-        let live = |file: &LogFile| if table.uncounted { file.size.max(1) } else { file.live.max(0).unsigned_abs() };
-        settled.map(|(number, file)| FileUse { number: *number, size: file.size, live: live(file) }).collect()
+        let (mut uses, mut from) = (Vec::new(), 0);
+        loop {
+            let table = self.table.lock();
+            let mut looked = 0;
+            for (number, file) in table.files.range(from..).take(LOOKED_AT_ONCE) {
+                (from, looked) = (number + 1, looked + 1);
+                let is_sure = table.is_sure(*number);
+                let live = if is_sure { file.live.max(0).unsigned_abs() } else { file.size.max(1) };
+                if table.pending != Some(*number) {
+                    uses.push(FileUse { number: *number, size: file.size, live, is_sure });
+                }
+            }
+            if looked < LOOKED_AT_ONCE {
+                return uses;
+            }
+        }
     }
 
     /// Nothing more is appended to a file; false where something is under way.
@@ -386,17 +581,38 @@ impl LogFiles {
         true
     }
 
-    /// Removes a file that no key names and nobody reads.
-    pub fn remove(&self, number: u32) -> io::Result<()> {
-        fs::remove_file(self.folder.join(name_of(number)))?;
+    /// The same of a file that no key names, so that none ever will; false where one may.
+    pub fn retire_dead(&self, number: u32) -> bool {
+        let mut table = self.table.lock();
+        if !table.is_dead(number) {
+            return false;
+        }
+        if table.current == Some(number) {
+            table.current = None;
+        }
+        true
+    }
+
+    /// Removes a file that no key names and nobody reads; false where a key may name it after all.
+    pub fn remove(&self, number: u32) -> io::Result<bool> {
+        {
+            let table = self.table.lock();
+            if !table.is_dead(number) || table.current == Some(number) {
+                return Ok(false);
+            }
+        }
+        match fs::remove_file(self.folder.join(name_of(number))) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         self.unforced.lock().remove(&number);
         let mut table = self.table.lock();
         if let Some(file) = table.files.remove(&number)
             && file.handle.is_some()
         {
-            table.open = table.open.saturating_sub(1);
+            table.open.remove(&file.used);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// To be taken before a snapshot, and kept as long as it: files that it names stay until then.
@@ -479,26 +695,16 @@ impl LogFiles {
 
     fn handle_for(&self, number: u32, write: bool) -> io::Result<Arc<File>> {
         let mut table = self.table.lock();
-        table.turn += 1;
-        let turn = table.turn;
         let gone = || io::Error::new(io::ErrorKind::NotFound, "it is missing");
-        let file = table.files.get_mut(&number).ok_or_else(gone)?;
-        file.used = turn;
-        if let Some(handle) = file.handle.as_ref().filter(|_| file.writable || !write) {
-            return Ok(handle.clone());
+        let file = table.files.get(&number).ok_or_else(gone)?;
+        if let Some(handle) = file.handle.as_ref().filter(|_| file.writable || !write).cloned() {
+            table.used(number, &handle, write, self.open_max);
+            return Ok(handle);
         }
         drop(table);
         let path = self.folder.join(name_of(number));
         let handle = Arc::new(OpenOptions::new().read(true).write(write).open(path)?);
-        let mut table = self.table.lock();
-        if let Some(file) = table.files.get_mut(&number)
-            && (file.handle.is_none() || (write && !file.writable))
-        {
-            file.writable = write;
-            let was_open = file.handle.replace(handle.clone()).is_some();
-            table.open += usize::from(!was_open);
-        }
-        table.close_oldest(self.open_max);
+        self.table.lock().used(number, &handle, write, self.open_max);
         Ok(handle)
     }
 
@@ -545,10 +751,6 @@ impl LogFiles {
             path.display(),
             place.at
         ))
-    }
-
-    fn path_of(&self, number: u32) -> PathBuf {
-        self.folder.join(name_of(number))
     }
 }
 
@@ -599,19 +801,48 @@ pub fn is_at(batch: &[u8], place: &BatchPlace) -> bool {
 pub struct Recheck {
     folder: PathBuf,
     files: BTreeMap<u32, File>,
+    /// What cannot be read is lost too.
+    accept_loss: bool,
+    /// The file that an error is of.
+    failed: Option<PathBuf>,
 }
 
 impl Recheck {
     pub fn new(options: &StorageOptions) -> Self {
-        Self { folder: options.path.join(FOLDER), files: BTreeMap::new() }
+        Self {
+            folder: options.path.join(FOLDER),
+            files: BTreeMap::new(),
+            accept_loss: options.accept_data_loss,
+            failed: None,
+        }
     }
 
-    /// Whether all that a write put there is there. Blocks on disk.
-    pub fn is_there(&mut self, placed: &Placed) -> bool {
-        self.look(placed).unwrap_or_else(|e| {
-            tracing::warn!("log file \"{}\": {e}", self.folder.join(name_of(placed.file)).display());
-            false
-        })
+    /// Whether all that a write put there is there: not where a file is missing among others, is too short, or holds
+    /// something else. Whatever else keeps it from being looked at is an error. Blocks on disk.
+    pub fn is_there(&mut self, placed: &Placed) -> io::Result<bool> {
+        let path = self.folder.join(name_of(placed.file));
+        match self.look(placed) {
+            Err(e) if self.is_lost(&e) => {
+                tracing::warn!("log file \"{}\": {e}", path.display());
+                Ok(false)
+            }
+            done => done.inspect_err(|_| self.failed = Some(path)),
+        }
+    }
+
+    /// The file that the last error is of.
+    pub fn failed(&self) -> Option<&Path> {
+        self.failed.as_deref()
+    }
+
+    fn is_lost(&self, e: &io::Error) -> bool {
+        let bad_sector = rustix::io::Errno::from_io_error(e) == Some(rustix::io::Errno::IO);
+        match e.kind() {
+            // Where there is none at all, somebody forgot a disk.
+            io::ErrorKind::NotFound => self.accept_loss || list(&self.folder).is_ok_and(|(files, _)| !files.is_empty()),
+            io::ErrorKind::UnexpectedEof => true,
+            _ => self.accept_loss && bad_sector,
+        }
     }
 
     fn look(&mut self, placed: &Placed) -> io::Result<bool> {
@@ -681,7 +912,9 @@ mod tests {
         let mut options = StorageOptions::new(directory);
         options.log_file_bytes = 300;
         options.log_files_open_max = 2;
-        LogFiles::open(&options).unwrap()
+        let files = LogFiles::open(&options).unwrap();
+        files.make_folder().unwrap();
+        files
     }
 
     fn append(files: &LogFiles, texts: &[&str]) -> Vec<(BatchPlace, Bytes)> {
@@ -707,7 +940,7 @@ mod tests {
             assert_eq!(files.read(place.file, place.at, place.len as usize).unwrap(), *batch);
             assert!(is_at(batch, place) && !is_at(&batch[1..], place));
         }
-        assert!(files.table.lock().open <= 2);
+        assert!(files.table.lock().open.len() <= 2);
         let live: u64 = files.uses().iter().map(|f| f.live).sum();
         assert_eq!(live, all.iter().map(|(place, _)| u64::from(place.len)).sum::<u64>());
         assert!(files.uses().iter().all(|f| f.dead() == 0));
@@ -723,9 +956,47 @@ mod tests {
         assert!(before.upgrade().is_some());
         drop(reading);
         assert!(before.upgrade().is_none());
-        assert!(files.retire(first.file));
-        files.remove(first.file).unwrap();
+        assert!(!files.retire_dead(first.file) && !files.remove(first.file).unwrap(), "the other batch is live");
+        let rest = files.uses()[0].live;
+        files.deleted(first.file, rest);
+        assert!(files.retire_dead(first.file) && files.remove(first.file).unwrap());
         assert!(files.read(first.file, first.at, 1).is_err());
+    }
+
+    #[test]
+    fn a_file_that_died_and_was_appended_to_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let (place, _) = append(&files, &["a"])[0];
+        files.deleted(place.file, u64::from(place.len));
+        assert_eq!(files.uses()[0].live, 0, "whoever removes what is dead sees it");
+        let (again, batch) = append(&files, &["b"])[0].clone();
+        assert_eq!(again.file, place.file);
+        assert!(!files.retire_dead(place.file) && !files.remove(place.file).unwrap());
+        assert_eq!(files.read(again.file, again.at, again.len as usize).unwrap(), batch);
+        // Under way, and retired before.
+        files.deleted(again.file, u64::from(again.len));
+        let placing = files.place();
+        assert!(placing.file == place.file && !files.retire_dead(place.file));
+        files.gave_up();
+        assert!(files.retire_dead(place.file));
+        assert_ne!(append(&files, &["c"])[0].0.file, place.file, "nothing is appended to it any more");
+        assert!(files.remove(place.file).unwrap());
+    }
+
+    #[test]
+    fn more_deleted_than_there_was_is_counted_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let (place, _) = append(&files, &["a"])[0];
+        let before = files.counts();
+        files.deleted(place.file, u64::from(place.len) + 1);
+        assert!(!files.is_counted() && files.to_note().is_none() && !files.retire_dead(place.file));
+        files.begin_count();
+        files.deleted_by(before, HashMap::from([(place.file, 5)]));
+        files.counted(&HashMap::from([(place.file, u64::from(place.len))]), false);
+        assert!(files.is_counted() && files.uses()[0].dead() == 0 && files.to_note().is_none());
+        assert_eq!(files.table.lock().files[&place.file].live, i64::from(place.len));
     }
 
     #[test]
@@ -734,7 +1005,7 @@ mod tests {
         let place = append(&files(directory.path()), &["a"])[0].0;
         let live = HashMap::from([(1, u64::from(place.len))]);
         let again = files(directory.path());
-        again.counted(&live);
+        again.noted(&BTreeMap::from([(1, Noted { live: u64::from(place.len), end: u64::from(place.len) })]));
         again.go_on();
         assert_eq!(append(&again, &["b"])[0].0.at, place.len);
         let again = files(directory.path());
@@ -742,7 +1013,7 @@ mod tests {
         let (place, _) = append(&again, &["c"])[0];
         assert_eq!((place.file, place.at), (2, 0));
         assert_eq!(again.uses().iter().map(FileUse::dead).sum::<u64>(), 0, "it is not known yet");
-        again.counted(&live);
+        again.counted(&live, true);
         let dead: Vec<u64> = again.uses().iter().map(FileUse::dead).collect();
         assert_eq!(dead, [u64::from(place.len), 0]);
         again.begin_another();
@@ -774,6 +1045,7 @@ mod tests {
         let options = StorageOptions::new(directory.path().join("data"));
         fs::create_dir(&options.path).unwrap();
         let files = Arc::new(LogFiles::open(&options).unwrap());
+        files.make_folder().unwrap();
         let db = open_database(&options, &files).unwrap();
         let write = |number: u64| {
             let mut placing = files.place();
@@ -823,6 +1095,7 @@ mod tests {
         // Also where the process ends before it has opened the database.
         assert!(!verify(&options).unwrap().cut);
         let files = Arc::new(LogFiles::open(&options).unwrap());
+        files.make_folder().unwrap();
         assert_eq!(number_in(&open_database(&options, &files).unwrap()).unwrap(), 5);
     }
 
@@ -853,7 +1126,7 @@ mod tests {
         options.log_file_bytes = 300;
         let look = |placed: Placed| {
             let mut recheck = Recheck::new(&options);
-            let found = recheck.is_there(&placed);
+            let found = recheck.is_there(&placed).unwrap();
             recheck.force().unwrap();
             found
         };
@@ -868,6 +1141,19 @@ mod tests {
         ] {
             assert!(!look(wrong), "{wrong:?}");
         }
+        let (folder, away) = (directory.path().join("log"), directory.path().join("away"));
+        fs::rename(&folder, &away).unwrap();
+        for what in ["no folder", "an empty one"] {
+            let mut recheck = Recheck::new(&options);
+            assert!(recheck.is_there(&placed).is_err() && recheck.failed().is_some(), "{what}");
+            let mut accepting = Recheck { accept_loss: true, ..Recheck::new(&options) };
+            assert!(!accepting.is_there(&placed).unwrap(), "{what}");
+            let _made = fs::create_dir(&folder);
+        }
+        fs::create_dir(folder.join(name_of(1))).unwrap();
+        assert!(Recheck::new(&options).is_there(&placed).is_err(), "not a file");
+        fs::remove_dir_all(&folder).unwrap();
+        fs::rename(&away, &folder).unwrap();
         let path = directory.path().join("log/000001.log");
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {

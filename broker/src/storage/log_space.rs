@@ -3,15 +3,17 @@
 //!
 //! What is deleted by ranges of keys is counted afterwards, in a snapshot from before the deletion, so that the writer does
 //! not wait for it. So is, after an end without warning, what is live: beside the work, from a snapshot of the start, to which
-//! is added what changes meanwhile. A file goes when no key names it, that is on disk, and nobody reads who may know such a
-//! key.
+//! is added what changes meanwhile. Where the count turns out to be wrong, it is begun anew between two writes.
 //!
-//! Invariant: a batch is moved only while nobody compacts, and the writer leaves out what was deleted meanwhile.
+//! Invariants: a file goes when nothing is live in it, nothing is appended to it any more, the write that emptied it is on
+//! disk, nobody reads who may know a key that names it, and all keys were looked at and none does. Where a part of the
+//! database cannot be read, the files that there were stay. A batch is moved only while nobody compacts, and the writer
+//! leaves out what was deleted meanwhile.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::sync::Weak;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use millpond_types::Offset;
 use parking_lot::Mutex;
@@ -20,15 +22,17 @@ use rocksdb::{DB, ReadOptions};
 use super::compaction::{Edit, Rewrite};
 use super::disk_watch::{Unsure, force};
 use super::error::StorageError;
+use super::flush::now;
 use super::housekeeping::Stop;
 use super::log_files::{FileUse, Unread, is_at};
 use super::partition::Partition;
 use super::read::{View, damaged_range};
 use super::shared::{Shared, family};
 use super::state::OwnedSnapshot;
+use super::walk::walk;
 use super::writer::Change;
 use super::{Durability, Result};
-use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Kind, PLACE_LEN, cf};
+use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Kind, cf};
 
 /// What is put at once, so that those who wait for the writer wait little.
 const PIECE_BYTES: usize = 256 << 10;
@@ -37,6 +41,13 @@ const WAITING_MAX: usize = 1000;
 /// Files smaller than a quarter of what they may have, as every end that was not clean leaves one, are joined from so many
 /// on.
 const SMALL_FILES_MAX: usize = 64;
+/// Before dead files go all keys are looked at, so many before somebody who wants to end or to open the database anew gets
+/// his way; and not for more than this part of the time, unless the disk is nearly full.
+const LOOKED_AT_ONCE: usize = 20_000;
+const LOOK_PART: u32 = 50;
+/// Files that stay because a part of the database cannot be read are counted again after so long: what is damaged may be
+/// deleted by then.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A round of moving takes at most this part of what the disk has free: small batches lie in the database for a while, and
 /// in its log too.
@@ -83,30 +94,36 @@ struct Counting {
     snapshot: OwnedSnapshot,
     from: Vec<u8>,
     live: HashMap<u32, u64>,
+    /// Places that could not be read.
+    damaged: usize,
+    is_told: bool,
 }
 
 impl Counting {
     /// Looks at so many batches; true when all were.
     fn go_on(&mut self, keys_max: usize) -> Result<bool> {
         let db: &DB = self.snapshot.borrow_owner();
-        let mut read = ReadOptions::default();
-        read.set_snapshot(self.snapshot.borrow_dependent());
-        read.fill_cache(false);
-        let mut at = db.raw_iterator_cf_opt(family(db, cf::LOG)?, read);
-        at.seek(&self.from);
-        for _ in 0..keys_max {
-            let Some(value) = at.value() else {
-                at.status()?;
-                return Ok(true);
-            };
-            if let Some(place) = BatchPlace::decode(value) {
-                *self.live.entry(place.file).or_default() += u64::from(place.len);
+        let snapshot = self.snapshot.borrow_dependent();
+        let read = || {
+            let mut read = ReadOptions::default();
+            read.set_snapshot(snapshot);
+            read
+        };
+        let (live, mut left) = (&mut self.live, keys_max);
+        let walked = walk(db, read, &mut self.from, |_, value| {
+            let goes_on = left > 0;
+            if goes_on && let Some(place) = BatchPlace::decode(value) {
+                *live.entry(place.file).or_default() += u64::from(place.len);
             }
-            at.next();
+            left = left.saturating_sub(1);
+            goes_on
+        })?;
+        self.damaged += walked.damaged;
+        if let Some(why) = walked.why.filter(|_| !self.is_told) {
+            self.is_told = true;
+            tracing::error!("a part of what says where batches lie cannot be read; log files of now stay: {why}");
         }
-        at.status()?;
-        self.from = at.key().unwrap_or_default().to_vec();
-        Ok(at.key().is_none())
+        Ok(walked.is_end)
     }
 }
 
@@ -114,8 +131,16 @@ impl Counting {
 #[derive(Default)]
 pub struct LogSpace {
     counting: Mutex<Option<Counting>>,
-    waiting: Mutex<Vec<Dead>>,
-    doomed: Mutex<Vec<Doomed>>,
+    /// The writer is to begin a count.
+    recount: AtomicBool,
+    /// When the last count ended; and places that it could not read.
+    counted_at: Mutex<Option<Instant>>,
+    damaged: AtomicUsize,
+    /// With the number of counts that were begun before.
+    waiting: Mutex<Vec<(u64, Dead)>>,
+    doomed: Mutex<BTreeMap<u32, Doomed>>,
+    /// Until then dead files wait for all keys to be looked at.
+    look_after: Mutex<Option<Instant>>,
     /// Files with a batch that cannot be read, which stay.
     stuck: Mutex<HashSet<u32>>,
     unsure: Mutex<Option<Unsure>>,
@@ -123,18 +148,22 @@ pub struct LogSpace {
     distrusted: Mutex<(HashSet<u32>, Vec<u8>)>,
 }
 
-/// A file that no key names.
+/// A file in which nothing is live, and that nothing is appended to.
 struct Doomed {
-    file: u32,
-    /// The write by which the last key had gone.
+    /// A write after which nothing was live.
     since: u64,
     /// Those who read then.
     readers: Weak<()>,
+    /// All keys were looked at, and none names it.
+    is_sure: bool,
+    /// It cannot be removed, and that was said.
+    is_told: bool,
 }
 
 /// Notes a deletion. Called by the writer when it is committed.
 pub fn deleted(shared: &Shared, dead: Dead) {
-    shared.log_space.waiting.lock().push(dead);
+    let counts = shared.files.counts();
+    shared.log_space.waiting.lock().push((counts, dead));
     if shared.log_space.waiting.lock().len() > WAITING_MAX {
         count(shared);
     }
@@ -143,26 +172,42 @@ pub fn deleted(shared: &Shared, dead: Dead) {
 /// Counts what was deleted, so that nobody holds a snapshot for it any more.
 pub fn count(shared: &Shared) {
     let waiting = std::mem::take(&mut *shared.log_space.waiting.lock());
-    for dead in waiting {
+    for (counts, dead) in waiting {
         match dead.count() {
             Ok((files, inline)) => {
-                files.into_iter().for_each(|(file, bytes)| shared.files.deleted(file, bytes));
+                shared.files.deleted_by(counts, files);
                 inline.into_iter().for_each(|(uid, bytes)| shared.deleted(uid, bytes));
             }
-            Err(e) => tracing::error!("what was deleted is not counted until the next start: {e}"),
+            Err(e) => {
+                tracing::error!("what was deleted cannot be counted, all that is live is counted anew: {e}");
+                shared.files.doubt_count();
+            }
         }
     }
 }
 
-/// Begins to count what is live of each log file, unless that is known. Nothing is written meanwhile, all that was written
-/// is shown, and all that was deleted is counted.
+/// Begins to count what is live of each log file, unless that is known. Called where nothing is written meanwhile: by the
+/// writer, and before there is one. All that was written is shown.
 pub fn begin_counting(shared: &Shared) -> Result<()> {
     if !shared.files.is_counted() {
+        // What waits to be counted of deletions before is not in the snapshot.
         shared.files.begin_count();
         let snapshot = OwnedSnapshot::new(shared.db()?, |db| db.snapshot());
-        *shared.log_space.counting.lock() = Some(Counting { snapshot, from: Vec::new(), live: HashMap::new() });
+        let (from, live) = (Vec::new(), HashMap::new());
+        let begun = Counting { snapshot, from, live, damaged: 0, is_told: false };
+        *shared.log_space.counting.lock() = Some(begun);
     }
     Ok(())
+}
+
+/// Begins to count where somebody asked for it. Called by the writer between two writes.
+pub fn begin_counting_if_asked(shared: &Shared) {
+    let asked = &shared.log_space.recount;
+    if asked.load(Ordering::Relaxed) && asked.swap(false, Ordering::Relaxed) {
+        if let Err(e) = begin_counting(shared) {
+            tracing::error!("what is live in log files cannot be counted yet: {e}");
+        }
+    }
 }
 
 /// Lets go of the database; what was counted is forgotten.
@@ -170,54 +215,145 @@ pub fn stop_counting(shared: &Shared) {
     shared.log_space.counting.lock().take();
 }
 
-/// Counts on, by so many batches; false when there is nothing left to count.
+/// Counts on, by so many batches; false when there is nothing left to count now.
 pub fn go_on_counting(shared: &Shared, keys_max: usize) -> bool {
-    let mut counting = shared.log_space.counting.lock();
-    let Some(begun) = &mut *counting else { return false };
+    let space = &shared.log_space;
+    let mut counting = space.counting.lock();
+    let Some(begun) = &mut *counting else {
+        drop(counting);
+        let is_old = || space.counted_at.lock().is_some_and(|at| at.elapsed() >= RECOUNT_INTERVAL);
+        if shared.files.is_unsure() && is_old() {
+            shared.files.doubt_count();
+        }
+        if !shared.files.is_counted() && !space.recount.swap(true, Ordering::Relaxed) {
+            shared.wake_writer();
+        }
+        return false;
+    };
     match begun.go_on(keys_max) {
         Ok(false) => return true,
-        Ok(true) => shared.files.counted(&begun.live),
-        Err(e) => tracing::error!("deleted space of log files is not given back until the next start: {e}"),
+        Ok(true) => {
+            space.damaged.store(begun.damaged, Ordering::Relaxed);
+            shared.files.counted(&begun.live, begun.damaged == 0);
+            *space.counted_at.lock() = Some(now());
+            *counting = None;
+        }
+        Err(e) => {
+            if !begun.is_told {
+                tracing::error!("what is live in log files cannot be counted yet, and no space is given back: {e}");
+            }
+            // From the start on, as it may have been counted in part.
+            (begun.from, begun.live, begun.damaged, begun.is_told) = (Vec::new(), HashMap::new(), 0, true);
+        }
     }
-    *counting = None;
     false
 }
 
-/// Removes files that nothing is live in.
-pub fn remove_dead(shared: &Shared) -> Result<()> {
+/// Removes files that nothing is live in. Without an end to wait for, somebody asked for it, and it is done at once.
+pub fn remove_dead(shared: &Shared, stop: Option<&Stop>) -> Result<()> {
     count(shared);
     let mut doomed = shared.log_space.doomed.lock();
-    let written = shared.written.load(std::sync::atomic::Ordering::Acquire);
     let mut dead: Vec<FileUse> = shared.files.uses();
-    dead.retain(|file| file.live == 0 && doomed.iter().all(|d| d.file != file.number));
-    dead.retain(|file| shared.files.retire(file.number));
+    dead.retain(|file| file.is_sure && file.live == 0 && !doomed.contains_key(&file.number));
+    // From here on nothing makes them live again.
+    dead.retain(|file| shared.files.retire_dead(file.number));
     if !dead.is_empty() {
         let readers = shared.files.readers_so_far();
-        doomed.extend(dead.iter().map(|f| Doomed { file: f.number, since: written, readers: readers.clone() }));
+        let since = shared.written.load(Ordering::Acquire);
+        let one = || Doomed { since, readers: readers.clone(), is_sure: false, is_told: false };
+        doomed.extend(dead.iter().map(|file| (file.number, one())));
     }
     if doomed.is_empty() {
         return Ok(());
     }
-    if shared.options.durability == Durability::None && doomed.iter().any(|d| d.since > shared.notes.forced_to()) {
+    if shared.options.durability == Durability::None && doomed.values().any(|d| d.since > shared.notes.forced_to()) {
         force(shared, &mut shared.log_space.unsure.lock())?;
     }
     let forced = shared.notes.forced_to();
     let goes = |d: &Doomed| d.since <= forced && d.readers.strong_count() == 0;
-    if doomed.iter().any(goes) {
-        // What is said to be on disk of writes that named these files is not looked for any more.
-        shared.notes.force().map_err(|e| StorageError::Unavailable(format!("the note of what is written: {e}")))?;
+    let unsure: BTreeSet<u32> =
+        doomed.iter().filter(|(_, d)| goes(d) && !d.is_sure).map(|(number, _)| *number).collect();
+    if !unsure.is_empty() {
+        look(shared, stop, &unsure, &mut doomed)?;
     }
-    let mut failed = None;
-    doomed.retain(|d| {
-        if !goes(d) {
+    if !doomed.values().any(|d| goes(d) && d.is_sure) {
+        return Ok(());
+    }
+    // What is said to be on disk of writes that named these files is not looked for any more.
+    shared.notes.force().map_err(|e| StorageError::Unavailable(format!("the note of what is written: {e}")))?;
+    let mut removed = Vec::new();
+    doomed.retain(|number, d| {
+        if !goes(d) || !d.is_sure {
             return true;
         }
-        if let Err(e) = shared.files.remove(d.file) {
-            failed = Some(StorageError::Unavailable(format!("a dead log file cannot be removed: {e}")));
+        match shared.files.remove(*number) {
+            Ok(gone) => removed.extend(gone.then_some(*number)),
+            Err(e) => {
+                // The others go all the same, and this one when it can.
+                if !d.is_told {
+                    tracing::error!(
+                        "dead log file \"{}\" cannot be removed: {e}",
+                        shared.files.path_of(*number).display()
+                    );
+                }
+                d.is_told = true;
+                return true;
+            }
         }
         false
     });
-    failed.map_or(Ok(()), Err)
+    if let (Some(first), Some(last)) = (removed.first(), removed.last()) {
+        tracing::info!("removed {} log files that no key names, {first:06} to {last:06}", removed.len());
+    }
+    Ok(())
+}
+
+/// Goes through all keys, and notes of which of these files none is named. They are retired: later keys name others, and
+/// what a key names does not change but to others.
+fn look(shared: &Shared, stop: Option<&Stop>, files: &BTreeSet<u32>, doomed: &mut BTreeMap<u32, Doomed>) -> Result<()> {
+    let space = &shared.log_space;
+    let begun = now();
+    let waits = space.look_after.lock().is_some_and(|after| begun < after);
+    if stop.is_some() && waits && shared.space.free() >= room_enough(shared) {
+        return Ok(());
+    }
+    let (mut from, mut named, mut damaged, mut is_end) = (Vec::new(), BTreeSet::new(), 0, false);
+    while !is_end {
+        if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
+            return Ok(());
+        }
+        let db = shared.db()?;
+        let mut left = LOOKED_AT_ONCE;
+        let walked = walk(&db, ReadOptions::default, &mut from, |_, value| {
+            let goes_on = left > 0;
+            left = left.saturating_sub(1);
+            if let Some(place) = BatchPlace::decode(value).filter(|place| files.contains(&place.file)) {
+                named.insert(place.file);
+            }
+            goes_on
+        })?;
+        damaged += walked.damaged;
+        is_end = walked.is_end;
+    }
+    *space.look_after.lock() = Some(now() + begun.elapsed() * LOOK_PART);
+    if !named.is_empty() {
+        tracing::error!("keys name log files that were taken for dead, {named:?}: what is live is counted anew");
+    }
+    if !named.is_empty() || damaged > space.damaged.load(Ordering::Relaxed) {
+        shared.files.doubt_count();
+        doomed.clear();
+    }
+    for number in files {
+        if let Some(file) = doomed.get_mut(number) {
+            file.is_sure = true;
+        }
+    }
+    Ok(())
+}
+
+/// With less than so much free, space is given back as fast as it can be.
+fn room_enough(shared: &Shared) -> u64 {
+    shared.options.disk_free_bytes_min.saturating_mul(2)
 }
 
 /// Whether deleted space in files with live batches is to be given back: so many bytes, and a third of all.
@@ -235,14 +371,15 @@ fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
 /// files of the last one are gone. So it gets by with little room, and never takes more. As it may take long, what else
 /// there is to do in time is done `between` pieces.
 pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &mut dyn FnMut()) -> Result<()> {
-    let enough = shared.options.disk_free_bytes_min.saturating_mul(2);
+    let enough = room_enough(shared);
     let low = shared.space.is_low();
-    while shared.files.is_counted() && shared.log_space.doomed.lock().is_empty() {
+    let waits = || shared.log_space.doomed.lock().values().any(|doomed| !doomed.is_told);
+    while shared.files.is_counted() && !waits() {
         shared.space.look();
         let free = shared.space.free();
         let mut uses: Vec<FileUse> = shared.files.uses();
         let stuck = shared.log_space.stuck.lock().clone();
-        uses.retain(|file| file.live > 0 && !stuck.contains(&file.number));
+        uses.retain(|file| file.is_sure && file.live > 0 && !stuck.contains(&file.number));
         let part = if low && free < enough { LOW_PART } else { 3 };
         let due = free < enough || is_due(&uses, bytes_min);
         let is_small = |file: &FileUse| file.size < shared.options.log_file_bytes / 4;
@@ -265,7 +402,7 @@ pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &m
         let victims: HashSet<u32> = uses.iter().map(|file| file.number).collect();
         move_out(shared, stop, &victims, between)?;
         drop(held);
-        remove_dead(shared)?;
+        remove_dead(shared, stop)?;
         let left = shared.files.uses().iter().any(|file| file.live > 0 && victims.contains(&file.number));
         if left || stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
             return Ok(());
@@ -293,7 +430,7 @@ pub fn look_at_distrusted(shared: &Shared, stop: &Stop) -> Result<()> {
         }
         let db = shared.db()?;
         let view = View::of(shared, &db);
-        let piece = next_piece(&view, &files, &mut from)?;
+        let piece = next_piece(shared, &view, &files, &mut from)?;
         for found in &piece {
             let place = &found.place;
             let why = match shared.files.read(place.file, place.at, place.len as usize) {
@@ -342,7 +479,7 @@ fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>, betwee
         }
         let piece = {
             let db = shared.db()?;
-            next_piece(&View::of(shared, &db), victims, &mut from)?
+            next_piece(shared, &View::of(shared, &db), victims, &mut from)?
         };
         if piece.is_empty() {
             return Ok(());
@@ -381,29 +518,29 @@ fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>, betwee
 }
 
 /// The next batches in these files, from a key on, which becomes the one to go on with.
-fn next_piece(view: &View<'_>, victims: &HashSet<u32>, from: &mut Vec<u8>) -> Result<Vec<Found>> {
-    let mut read = view.options();
-    read.fill_cache(false);
-    let mut at = view.db.raw_iterator_cf_opt(family(view.db, cf::LOG)?, read);
-    at.seek(&*from);
+fn next_piece(shared: &Shared, view: &View<'_>, victims: &HashSet<u32>, from: &mut Vec<u8>) -> Result<Vec<Found>> {
     let (mut piece, mut bytes) = (Vec::new(), 0);
-    while let (Some(key), Some(value)) = (at.key(), at.value()) {
-        let place = if value.len() == PLACE_LEN { BatchPlace::decode(value) } else { None };
-        if let Some(place) = place.filter(|place| victims.contains(&place.file))
-            && let Some((uid, last)) = keys::parse_numbered(Kind::Batch, key)
-            && let Ok(last) = Offset::try_from(last)
-        {
-            if bytes >= PIECE_BYTES {
-                *from = key.to_vec();
-                return Ok(piece);
+    let walked = walk(
+        view.db,
+        || view.options(),
+        from,
+        |key, value| {
+            if let Some(place) = BatchPlace::decode(value).filter(|place| victims.contains(&place.file))
+                && let Some((uid, last)) = keys::parse_numbered(Kind::Batch, key)
+                && let Ok(last) = Offset::try_from(last)
+            {
+                if bytes >= PIECE_BYTES {
+                    return false;
+                }
+                bytes += place.len as usize;
+                piece.push(Found { uid, last, place });
             }
-            bytes += place.len as usize;
-            piece.push(Found { uid, last, place });
-        }
-        at.next();
+            true
+        },
+    )?;
+    if walked.damaged > shared.log_space.damaged.load(Ordering::Relaxed) {
+        // Which files it names is not known: they stay.
+        shared.files.doubt_count();
     }
-    at.status()?;
-    // Behind all of them.
-    *from = keys::batch(u64::MAX, Offset::MAX).to_vec();
     Ok(piece)
 }

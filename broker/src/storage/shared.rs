@@ -223,11 +223,12 @@ impl Shared {
         }
         let last = recovery::number_in(db)?;
         // Otherwise the next start counts.
-        if self.files.is_counted() {
+        if let Some(noted) = self.files.to_note() {
             let meta = family(db, cf::META)?;
             batch.delete_range_cf(meta, keys::log_file(0), keys::log_file(u32::MAX));
-            for file in self.files.uses().iter().filter(|file| file.live > 0) {
-                batch.put_cf(meta, keys::log_file(file.number), file.live.to_be_bytes());
+            for (number, file) in noted {
+                let value = [file.live.to_be_bytes(), file.end.to_be_bytes()].concat();
+                batch.put_cf(meta, keys::log_file(number), value);
             }
             batch.put_cf(meta, keys::counter(Counter::Closed), last.to_be_bytes());
         }
@@ -287,6 +288,13 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Has the writer look what is to be done, where there is no work: whoever could give it some may be waiting for it.
+    pub fn wake_writer(&self) {
+        let (answer, _ignored) = oneshot::channel();
+        let nothing = ChangeJob { change: Change::Group(Vec::new()), answer, _room: None };
+        let _closing = self.queue.push_change(nothing).is_err();
     }
 
     /// An error while what was written last is in doubt.

@@ -3,11 +3,13 @@
 //!
 //! A write that was under way when the process or the machine ended may be there in part: that is no damage. Neither is a
 //! hole in what a power cut may take by the durability setting, or what lies in commit records too (`commits`); what lies
-//! behind it is put aside then. Everything else is refused, with the file and the place, unless somebody accepts the loss.
+//! behind it is put aside then, with the log files that it may name. Everything else is refused, with the file and the
+//! place, unless somebody accepts the loss. So is what cannot be looked at just now: that is an error of the system, and
+//! nobody knows what is lost.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rocksdb::DB;
 
@@ -15,12 +17,14 @@ use super::StorageOptions;
 use super::commits::Commits;
 use super::directory::{DATABASE, open_read_only};
 use super::error::OpenError;
-use super::log_files::Recheck;
+use super::log_files::{self, Recheck};
 use super::note::Note;
 use super::recovery::number_in;
 use super::wal::{self, Found, Log, Place};
 use crate::keys::Placed;
 
+/// In the folder of what is put aside: log files.
+const ASIDE_FILES: &str = "log";
 const OLDEST_NEEDED: &str = "rocksdb.min-log-number-to-keep";
 /// What RocksDB says before the number.
 const MISSING: &str = "Missing WAL with log number: ";
@@ -41,6 +45,16 @@ fn io_error(options: &StorageOptions, file: &Path, e: &io::Error) -> OpenError {
     OpenError::Io { path: options.path.display().to_string(), detail }
 }
 
+/// A log file cannot be looked at.
+fn not_now(options: &StorageOptions, file: &Path, e: &io::Error) -> OpenError {
+    let detail = format!(
+        "log file \"{}\" cannot be looked at, and the end of the write-ahead log names batches in it: {e}; if it is gone \
+         for good: {WAY_OUT}",
+        file.display()
+    );
+    OpenError::Io { path: options.path.display().to_string(), detail }
+}
+
 /// The database ends before the write that must be there.
 pub fn ends_early(options: &StorageOptions, last: u64, least: u64, torn: Option<&Place>) -> OpenError {
     let place = torn.map_or_else(
@@ -57,8 +71,12 @@ fn read_logs(options: &StorageOptions, oldest: u64) -> Result<(Vec<Log>, wal::Sc
     // Where nothing was noted, files may have been removed since.
     let kept = Note::read(&options.path)?.map_or(u64::MAX, |note| note.kept());
     let mut recheck = Recheck::new(options);
-    let mut is_there = |number: u64, placed: &Placed| number <= kept || recheck.is_there(placed);
-    let scan = wal::scan(&logs, &mut is_there).map_err(|(log, e)| io_error(options, &log.path, &e))?;
+    let mut is_there = |number: u64, placed: &Placed| Ok(number <= kept || recheck.is_there(placed)?);
+    let scan = wal::scan(&logs, &mut is_there);
+    let scan = scan.map_err(|(log, e)| match recheck.failed() {
+        Some(file) => not_now(options, file, &e),
+        None => io_error(options, &log.path, &e),
+    })?;
     recheck.force().map_err(|e| io_error(options, &options.path.join("log"), &e))?;
     Ok((logs, scan))
 }
@@ -114,11 +132,10 @@ pub fn verify(options: &StorageOptions) -> Result<Verified, OpenError> {
             if note.as_ref().is_some_and(Note::allows_holes) && scan.last_write.is_none_or(|last| last >= least)
                 || is_made_up(options, note.as_ref(), scan.last_write)? =>
         {
-            let aside = put_aside(options, &logs, at.log.number, Some(at), Left::Zeros)?;
-            tracing::warn!(
-                "a power cut took what was not forced to disk: the log ends at {at}; what lies behind is in \"{}\"",
-                aside.display()
-            );
+            // What is written again from the log files stays named there.
+            let file = if is_made_up(options, note.as_ref(), scan.last_write)? { Some(u32::MAX) } else { scan.file };
+            let aside = put_aside(options, &logs, at.log.number, Some(at), (Left::Zeros, file))?;
+            tracing::warn!("a power cut took what was not forced to disk: the log ends at {at}; {aside}");
             // What commit records make up for is written again with its counters.
             let cut = note.as_ref().is_some_and(Note::allows_holes);
             (Some(at), Verified { whole: false, cut, cut_at: scan.next })
@@ -156,14 +173,18 @@ pub fn accept_loss(options: &StorageOptions) -> Result<(), OpenError> {
     let (logs, scan) = look(options)?;
     let (aside, end) = match &scan.found {
         Found::Damaged { at, .. } | Found::Torn(at) => {
-            (put_aside(options, &logs, at.log.number, Some(at), Left::Nothing)?, at.to_string())
+            (put_aside(options, &logs, at.log.number, Some(at), (Left::Nothing, scan.file))?, at.to_string())
         }
         Found::Whole => {
             let Some(missing) = missing_log(options) else { return Ok(()) };
-            (put_aside(options, &logs, missing, None, Left::Nothing)?, format!("the missing file {missing:06}.log"))
+            // What lies before it may name any.
+            (
+                put_aside(options, &logs, missing, None, (Left::Nothing, None))?,
+                format!("the missing file {missing:06}.log"),
+            )
         }
     };
-    tracing::warn!("data loss was accepted: the log ends at {end} now; the rest is in \"{}\"", aside.display());
+    tracing::warn!("data loss was accepted: the log ends at {end} now; {aside}");
     Ok(())
 }
 
@@ -194,19 +215,29 @@ enum Left {
     Zeros,
 }
 
-/// Moves what lies behind a place, and files of the log after one, out of the database; returns the folder.
+/// Moves what lies behind a place, and files of the write-ahead log after one, out of the database; says where to. Log files
+/// from a number on, which that may name, get a second name there, so that they are not lost when nothing else names them.
 fn put_aside(
     options: &StorageOptions,
     logs: &[Log],
     after: u64,
     from: Option<&Place>,
-    left: Left,
-) -> Result<PathBuf, OpenError> {
+    (left, file): (Left, Option<u32>),
+) -> Result<String, OpenError> {
     let seconds = options.clock.now_ms() / 1000;
     let folder = (0..).map(|n| options.path.join(format!("lost-{seconds}-{n}"))).find(|path| !path.exists());
     let folder = folder.unwrap_or_else(|| options.path.join("lost"));
-    let moved = || -> io::Result<()> {
+    let moved = || -> io::Result<usize> {
         fs::create_dir_all(&folder)?;
+        let named = log_files::files_from(options, file.unwrap_or(0))?;
+        if !named.is_empty() {
+            let aside = folder.join(ASIDE_FILES);
+            fs::create_dir(&aside)?;
+            for (path, name) in &named {
+                keep(path, &aside.join(name))?;
+            }
+            File::open(&aside)?.sync_all()?;
+        }
         // From the end on, so that at every moment what is left is damaged where it was, or whole.
         for log in logs.iter().rev().filter(|log| log.number > after) {
             let name = log.path.file_name().unwrap_or_default();
@@ -243,11 +274,26 @@ fn put_aside(
             file.sync_all()?;
         }
         File::open(&folder)?.sync_all()?;
-        File::open(options.path.join(DATABASE))?.sync_all()
+        File::open(&options.path)?.sync_all()?;
+        File::open(options.path.join(DATABASE))?.sync_all()?;
+        Ok(named.len())
     };
-    moved().map_err(|e| OpenError::Io {
+    let files = moved().map_err(|e| OpenError::Io {
         path: options.path.display().to_string(),
         detail: format!("what is damaged cannot be put into \"{}\": {e}", folder.display()),
     })?;
-    Ok(folder)
+    let kept = match files {
+        0 => String::new(),
+        _ => format!(", and the {files} log files that it may name, which take space until they are deleted there too"),
+    };
+    Ok(format!("what lies behind is in \"{}\"{kept}", folder.display()))
+}
+
+/// A second name for a file, or a copy where it lies on another disk.
+fn keep(path: &Path, to: &Path) -> io::Result<()> {
+    if fs::hard_link(path, to).is_err() {
+        fs::copy(path, to)?;
+        File::open(to)?.sync_all()?;
+    }
+    Ok(())
 }

@@ -84,6 +84,8 @@ pub struct Scan {
     pub last_write: Option<u64>,
     /// RocksDB's sequence behind what they hold, where something says it.
     pub next: Option<u64>,
+    /// The log file that batches of what comes after it lie in, or one before that.
+    pub file: Option<u32>,
 }
 
 /// Files of the log, oldest first.
@@ -105,10 +107,14 @@ pub fn logs(database: &Path) -> io::Result<Vec<Log>> {
     Ok(logs)
 }
 
+/// Whether what a write placed is there, by its number.
+pub type IsThere<'a> = dyn FnMut(u64, &Placed) -> io::Result<bool> + 'a;
+
 /// Reads files of the log, oldest first, and asks of each write, by its number, whether what it placed is there. Blocks
 /// on disk.
-pub fn scan(logs: &[Log], is_there: &mut dyn FnMut(u64, &Placed) -> bool) -> Result<Scan, (Log, io::Error)> {
-    let mut scanner = Scanner { is_there, expected: None, bad: None, damaged: None, records: 0, last_write: None };
+pub fn scan(logs: &[Log], is_there: &mut IsThere<'_>) -> Result<Scan, (Log, io::Error)> {
+    let mut scanner =
+        Scanner { is_there, expected: None, bad: None, damaged: None, records: 0, last_write: None, file: None };
     for (i, log) in logs.iter().enumerate() {
         let bytes = scanner.file(log).map_err(|e| (log.clone(), e))?;
         // Nobody knows what it should begin with: if it is needed, a power cut took all of it and left what follows.
@@ -124,11 +130,12 @@ pub fn scan(logs: &[Log], is_there: &mut dyn FnMut(u64, &Placed) -> bool) -> Res
         (None, Some(at)) => Found::Torn(at),
         (None, None) => Found::Whole,
     };
-    Ok(Scan { found, records: scanner.records, last_write: scanner.last_write, next: scanner.expected })
+    let Scanner { records, last_write, expected: next, file, .. } = scanner;
+    Ok(Scan { found, records, last_write, next, file })
 }
 
 struct Scanner<'a> {
-    is_there: &'a mut dyn FnMut(u64, &Placed) -> bool,
+    is_there: &'a mut IsThere<'a>,
     /// Sequence of the next record.
     expected: Option<u64>,
     /// What cannot be read; whether it has cost something is known when something follows.
@@ -136,6 +143,7 @@ struct Scanner<'a> {
     damaged: Option<(Place, Place)>,
     records: u64,
     last_write: Option<u64>,
+    file: Option<u32>,
 }
 
 /// A record of which some fragments were read.
@@ -166,13 +174,13 @@ impl Begun {
     }
 }
 
-/// What a write with a number, of which this is the end, put into a log file.
+/// What a write with a number, of which this is the end, put into a log file; also where it put nothing there.
 pub fn placed_of(data: &[u8]) -> Option<Placed> {
     let key = keys::counter(Counter::Placed);
     let data = data.get(..data.len().checked_sub(NUMBER + 1)?)?;
     let tail = data.get(data.len().checked_sub(PLACED - 1)?..)?;
     let value = tail.strip_prefix(&[key.len() as u8])?.strip_prefix(&key[..])?.strip_prefix(&[PLACED_LEN as u8])?;
-    Placed::decode(value.try_into().ok()?).filter(|placed| placed.len > 0)
+    Placed::decode(value.try_into().ok()?)
 }
 
 impl Scanner<'_> {
@@ -195,7 +203,7 @@ impl Scanner<'_> {
             {
                 let place = start + at as u64;
                 if let Some((kind, payload)) = fragment(rest) {
-                    self.add(log, place, kind, payload, &mut begun);
+                    self.add(log, place, kind, payload, &mut begun)?;
                     at += HEADER + payload.len();
                 } else {
                     let from = begun.take().map_or(place, |begun: Begun| begun.at);
@@ -221,7 +229,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn add(&mut self, log: &Log, at: u64, kind: u8, payload: &[u8], begun: &mut Option<Begun>) {
+    fn add(&mut self, log: &Log, at: u64, kind: u8, payload: &[u8], begun: &mut Option<Begun>) -> io::Result<()> {
         match kind {
             FULL | FIRST => {
                 if let Some(before) = begun.take() {
@@ -229,11 +237,14 @@ impl Scanner<'_> {
                 }
                 *begun = Some(Begun { at, head: Vec::with_capacity(BATCH_HEADER), tail: Vec::new() });
             }
-            MIDDLE | LAST if begun.is_none() => return self.cannot_read(log, at),
+            MIDDLE | LAST if begun.is_none() => {
+                self.cannot_read(log, at);
+                return Ok(());
+            }
             MIDDLE | LAST => {}
-            _ => return,
+            _ => return Ok(()),
         }
-        let Some(record) = begun else { return };
+        let Some(record) = begun else { return Ok(()) };
         let known = record.sequence().is_some();
         record.add(payload);
         let Some((sequence, count)) = record.sequence() else {
@@ -243,27 +254,32 @@ impl Scanner<'_> {
                 *begun = None;
                 self.cannot_read(log, from);
             }
-            return;
+            return Ok(());
         };
         if !known && !self.goes_on(log, record.at, sequence) {
             *begun = None;
-            return;
+            return Ok(());
         }
         if matches!(kind, FULL | LAST) {
-            if let (Some(number), Some(placed)) = (record.number(), placed_of(&record.tail))
-                && !(self.is_there)(number, &placed)
-            {
-                let here = Place { log: log.clone(), at: record.at };
-                self.damaged = Some((here.clone(), here));
-                self.expected = Some(sequence);
-                *begun = None;
-                return;
+            if let (Some(number), Some(placed)) = (record.number(), placed_of(&record.tail)) {
+                if placed.len > 0 && !(self.is_there)(number, &placed)? {
+                    let here = Place { log: log.clone(), at: record.at };
+                    self.damaged = Some((here.clone(), here));
+                    self.expected = Some(sequence);
+                    self.file = self.file.or(Some(placed.file));
+                    *begun = None;
+                    return Ok(());
+                }
+                if placed.len > 0 || self.file.is_none() {
+                    self.file = Some(placed.file);
+                }
             }
             self.expected = Some(sequence.saturating_add(u64::from(count)));
             self.records += 1;
             self.last_write = record.number().or(self.last_write);
             *begun = None;
         }
+        Ok(())
     }
 
     /// Whether a record that begins has the sequence that it should.
@@ -371,7 +387,7 @@ mod tests {
             fs::write(directory.path().join(format!("{number:06}.log")), bytes).unwrap();
         }
         fs::write(directory.path().join("CURRENT"), "MANIFEST-1").unwrap();
-        scan(&logs(directory.path()).unwrap(), &mut |number, placed| number != 6 || placed.len != 5).unwrap()
+        scan(&logs(directory.path()).unwrap(), &mut |number, placed| Ok(number != 6 || placed.len != 5)).unwrap()
     }
 
     /// Files and places without the directory.

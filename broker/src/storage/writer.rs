@@ -317,6 +317,9 @@ impl Writer<'_> {
             // Not before: the next time counts from here on.
             self.shared.mend_due.store(false, Ordering::Relaxed);
         }
+        if self.broken.is_none() {
+            log_space::begin_counting_if_asked(self.shared);
+        }
         let mut answers = Vec::with_capacity(work.produces.len() + work.jobs.len());
         if let Some(broken) = &self.broken {
             refuse(work, &broken.why, &mut answers);
@@ -527,13 +530,14 @@ impl Writer<'_> {
         let options = &self.shared.options;
         let Shown { counters, partitions, created, deleted, configs, placed, replaced, dead, .. } = shown;
         self.counters = counters;
+        // Before what it deleted is told: a file that this write has emptied goes only when this write is on disk.
+        self.shared.written.store(counters.writes, Ordering::Release);
         self.shared.files.wrote(placed);
         replaced.into_iter().for_each(|(file, bytes)| self.shared.files.deleted(file, bytes));
         if let Some(dead) = dead {
             log_space::deleted(self.shared, dead);
         }
         self.shared.notes.wrote(counters.writes, options.durability == Durability::Group);
-        self.shared.written.store(counters.writes, Ordering::Release);
         if let Some(configs) = configs {
             self.shared.set_configs(configs);
         }

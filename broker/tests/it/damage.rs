@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use kafka_protocol::ResponseError;
 use millpond_broker::batch::Codec;
-use millpond_broker::storage::{FetchLimits, OpenError, StorageError};
+use millpond_broker::storage::{FetchLimits, OpenError, StorageError, StorageOptions};
 use millpond_types::ErrorKind;
 use millpond_types::ports::TopicLog;
 
-use crate::fixture::{ALL, Fixture, START_MS, batch, create, produce, read_all, send};
+use crate::actor::wait_until;
+use crate::fixture::{ALL, Fixture, START_MS, batch, block_on, create, produce, read_all, send};
 use crate::wire::answers::fetch_request;
 use crate::wire::client::Server;
 
@@ -102,6 +103,12 @@ fn a_log_file_that_is_missing_or_cut_short_is_named() {
             None => fs::remove_file(&path).unwrap(),
             Some(len) => fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap(),
         }
+        let mut fixture = fixture;
+        if cut.is_none() {
+            let refused = crate::fixture::open(fixture.options.clone()).err();
+            assert!(matches!(refused, Some(OpenError::Damaged { .. })), "{refused:?}");
+            fixture.options.accept_data_loss = true;
+        }
         let fixture = fixture.reopen(false);
         let storage = &fixture.storage;
         assert_eq!(read_all(storage, small_place, 0).len(), 400);
@@ -145,6 +152,80 @@ fn a_log_file_that_cannot_be_opened_now_is_not_taken_for_a_damaged_one() {
     assert_eq!(code(&server), 0);
     assert_eq!(read_all(&storage, places[0], 0).len(), 9);
     assert!(storage.compact(places[0]).unwrap().passes > 0, "it was left alone");
+}
+
+#[test]
+fn a_damaged_table_after_an_end_without_warning_takes_no_other_partition_along() {
+    let (fixture, [large, small, whole]) = filled();
+    let fixture = fixture.reopen(false);
+    send(&fixture.storage, whole, &["not closed"]);
+    let path = fixture.options.path.clone();
+    let files_of = |path: &Path| fs::read_dir(path.join("log")).unwrap().count();
+    assert!(flip(&path, ".sst", "200 of the small ones"));
+    let fixture = fixture.reopen(false);
+    let storage = &fixture.storage;
+    assert!(storage.fetch(small, 200, LIMITS).is_err());
+    assert_eq!((read_all(storage, large, 0).len(), read_all(storage, whole, 0).len()), (9, 10));
+    let end = send(storage, small, &["goes on"]).base_offset;
+    assert_eq!((end, read_all(storage, small, end).len()), (400, 1));
+
+    // What the damaged part names stays, what was written since does not.
+    let before = files_of(&path);
+    let big = create(storage, "big", &[]);
+    produce(storage, big, &batch(&[(&"z".repeat(9000), START_MS)], Codec::None)).unwrap();
+    block_on(storage.delete_topic(big.topic)).unwrap();
+    block_on(storage.delete_topic(large.topic)).unwrap();
+    block_on(storage.delete_topic(whole.topic)).unwrap();
+    wait_until("what was written since stays", || {
+        storage.reclaim().unwrap();
+        files_of(&path) == before
+    });
+    // When it is deleted nothing is unsure any more.
+    block_on(storage.delete_topic(small.topic)).unwrap();
+    wait_until("what was unsure stays", || files_of(&path) == 0);
+}
+
+#[test]
+fn a_damaged_end_of_a_partition_is_named_and_given_up_only_if_somebody_says_so() {
+    let fixture = Fixture::with(|o| {
+        o.tail_bytes = 0;
+        o.inline_bytes_max = 8000;
+    });
+    let places = ["small", "whole"].map(|name| create(&fixture.storage, name, &[]));
+    for i in 0..400 {
+        send(&fixture.storage, places[0], &[&format!("{i} of the small ones")]);
+        send(&fixture.storage, places[1], &[&format!("{i} of the others")]);
+    }
+    fixture.storage.reclaim().unwrap();
+    let options = &fixture.options;
+    let path = options.path.with_extension("copy");
+    copy(&options.path, &path);
+    assert!(flip(&path, ".sst", "5 of the small ones"));
+    let mut options = StorageOptions { path: path.clone(), ..options.clone() };
+    for _ in 0..2 {
+        match crate::fixture::open(options.clone()).err() {
+            Some(OpenError::Damaged { detail, .. }) => {
+                assert!(
+                    detail.contains("topic \"small\" partition 0") && detail.contains("--accept-data-loss"),
+                    "{detail}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    options.accept_data_loss = true;
+    let storage = crate::fixture::open(options.clone()).unwrap();
+    assert_eq!(read_all(&storage, places[1], 0).len(), 400);
+    assert!(storage.fetch(places[0], 0, LIMITS).is_err());
+    assert_eq!(read_all(&storage, places[0], 399).len(), 1, "what lies behind the damage is there");
+    assert_eq!(send(&storage, places[0], &["goes on"]).base_offset, 400);
+    storage.close().unwrap();
+    drop(storage);
+    options.accept_data_loss = false;
+    let storage = crate::fixture::open(options).unwrap();
+    assert_eq!(read_all(&storage, places[0], 400).len(), 1);
+    drop(storage);
+    fs::remove_dir_all(path).unwrap();
 }
 
 #[test]

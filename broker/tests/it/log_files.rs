@@ -5,10 +5,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use millpond_broker::batch::Codec;
-use millpond_broker::storage::{Durability, FetchLimits, Storage};
+use millpond_broker::storage::{Durability, FetchLimits, OpenError, Storage};
 use millpond_types::TopicPartition;
 
-use crate::fixture::{Fixture, START_MS, batch, block_on, create, live_in_files, produce, read_all, send, spec};
+use crate::fixture::{
+    Fixture, START_MS, batch, block_on, create, live_in_files, open, options, produce, read_all, send, spec,
+};
 
 fn in_files(path: &Path) -> (usize, u64) {
     // Those that go meanwhile have gone.
@@ -210,5 +212,116 @@ fn a_consumer_from_the_start_gets_as_much_as_it_asks_for() {
             assert_eq!(got.batches.len(), fit);
             from += fit as i64;
         }
+    }
+}
+
+#[test]
+fn what_has_other_names_is_left_alone_and_nothing_is_written_over() {
+    let fixture = Fixture::with(small_files);
+    let places = ["a", "b"].map(|name| create(&fixture.storage, name, &[]));
+    fill(&fixture.storage, places, 5);
+    fixture.storage.close().unwrap();
+    let folder = fixture.options.path.join("log");
+    let strangers = ["1.log", "+1.log", "0000001.log", "000001.LOG", "4294967295.log", "2147483649.log", "notes"];
+    strangers.iter().for_each(|name| fs::write(folder.join(name), "").unwrap());
+    fs::create_dir(folder.join("000003.log")).unwrap();
+    let fixture = fixture.reopen(false);
+    let storage = &fixture.storage;
+    for _ in 0..3 {
+        places.iter().for_each(|place| check(storage, *place, 0, 5));
+        storage.reclaim().unwrap();
+    }
+    let more = create(storage, "more", &[]);
+    fill(storage, [more, create(storage, "most", &[])], 50);
+    let fixture = fixture.reopen(true);
+    places.iter().for_each(|place| check(&fixture.storage, *place, 0, 5));
+    check(&fixture.storage, more, 0, 50);
+    assert!(strangers.iter().all(|name| fs::read(folder.join(name)).unwrap().is_empty()));
+    assert!(folder.join("000003.log").is_dir());
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_not_gone_on_with() {
+    let fixture = Fixture::with(|_| {});
+    let places = ["t", "u"].map(|name| create(&fixture.storage, name, &[]));
+    fill(&fixture.storage, places, 10);
+    fixture.storage.close().unwrap();
+    let path = fixture.options.path.join("log/000001.log");
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, &good[..good.len() / 2]).unwrap();
+    let fixture = fixture.reopen(false);
+    let again = create(&fixture.storage, "again", &[]);
+    for i in 0..10 {
+        send(&fixture.storage, again, &[&value(i)]);
+    }
+    let fixture = fixture.reopen(true);
+    check(&fixture.storage, again, 0, 10);
+    fixture.storage.close().unwrap();
+    fs::write(&path, good).unwrap();
+    let fixture = fixture.reopen(false);
+    [places[0], places[1], again].iter().for_each(|place| check(&fixture.storage, *place, 0, 10));
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_does_not_keep_the_others() {
+    let fixture = Fixture::with(|o| {
+        small_files(o);
+        o.inline_bytes_max = 500;
+    });
+    let storage = &fixture.storage;
+    let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
+    fill(storage, places, 60);
+    let folder = fixture.options.path.join("log");
+    let before = in_files(&fixture.options.path);
+    // One is gone already, and instead of another there is something that cannot be removed as a file.
+    for number in [1, 2] {
+        fs::remove_file(folder.join(format!("{number:06}.log"))).unwrap();
+    }
+    fs::create_dir(folder.join("000002.log")).unwrap();
+    block_on(storage.delete_records(places[0], 30)).unwrap();
+    block_on(storage.delete_records(places[1], 30)).unwrap();
+    wait_until("dead files stay", || in_files(&fixture.options.path).1 < before.1 * 6 / 10);
+    block_on(storage.delete_topic(places[1].topic)).unwrap();
+    wait_until("live batches are not moved together", || {
+        storage.reclaim().unwrap();
+        in_files(&fixture.options.path).1 < before.1 * 4 / 10
+    });
+    check(storage, places[0], 30, 60);
+    storage.close().unwrap();
+    assert!(folder.join("000002.log").is_dir());
+}
+
+#[test]
+fn without_its_log_files_nothing_is_begun() {
+    for clean in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = options(&directory.path().join("data"));
+        small_files(&mut options);
+        options.durability = Durability::Group;
+        let storage = open(options.clone()).unwrap();
+        let places = ["a", "b"].map(|name| create(&storage, name, &[]));
+        fill(&storage, places, 30);
+        if clean {
+            storage.close().unwrap();
+        }
+        drop(storage);
+        let (log, away) = (options.path.join("log"), options.path.join("away"));
+        let refused = |what: &str| match open(options.clone()).err() {
+            Some(OpenError::Damaged { detail, .. }) => {
+                let named = ["000001.log", "topic \"a\" partition 0", "--accept-data-loss"];
+                assert!(named.iter().all(|name| detail.contains(name)), "{what}: {detail}");
+            }
+            other => panic!("{what}: {other:?}"),
+        };
+        fs::rename(&log, &away).unwrap();
+        refused("the folder is missing");
+        assert!(!log.exists(), "nor is another made");
+        fs::create_dir(&log).unwrap();
+        refused("the folder is empty");
+        fs::remove_dir(&log).unwrap();
+        fs::rename(&away, &log).unwrap();
+        let storage = open(options.clone()).unwrap();
+        places.iter().for_each(|place| check(&storage, *place, 0, 30));
+        storage.close().unwrap();
     }
 }

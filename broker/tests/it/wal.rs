@@ -295,6 +295,63 @@ fn a_power_cut_may_take_batches_that_the_log_names() {
 }
 
 #[test]
+fn log_files_that_cannot_be_looked_at_are_not_taken_for_lost() {
+    let crashed = Crashed::after(24, |o| {
+        o.durability = Durability::None;
+        o.inline_bytes_max = 0;
+    });
+    let path = crashed.left();
+    noted_before_a_power_cut(&path);
+    let (folder, away) = (path.join("log"), path.join("away"));
+    let refused = |what: &str| match crashed.open(&path, false).err() {
+        Some(OpenError::Io { detail, .. }) => assert!(detail.contains("000001.log"), "{what}: {detail}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    fs::rename(&folder, &away).unwrap();
+    refused("the folder is not there");
+    fs::create_dir(&folder).unwrap();
+    refused("another folder is");
+    fs::create_dir(folder.join("000001.log")).unwrap();
+    refused("the system has an error for it");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    crashed.check_whole(&path, "all is back");
+}
+
+#[test]
+fn log_files_of_what_is_put_aside_are_kept_with_it() {
+    for accept in [true, false] {
+        let crashed = Crashed::after(24, |o| {
+            o.durability = Durability::None;
+            o.inline_bytes_max = 0;
+            o.log_file_bytes = 50_000;
+        });
+        let path = crashed.left();
+        let log = only_log(&path);
+        let len = fs::metadata(&log).unwrap().len() as usize;
+        flip(&log, len / 2);
+        if !accept {
+            noted_before_a_power_cut(&path);
+        }
+        let before = fs::read_dir(path.join("log")).unwrap().count();
+        let storage = crashed.open(&path, accept).unwrap();
+        let rows = crashed.rows(&storage);
+        assert!((5..20).contains(&rows), "{rows}");
+        crate::actor::wait_until("what nothing names any more stays in the log", || {
+            storage.reclaim().unwrap();
+            fs::read_dir(path.join("log")).unwrap().count() < before
+        });
+        let [lost] = &lost(&path)[..] else { panic!("{:?}", lost(&path)) };
+        let files = fs::read_dir(lost.join("log")).unwrap().map(|e| fs::read(e.unwrap().path()).unwrap());
+        let kept: Vec<u8> = files.flatten().collect();
+        for row in rows..24 {
+            let text = format!("{row} xxxxx");
+            assert!(kept.windows(text.len()).any(|w| w == text.as_bytes()), "row {row} of {rows} is gone");
+        }
+    }
+}
+
+#[test]
 fn batches_that_were_forced_are_named_when_they_are_gone() {
     let crashed = Crashed::after(24, |o| o.inline_bytes_max = 0);
     for cut in [false, true] {
