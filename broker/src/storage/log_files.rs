@@ -1071,7 +1071,7 @@ mod tests {
             scope.spawn(|| db.flush_cf(db.cf_handle(cf::META).unwrap()));
             // RocksDB notes how large the log is that it has closed, and then says that the flush begins.
             let noted = (0..2000).any(|_| {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                std::thread::park_timeout(std::time::Duration::from_millis(10));
                 manifest() > before
             });
             assert!(noted);
