@@ -274,9 +274,9 @@ impl LogFiles {
                 told.join(", ")
             );
         }
-        let mut table = Table::default();
         // A number is not taken where something else has its name.
-        table.last = strangers.iter().filter_map(|name| number_of(name.as_ref())).max().unwrap_or(0);
+        let last = strangers.iter().filter_map(|name| number_of(name.as_ref())).max().unwrap_or(0);
+        let mut table = Table { last, ..Table::default() };
         for (number, size) in found {
             table.files.insert(number, LogFile { size, end: size, ..LogFile::default() });
             table.last = table.last.max(number);

@@ -203,10 +203,11 @@ pub fn begin_counting(shared: &Shared) -> Result<()> {
 /// Begins to count where somebody asked for it. Called by the writer between two writes.
 pub fn begin_counting_if_asked(shared: &Shared) {
     let asked = &shared.log_space.recount;
-    if asked.load(Ordering::Relaxed) && asked.swap(false, Ordering::Relaxed) {
-        if let Err(e) = begin_counting(shared) {
-            tracing::error!("what is live in log files cannot be counted yet: {e}");
-        }
+    if asked.load(Ordering::Relaxed)
+        && asked.swap(false, Ordering::Relaxed)
+        && let Err(e) = begin_counting(shared)
+    {
+        tracing::error!("what is live in log files cannot be counted yet: {e}");
     }
 }
 
