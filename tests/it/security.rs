@@ -102,7 +102,8 @@ fn users_from_the_command_line() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let added = user(&["add", "alice"], &data, &format!("{PASSWORD}\n"));
-    assert!(added.status.success() && text(&added) == "added user \"alice\"\n", "{}", text(&added));
+    let told = format!("added user \"alice\"\nmaking the data directory \"{}\"\n", data.display());
+    assert!(added.status.success() && text(&added) == told, "{}", text(&added));
     let again = user(&["add", "alice", "--iterations", "4096"], &data, PASSWORD);
     assert!(text(&again).contains("changed the password"), "{}", text(&again));
     assert_eq!(text(&user(&["list"], &data, "")), "alice\tSCRAM-SHA-256 (4096), SCRAM-SHA-512 (4096)\n");
@@ -113,7 +114,7 @@ fn users_from_the_command_line() {
     let unknown = user(&["remove", "bob"], &data, "");
     assert!(!unknown.status.success() && text(&unknown).contains("\"bob\""), "{}", text(&unknown));
     assert!(user(&["remove", "alice"], &data, "").status.success());
-    assert_eq!(text(&user(&["list"], &data, "")), "");
+    assert_eq!(text(&user(&["list"], &data, "")), "there are no users\n");
     let server = Process::start(&data);
     let held = user(&["list"], &data, "");
     assert!(!held.status.success() && text(&held).contains("kafka-configs"), "{}", text(&held));
