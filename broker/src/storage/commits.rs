@@ -48,6 +48,14 @@ pub fn encode(number: u64, data: &[u8]) -> Bytes {
     record.into()
 }
 
+/// Bytes of the record that a head begins.
+pub fn len_of(head: &[u8]) -> Option<usize> {
+    if !head.starts_with(&MAGIC) {
+        return None;
+    }
+    parse(head).map(|(_, len, _)| HEAD + len)
+}
+
 fn crc_of(number: u64, data: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&number.to_be_bytes()), data)
 }

@@ -193,8 +193,9 @@ fn load_noted(db: &DB) -> Result<BTreeMap<u32, Noted>, StorageError> {
         let mut fields = Fields(&value);
         let (number, live) =
             keys::parse_log_file(&key).zip(fields.u64()).ok_or_else(|| damaged("size of a log file", &key))?;
-        // Earlier versions did not note the second.
-        noted.insert(number, Noted { live, end: fields.u64().unwrap_or(live) });
+        // Earlier versions did not note the second, nor the third, which is not there either where it is not known.
+        let end = fields.u64().unwrap_or(live);
+        noted.insert(number, Noted { live, end, records: fields.u64() });
     }
     Ok(noted)
 }

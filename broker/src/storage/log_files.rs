@@ -9,6 +9,10 @@
 //! shorter than it was, a new one is begun. What was appended and is not committed is cut off again. What else lies in the
 //! folder is not touched.
 //!
+//! Of a file's bytes those of commit records are kept as long as it is: they are no deleted space, and are gained only where
+//! a file is written anew for what was deleted in it. How many there are is known of files that this process began and of
+//! those that a clean end left; of others it is found out when it matters (`log_space`).
+//!
 //! Invariants: bytes that a committed key names do not change; a file whose bytes may not be on disk is in `unforced`
 //! before the commit that names them; a new file has a number above all that there were, and is none that was there; an
 //! error of the system is not taken for bytes that are missing.
@@ -101,6 +105,8 @@ struct LogFile {
     /// Bytes that there must be: where what was committed ends.
     end: u64,
     live: i64,
+    /// Of commit records, where that is known.
+    records: Option<u64>,
     handle: Option<Arc<File>>,
     /// The handle can write. Others only read, so that a file system that lets nobody write can be read.
     writable: bool,
@@ -165,19 +171,24 @@ pub struct FileUse {
     pub size: u64,
     /// Of a file of which it is not known, all.
     pub live: u64,
+    /// Of commit records, where that is known.
+    pub records: Option<u64>,
     pub is_sure: bool,
 }
 
-/// What is noted of a file at a clean end: bytes that are live, and bytes that there must be.
+/// What is noted of a file at a clean end: bytes that are live, bytes that there must be, and those of commit records where
+/// that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Noted {
     pub live: u64,
     pub end: u64,
+    pub records: Option<u64>,
 }
 
 impl FileUse {
+    /// Bytes of batches that were deleted; of commit records too, where it is not known how many those have.
     pub fn dead(&self) -> u64 {
-        self.size.saturating_sub(self.live)
+        self.size.saturating_sub(self.live.saturating_add(self.records.unwrap_or(0)))
     }
 }
 
@@ -362,7 +373,7 @@ impl LogFiles {
         for (number, noted) in noted {
             let Some(file) = table.files.get_mut(number) else { continue };
             file.live = i64::try_from(noted.live).unwrap_or(i64::MAX);
-            file.end = noted.end;
+            (file.end, file.records) = (noted.end, noted.records);
             if file.size < file.end {
                 let path = self.folder.join(name_of(*number));
                 tracing::error!(
@@ -378,7 +389,8 @@ impl LogFiles {
     /// What is to be noted at a clean end; `None` where it is not known.
     pub fn to_note(&self) -> Option<BTreeMap<u32, Noted>> {
         let table = self.table.lock();
-        let live = |file: &LogFile| Noted { live: file.live.max(0).unsigned_abs(), end: file.end };
+        let live =
+            |file: &LogFile| Noted { live: file.live.max(0).unsigned_abs(), end: file.end, records: file.records };
         let noted = table.files.iter().filter(|(_, file)| file.live > 0).map(|(number, file)| (*number, live(file)));
         (!table.uncounted && table.unsure_to == 0).then(|| noted.collect())
     }
@@ -502,7 +514,7 @@ impl LogFiles {
         let mut table = self.table.lock();
         table.last = table.last.max(number);
         table.current = Some(number);
-        table.files.insert(number, LogFile::default());
+        table.files.insert(number, LogFile { records: Some(0), ..LogFile::default() });
         table.used(number, &file, true, self.open_max);
         Ok(file)
     }
@@ -515,7 +527,17 @@ impl LogFiles {
             && let Some(file) = table.files.get_mut(&placed.file)
         {
             file.live = file.live.saturating_add(i64::from(placed.len));
-            file.end = file.end.max(u64::from(placed.from) + u64::from(placed.len));
+            let end = u64::from(placed.from) + u64::from(placed.len);
+            file.end = file.end.max(end);
+            // Nothing was appended since, and behind the batches lies their record alone.
+            file.records = file.records.map(|records| records + file.size.saturating_sub(end));
+        }
+    }
+
+    /// So many bytes of a file that nothing is appended to any more are commit records.
+    pub fn records_counted(&self, number: u32, bytes: u64) {
+        if let Some(file) = self.table.lock().files.get_mut(&number) {
+            file.records = Some(bytes);
         }
     }
 
@@ -560,7 +582,8 @@ impl LogFiles {
                 let is_sure = table.is_sure(*number);
                 let live = if is_sure { file.live.max(0).unsigned_abs() } else { file.size.max(1) };
                 if table.pending != Some(*number) {
-                    uses.push(FileUse { number: *number, size: file.size, live, is_sure });
+                    let (size, records) = (file.size, file.records);
+                    uses.push(FileUse { number: *number, size, live, records, is_sure });
                 }
             }
             if looked < LOOKED_AT_ONCE {
@@ -1005,7 +1028,10 @@ mod tests {
         let place = append(&files(directory.path()), &["a"])[0].0;
         let live = HashMap::from([(1, u64::from(place.len))]);
         let again = files(directory.path());
-        again.noted(&BTreeMap::from([(1, Noted { live: u64::from(place.len), end: u64::from(place.len) })]));
+        again.noted(&BTreeMap::from([(
+            1,
+            Noted { live: u64::from(place.len), end: u64::from(place.len), records: None },
+        )]));
         again.go_on();
         assert_eq!(append(&again, &["b"])[0].0.at, place.len);
         let again = files(directory.path());

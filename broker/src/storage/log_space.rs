@@ -11,6 +11,9 @@
 //! leaves out what was deleted meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -19,6 +22,7 @@ use millpond_types::Offset;
 use parking_lot::Mutex;
 use rocksdb::{DB, ReadOptions};
 
+use super::commits;
 use super::compaction::{Edit, Rewrite};
 use super::disk_watch::{Unsure, force};
 use super::error::StorageError;
@@ -32,6 +36,7 @@ use super::state::OwnedSnapshot;
 use super::walk::walk;
 use super::writer::Change;
 use super::{Durability, Result};
+use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD};
 use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Kind, cf};
 
 /// What is put at once, so that those who wait for the writer wait little.
@@ -54,6 +59,8 @@ const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
 const FREE_PART: u64 = 3;
 /// On a disk that is too full to be written, files are worth it from this part of them on.
 const LOW_PART: u64 = 16;
+/// Read at once where records of a file are looked for.
+const RECORDS_BYTES: usize = 64 << 10;
 
 /// A deletion whose batches are not counted yet.
 pub struct Dead {
@@ -369,8 +376,8 @@ fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
 /// twice the room that must be.
 ///
 /// Those that are most dead go first, in rounds: what a round takes is a part of what is free, and the next begins when the
-/// files of the last one are gone. So it gets by with little room, and never takes more. As it may take long, what else
-/// there is to do in time is done `between` pieces.
+/// files of the last one are gone, and gave back what they should. So it gets by with little room, and never takes more. As
+/// it may take long, what else there is to do in time is done `between` pieces.
 pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &mut dyn FnMut()) -> Result<()> {
     let enough = room_enough(shared);
     let low = shared.space.is_low();
@@ -396,20 +403,80 @@ pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &m
         if uses.is_empty() {
             return Ok(());
         }
+        if count_records(shared, stop, &uses) {
+            // Less of them may be dead than it seemed.
+            continue;
+        }
         // A compaction that runs may take long, and what it leaves is another matter.
         let Some(held) = shared.compacting.try_lock() else { return Ok(()) };
         let bytes = uses.iter().fold(0, |sum, file| sum + file.live);
+        let dead = uses.iter().fold(0, |sum, file| sum + file.dead());
+        let (count, before) = in_all(shared);
         tracing::info!("moving {} KiB of batches out of {} log files, to give back the rest", bytes >> 10, uses.len());
         let victims: HashSet<u32> = uses.iter().map(|file| file.number).collect();
         move_out(shared, stop, &victims, between)?;
         drop(held);
         remove_dead(shared, stop)?;
         let left = shared.files.uses().iter().any(|file| file.live > 0 && victims.contains(&file.number));
-        if left || stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
+        // What is appended meanwhile may end it too: there is a next time.
+        let after = in_all(shared);
+        let gained = after.1.saturating_add(dead / 2) <= before && (dead > 0 || after.0 < count);
+        if left || !gained || stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// Log files, and their bytes.
+fn in_all(shared: &Shared) -> (usize, u64) {
+    let uses = shared.files.uses();
+    (uses.len(), uses.iter().fold(0, |sum, file| sum.saturating_add(file.size)))
+}
+
+/// Finds out how much of files are commit records, where that is not known; false where of all of them it is, or cannot be.
+fn count_records(shared: &Shared, stop: Option<&Stop>, uses: &[FileUse]) -> bool {
+    let mut counted = false;
+    for file in uses.iter().filter(|file| file.records.is_none()) {
+        let path = shared.files.path_of(file.number);
+        match records_in(&path) {
+            Ok(bytes) => {
+                shared.files.records_counted(file.number, bytes);
+                counted = true;
+            }
+            // Its batches are looked at one by one.
+            Err(e) => tracing::warn!("log file \"{}\": {e}", path.display()),
+        }
+        if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
+            break;
+        }
+    }
+    counted
+}
+
+/// Bytes of commit records in a file that nothing is appended to, up to what is neither a record nor a batch.
+fn records_in(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut reader = BufReader::with_capacity(RECORDS_BYTES, file);
+    let (mut at, mut records) = (0, 0);
+    let mut head = [0; HEADER_LEN];
+    while at < size {
+        let len = usize::try_from(size - at).unwrap_or(usize::MAX).min(HEADER_LEN);
+        let head = head.get_mut(..len).unwrap_or_default();
+        reader.read_exact(head)?;
+        let record = commits::len_of(head);
+        let batch = || BatchHeader::parse(head).and_then(|head| usize::try_from(head.length).ok());
+        let next = record.or_else(|| batch().map(|len| len.saturating_add(LENGTH_OVERHEAD)));
+        let Some(next) = next.filter(|next| *next >= HEADER_LEN || record.is_some()) else { break };
+        if at.saturating_add(next as u64) > size {
+            break;
+        }
+        reader.seek_relative(next as i64 - head.len() as i64)?;
+        at += next as u64;
+        records += record.map_or(0, |len| len as u64);
+    }
+    Ok(records)
 }
 
 /// What lies in these files is to be looked at.

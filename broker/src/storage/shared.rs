@@ -227,7 +227,8 @@ impl Shared {
             let meta = family(db, cf::META)?;
             batch.delete_range_cf(meta, keys::log_file(0), keys::log_file(u32::MAX));
             for (number, file) in noted {
-                let value = [file.live.to_be_bytes(), file.end.to_be_bytes()].concat();
+                let mut value = [file.live.to_be_bytes(), file.end.to_be_bytes()].concat();
+                value.extend(file.records.iter().flat_map(|records| records.to_be_bytes()));
                 batch.put_cf(meta, keys::log_file(number), value);
             }
             batch.put_cf(meta, keys::counter(Counter::Closed), last.to_be_bytes());

@@ -427,6 +427,7 @@ impl Writer<'_> {
         let families = Families::of(db).map_err(|e| Box::new((e, None)))?;
         let files = &self.shared.files;
         let small = work.is_small(self.shared.options.inline_bytes_max);
+        let rewrites = work.jobs.iter().any(Job::rewrites);
         let produced: usize = work.produces.iter().map(|job| job.batch.bytes.len()).sum();
         let in_database = if small { work.bytes } else { work.bytes.saturating_sub(produced) };
         let mut pass = Pass {
@@ -489,8 +490,9 @@ impl Writer<'_> {
         let bytes = batch.size_in_bytes() + placed.len as usize;
         measures.commit_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.shared.space.wrote(bytes);
-        // Where that is not much, it goes behind the batches too, and what forces them to disk is enough.
-        let recorded = durable && placed.len > 0 && batch.size_in_bytes() <= commits::RECORD_BYTES_MAX;
+        // Where that is not much, it goes behind the batches too, and what forces them to disk is enough. Not where batches
+        // are written anew: that gives back space, and nobody waits for it.
+        let recorded = durable && placed.len > 0 && !rewrites && batch.size_in_bytes() <= commits::RECORD_BYTES_MAX;
         let record = recorded.then(|| commits::encode(pass.counters.writes, batch.data()));
         let unforced = self.recorded.bytes + u64::from(placed.len) + record.as_ref().map_or(0, |r| r.len() as u64);
         let enough = recorded && self.recorded.file == Some(placed.file) && unforced <= commits::UNFORCED_BYTES_MAX;
