@@ -8,14 +8,15 @@
 //!
 //! Invariants: RocksDB's log is forced together with the first record that a process puts into a file (`writer`), so that
 //! records of what it lacks are in the last file, or in the one before it too if that one was just begun. A record without
-//! what its batches should be is the last one and was not acknowledged, or something is damaged.
+//! what its batches should be is the last one and was not acknowledged, or something is damaged. A write that RocksDB's log
+//! has behind a hole gets a record in a file of its own, of any size, before that log is cut there.
 //!
 //! Not here: when a record is written (`writer`), and that what RocksDB lacks may lie here (`verify`).
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use bytes::Bytes;
 use rocksdb::{DB, WriteBatch};
@@ -25,7 +26,7 @@ use super::error::OpenError;
 use super::load::not_opened;
 use super::log_files::{self, FOLDER, Recheck};
 use super::recovery::number_in;
-use super::wal;
+use super::wal::{self, Behind};
 use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD};
 
 const MAGIC: [u8; 8] = *b"\xffcommit1";
@@ -37,6 +38,10 @@ pub const RECORD_BYTES_MAX: usize = 64 << 10;
 pub const UNFORCED_BYTES_MAX: u64 = 16 << 20;
 /// Read at once in a walk; batches are skipped.
 const WALK_BYTES: usize = 4 << 10;
+/// So many files, and records, are looked through where the last two do not reach back to what the database has, because
+/// it lost more than a power cut takes.
+const FILES_MAX: usize = 256;
+const RECORDS_MAX: usize = 1 << 20;
 
 pub fn encode(number: u64, data: &[u8]) -> Bytes {
     let mut record = Vec::with_capacity(HEAD + data.len());
@@ -64,7 +69,7 @@ fn crc_of(number: u64, data: &[u8]) -> u32 {
 #[derive(Debug)]
 struct Found {
     number: u64,
-    path: PathBuf,
+    file: u32,
     at: u64,
 }
 
@@ -85,29 +90,43 @@ impl Commits {
     fn read(options: &StorageOptions, last: u64) -> io::Result<Self> {
         // Nothing where there is no folder: from before there were log files, or new, or its disk is not there.
         let files = log_files::files_from(options, 0)?;
-        let mut commits = Self { found: Vec::new(), whole: true };
-        for (i, (path, _)) in files.into_iter().rev().enumerate() {
-            let (mut found, whole) = walk(path)?;
+        let (mut all, mut records, mut last_is_whole) = (Vec::new(), 0, true);
+        for (i, (file, path)) in files.into_iter().rev().enumerate() {
+            let Walked { first, found, whole } = walk(file, &path, last)?;
             // The last one may have been begun by a write that is not there.
             if i == 0 {
-                commits.whole = whole;
-            } else if found.is_empty() {
+                last_is_whole = whole;
+            } else if first.is_none() {
                 break;
             }
-            let reaches_back = found.first().is_some_and(|first| first.number <= last);
-            found.retain(|found| found.number > last);
-            found.append(&mut commits.found);
-            commits.found = found;
-            if reaches_back {
+            records += found.len();
+            all.push(found);
+            if first.is_some_and(|first| first <= last) || all.len() >= FILES_MAX || records >= RECORDS_MAX {
                 break;
             }
         }
-        Ok(commits)
+        Ok(Self { found: all.into_iter().rev().flatten().collect(), whole: last_is_whole })
     }
 
     /// The write up to which they go on from `last`, each the next.
     pub fn reach(&self, last: u64) -> u64 {
         self.found.iter().fold(last, |last, found| if found.number == last + 1 { found.number } else { last })
+    }
+
+    /// The same with batches that are there, all of them, and on disk.
+    fn proven(&self, options: &StorageOptions, last: u64) -> io::Result<u64> {
+        let (mut recheck, mut done) = (Recheck::new(options), last);
+        for found in &self.found {
+            if found.number != done + 1 {
+                continue;
+            }
+            if !is_there(&mut recheck, &found.data(options)?)? {
+                break;
+            }
+            done = found.number;
+        }
+        recheck.force()?;
+        Ok(done)
     }
 
     /// The greatest number that there is.
@@ -116,12 +135,69 @@ impl Commits {
     }
 }
 
-/// Records of a file, and whether nothing in part lies behind the last.
-fn walk(path: PathBuf) -> io::Result<(Vec<Found>, bool)> {
-    let file = File::open(&path)?;
+/// Whether there is what a write that says this to RocksDB put into a log file, if it did.
+fn is_there(recheck: &mut Recheck, data: &[u8]) -> io::Result<bool> {
+    match wal::placed_of(data) {
+        Some(placed) if placed.len > 0 => recheck.is_there(&placed),
+        placed => Ok(placed.is_some()),
+    }
+}
+
+/// The write that records make up for, with what the write-ahead log has behind a hole, where it can be read up to the
+/// write `last` before that: then nothing is lacking up to the last write that either of them names. `None` where
+/// something would be, or it would end before `least`. What only that log has is kept in a record then. Blocks on disk.
+pub fn make_up(
+    options: &StorageOptions,
+    (last, least): (u64, u64),
+    behind: Option<&Behind>,
+) -> Result<Option<u64>, OpenError> {
+    let commits = Commits::after(options, last)?;
+    let done = commits.proven(options, last).map_err(|e| failed(options, &e))?;
+    if done == last || commits.end() > done + 1 {
+        return Ok(None);
+    }
+    // It is forced to disk with all before it before there is a next: a power cut leaves no more than one.
+    let next = behind.filter(|behind| behind.number > done);
+    if next.is_some_and(|next| next.number > done + 1) || next.map_or(done, |next| next.number) < least {
+        return Ok(None);
+    }
+    let Some(next) = next else { return Ok(Some(done)) };
+    let kept = keep(options, next).map_err(|e| failed(options, &e))?;
+    Ok(kept.then_some(next.number))
+}
+
+/// Puts a write into a file of its own. False where what it put into another is not there.
+fn keep(options: &StorageOptions, write: &Behind) -> io::Result<bool> {
+    let mut recheck = Recheck::new(options);
+    if !is_there(&mut recheck, &write.data)? {
+        return Ok(false);
+    }
+    recheck.force()?;
+    let last = log_files::files_from(options, 0)?.last().map_or(0, |(number, _)| *number);
+    let path = log_files::path_in(options, last.saturating_add(1));
+    let mut file = File::create_new(&path)?;
+    file.write_all(&encode(write.number, &write.data))?;
+    file.sync_all()?;
+    File::open(options.path.join(FOLDER))?.sync_all()?;
+    Ok(true)
+}
+
+/// What lies in a file.
+struct Walked {
+    /// Number of the first record.
+    first: Option<u64>,
+    /// Records of writes that are asked for.
+    found: Vec<Found>,
+    /// Nothing in part lies behind the last.
+    whole: bool,
+}
+
+/// Looks for records of writes after `last`.
+fn walk(number: u32, path: &Path, last: u64) -> io::Result<Walked> {
+    let file = File::open(path)?;
     let size = file.metadata()?.len();
     let mut reader = BufReader::with_capacity(WALK_BYTES, file);
-    let (mut found, mut at) = (Vec::new(), 0);
+    let (mut walked, mut at) = (Walked { first: None, found: Vec::new(), whole: false }, 0);
     let mut head = [0; HEADER_LEN];
     let mut data = Vec::new();
     while at < size {
@@ -129,29 +205,32 @@ fn walk(path: PathBuf) -> io::Result<(Vec<Found>, bool)> {
         let head = head.get_mut(..len).unwrap_or_default();
         reader.read_exact(head)?;
         let next = if head.starts_with(&MAGIC) {
-            let Some((number, len, crc)) = parse(head).filter(|(_, len, _)| at + (HEAD + len) as u64 <= size) else {
-                return Ok((found, false));
-            };
+            let parsed = parse(head).filter(|(_, len, _)| at + (HEAD + len) as u64 <= size);
+            let Some((write, len, crc)) = parsed else { return Ok(walked) };
             reader.seek_relative(HEAD as i64 - head.len() as i64)?;
             data.resize(len, 0);
             reader.read_exact(&mut data)?;
-            if crc_of(number, &data) != crc {
-                return Ok((found, false));
+            if crc_of(write, &data) != crc {
+                return Ok(walked);
             }
-            found.push(Found { number, path: path.clone(), at });
+            walked.first.get_or_insert(write);
+            if write > last {
+                walked.found.push(Found { number: write, file: number, at });
+            }
             at + (HEAD + len) as u64
         } else {
             let length = BatchHeader::parse(head).and_then(|head| usize::try_from(head.length).ok()).unwrap_or(0);
             let len = length.saturating_add(LENGTH_OVERHEAD);
             if len < HEADER_LEN || at + len as u64 > size {
-                return Ok((found, false));
+                return Ok(walked);
             }
             reader.seek_relative(len as i64 - head.len() as i64)?;
             at + len as u64
         };
         at = next;
     }
-    Ok((found, true))
+    walked.whole = true;
+    Ok(walked)
 }
 
 /// Number, length of the data, and checksum.
@@ -161,15 +240,18 @@ fn parse(head: &[u8]) -> Option<(u64, usize, u32)> {
     let (len, crc) = rest.split_first_chunk::<4>()?;
     let len = u32::from_be_bytes(*len) as usize;
     let crc = u32::from_be_bytes(*crc.first_chunk::<4>()?);
-    (len <= RECORD_BYTES_MAX).then_some((u64::from_be_bytes(*number), len, crc))
+    Some((u64::from_be_bytes(*number), len, crc))
 }
 
 impl Found {
-    fn data(&self) -> io::Result<Vec<u8>> {
-        let file = File::open(&self.path)?;
+    fn data(&self, options: &StorageOptions) -> io::Result<Vec<u8>> {
+        let file = File::open(log_files::path_in(options, self.file))?;
         let mut head = [0; HEAD];
         file.read_exact_at(&mut head, self.at)?;
         let (_, len, _) = parse(&head).ok_or(io::ErrorKind::InvalidData)?;
+        if self.at + (HEAD + len) as u64 > file.metadata()?.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut data = vec![0; len];
         file.read_exact_at(&mut data, self.at + HEAD as u64)?;
         Ok(data)
@@ -189,23 +271,8 @@ pub struct Replayed {
 pub fn replay(db: &DB, options: &StorageOptions) -> Result<Replayed, OpenError> {
     let last = number_in(db).map_err(|e| not_opened(options, e))?;
     let commits = Commits::after(options, last)?;
-    let (mut recheck, mut done) = (Recheck::new(options), last);
     // All of it is on disk before the database names it.
-    for found in &commits.found {
-        if found.number != done + 1 {
-            continue;
-        }
-        let data = found.data().map_err(|e| failed(options, &e))?;
-        let is_there = match wal::placed_of(&data).filter(|placed| placed.len > 0) {
-            Some(placed) => recheck.is_there(&placed).map_err(|e| failed(options, &e))?,
-            None => false,
-        };
-        if !is_there {
-            break;
-        }
-        done = found.number;
-    }
-    recheck.force().map_err(|e| failed(options, &e))?;
+    let done = commits.proven(options, last).map_err(|e| failed(options, &e))?;
     let end = commits.end();
     if end > done + 1 && !options.accept_data_loss {
         let detail = format!(
@@ -217,7 +284,7 @@ pub fn replay(db: &DB, options: &StorageOptions) -> Result<Replayed, OpenError> 
     let mut at = last;
     for found in &commits.found {
         if found.number == at + 1 && found.number <= done {
-            let data = found.data().map_err(|e| failed(options, &e))?;
+            let data = found.data(options).map_err(|e| failed(options, &e))?;
             db.write(WriteBatch::from_data(&data)).map_err(|e| not_opened(options, e.into()))?;
             at = found.number;
         }
@@ -231,4 +298,31 @@ pub fn replay(db: &DB, options: &StorageOptions) -> Result<Replayed, OpenError> 
 
 fn failed(options: &StorageOptions, e: &io::Error) -> OpenError {
     OpenError::Io { path: options.path.display().to_string(), detail: format!("folder \"{FOLDER}\": {e}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_files_are_looked_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StorageOptions::new(directory.path());
+        std::fs::create_dir(directory.path().join(FOLDER)).unwrap();
+        for number in 1..=FILES_MAX as u64 + 20 {
+            let records = [encode(number * 2, b"a"), encode(number * 2 + 1, b"b")].concat();
+            std::fs::write(log_files::path_in(&options, number as u32), records).unwrap();
+        }
+        let numbers = |last: u64| {
+            let commits = Commits::after(&options, last).unwrap();
+            assert!(commits.whole);
+            commits.found.iter().map(|found| found.number).collect::<Vec<_>>()
+        };
+        let end = FILES_MAX as u64 * 2 + 41;
+        assert_eq!(numbers(0), (42..=end).collect::<Vec<_>>());
+        assert_eq!(numbers(end - 3), [end - 2, end - 1, end]);
+        assert!(numbers(end).is_empty());
+        let commits = Commits::after(&options, end - 2).unwrap();
+        assert_eq!((commits.reach(end - 2), commits.reach(end - 3), commits.end()), (end, end - 3, end));
+    }
 }

@@ -5,6 +5,7 @@
 //! db/        RocksDB
 //! log/       batches: `log_files`
 //! written    how far was written: `note`
+//! trial/     while it is looked what tables alone hold: `verify`
 //! lost-*     what was put aside because something before it was lost: `verify`
 //! ```
 
@@ -197,7 +198,17 @@ fn logger(files: Arc<LogFiles>) -> InfoLogger {
 
 /// The database as it is now, for reading alone; it may be open besides.
 pub fn open_read_only(options: &StorageOptions) -> Result<DB, OpenError> {
+    open_to_read(options, database_options(options))
+}
+
+/// The same with the write-ahead log of another folder.
+pub fn open_read_only_with_log(options: &StorageOptions, log: &Path) -> Result<DB, OpenError> {
     let mut database = database_options(options);
+    database.set_wal_dir(log);
+    open_to_read(options, database)
+}
+
+fn open_to_read(options: &StorageOptions, mut database: Options) -> Result<DB, OpenError> {
     database.create_if_missing(false);
     database.create_missing_column_families(false);
     DB::open_cf_descriptors_read_only(&database, options.path.join(DATABASE), families(options), false)

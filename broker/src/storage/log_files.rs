@@ -257,10 +257,15 @@ fn list(folder: &Path) -> io::Result<(BTreeMap<u32, u64>, Vec<String>)> {
 }
 
 /// Files of the log from a number on, with their names.
-pub fn files_from(options: &StorageOptions, number: u32) -> io::Result<Vec<(PathBuf, String)>> {
+pub fn files_from(options: &StorageOptions, number: u32) -> io::Result<Vec<(u32, PathBuf)>> {
     let folder = options.path.join(FOLDER);
     let (found, _) = list(&folder)?;
-    Ok(found.range(number..).map(|(number, _)| (folder.join(name_of(*number)), name_of(*number))).collect())
+    Ok(found.range(number..).map(|(number, _)| (*number, folder.join(name_of(*number)))).collect())
+}
+
+/// Where a file lies, or would.
+pub fn path_in(options: &StorageOptions, number: u32) -> PathBuf {
+    options.path.join(FOLDER).join(name_of(number))
 }
 
 fn failed(e: &io::Error, path: &Path) -> StorageError {

@@ -3,8 +3,8 @@
 //!
 //! A write that was under way when the process or the machine ended may be there in part: that is no damage. Neither is a
 //! hole in what a power cut may take by the durability setting, or what lies in commit records too (`commits`); what lies
-//! behind it is put aside then, with the log files that it may name. Everything else is refused, with the file and the
-//! place, unless somebody accepts the loss. So is what cannot be looked at just now: that is an error of the system, and
+//! behind it is put aside then, with the log files that it may name, once it is known that nothing is lacking after that.
+//! Everything else is refused, with the file and the place, unless somebody accepts the loss. So is what cannot be looked at just now: that is an error of the system, and
 //! nobody knows what is lost.
 
 use std::fs::{self, File, OpenOptions};
@@ -14,8 +14,8 @@ use std::path::Path;
 use rocksdb::DB;
 
 use super::StorageOptions;
-use super::commits::Commits;
-use super::directory::{DATABASE, open_read_only};
+use super::commits::{self, Commits};
+use super::directory::{DATABASE, open_read_only, open_read_only_with_log};
 use super::error::OpenError;
 use super::log_files::{self, Recheck};
 use super::note::Note;
@@ -25,6 +25,8 @@ use crate::keys::Placed;
 
 /// In the folder of what is put aside: log files.
 const ASIDE_FILES: &str = "log";
+/// A write-ahead log of zeros, for as long as it is looked what tables hold.
+const TRIAL: &str = "trial";
 const OLDEST_NEEDED: &str = "rocksdb.min-log-number-to-keep";
 /// What RocksDB says before the number.
 const MISSING: &str = "Missing WAL with log number: ";
@@ -127,28 +129,23 @@ pub fn verify(options: &StorageOptions) -> Result<Verified, OpenError> {
         }
         Found::Whole => (None, Verified::of(true)),
         Found::Torn(at) => (Some(at), Verified::of(false)),
-        // Where no write is before the hole, tables say how far was written.
-        Found::Damaged { at, .. }
-            if note.as_ref().is_some_and(Note::allows_holes) && scan.last_write.is_none_or(|last| last >= least)
-                || is_made_up(options, note.as_ref(), scan.last_write)? =>
-        {
+        Found::Damaged { at, resumes } => {
+            let Some(without) = without_rest(options, note.as_ref(), &scan, at == resumes)? else {
+                let detail = if at == resumes {
+                    format!("what the write at {at} put into a log file is not there; {WAY_OUT}")
+                } else {
+                    format!(
+                        "the write-ahead log is damaged at {at}, and goes on at {resumes}: what was acknowledged from there on would be lost; {WAY_OUT}"
+                    )
+                };
+                return Err(damaged(options, detail));
+            };
             // What is written again from the log files stays named there.
-            let file = if is_made_up(options, note.as_ref(), scan.last_write)? { Some(u32::MAX) } else { scan.file };
+            let file = if without == Without::MadeUp { Some(u32::MAX) } else { scan.file };
             let aside = put_aside(options, &logs, at.log.number, Some(at), (Left::Zeros, file))?;
             tracing::warn!("a power cut took what was not forced to disk: the log ends at {at}; {aside}");
             // What commit records make up for is written again with its counters.
-            let cut = note.as_ref().is_some_and(Note::allows_holes);
-            (Some(at), Verified { whole: false, cut, cut_at: scan.next })
-        }
-        Found::Damaged { at, resumes } if at == resumes => {
-            let detail = format!("what the write at {at} put into a log file is not there; {WAY_OUT}");
-            return Err(damaged(options, detail));
-        }
-        Found::Damaged { at, resumes } => {
-            let detail = format!(
-                "the write-ahead log is damaged at {at}, and goes on at {resumes}: what was acknowledged from there on would be lost; {WAY_OUT}"
-            );
-            return Err(damaged(options, detail));
+            (Some(at), Verified { whole: false, cut: without == Without::Allowed, cut_at: scan.next })
         }
     };
     let db = open_read_only(options).map_err(with_way_out)?;
@@ -157,15 +154,69 @@ pub fn verify(options: &StorageOptions) -> Result<Verified, OpenError> {
     if last < least { Err(ends_early(options, last, least, torn)) } else { Ok(verified) }
 }
 
-/// Whether commit records in log files go on where the write-ahead log has a hole, as far as was acknowledged.
-fn is_made_up(options: &StorageOptions, note: Option<&Note>, last: Option<u64>) -> Result<bool, OpenError> {
-    let Some(note) = note else { return Ok(false) };
-    let commits = Commits::after(options, last.unwrap_or(0))?;
-    Ok(match last {
-        Some(last) => commits.reach(last) > last && commits.reach(last) >= note.least(),
-        // Tables say how far was written; that nothing lies between them and the records is looked at by who replays.
-        None => !note.is_of_this_boot() && commits.end() > 0 && commits.end() >= note.least(),
-    })
+/// Why the database may do without what lies behind a hole in the write-ahead log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Without {
+    /// It was not forced to disk.
+    Allowed,
+    /// Commit records have it.
+    MadeUp,
+}
+
+/// Whether it may, where batches in log files are what is missing or the log itself cannot be read.
+fn without_rest(
+    options: &StorageOptions,
+    note: Option<&Note>,
+    scan: &wal::Scan,
+    batches_are_missing: bool,
+) -> Result<Option<Without>, OpenError> {
+    let Some(note) = note else { return Ok(None) };
+    // With `group`, what the log names was forced before it: that is damage, whatever records say.
+    if batches_are_missing && !note.allows_holes() {
+        return Ok(None);
+    }
+    // Where no write is before the hole, tables say how far was written.
+    let last = match scan.last_write {
+        Some(last) => last,
+        None => match in_tables(options) {
+            Err(OpenError::Damaged { .. }) => return Ok(None),
+            last => last?,
+        },
+    };
+    if note.allows_holes() && last >= note.least() {
+        return Ok(Some(Without::Allowed));
+    }
+    if batches_are_missing {
+        return Ok(None);
+    }
+    let made_up = commits::make_up(options, (last, note.least()), scan.behind.as_ref())?;
+    Ok(made_up.map(|_| Without::MadeUp))
+}
+
+/// Number of the last write that tables hold: what the database would end with if its log were zeros.
+fn in_tables(options: &StorageOptions) -> Result<u64, OpenError> {
+    let (database, trial) = (options.path.join(DATABASE), options.path.join(TRIAL));
+    let zeros = || -> io::Result<()> {
+        clear(&trial)?;
+        fs::create_dir(&trial)?;
+        for log in wal::logs(&database)? {
+            let size = fs::metadata(&log.path)?.len();
+            File::create_new(trial.join(log.path.file_name().unwrap_or_default()))?.set_len(size)?;
+        }
+        Ok(())
+    };
+    zeros().map_err(|e| io_error(options, &trial, &e))?;
+    let opened = open_read_only_with_log(options, &trial);
+    let last = opened.and_then(|db| number_in(&db).map_err(|e| damaged(options, e.to_string())));
+    clear(&trial).map_err(|e| io_error(options, &trial, &e))?;
+    last
+}
+
+fn clear(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 /// Makes the log end where something is missing, if it is. Somebody has accepted the loss.
@@ -233,8 +284,8 @@ fn put_aside(
         if !named.is_empty() {
             let aside = folder.join(ASIDE_FILES);
             fs::create_dir(&aside)?;
-            for (path, name) in &named {
-                keep(path, &aside.join(name))?;
+            for (_, path) in &named {
+                keep(path, &aside.join(path.file_name().unwrap_or_default()))?;
             }
             File::open(&aside)?.sync_all()?;
         }

@@ -86,6 +86,16 @@ pub struct Scan {
     pub next: Option<u64>,
     /// The log file that batches of what comes after it lie in, or one before that.
     pub file: Option<u32>,
+    /// Of the writes that can be read behind that place, the one with the greatest number.
+    pub behind: Option<Behind>,
+}
+
+/// A whole write behind a place at which something is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    pub number: u64,
+    /// A WriteBatch of RocksDB.
+    pub data: Vec<u8>,
 }
 
 /// Files of the log, oldest first.
@@ -113,16 +123,21 @@ pub type IsThere<'a> = dyn FnMut(u64, &Placed) -> io::Result<bool> + 'a;
 /// Reads files of the log, oldest first, and asks of each write, by its number, whether what it placed is there. Blocks
 /// on disk.
 pub fn scan(logs: &[Log], is_there: &mut IsThere<'_>) -> Result<Scan, (Log, io::Error)> {
-    let mut scanner =
-        Scanner { is_there, expected: None, bad: None, damaged: None, records: 0, last_write: None, file: None };
+    let mut scanner = Scanner {
+        is_there,
+        expected: None,
+        bad: None,
+        damaged: None,
+        records: 0,
+        last_write: None,
+        file: None,
+        behind: None,
+    };
     for (i, log) in logs.iter().enumerate() {
         let bytes = scanner.file(log).map_err(|e| (log.clone(), e))?;
         // Nobody knows what it should begin with: if it is needed, a power cut took all of it and left what follows.
         if bytes == 0 && scanner.expected.is_none() && i + 1 < logs.len() {
             scanner.cannot_read(log, 0);
-        }
-        if scanner.damaged.is_some() {
-            break;
         }
     }
     let found = match (scanner.damaged, scanner.bad) {
@@ -130,8 +145,8 @@ pub fn scan(logs: &[Log], is_there: &mut IsThere<'_>) -> Result<Scan, (Log, io::
         (None, Some(at)) => Found::Torn(at),
         (None, None) => Found::Whole,
     };
-    let Scanner { records, last_write, expected: next, file, .. } = scanner;
-    Ok(Scan { found, records, last_write, next, file })
+    let Scanner { records, last_write, expected: next, file, behind, .. } = scanner;
+    Ok(Scan { found, records, last_write, next, file, behind })
 }
 
 struct Scanner<'a> {
@@ -140,10 +155,12 @@ struct Scanner<'a> {
     expected: Option<u64>,
     /// What cannot be read; whether it has cost something is known when something follows.
     bad: Option<Place>,
+    /// Nothing else changes any more when that is known, but for what is seen behind it.
     damaged: Option<(Place, Place)>,
     records: u64,
     last_write: Option<u64>,
     file: Option<u32>,
+    behind: Option<Behind>,
 }
 
 /// A record of which some fragments were read.
@@ -151,10 +168,20 @@ struct Begun {
     at: u64,
     head: Vec<u8>,
     tail: Vec<u8>,
+    /// All of it, as long as it is not known to be before what is missing.
+    all: Vec<u8>,
+    goes_on: bool,
 }
 
 impl Begun {
+    fn new(at: u64) -> Self {
+        Self { at, head: Vec::with_capacity(BATCH_HEADER), tail: Vec::new(), all: Vec::new(), goes_on: false }
+    }
+
     fn add(&mut self, payload: &[u8]) {
+        if !self.goes_on {
+            self.all.extend_from_slice(payload);
+        }
         let missing = BATCH_HEADER.saturating_sub(self.head.len()).min(payload.len());
         self.head.extend_from_slice(payload.get(..missing).unwrap_or_default());
         self.tail.extend_from_slice(payload.get(payload.len().saturating_sub(PLACED + NUMBER)..).unwrap_or_default());
@@ -190,7 +217,7 @@ impl Scanner<'_> {
         let mut buffer = vec![0; BLOCK];
         let mut begun = None;
         let mut start = 0;
-        while self.damaged.is_none() {
+        loop {
             let len = fill(&mut file, &mut buffer)?;
             let block = buffer.get(..len).unwrap_or_default();
             if block.is_empty() {
@@ -198,9 +225,7 @@ impl Scanner<'_> {
             }
             let mut at = 0;
             // Less than a header at the end of a block is filling.
-            while let Some(rest) = block.get(at..).filter(|rest| rest.len() >= HEADER)
-                && self.damaged.is_none()
-            {
+            while let Some(rest) = block.get(at..).filter(|rest| rest.len() >= HEADER) {
                 let place = start + at as u64;
                 if let Some((kind, payload)) = fragment(rest) {
                     self.add(log, place, kind, payload, &mut begun)?;
@@ -211,7 +236,7 @@ impl Scanner<'_> {
                     at = (at + 1..block.len()).find(|at| begins(block, *at)).unwrap_or(block.len());
                 }
             }
-            if at < len && len < BLOCK && self.damaged.is_none() {
+            if at < len && len < BLOCK {
                 let from = begun.take().map_or(start + at as u64, |begun| begun.at);
                 self.cannot_read(log, from);
             }
@@ -235,7 +260,7 @@ impl Scanner<'_> {
                 if let Some(before) = begun.take() {
                     self.cannot_read(log, before.at);
                 }
-                *begun = Some(Begun { at, head: Vec::with_capacity(BATCH_HEADER), tail: Vec::new() });
+                *begun = Some(Begun::new(at));
             }
             MIDDLE | LAST if begun.is_none() => {
                 self.cannot_read(log, at);
@@ -256,11 +281,24 @@ impl Scanner<'_> {
             }
             return Ok(());
         };
-        if !known && !self.goes_on(log, record.at, sequence) {
+        if !known && self.damaged.is_none() && self.goes_on(log, record.at, sequence) {
+            record.goes_on = true;
+            record.all = Vec::new();
+        }
+        if !record.goes_on && (self.damaged.is_none() || self.expected.is_some_and(|expected| sequence < expected)) {
             *begun = None;
             return Ok(());
         }
         if matches!(kind, FULL | LAST) {
+            if !record.goes_on {
+                if let Some(number) = record.number()
+                    && self.behind.as_ref().is_none_or(|behind| behind.number < number)
+                {
+                    self.behind = Some(Behind { number, data: std::mem::take(&mut record.all) });
+                }
+                *begun = None;
+                return Ok(());
+            }
             if let (Some(number), Some(placed)) = (record.number(), placed_of(&record.tail)) {
                 if placed.len > 0 && !(self.is_there)(number, &placed)? {
                     let here = Place { log: log.clone(), at: record.at };

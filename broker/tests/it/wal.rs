@@ -40,7 +40,10 @@ impl Crashed {
     }
 
     fn send(&mut self) {
-        let size = [10, 200, 3000, 40_000][self.rows % 4];
+        self.send_of([10, 200, 3000, 40_000][self.rows % 4]);
+    }
+
+    fn send_of(&mut self, size: usize) {
         let value = format!("{} {}", self.rows, "x".repeat(size));
         produce(self.storage.as_ref().unwrap(), self.place, &batch(&[(&value, START_MS)], Codec::None)).unwrap();
         self.rows += 1;
@@ -451,6 +454,103 @@ fn a_commit_record_is_taken_with_all_of_its_batches_or_not_at_all() {
     fs::write(only_log(&path), &log[..600]).unwrap();
     noted_before_a_power_cut(&path);
     crashed.check_refused(&path, "", "a record before the last");
+}
+
+/// Rows of which some are recorded in log files, and the last ones are in the database alone. With how long its log was
+/// after each row, and what was noted after the first.
+fn recorded_and_not(recorded: usize, behind: &[usize]) -> (Crashed, Vec<usize>, Vec<u8>) {
+    let mut crashed = Crashed::after(0, |o| o.inline_bytes_max = 1 << 20);
+    let (mut after, mut noted) = (Vec::new(), Vec::new());
+    for size in std::iter::repeat_n(&200_000, recorded).chain(behind) {
+        crashed.send_of(*size);
+        after.push(fs::metadata(only_log(&crashed.options.path)).unwrap().len() as usize);
+        if noted.is_empty() {
+            noted = fs::read(crashed.options.path.join("written")).unwrap();
+        }
+    }
+    (crashed, after, noted)
+}
+
+#[test]
+fn records_make_up_for_a_hole_only_with_what_the_log_has_behind_it() {
+    let (crashed, after, noted) = recorded_and_not(5, &[10; 4]);
+    let path = crashed.left();
+    fs::write(path.join("written"), &noted).unwrap();
+    noted_before_a_power_cut(&path);
+    flip(&only_log(&path), after[1] + 30);
+    crashed.check_refused(&path, ".log", "four that were forced lie behind the hole");
+    // One may have been under way; it is there, and so it stays.
+    for (size, is_old) in [(10, true), (100_000, true), (100_000, false)] {
+        let (mut crashed, after, noted) = recorded_and_not(5, &[size]);
+        let path = crashed.left();
+        if is_old {
+            fs::write(path.join("written"), &noted).unwrap();
+        }
+        noted_before_a_power_cut(&path);
+        flip(&only_log(&path), after[1] + 30);
+        drop(crashed.open(&path, false).unwrap());
+        for _ in 0..2 {
+            let storage = crashed.open(&path, false).unwrap();
+            assert_eq!((crashed.rows(&storage), lost(&path).len()), (crashed.rows, 1), "{size}");
+            let place = TopicPartition { topic: topic(&storage, "t").id, partition: 0 };
+            send(&storage, place, &[&format!("{} again", crashed.rows)]);
+            crashed.rows += 1;
+        }
+    }
+}
+
+#[test]
+fn batches_that_the_log_names_are_not_made_up_for() {
+    for behind in [0, 4] {
+        let (crashed, _, noted) = recorded_and_not(5, &[10; 4][..behind]);
+        let path = crashed.left();
+        fs::write(path.join("written"), &noted).unwrap();
+        noted_before_a_power_cut(&path);
+        take_from_log_file(&path, "4 xxxxx", Some(3));
+        crashed.check_refused(&path, "log file", &format!("the last batch, with {behind} writes behind it"));
+    }
+}
+
+#[test]
+fn nothing_is_put_aside_where_records_do_not_make_up_for_it() {
+    let (crashed, after, noted) = recorded_and_not(5, &[]);
+    let path = crashed.left();
+    fs::write(path.join("written"), &noted).unwrap();
+    noted_before_a_power_cut(&path);
+    flip(&only_log(&path), after[1] + 30);
+    let log = fs::read(only_log(&path)).unwrap();
+    let file = fs::read(path.join("log/000001.log")).unwrap();
+    take_from_log_file(&path, "3 xxxxx", Some(3));
+    for _ in 0..2 {
+        let why = crashed.open(&path, false).err().unwrap();
+        assert!(matches!(&why, OpenError::Damaged { detail, .. } if detail.contains("goes on at")), "{why:?}");
+        assert!(lost(&path).is_empty() && fs::read(only_log(&path)).unwrap() == log);
+    }
+    // A copy of what was damaged is enough.
+    fs::write(path.join("log/000001.log"), file).unwrap();
+    assert_eq!(crashed.rows(&crashed.open(&path, false).unwrap()), 5);
+}
+
+#[test]
+fn records_go_on_where_tables_end() {
+    let mut crashed = Crashed::after(4, |o| o.inline_bytes_max = 0);
+    crashed.storage.take().unwrap().close().unwrap();
+    crashed.storage = Some(open(crashed.options.clone()).unwrap());
+    (0..6).for_each(|_| crashed.send());
+    for cut in [false, true] {
+        let path = crashed.left();
+        // The kernel has dropped the first page, or the disk did not get it.
+        let log = logs(&path).pop().unwrap();
+        let mut bytes = fs::read(&log).unwrap();
+        bytes[..20].fill(0);
+        fs::write(&log, bytes).unwrap();
+        if cut {
+            noted_before_a_power_cut(&path);
+        }
+        let storage = crashed.open(&path, false).unwrap();
+        assert_eq!((crashed.rows(&storage), lost(&path).len()), (10, 1));
+        assert!(!path.join("trial").exists());
+    }
 }
 
 #[test]
