@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use millpond_types::Offset;
+use millpond_types::record::{put_varint, take_varint};
 
 use super::error::StorageError;
 use crate::batch::BatchHeader;
@@ -15,9 +16,15 @@ use crate::keys::Fields;
 
 /// So many batches a producer may have in flight, and so many are remembered.
 const BATCHES_KEPT: usize = 5;
-/// As long as there was no transaction.
+/// Of earlier versions, as long as there was no transaction.
 const VERSION_PLAIN: u8 = 1;
-const VERSION: u8 = 2;
+/// 2 differs in how numbers are written.
+const VERSION: u8 = 3;
+const NOT_OPEN: i64 = -1;
+const ADDED: i64 = -2;
+/// What the first batch is put in relation to.
+const BEFORE_ALL: ProducedBatch =
+    ProducedBatch { first_sequence: -1, last_sequence: -1, base_offset: -1, last_offset: -1, log_append_time_ms: -1 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducedBatch {
@@ -159,29 +166,31 @@ impl Producer {
         }
     }
 
-    /// Version u8, epoch i16, used i64; from version 2 on whether any sequence may come u8, and its transaction i64, -1
-    /// for none, -2 for one without data, else its first offset; then per batch: sequences i32 i32, offsets i64 i64, time i64.
+    /// Version u8, epoch i16, used i64, whether any sequence may come u8; its transaction varint, -1 for none, -2 for one
+    /// without data, else its first offset; then per batch, as varints: first sequence and first offset less those that
+    /// were due after the one before, how far the last sequence and the last offset are from the first, the latter less the
+    /// former, and the time less the one before. It goes with each batch, into a log file too, and is as small as that.
     pub fn encode(&self) -> Vec<u8> {
-        let plain = self.open.is_none() && !self.any_sequence;
-        let mut out = Vec::with_capacity(20 + 32 * self.batches.len());
-        out.push(if plain { VERSION_PLAIN } else { VERSION });
+        let mut out = Vec::with_capacity(24 + 8 * self.batches.len());
+        out.push(VERSION);
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.used_ms.to_be_bytes());
-        if !plain {
-            out.push(u8::from(self.any_sequence));
-            let open = match self.open {
-                None => -1,
-                Some(Open::Added) => -2,
-                Some(Open::From(first)) => first,
-            };
-            out.extend_from_slice(&open.to_be_bytes());
-        }
+        out.push(u8::from(self.any_sequence));
+        let open = match self.open {
+            None => NOT_OPEN,
+            Some(Open::Added) => ADDED,
+            Some(Open::From(first)) => first,
+        };
+        put_varint(&mut out, open);
+        let mut before = BEFORE_ALL;
         for batch in &self.batches {
-            out.extend_from_slice(&batch.first_sequence.to_be_bytes());
-            out.extend_from_slice(&batch.last_sequence.to_be_bytes());
-            out.extend_from_slice(&batch.base_offset.to_be_bytes());
-            out.extend_from_slice(&batch.last_offset.to_be_bytes());
-            out.extend_from_slice(&batch.log_append_time_ms.to_be_bytes());
+            let sequences = i64::from(batch.last_sequence) - i64::from(batch.first_sequence);
+            put_varint(&mut out, i64::from(batch.first_sequence) - i64::from(before.next_sequence()));
+            put_varint(&mut out, batch.base_offset.wrapping_sub(before.last_offset.wrapping_add(1)));
+            put_varint(&mut out, sequences);
+            put_varint(&mut out, batch.last_offset.wrapping_sub(batch.base_offset).wrapping_sub(sequences));
+            put_varint(&mut out, batch.log_append_time_ms.wrapping_sub(before.log_append_time_ms));
+            before = *batch;
         }
         out
     }
@@ -189,29 +198,59 @@ impl Producer {
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut fields = Fields(value);
         let version = fields.u8()?;
-        if version != VERSION_PLAIN && version != VERSION {
+        if !(VERSION_PLAIN..=VERSION).contains(&version) {
             return None;
         }
         let mut producer = Self { epoch: fields.i16()?, used_ms: fields.i64()?, ..Self::default() };
-        if version == VERSION {
+        if version > VERSION_PLAIN {
             producer.any_sequence = fields.u8()? != 0;
-            producer.open = match fields.i64()? {
-                -1 => None,
-                -2 => Some(Open::Added),
+            let open = if version == VERSION { take_varint(&mut fields.0)? } else { fields.i64()? };
+            producer.open = match open {
+                NOT_OPEN => None,
+                ADDED => Some(Open::Added),
                 first => Some(Open::From(Offset::max(first, 0))),
             };
         }
+        let mut before = BEFORE_ALL;
         while !fields.0.is_empty() {
-            producer.batches.push_back(ProducedBatch {
-                first_sequence: fields.i32()?,
-                last_sequence: fields.i32()?,
-                base_offset: fields.i64()?,
-                last_offset: fields.i64()?,
-                log_append_time_ms: fields.i64()?,
-            });
+            let batch = if version == VERSION { before.take_next(&mut fields)? } else { take_whole(&mut fields)? };
+            producer.batches.push_back(batch);
+            before = batch;
         }
         Some(producer)
     }
+}
+
+impl ProducedBatch {
+    fn next_sequence(&self) -> i32 {
+        self.last_sequence.wrapping_add(1) & i32::MAX
+    }
+
+    /// The one behind this one.
+    fn take_next(&self, fields: &mut Fields<'_>) -> Option<Self> {
+        let mut varint = || take_varint(&mut fields.0);
+        let first_sequence = varint()?.checked_add(i64::from(self.next_sequence()))?;
+        let base_offset = varint()?.wrapping_add(self.last_offset.wrapping_add(1));
+        let sequences = varint()?;
+        Some(Self {
+            first_sequence: i32::try_from(first_sequence).ok()?,
+            last_sequence: i32::try_from(first_sequence.checked_add(sequences)?).ok()?,
+            base_offset,
+            last_offset: varint()?.wrapping_add(sequences).wrapping_add(base_offset),
+            log_append_time_ms: varint()?.wrapping_add(self.log_append_time_ms),
+        })
+    }
+}
+
+/// As versions 1 and 2 have it.
+fn take_whole(fields: &mut Fields<'_>) -> Option<ProducedBatch> {
+    Some(ProducedBatch {
+        first_sequence: fields.i32()?,
+        last_sequence: fields.i32()?,
+        base_offset: fields.i64()?,
+        last_offset: fields.i64()?,
+        log_append_time_ms: fields.i64()?,
+    })
 }
 
 #[cfg(test)]
@@ -261,12 +300,48 @@ mod tests {
     }
 
     #[test]
+    fn any_batches_survive_and_earlier_versions_are_read() {
+        let any = |first_sequence, last_sequence, base_offset, last_offset, log_append_time_ms| ProducedBatch {
+            first_sequence,
+            last_sequence,
+            base_offset,
+            last_offset,
+            log_append_time_ms,
+        };
+        let batches = [
+            any(i32::MAX - 1, 1, 1 << 40, (1 << 40) + 3, -1),
+            any(i32::MIN, i32::MAX, i64::MIN, i64::MAX, i64::MAX),
+            any(i32::MAX, i32::MIN, i64::MAX, i64::MIN, i64::MIN),
+            any(-1, 7, 0, 0, 1_700_000_000_000),
+        ];
+        for open in [None, Some(Open::Added), Some(Open::From(9))] {
+            let producer = Producer { epoch: 3, open, any_sequence: true, used_ms: 77, batches: batches.into() };
+            assert_eq!(Producer::decode(&producer.encode()), Some(producer.clone()));
+            let mut earlier = [&[2, 0, 3][..], &77i64.to_be_bytes(), &[1]].concat();
+            let open = open.map_or(-1i64, |open| if open == Open::Added { -2 } else { 9 });
+            earlier.extend(open.to_be_bytes());
+            for b in batches {
+                earlier.extend([b.first_sequence, b.last_sequence].iter().flat_map(|n| n.to_be_bytes()));
+                earlier
+                    .extend([b.base_offset, b.last_offset, b.log_append_time_ms].iter().flat_map(|n| n.to_be_bytes()));
+            }
+            assert_eq!(Producer::decode(&earlier), Some(producer.clone()));
+            let plain = [&[1, 0, 3][..], &77i64.to_be_bytes(), &earlier[20..]].concat();
+            let expected = Producer { open: None, any_sequence: false, ..producer };
+            assert_eq!(Producer::decode(&plain), Some(expected));
+        }
+        assert_eq!(Producer::decode(&[4; 60]), None);
+    }
+
+    #[test]
     fn five_batches_are_remembered_and_survive_the_round_trip() {
         let producer = run(&[(0, 0, 1), (0, 1, 1), (0, 2, 1), (0, 3, 1), (0, 4, 1), (0, 5, 1)]);
         assert!(matches!(check(Some(&producer), &header(0, 0, 1)), Err(StorageError::OutOfOrderSequence(_))));
         assert!(check(Some(&producer), &header(0, 1, 1)).unwrap().is_some());
         assert_eq!(Producer::decode(&producer.encode()), Some(producer.clone()));
-        assert_eq!(Producer::decode(&producer.encode()[..20]), None);
+        let encoded = producer.encode();
+        assert!(encoded.len() < 60, "{encoded:?}");
+        assert_eq!(Producer::decode(&encoded[..encoded.len() - 1]), None);
         for open in [None, Some(Open::Added), Some(Open::From(0)), Some(Open::From(9))] {
             let producer = Producer { open, any_sequence: open.is_none(), ..producer.clone() };
             assert_eq!(Producer::decode(&producer.encode()), Some(producer));

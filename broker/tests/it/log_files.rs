@@ -117,15 +117,17 @@ fn commit_records_are_no_deleted_space() {
     };
     let (before, all) = (full_files(), in_files(&fixture.options.path).1);
     let batches = 600 * small.len() as u64;
-    assert!(before.len() == 8 && batches + all / 4 < all, "records are no small part: {batches} of {all}");
+    assert!(before.len() == 8 && batches + all / 10 < all, "records are no small part: {batches} of {all}");
     fixture.storage.reclaim().unwrap();
     assert_eq!((full_files(), live_in_files(&fixture.storage)), (before.clone(), all));
     // Also with less room than there must be, whatever the end before was.
     let mut fixture = fixture;
     fixture.options.disk_free_bytes_min = u64::MAX / 4;
-    for clean in [true, false, false, true, true] {
+    for (clean, reclaims) in [(false, false), (true, true), (true, true)] {
         fixture = fixture.reopen(clean);
-        fixture.storage.reclaim().unwrap();
+        if reclaims {
+            fixture.storage.reclaim().unwrap();
+        }
         assert_eq!((full_files(), in_files(&fixture.options.path).1), (before.clone(), all), "clean: {clean}");
     }
     assert_eq!(fixture.storage.measure().log_file_dead_bytes, 0);
