@@ -32,7 +32,7 @@
 use millpond_types::{Offset, TopicId, TopicPartition};
 
 /// The version of everything above, as the directory's marker file names it.
-/// 2: batches in log files. 3: commit records in them.
+/// 2: batches in log files. 3: commit records in them, and smaller entries of producers.
 pub const FORMAT_VERSION: u32 = 3;
 
 pub mod cf {
