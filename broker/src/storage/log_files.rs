@@ -59,6 +59,8 @@ pub struct LogFiles {
     open_max: usize,
     table: Mutex<Table>,
     unforced: Mutex<BTreeMap<u32, Arc<File>>>,
+    /// Files that were cut, maybe not on disk: nothing more is written until that is.
+    cut: Mutex<BTreeMap<u32, Arc<File>>>,
     /// Held while files are forced, so that whoever comes second is not told that all is well because the first has taken
     /// the error.
     distrusted: Mutex<Option<Distrusted>>,
@@ -303,6 +305,7 @@ impl LogFiles {
             open_max: options.log_files_open_max.max(OPEN_LEAST),
             table: Mutex::new(table),
             unforced: Mutex::default(),
+            cut: Mutex::default(),
             distrusted: Mutex::default(),
             failure: Mutex::default(),
             readers: Mutex::default(),
@@ -489,7 +492,7 @@ impl LogFiles {
     }
 
     /// Cuts off what was appended last, which no key names and none will, so that on a full disk there is room again. With
-    /// it goes its commit record; a power cut may bring that back.
+    /// it goes its commit record; a power cut may bring that back until files were written again ([`LogFiles::write_again`]).
     pub fn take_back(&self, placed: Placed) -> io::Result<()> {
         let from = u64::from(placed.from);
         if placed.len == 0 || self.table.lock().files.get(&placed.file).is_none_or(|file| file.size <= from) {
@@ -502,6 +505,7 @@ impl LogFiles {
         }
         if let Err(e) = file.sync_all() {
             tracing::debug!("log file {} is not shorter on disk yet: {e}", name_of(placed.file));
+            self.cut.lock().insert(placed.file, file);
         }
         Ok(())
     }
@@ -687,6 +691,12 @@ impl LogFiles {
     /// the rest of the files that are returned, which could not be forced, by `log_space`.
     pub fn write_again(&self) -> Result<Vec<u32>> {
         self.begin_another();
+        let mut cut = self.cut.lock();
+        while let Some(first) = cut.first_entry() {
+            first.get().sync_all().map_err(|e| failed(&e, &self.folder.join(name_of(*first.key()))))?;
+            first.remove();
+        }
+        drop(cut);
         let mut distrusted = self.distrusted.lock();
         let mut files = std::mem::take(&mut *self.unforced.lock());
         let mut failed_before = Vec::new();
@@ -1141,6 +1151,28 @@ mod tests {
             move || answer.send(files.failure())
         });
         assert_eq!(asked.recv_timeout(std::time::Duration::from_secs(20)), Ok(None));
+    }
+
+    #[test]
+    fn nothing_goes_on_until_a_file_that_was_cut_is_shorter_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        append(&files, &["a"]);
+        let mut placing = files.place();
+        placing.add(&batch("b"), 1, 0, 1);
+        files.append(&placing, None, false).unwrap();
+        // The file can be cut, and not forced.
+        let file = files.handle_for(placing.file, true).unwrap();
+        files.table.lock().files.get_mut(&placing.file).unwrap().handle =
+            Some(Arc::new(File::open("/dev/null").unwrap()));
+        assert!(files.take_back(placing.placed()).is_err(), "it is not cut");
+        files.cut.lock().insert(placing.file, Arc::new(File::open("/dev/null").unwrap()));
+        for _ in 0..2 {
+            assert!(files.write_again().is_err_and(|e| e.to_string().contains("000001.log")));
+        }
+        files.cut.lock().insert(placing.file, file);
+        files.write_again().unwrap();
+        assert!(files.cut.lock().is_empty());
     }
 
     #[test]
