@@ -766,8 +766,9 @@ fn wrong_passwords_by_scram_take_their_turn() {
         let all: Vec<_> = (0..8).map(|_| scope.spawn(wrong)).collect();
         assert!(all.into_iter().all(|one| one.join().unwrap() == 58));
     });
-    // The last two come when three pairs before them have rested.
-    assert!(begun.elapsed() >= 4 * delay, "{:?}", begun.elapsed());
+    // The last two come when three pairs before them have rested; their own refusal may be due at once then, as it comes a
+    // whole number of delays after they began.
+    assert!(begun.elapsed() >= 3 * delay, "{:?}", begun.elapsed());
 }
 
 struct Issuer {
