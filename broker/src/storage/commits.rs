@@ -36,8 +36,8 @@ const HEAD: usize = 24;
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
 /// So much in log files, and RocksDB's log is forced too: what is looked at after an end without warning.
 pub const UNFORCED_BYTES_MAX: u64 = 16 << 20;
-/// Read at once in a walk; batches are skipped.
-const WALK_BYTES: usize = 4 << 10;
+/// Read at once where a file is gone through; most of large batches is skipped.
+const PARTS_BYTES: usize = 16 << 10;
 /// So many files, and records, are looked through where the last two do not reach back to what the database has, because
 /// it lost more than a power cut takes.
 const FILES_MAX: usize = 256;
@@ -51,14 +51,6 @@ pub fn encode(number: u64, data: &[u8]) -> Bytes {
     record.extend_from_slice(&crc_of(number, data).to_be_bytes());
     record.extend_from_slice(data);
     record.into()
-}
-
-/// Bytes of the record that a head begins.
-pub fn len_of(head: &[u8]) -> Option<usize> {
-    if !head.starts_with(&MAGIC) {
-        return None;
-    }
-    parse(head).map(|(_, len, _)| HEAD + len)
 }
 
 fn crc_of(number: u64, data: &[u8]) -> u32 {
@@ -194,43 +186,97 @@ struct Walked {
 
 /// Looks for records of writes after `last`.
 fn walk(number: u32, path: &Path, last: u64) -> io::Result<Walked> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut reader = BufReader::with_capacity(WALK_BYTES, file);
-    let (mut walked, mut at) = (Walked { first: None, found: Vec::new(), whole: false }, 0);
-    let mut head = [0; HEADER_LEN];
-    let mut data = Vec::new();
-    while at < size {
-        let len = usize::try_from(size - at).unwrap_or(usize::MAX).min(HEADER_LEN);
+    let mut parts = Parts::open(path)?;
+    let (mut walked, mut data) = (Walked { first: None, found: Vec::new(), whole: false }, Vec::new());
+    while let Some(part) = parts.next_part()? {
+        let Some((write, crc)) = part.record else { continue };
+        parts.data(&part, &mut data)?;
+        if crc_of(write, &data) != crc {
+            return Ok(walked);
+        }
+        walked.first.get_or_insert(write);
+        if write > last {
+            walked.found.push(Found { number: write, file: number, at: part.at });
+        }
+    }
+    walked.whole = parts.is_end();
+    Ok(walked)
+}
+
+/// What a file that nothing is appended to is made of, from its start on: batches, and records behind those of a write. Only
+/// heads are read, and the data of records where somebody asks for it.
+pub struct Parts {
+    reader: BufReader<File>,
+    size: u64,
+    /// Where the reader is.
+    here: u64,
+    /// Where the next one begins.
+    at: u64,
+}
+
+/// One that has as many bytes as its head says. What they are was not looked at.
+pub struct Part {
+    at: u64,
+    pub len: u64,
+    /// Number of its write, and checksum.
+    record: Option<(u64, u32)>,
+}
+
+impl Part {
+    pub fn is_record(&self) -> bool {
+        self.record.is_some()
+    }
+}
+
+impl Parts {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { reader: BufReader::with_capacity(PARTS_BYTES, file), size, here: 0, at: 0 })
+    }
+
+    /// `None` at the end, and before what is neither or is there in part.
+    pub fn next_part(&mut self) -> io::Result<Option<Part>> {
+        let mut head = [0; HEADER_LEN];
+        let len = usize::try_from(self.size - self.at).unwrap_or(usize::MAX).min(HEADER_LEN);
         let head = head.get_mut(..len).unwrap_or_default();
-        reader.read_exact(head)?;
-        let next = if head.starts_with(&MAGIC) {
-            let parsed = parse(head).filter(|(_, len, _)| at + (HEAD + len) as u64 <= size);
-            let Some((write, len, crc)) = parsed else { return Ok(walked) };
-            reader.seek_relative(HEAD as i64 - head.len() as i64)?;
-            data.resize(len, 0);
-            reader.read_exact(&mut data)?;
-            if crc_of(write, &data) != crc {
-                return Ok(walked);
-            }
-            walked.first.get_or_insert(write);
-            if write > last {
-                walked.found.push(Found { number: write, file: number, at });
-            }
-            at + (HEAD + len) as u64
+        self.read(self.at, head)?;
+        let (len, record) = if head.starts_with(&MAGIC) {
+            let Some((number, len, crc)) = parse(head) else { return Ok(None) };
+            (HEAD + len, Some((number, crc)))
         } else {
             let length = BatchHeader::parse(head).and_then(|head| usize::try_from(head.length).ok()).unwrap_or(0);
             let len = length.saturating_add(LENGTH_OVERHEAD);
-            if len < HEADER_LEN || at + len as u64 > size {
-                return Ok(walked);
+            if len < HEADER_LEN {
+                return Ok(None);
             }
-            reader.seek_relative(len as i64 - head.len() as i64)?;
-            at + len as u64
+            (len, None)
         };
-        at = next;
+        let part = Part { at: self.at, len: len as u64, record };
+        if part.len > self.size - self.at {
+            return Ok(None);
+        }
+        self.at += part.len;
+        Ok(Some(part))
     }
-    walked.whole = true;
-    Ok(walked)
+
+    /// What the record says to RocksDB that came last.
+    fn data(&mut self, part: &Part, data: &mut Vec<u8>) -> io::Result<()> {
+        data.resize(usize::try_from(part.len).unwrap_or(usize::MAX).saturating_sub(HEAD), 0);
+        self.read(part.at + HEAD as u64, data)
+    }
+
+    fn read(&mut self, from: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.reader.seek_relative(from as i64 - self.here as i64)?;
+        self.reader.read_exact(bytes)?;
+        self.here = from + bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Nothing lies behind the last one.
+    fn is_end(&self) -> bool {
+        self.at == self.size
+    }
 }
 
 /// Number, length of the data, and checksum.
@@ -303,6 +349,44 @@ fn failed(options: &StorageOptions, e: &io::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_gone_through_as_far_as_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let batch = |len: usize| {
+            let mut batch = vec![0; len];
+            batch[8..12].copy_from_slice(&u32::try_from(len - LENGTH_OVERHEAD).unwrap().to_be_bytes());
+            batch
+        };
+        let record = |number: u64, data: &[u8]| encode(number, data).to_vec();
+        let all = [batch(61), record(7, b""), batch(40_000), record(8, &[9; 20_000]), record(9, b"a")];
+        let len = |count: usize| all.iter().take(count).map(Vec::len).sum::<usize>();
+        // How many there are, how many of these are whole records, and whether nothing else is there.
+        let check = |bytes: &[u8], parts: usize, records: &[u64], is_end: bool| {
+            std::fs::write(&path, bytes).unwrap();
+            let (mut found, mut gone_through) = (Vec::new(), Parts::open(&path).unwrap());
+            while let Some(part) = gone_through.next_part().unwrap() {
+                found.push((part.at as usize, part.is_record()));
+            }
+            let expected = [(0, false), (len(1), true), (len(2), false), (len(3), true), (len(4), true)];
+            assert_eq!((&found[..], gone_through.is_end()), (&expected[..parts], is_end));
+            let walked = walk(1, &path, 0).unwrap();
+            assert_eq!(walked.found.iter().map(|found| found.number).collect::<Vec<_>>(), records);
+            assert_eq!((walked.first, walked.whole), (Some(7), is_end && records.len() == 3));
+        };
+        let bytes = all.concat();
+        check(&bytes, 5, &[7, 8, 9], true);
+        check(&bytes[..bytes.len() - 1], 4, &[7, 8], false);
+        check(&bytes[..len(4) + HEAD - 1], 4, &[7, 8], false);
+        check(&bytes[..len(4) + 1], 4, &[7, 8], false);
+        check(&bytes[..len(3) - 1], 2, &[7], false);
+        check(&[&bytes[..], &[0; 100]].concat(), 5, &[7, 8, 9], false);
+        // Only the heads of what nobody asks for are looked at.
+        let mut other = bytes.clone();
+        other[len(3) + HEAD + 5] ^= 1;
+        check(&other, 5, &[7], true);
+    }
 
     #[test]
     fn few_files_are_looked_through() {

@@ -11,8 +11,7 @@
 //! leaves out what was deleted meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -22,7 +21,7 @@ use millpond_types::Offset;
 use parking_lot::Mutex;
 use rocksdb::{DB, ReadOptions};
 
-use super::commits;
+use super::commits::Parts;
 use super::compaction::{Edit, Rewrite};
 use super::disk_watch::{Unsure, force};
 use super::error::StorageError;
@@ -36,7 +35,6 @@ use super::state::OwnedSnapshot;
 use super::walk::walk;
 use super::writer::Change;
 use super::{Durability, Result};
-use crate::batch::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD};
 use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Kind, cf};
 
 /// What is put at once, so that those who wait for the writer wait little.
@@ -59,8 +57,6 @@ const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
 const FREE_PART: u64 = 3;
 /// On a disk that is too full to be written, files are worth it from this part of them on.
 const LOW_PART: u64 = 16;
-/// Read at once where records of a file are looked for.
-const RECORDS_BYTES: usize = 64 << 10;
 
 /// A deletion whose batches are not counted yet.
 pub struct Dead {
@@ -456,25 +452,9 @@ fn count_records(shared: &Shared, stop: Option<&Stop>, uses: &[FileUse]) -> bool
 
 /// Bytes of commit records in a file that nothing is appended to, up to what is neither a record nor a batch.
 fn records_in(path: &Path) -> io::Result<u64> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut reader = BufReader::with_capacity(RECORDS_BYTES, file);
-    let (mut at, mut records) = (0, 0);
-    let mut head = [0; HEADER_LEN];
-    while at < size {
-        let len = usize::try_from(size - at).unwrap_or(usize::MAX).min(HEADER_LEN);
-        let head = head.get_mut(..len).unwrap_or_default();
-        reader.read_exact(head)?;
-        let record = commits::len_of(head);
-        let batch = || BatchHeader::parse(head).and_then(|head| usize::try_from(head.length).ok());
-        let next = record.or_else(|| batch().map(|len| len.saturating_add(LENGTH_OVERHEAD)));
-        let Some(next) = next.filter(|next| *next >= HEADER_LEN || record.is_some()) else { break };
-        if at.saturating_add(next as u64) > size {
-            break;
-        }
-        reader.seek_relative(next as i64 - head.len() as i64)?;
-        at += next as u64;
-        records += record.map_or(0, |len| len as u64);
+    let (mut parts, mut records) = (Parts::open(path)?, 0);
+    while let Some(part) = parts.next_part()? {
+        records += if part.is_record() { part.len } else { 0 };
     }
     Ok(records)
 }
