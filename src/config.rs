@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use millpond_broker::security::AuthorizationSettings;
+use millpond_broker::storage::TOPIC_PARTITIONS_MAX;
 use serde::Deserialize;
 
 /// `--config FILE`, in TOML.
@@ -230,9 +231,6 @@ pub struct HttpSecurity {
     pub tls: Tls,
 }
 
-/// Partitions that a topic may have: [`millpond_broker::storage::StorageOptions`].
-const PARTITIONS_MAX: i32 = 10_000;
-
 impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
@@ -271,8 +269,8 @@ impl Config {
             bail!("{name} is 0; it must be 1 or more");
         }
         match self.broker.partitions_default {
-            Some(partitions) if !(1..=PARTITIONS_MAX).contains(&partitions) => {
-                bail!("[broker] partitions_default is {partitions}; it must be from 1 to {PARTITIONS_MAX}")
+            Some(partitions) if !(1..=TOPIC_PARTITIONS_MAX).contains(&partitions) => {
+                bail!("[broker] partitions_default is {partitions}; it must be from 1 to {TOPIC_PARTITIONS_MAX}")
             }
             _ => Ok(()),
         }

@@ -74,6 +74,9 @@ use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
 type Result<T, E = StorageError> = std::result::Result<T, E>;
 
+/// Partitions of one topic, where nothing else is said.
+pub const TOPIC_PARTITIONS_MAX: i32 = 10_000;
+
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -163,7 +166,7 @@ impl StorageOptions {
             clock: Arc::new(SystemClock),
             node_id: 1,
             partitions_default: 1,
-            topic_partitions_max: 10_000,
+            topic_partitions_max: TOPIC_PARTITIONS_MAX,
             partitions_max: 100_000,
             any_replication_factor: false,
             write_buffer_bytes: 96 << 20,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{Allowed, ConfigKind, TOPIC_CONFIGS, TopicConfig};
 use crate::keys::{Fields, put_text};
+use crate::storage::TOPIC_PARTITIONS_MAX;
 
 const VERSION: u8 = 1;
 pub const NUM_PARTITIONS: &str = "num.partitions";
@@ -17,7 +18,7 @@ static PARTITIONS: TopicConfig = TopicConfig {
     kind: ConfigKind::Int,
     synonym: None,
     documentation: "partitions of a topic whose creator does not say",
-    allowed: Allowed::Between(1, 10_000),
+    allowed: Allowed::Between(1, TOPIC_PARTITIONS_MAX as i64),
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
