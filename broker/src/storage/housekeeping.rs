@@ -131,7 +131,7 @@ impl Drop for Threads {
 fn keep(shared: &Shared, stop: &Stop) {
     let retention = shared.options.retention_interval.max(Duration::from_millis(1));
     // A clock that somebody sets back must not stop retention.
-    let mut retained = now();
+    let (mut retained, mut reclaimed) = (now(), now());
     let mut counts = true;
     loop {
         let turn = retention.min(if counts { COUNT_INTERVAL } else { RECLAIM_INTERVAL });
@@ -155,8 +155,12 @@ fn keep(shared: &Shared, stop: &Stop) {
         if let Err(e) = log_space::look_at_distrusted(shared, stop) {
             tracing::error!("what lies in log files that could not be forced to disk is not looked at: {e}");
         }
-        if let Err(e) = reclaim(shared, stop, &mut retain_in_time) {
-            tracing::error!("deleted space is not given back: {e}");
+        // While it counts it turns often, and what there is to give back is mostly known when all is counted.
+        if !counts || reclaimed.elapsed() >= RECLAIM_INTERVAL {
+            reclaimed = now();
+            if let Err(e) = reclaim(shared, stop, &mut retain_in_time) {
+                tracing::error!("deleted space is not given back: {e}");
+            }
         }
     }
 }
