@@ -34,6 +34,8 @@ use millpond_types::{Offset, TopicId, TopicPartition};
 /// The version of everything above, as the directory's marker file names it.
 /// 2: batches in log files. 3: commit records in them, and smaller entries of producers.
 pub const FORMAT_VERSION: u32 = 3;
+/// From it on [`Counter::Placed`] always says which the last log file was.
+pub const LAST_FILE_FORMAT: u32 = 3;
 
 pub mod cf {
     pub const META: &str = "default";
@@ -83,7 +85,8 @@ pub enum Counter {
     Writes = 5,
     /// The last write before a clean end, after which nothing has to be looked for.
     Closed = 6,
-    /// What the write before this number put into a log file ([`Placed`]).
+    /// What the write before this number put into a log file ([`Placed`]); where it put nothing there, which the last file
+    /// was, or 0 where there never was one.
     Placed = 7,
 }
 

@@ -23,7 +23,7 @@ use rocksdb::{
 use super::StorageOptions;
 use super::error::OpenError;
 use super::log_files::LogFiles;
-use crate::keys::{FORMAT_VERSION, cf};
+use crate::keys::{FORMAT_VERSION, LAST_FILE_FORMAT, cf};
 
 const MARKER: &str = "millpond";
 pub const DATABASE: &str = "db";
@@ -114,22 +114,18 @@ pub fn claim(path: &Path) -> Result<Claim, OpenError> {
 }
 
 impl Claim {
-    /// Notes that it is of this version's format from now on.
-    pub fn set_format(&mut self, path: &Path) -> Result<(), OpenError> {
-        if self.format < FORMAT_VERSION {
-            write_marker(&mut self.marker, self.ready)
-                .map_err(|e| OpenError::Io { path: path.display().to_string(), detail: e.to_string() })?;
-            self.format = FORMAT_VERSION;
-        }
-        Ok(())
+    /// Each write, and what a start writes, says which the last log file was.
+    pub fn says_last_file(&self) -> bool {
+        self.format >= LAST_FILE_FORMAT
     }
 
-    /// Notes that the database was made; from then on a missing one is damage.
+    /// Notes that the database was made, so that a missing one is damage, and that it is of this version's format: to be
+    /// called before anything is written that an older one cannot read, and when a start has written what it does.
     pub fn set_ready(&mut self, path: &Path) -> Result<(), OpenError> {
-        if !self.ready {
+        if !self.ready || self.format < FORMAT_VERSION {
             write_marker(&mut self.marker, true)
                 .map_err(|e| OpenError::Io { path: path.display().to_string(), detail: e.to_string() })?;
-            self.ready = true;
+            (self.ready, self.format) = (true, FORMAT_VERSION);
         }
         Ok(())
     }

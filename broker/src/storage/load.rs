@@ -9,7 +9,7 @@ use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions
 use super::StorageOptions;
 use super::commits::{self, Replayed};
 use super::compaction::Compacted;
-use super::directory::{claim, open_database};
+use super::directory::{Claim, claim, open_database};
 use super::error::{OpenError, StorageError};
 use super::log_files::{LogFiles, Noted};
 use super::log_space;
@@ -49,8 +49,6 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
         let verified = verify::verify(&options)?;
         (verify::least_write(&options)?, verified)
     };
-    // What may not be said by an older version that opens it.
-    claim.set_format(&options.path)?;
     let files = Arc::new(LogFiles::open(&options)?);
     let db = open_database(&options, &files).map_err(verify::with_way_out)?;
     // Before what is written again.
@@ -62,7 +60,8 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     {
         return Err(verify::ends_early(&options, last, least, None));
     }
-    let found = load(&db, &options, &files, (verified.whole, ahead, replayed)).map_err(|e| not_opened(&options, e))?;
+    let found = load(&db, &options, &files, &claim, (verified.whole, ahead, replayed));
+    let found = found.map_err(|e| not_opened(&options, e))?;
     claim.set_ready(&options.path)?;
     files.make_folder()?;
     // What is lost later, while this process runs, was not accepted.
@@ -93,6 +92,7 @@ fn load(
     db: &DB,
     options: &StorageOptions,
     files: &LogFiles,
+    claim: &Claim,
     (whole, ahead, replayed): (bool, bool, Replayed),
 ) -> Result<Found, StorageError> {
     let meta = family(db, cf::META)?;
@@ -139,10 +139,19 @@ fn load(
     }
     // Where the end of the log is missing, tables may hold batches from after the clean end that the counters tell of.
     let clean = whole && counters.writes > 0 && counter(Counter::Closed)? == counters.writes;
-    let noted = if clean { load_noted(db)? } else { BTreeMap::new() };
+    let noted = if clean { Some(load_noted(db)?) } else { None };
+    let placed = db.get_cf(meta, keys::counter(Counter::Placed))?;
+    let placed = placed.and_then(|value| Placed::decode(value.as_slice().try_into().ok()?));
     if !options.accept_data_loss {
-        check_files(db, files, &noted)?;
+        // Where the log is whole, tables hold nothing that was written later.
+        let never_any = whole && claim.says_last_file() && placed.is_some_and(|placed| placed.file == 0);
+        check_files(db, files, noted.as_ref(), never_any)?;
     }
+    files.there_was(placed.map_or(0, |placed| placed.file));
+    // Older versions did not always say it. The number of the last write does not follow at once, so that this is not taken
+    // for it.
+    let last = Placed { file: files.last(), ..Placed::default() };
+    batch.put_cf(meta, keys::counter(Counter::Placed), last.encode());
     if !whole {
         batch.delete_cf(meta, keys::counter(Counter::Closed));
     }
@@ -154,17 +163,14 @@ fn load(
     durable.set_sync(true);
     db.write_opt(batch, &durable)?;
 
-    let placed = db.get_cf(meta, keys::counter(Counter::Placed))?;
-    if let Some(placed) = placed.and_then(|value| Placed::decode(value.as_slice().try_into().ok()?)) {
-        files.there_was(placed.file);
-    }
-    if clean {
-        files.noted(&noted);
-        if replayed.whole {
-            files.go_on();
+    match noted {
+        Some(noted) => {
+            files.noted(&noted);
+            if replayed.whole {
+                files.go_on();
+            }
         }
-    } else {
-        files.begin_count();
+        None => files.begin_count(),
     }
     let configs = match db.get_cf(meta, keys::broker_configs())? {
         None => ChangedConfigs::default(),
@@ -201,10 +207,16 @@ fn load_noted(db: &DB) -> Result<BTreeMap<u32, Noted>, StorageError> {
 }
 
 /// Refuses to begin where log files are missing: what is written from now on would lie beside another folder than what is
-/// there. After an end without warning it is not known which there should be, only whether there should be some.
-fn check_files(db: &DB, files: &LogFiles, noted: &BTreeMap<u32, Noted>) -> Result<(), StorageError> {
-    let missing: HashSet<u32> = files.missing(noted).into_iter().collect();
-    if missing.is_empty() && !(noted.is_empty() && files.is_empty()) {
+/// there. After an end without warning it is not known which there should be, only whether there should be some, unless there
+/// never were.
+fn check_files(
+    db: &DB,
+    files: &LogFiles,
+    noted: Option<&BTreeMap<u32, Noted>>,
+    never_any: bool,
+) -> Result<(), StorageError> {
+    let missing: HashSet<u32> = noted.map(|noted| files.missing(noted)).into_iter().flatten().collect();
+    if missing.is_empty() && (noted.is_some() || never_any || !files.is_empty()) {
         return Ok(());
     }
     let is_missing = |place: &BatchPlace| missing.is_empty() || missing.contains(&place.file);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use millpond_broker::batch::Codec;
 use millpond_broker::storage::{Durability, FetchLimits, OpenError, Storage};
 use millpond_types::TopicPartition;
+use rocksdb::{DB, Options};
 
 use crate::fixture::{
     Fixture, START_MS, batch, block_on, create, live_in_files, open, options, produce, read_all, send, spec,
@@ -340,9 +341,22 @@ fn a_file_that_cannot_be_removed_does_not_keep_the_others() {
     assert!(folder.join("000002.log").is_dir());
 }
 
+/// Changes what the database of a directory says that nobody has open.
+fn change(path: &Path, what: impl FnOnce(&DB)) {
+    let database = path.join("db");
+    let names = DB::list_cf(&Options::default(), &database).unwrap();
+    what(&DB::open_cf(&Options::default(), &database, &names).unwrap());
+}
+
+/// As versions left it that did not say with each write which the last log file was.
+fn make_old(path: &Path) {
+    change(path, |db| db.put([2, 7], [0; 16]).unwrap());
+    fs::write(path.join("millpond"), "millpond data directory\nformat 2\nready\n").unwrap();
+}
+
 #[test]
 fn without_its_log_files_nothing_is_begun() {
-    for clean in [true, false] {
+    for (clean, is_old) in [(true, false), (false, false), (false, true)] {
         let directory = tempfile::tempdir().unwrap();
         let mut options = options(&directory.path().join("data"));
         small_files(&mut options);
@@ -354,6 +368,9 @@ fn without_its_log_files_nothing_is_begun() {
             storage.close().unwrap();
         }
         drop(storage);
+        if is_old {
+            make_old(&options.path);
+        }
         let (log, away) = (options.path.join("log"), options.path.join("away"));
         let refused = |what: &str| match open(options.clone()).err() {
             Some(OpenError::Damaged { detail, .. }) => {
@@ -369,8 +386,43 @@ fn without_its_log_files_nothing_is_begun() {
         refused("the folder is empty");
         fs::remove_dir(&log).unwrap();
         fs::rename(&away, &log).unwrap();
+        // Nothing is written, and nothing closed.
+        drop(open(options.clone()).unwrap());
+        fs::rename(&log, &away).unwrap();
+        refused("the folder is missing again");
+        fs::rename(&away, &log).unwrap();
         let storage = open(options.clone()).unwrap();
         places.iter().for_each(|place| check(&storage, *place, 0, 30));
         storage.close().unwrap();
+    }
+}
+
+#[test]
+fn where_there_never_was_a_log_file_batches_are_not_looked_through_for_one() {
+    for clean in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = options(&directory.path().join("data"));
+        options.durability = Durability::Group;
+        options.inline_bytes_max = 1 << 30;
+        let storage = open(options.clone()).unwrap();
+        let place = create(&storage, "t", &[]);
+        send(&storage, place, &["a"]);
+        if clean {
+            storage.close().unwrap();
+        }
+        drop(storage);
+        // A place in file 9, which whoever looks comes upon.
+        let key = [&[0x10][..], &999u64.to_be_bytes(), &0u64.to_be_bytes()].concat();
+        let value = [&[2, 0][..], &1u64.to_be_bytes(), &9u32.to_be_bytes(), &[0; 24]].concat();
+        change(&options.path, |db| db.put_cf(db.cf_handle("log").unwrap(), key, value).unwrap());
+        let storage = open(options.clone()).unwrap();
+        assert_eq!(read_all(&storage, place, 0).len(), 1);
+        drop(storage);
+        make_old(&options.path);
+        // What a clean end has noted is all there is, whatever the version.
+        for _ in 0..if clean { 0 } else { 2 } {
+            let refused = open(options.clone()).err();
+            assert!(matches!(&refused, Some(e) if e.to_string().contains("000009.log")), "{refused:?}");
+        }
     }
 }
