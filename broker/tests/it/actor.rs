@@ -5,6 +5,12 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use millpond_broker::batch::Codec;
+use millpond_broker::storage::{Durability, Storage, StorageOptions};
+use millpond_types::TopicPartition;
+
+use crate::fixture::{START_MS, batch, create, open, options, read_all, send};
 use crate::strace::{self, FSYNCS, Fault};
 
 /// Says what a child is to do, and where.
@@ -75,6 +81,28 @@ pub fn at(what: &str) {
     println!("\nat {what}");
     std::io::stdout().flush().unwrap();
     assert_ne!(std::io::stdin().read_line(&mut String::new()).unwrap(), 0, "nobody is there any more");
+}
+
+/// In the role: is ready with five rows, none of which is in memory.
+pub fn ready_with_five(directory: &Path, durability: Durability) -> (StorageOptions, Storage, TopicPartition) {
+    let mut options = options(directory);
+    options.durability = durability;
+    options.tail_bytes = 0;
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..5 {
+        send(&storage, place, &[&format!("v{i}")]);
+    }
+    at("ready");
+    (options, storage, place)
+}
+
+pub fn sixth_row() -> Bytes {
+    batch(&[("v5", START_MS)], Codec::None)
+}
+
+pub fn check_six(storage: &Storage, place: TopicPartition) {
+    assert_eq!(read_all(storage, place, 0), (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
 }
 
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {

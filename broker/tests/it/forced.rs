@@ -8,7 +8,7 @@ use millpond_types::TopicPartition;
 use millpond_types::ports::{Outcome, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
 
-use crate::actor::{Actor, at, wait_until, while_nothing_is_forced};
+use crate::actor::{Actor, at, check_six, ready_with_five, sixth_row, wait_until, while_nothing_is_forced};
 use crate::fixture::{ALL, START_MS, batch, create, open, options, produce, read_all, send, step};
 use crate::strace::{self, FSYNCS, Fault};
 
@@ -100,16 +100,8 @@ fn what_was_acknowledged_before_an_fsync_that_failed_is_in_doubt_until_it_was_re
 }
 
 pub fn cannot_force_what_a_table_names(directory: &Path) {
-    let mut options = options(directory);
     // Nobody else forces log files.
-    options.durability = Durability::None;
-    options.tail_bytes = 0;
-    let storage = open(options.clone()).unwrap();
-    let place = create(&storage, "t", &[]);
-    for i in 0..5 {
-        send(&storage, place, &[&format!("v{i}")]);
-    }
-    at("ready");
+    let (options, storage, place) = ready_with_five(directory, Durability::None);
 
     // Before it writes the table, RocksDB has the log file forced.
     let _written = storage.reclaim();
@@ -124,18 +116,14 @@ pub fn cannot_force_what_a_table_names(directory: &Path) {
     assert!(storage.health().in_doubt && refused_write(&storage, place));
     at("doubt");
 
-    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    let one = sixth_row();
     wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
-    let check = |storage: &Storage| {
-        let rows = read_all(storage, place, 0);
-        assert_eq!(rows, (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
-    };
-    check(&storage);
+    check_six(&storage, place);
     drop(storage);
     let storage = open(options.clone()).unwrap();
-    check(&storage);
+    check_six(&storage, place);
     storage.close().unwrap();
-    check(&open(options).unwrap());
+    check_six(&open(options).unwrap(), place);
 }
 
 /// What is told as an error.
@@ -187,7 +175,7 @@ pub fn is_told_of_what_was_dropped(directory: &Path) {
     std::fs::write(file, bytes).unwrap();
     at("doubt");
 
-    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    let one = sixth_row();
     wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
     wait_until("nobody tells", || {
         told.0.lock().contains("topic \"t\" partition 0 is damaged at offsets 4 to 5: log file")

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use millpond_broker::batch::Codec;
-use millpond_broker::storage::{Durability, FetchLimits, OpenError, Storage};
+use millpond_broker::storage::{Durability, FetchLimits, OpenError, Storage, StorageOptions};
 use millpond_types::TopicPartition;
 use rocksdb::{DB, Options};
 
@@ -20,10 +20,21 @@ fn in_files(path: &Path) -> (usize, u64) {
     files.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len))
 }
 
-fn small_files(o: &mut millpond_broker::storage::StorageOptions) {
+fn small_files(o: &mut StorageOptions) {
     o.log_file_bytes = 20_000;
     o.log_files_open_max = 3;
     o.tail_bytes = 0;
+}
+
+/// Two topics with so many batches each, one after the other, in small files.
+fn in_small_files(count: usize, change: impl FnOnce(&mut StorageOptions)) -> (Fixture, [TopicPartition; 2]) {
+    let fixture = Fixture::with(|o| {
+        small_files(o);
+        change(o);
+    });
+    let places = ["stays", "goes"].map(|name| create(&fixture.storage, name, &[]));
+    fill(&fixture.storage, places, count);
+    (fixture, places)
 }
 
 fn value(i: usize) -> String {
@@ -56,14 +67,11 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 #[test]
 fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
     for durability in [Durability::None, Durability::Interval(Duration::from_millis(20)), Durability::Group] {
-        let fixture = Fixture::with(|o| {
-            small_files(o);
+        let (fixture, places) = in_small_files(100, |o| {
             o.durability = durability;
             o.segment_bytes = 3000;
         });
         let storage = &fixture.storage;
-        let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
-        fill(storage, places, 100);
         let (count, before) = in_files(&fixture.options.path);
         let live = live_in_files(storage);
         assert!(count >= 10 && live == before, "{count} {before} {live}");
@@ -96,11 +104,7 @@ fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
 
 #[test]
 fn commit_records_are_no_deleted_space() {
-    let fixture = Fixture::with(|o| {
-        small_files(o);
-        o.durability = Durability::Group;
-    });
-    let places = ["stays", "goes"].map(|name| create(&fixture.storage, name, &[]));
+    let (fixture, places) = in_small_files(0, |o| o.durability = Durability::Group);
     let small = batch(&[(&"x".repeat(200), START_MS)], Codec::None);
     for i in 0..300 {
         for place in places {
@@ -146,15 +150,12 @@ fn commit_records_are_no_deleted_space() {
 
 #[test]
 fn live_batches_are_moved_together_while_retention_goes_on() {
-    let fixture = Fixture::with(|o| {
-        small_files(o);
+    let (fixture, places) = in_small_files(600, |o| {
         o.segment_bytes = 3000;
         // Between each two pieces.
         o.retention_interval = Duration::from_millis(1);
     });
     let storage = &fixture.storage;
-    let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
-    fill(storage, places, 600);
     let short = create(storage, "short", &[("retention.bytes", "3000")]);
     let before = in_files(&fixture.options.path).1;
     block_on(storage.delete_topic(places[1].topic)).unwrap();
@@ -168,13 +169,10 @@ fn live_batches_are_moved_together_while_retention_goes_on() {
 
 #[test]
 fn what_a_start_left_uncounted_is_counted_beside_the_work() {
-    let fixture = Fixture::with(|o| {
-        small_files(o);
+    let (fixture, places) = in_small_files(100, |o| {
         o.segment_bytes = 3000;
         o.start_keys_max = 10;
     });
-    let places = ["stays", "goes"].map(|name| create(&fixture.storage, name, &[]));
-    fill(&fixture.storage, places, 100);
     block_on(fixture.storage.delete_records(places[0], 20)).unwrap();
     let fixture = fixture.reopen(false);
     let storage = &fixture.storage;
@@ -197,13 +195,8 @@ fn what_a_start_left_uncounted_is_counted_beside_the_work() {
 
 #[test]
 fn what_is_read_while_it_is_deleted_and_moved_is_right() {
-    let fixture = Fixture::with(|o| {
-        small_files(o);
-        o.inline_bytes_max = 500;
-    });
+    let (fixture, places) = in_small_files(60, |o| o.inline_bytes_max = 500);
     let storage = &fixture.storage;
-    let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
-    fill(storage, places, 60);
     let reader = std::thread::spawn({
         let storage = storage.clone();
         move || (0..40).for_each(|_| check(&storage, places[0], 0, 60))
@@ -248,10 +241,8 @@ fn compaction_counts_what_it_replaces() {
 
 #[test]
 fn a_consumer_from_the_start_gets_as_much_as_it_asks_for() {
-    let fixture = Fixture::with(small_files);
+    let (fixture, places) = in_small_files(50, |_| {});
     let storage = &fixture.storage;
-    let places = ["a", "b"].map(|name| create(storage, name, &[]));
-    fill(storage, places, 50);
     for bytes_max in [1, 1500, 9000, 1 << 20] {
         let mut from = 0;
         while from < 50 {
@@ -267,9 +258,7 @@ fn a_consumer_from_the_start_gets_as_much_as_it_asks_for() {
 
 #[test]
 fn what_has_other_names_is_left_alone_and_nothing_is_written_over() {
-    let fixture = Fixture::with(small_files);
-    let places = ["a", "b"].map(|name| create(&fixture.storage, name, &[]));
-    fill(&fixture.storage, places, 5);
+    let (fixture, places) = in_small_files(5, |_| {});
     fixture.storage.close().unwrap();
     let folder = fixture.options.path.join("log");
     let strangers = ["1.log", "+1.log", "0000001.log", "000001.LOG", "4294967295.log", "2147483649.log", "notes"];
@@ -314,13 +303,8 @@ fn a_file_that_was_cut_short_is_not_gone_on_with() {
 
 #[test]
 fn a_file_that_cannot_be_removed_does_not_keep_the_others() {
-    let fixture = Fixture::with(|o| {
-        small_files(o);
-        o.inline_bytes_max = 500;
-    });
+    let (fixture, places) = in_small_files(60, |o| o.inline_bytes_max = 500);
     let storage = &fixture.storage;
-    let places = ["stays", "goes"].map(|name| create(storage, name, &[]));
-    fill(storage, places, 60);
     let folder = fixture.options.path.join("log");
     let before = in_files(&fixture.options.path);
     // One is gone already, and instead of another there is something that cannot be removed as a file.

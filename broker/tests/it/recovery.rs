@@ -9,7 +9,7 @@ use millpond_types::ManualClock;
 use millpond_types::ports::{Cursor, Outcome, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
 
-use crate::actor::{Actor, at, wait_until, while_nothing_is_forced};
+use crate::actor::{Actor, at, check_six, ready_with_five, sixth_row, wait_until, while_nothing_is_forced};
 use crate::fixture::{START_MS, batch, create, open, options, produce, read_all, send};
 use crate::strace::{self, Fault};
 
@@ -57,17 +57,9 @@ fn tables_that_cannot_be_written_stop_writing_until_they_can() {
 }
 
 pub fn cannot_force_batches(directory: &Path) {
-    let mut options = options(directory);
-    options.durability = Durability::Group;
-    options.tail_bytes = 0;
-    let storage = open(options.clone()).unwrap();
-    let place = create(&storage, "t", &[]);
-    for i in 0..5 {
-        send(&storage, place, &[&format!("v{i}")]);
-    }
-    at("ready");
+    let (options, storage, place) = ready_with_five(directory, Durability::Group);
 
-    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    let one = sixth_row();
     let why = produce(&storage, place, &one).unwrap_err();
     assert!(matches!(&why, StorageError::Unavailable(why) if why.contains("000001.log")), "{why}");
     let health = storage.health();
@@ -77,15 +69,11 @@ pub fn cannot_force_batches(directory: &Path) {
     at("stopped");
 
     wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
-    let check = |storage: &Storage| {
-        let rows = read_all(storage, place, 0);
-        assert_eq!(rows, (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
-    };
-    check(&storage);
+    check_six(&storage, place);
     let files = std::fs::read_dir(directory.join("log")).unwrap().count();
     assert_eq!(files, 2, "after an fsync that failed another file is begun");
     storage.close().unwrap();
-    check(&open(options).unwrap());
+    check_six(&open(options).unwrap(), place);
 }
 
 #[test]
@@ -94,28 +82,17 @@ fn batches_that_cannot_be_forced_are_refused_and_another_file_is_begun() {
 }
 
 pub fn cannot_write_log(directory: &Path) {
-    let mut options = options(directory);
-    options.durability = Durability::Group;
-    let storage = open(options.clone()).unwrap();
-    let place = create(&storage, "t", &[]);
-    for i in 0..5 {
-        send(&storage, place, &[&format!("v{i}")]);
-    }
-    at("ready");
+    let (options, storage, place) = ready_with_five(directory, Durability::Group);
 
-    let one = batch(&[("v5", START_MS)], millpond_broker::batch::Codec::None);
+    let one = sixth_row();
     assert!(produce(&storage, place, &one).is_err());
     assert_eq!(read_all(&storage, place, 0).len(), 5);
     at("stopped");
 
     wait_until("it does not go on", || produce(&storage, place, &one).is_ok());
-    let check = |storage: &Storage| {
-        let rows = read_all(storage, place, 0);
-        assert_eq!(rows, (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
-    };
-    check(&storage);
+    check_six(&storage, place);
     drop(storage);
-    check(&open(options).unwrap());
+    check_six(&open(options).unwrap(), place);
 }
 
 #[test]
