@@ -30,6 +30,7 @@ mod port;
 mod producers;
 mod read;
 mod read_ahead;
+mod recheck;
 mod recovery;
 mod segments;
 mod shared;
