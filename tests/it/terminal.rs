@@ -100,16 +100,18 @@ fn a_person_types_sql() {
     terminal.shows("Stream created");
     terminal.types("INSERT INTO PONDS VALUES ('a', 1); INSERT INTO PONDS VALUES ('b', 2);\r");
 
-    // A statement over several lines ends with its semicolon; Tab completes what the server has.
+    // A statement over several lines ends with its semicolon, and each shows that it goes on; Tab completes what the server has.
     terminal.types("SELECT ID\r");
+    terminal.shows("-> ");
     terminal.types("FROM PON\t");
     terminal.shows("PONDS");
     terminal.types(";\r");
     terminal.shows("2 rows");
     terminal.shows("millpond> ");
 
-    // Ctrl-C drops a line; and ends a query that would go on.
-    terminal.types("SELECT nonsense");
+    // Ctrl-C drops a statement; and ends a query that would go on.
+    terminal.types("SELECT nonsense\r");
+    terminal.shows("-> ");
     terminal.types(CTRL_C);
     terminal.shows("millpond> ");
     terminal.types("SET 'auto.offset.reset' = 'earliest';\r");
@@ -127,7 +129,9 @@ fn a_person_types_sql() {
     terminal.shows("GEO_DISTANCE");
     terminal.types(";\r");
     terminal.shows("millpond> ");
-    terminal.types("SELECT * FROM REEDS WHERE HEIG\t");
+    terminal.types("SELECT * FROM REEDS\r");
+    terminal.shows("-> ");
+    terminal.types("WHERE HEIG\t");
     terminal.shows("HEIGHT_CM");
     terminal.types(" > 5 AND LEAS\t");
     terminal.shows("LEAST");

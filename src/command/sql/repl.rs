@@ -11,7 +11,7 @@ use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 use tokio::runtime::Runtime;
 
@@ -21,6 +21,8 @@ use super::problem::Source;
 use super::run::{Runner, Stop};
 
 const PROMPT: &str = "millpond> ";
+/// Of the lines that go on with a statement.
+const PROMPT_MORE: &str = "       -> ";
 /// Entries of the history, in memory and in its file.
 const HISTORY_LEN_MAX: usize = 5000;
 /// Longest statement that standard input may hold.
@@ -29,6 +31,8 @@ const STATEMENT_BYTES_MAX: usize = 64 << 20;
 struct Assistant {
     names: Names,
     files: FilenameCompleter,
+    /// The lines of the statement before the one that is typed.
+    before: String,
 }
 
 impl Completer for Assistant {
@@ -38,17 +42,15 @@ impl Completer for Assistant {
         if is_in_file_name(line.get(..position).unwrap_or(line)) {
             return self.files.complete_path(line, position);
         }
-        let (start, candidates) = complete(line, position, &self.names);
+        let before = self.before.len();
+        let (start, candidates) = complete(&format!("{}{line}", self.before), before + position, &self.names);
         let pair = |text: String| Pair { display: text.clone(), replacement: text };
-        Ok((start, candidates.into_iter().map(pair).collect()))
+        // What is completed is a word, and words do not go over lines.
+        Ok((start.saturating_sub(before), candidates.into_iter().map(pair).collect()))
     }
 }
 
-impl Validator for Assistant {
-    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(if is_ready(context.input()) { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
-    }
-}
+impl Validator for Assistant {}
 
 impl Hinter for Assistant {
     type Hint = String;
@@ -72,7 +74,8 @@ pub fn interactive(runtime: &Runtime, runner: &mut Runner) -> anyhow::Result<()>
         .completion_type(CompletionType::List)
         .build();
     let mut editor: Editor<Assistant, FileHistory> = Editor::with_config(config)?;
-    editor.set_helper(Some(Assistant { names: Names::default(), files: FilenameCompleter::new() }));
+    let assistant = Assistant { names: Names::default(), files: FilenameCompleter::new(), before: String::new() };
+    editor.set_helper(Some(assistant));
     let file = history_file();
     if let Some(file) = &file {
         // There is none at the first start.
@@ -90,7 +93,7 @@ pub fn interactive(runtime: &Runtime, runner: &mut Runner) -> anyhow::Result<()>
         {
             assistant.names = names;
         }
-        let text = match editor.readline(PROMPT) {
+        let text = match read_statement(&mut editor) {
             Ok(text) => text,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => return Ok(()),
@@ -110,6 +113,28 @@ pub fn interactive(runtime: &Runtime, runner: &mut Runner) -> anyhow::Result<()>
             Err(Stop::Exit | Stop::Closed) => return Ok(()),
         }
     }
+}
+
+/// Reads lines until there is something to run.
+fn read_statement(editor: &mut Editor<Assistant, FileHistory>) -> rustyline::Result<String> {
+    let mut text = String::new();
+    let read = loop {
+        if let Some(assistant) = editor.helper_mut() {
+            assistant.before.clone_from(&text);
+        }
+        match editor.readline(if text.is_empty() { PROMPT } else { PROMPT_MORE }) {
+            Ok(line) => text.push_str(&line),
+            Err(e) => break Err(e),
+        }
+        if is_ready(&text) {
+            break Ok(text);
+        }
+        text.push('\n');
+    };
+    if let Some(assistant) = editor.helper_mut() {
+        assistant.before.clear();
+    }
+    read
 }
 
 /// Runs what comes from another program: each statement as soon as it is whole.
