@@ -136,7 +136,7 @@ fn start(directory: &Path, name: &str, port: u16, ca: &str) -> Process {
         "[http_security]\nauthentication = true\n[security]\nfailed_authentication_delay_ms = 10\n\
          [security.oauth]\njwks = 'https://localhost:{port}/keys'\njwks_ca = '{directory}/{ca}'\n\
          issuer = 'https://issuer.example'\naudience = ['millpond']\n\
-         jwks_refresh_ms = 1000\njwks_timeout_ms = 1000\njwks_stale_max_ms = 12000\n"
+         jwks_refresh_ms = 1000\njwks_timeout_ms = 6000\njwks_stale_max_ms = 12000\n"
     );
     std::fs::write(&config, text).unwrap();
     let mut command = serve(&config.with_extension("data"));
@@ -144,11 +144,14 @@ fn start(directory: &Path, name: &str, port: u16, ca: &str) -> Process {
     Process::spawn(command)
 }
 
+/// Longer than any answer takes, and shorter than a fetch of keys from a server that says nothing.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
 async fn status(server: &Process, token: &str) -> u16 {
     let request = client().get(format!("{}/info", server.http)).bearer_auth(token);
     let begun = Instant::now();
     let status = request.send().await.unwrap().status().as_u16();
-    assert!(begun.elapsed() < Duration::from_secs(3), "whoever asks does not wait for keys: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < AT_ONCE, "whoever asks does not wait for keys: {:?}", begun.elapsed());
     status
 }
 
@@ -160,11 +163,12 @@ async fn eventually(server: &Process, token: &str, expected: u16, what: &str) {
     }
 }
 
-/// The token counts all the time.
-async fn for_a_while(server: &Process, token: &str, what: &str) {
+/// The token counts all the time, and one of a key that nobody knows does not.
+async fn for_a_while(server: &Process, token: &str, unknown: &str, what: &str) {
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
         assert_eq!(status(server, token).await, 200, "{what}");
+        assert_eq!(status(server, unknown).await, 401, "{what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -178,7 +182,7 @@ async fn keys_are_fetched_over_https() {
     let (first, second) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let keys = KeyServer::start(path, set("k1", &first)).await;
     let server = start(path, "server", keys.port, "ca.pem");
-    let (old, new) = (token("k1", &first), token("k2", &second));
+    let (old, new, unknown) = (token("k1", &first), token("k2", &second), token("k3", &second));
     eventually(&server, &old, 200, "the first key").await;
     assert_eq!(status(&server, &token("k1", &second)).await, 401, "another's signature");
     assert_eq!(status(&server, &new).await, 401, "a key that is not there yet");
@@ -189,12 +193,12 @@ async fn keys_are_fetched_over_https() {
     // What is no set, or does not come, changes nothing for a while.
     for (mode, what) in [(Mode::Slow, "slow"), (Mode::Huge, "huge"), (Mode::Page, "a page")] {
         keys.be(mode);
-        for_a_while(&server, &new, what).await;
+        for_a_while(&server, &new, &unknown, what).await;
         keys.be(set("k2", &second));
         keys.twice(|seen| &seen.sets).await;
     }
     keys.be(Mode::Gone);
-    for_a_while(&server, &new, "gone").await;
+    for_a_while(&server, &new, &unknown, "gone").await;
     eventually(&server, &new, 401, "keys that could not be fetched for too long").await;
     keys.be(set("k2", &second));
     eventually(&server, &new, 200, "the keys are back").await;
