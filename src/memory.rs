@@ -90,14 +90,20 @@ impl Memory {
         let sum = fixed.iter().fold(0_usize, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let left = budget.saturating_sub(sum);
         if left < SHARED_MIN {
-            let parts: Vec<String> =
-                fixed.iter().map(|(name, bytes)| format!("{name} {}", mebibytes(*bytes))).collect();
+            let shown = |settable: bool| {
+                let parts = fixed.iter().filter(|(name, _)| is_setting(name) == settable);
+                parts.map(|(name, bytes)| format!("{name} {}", mebibytes(*bytes))).collect::<Vec<_>>().join(", ")
+            };
+            let others = match shown(false) {
+                none if none.is_empty() => none,
+                some => format!("; {some} cannot be set"),
+            };
             return Err(Error::bad_request(format!(
-                "the memory budget is too small: of {} the fixed parts take {} ({}), and at least {} must be left; raise \
-                 \"budget\" in [memory], or lower those in [limits]",
+                "the memory budget is too small: of {} the fixed parts take {} ({}{others}), and at least {} must be \
+                 left; raise \"budget\" in [memory], or lower those in [limits]",
                 mebibytes(budget),
                 mebibytes(sum),
-                parts.join(", "),
+                shown(true),
                 mebibytes(SHARED_MIN)
             )));
         }
@@ -147,8 +153,16 @@ impl Memory {
     }
 }
 
+/// Whether a part of fixed size has the name of its setting.
+fn is_setting(part: &str) -> bool {
+    part.contains("_bytes")
+}
+
 fn mebibytes(bytes: usize) -> String {
-    format!("{} MiB", bytes.div_ceil(MIB))
+    match bytes {
+        0..MIB => format!("{bytes} bytes"),
+        _ => format!("{} MiB", bytes.div_ceil(MIB)),
+    }
 }
 
 /// Half of what the machine, or the group of processes that this one is in, may use; but at least 1 GiB.
@@ -184,14 +198,19 @@ mod tests {
         for budget in [192 * MIB, 512 * MIB, 1024 * MIB, 64 << 30] {
             let parts = FixedParts::of(budget);
             let fixed =
-                [("write_buffer_bytes", parts.write_buffer), ("write", 4 * parts.write), ("requests", parts.requests)];
+                [("write_buffer_bytes", parts.write_buffer), ("writes", 4 * parts.write), ("requests", parts.requests)];
             let memory = Memory::new(budget, &fixed).unwrap();
             let uses = memory.uses(&|_| None);
             let of = |name: &str| uses.iter().find(|u| u.name == name).unwrap().limit;
             assert_eq!(fixed.iter().map(|(_, b)| b).sum::<usize>() + of("shared"), of("memory"));
         }
-        let error = Memory::new(100 * MIB, &[("block_cache_bytes", 90 * MIB)]).err().unwrap().to_string();
-        assert!(error.contains("block_cache_bytes 90 MiB") && error.contains("100 MiB"), "{error}");
+        let refused = |budget, fixed: &[_]| Memory::new(budget, fixed).err().unwrap().to_string();
+        let error = refused(100 * MIB, &[("block_cache_bytes", 90 * MIB), ("writes", MIB)]);
+        assert!(
+            error.contains("100 MiB") && error.contains("(block_cache_bytes 90 MiB; writes 1 MiB cannot be set)"),
+            "{error}"
+        );
+        assert!(refused(1000, &[]).contains("of 1000 bytes the fixed parts take 0 bytes"), "not in MiB");
         assert!(default_budget() >= BUDGET_MIN);
     }
 }

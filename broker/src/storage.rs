@@ -200,8 +200,9 @@ impl StorageOptions {
         }
     }
 
-    /// All limits on memory, by name, without what callers hold of answers.
-    pub fn memory_limits(&self) -> [(&'static str, usize); 8] {
+    /// All limits on memory, without what callers hold of answers: by the names of their settings, or, what cannot be set,
+    /// by names of their own.
+    pub fn memory_limits(&self) -> [(&'static str, usize); 9] {
         [
             ("write_buffer_bytes", self.write_buffer_bytes),
             ("block_cache_bytes", self.block_cache_bytes),
@@ -210,8 +211,9 @@ impl StorageOptions {
             ("produce_queue_bytes", self.produce_queue_bytes),
             ("step_queue_bytes", self.step_queue_bytes),
             // The write in the making: produced batches, steps, and the batch of both.
-            ("write", self.write_bytes_max.saturating_mul(4)),
-            ("compaction", self.compaction_map_bytes.saturating_add(compaction::BUFFER_BYTES_MAX)),
+            ("writes", self.write_bytes_max.saturating_mul(4)),
+            ("compaction_map_bytes", self.compaction_map_bytes),
+            ("compaction_buffer", compaction::BUFFER_BYTES_MAX),
         ]
     }
 }
