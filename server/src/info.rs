@@ -2,7 +2,9 @@
 
 use axum::Json as Body;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use millpond_engine::session;
 use millpond_types::access::Right;
@@ -46,11 +48,17 @@ pub(crate) async fn healthcheck(State(app): State<Shared>) -> Response {
     (status, Body(body)).into_response()
 }
 
-pub(crate) async fn cluster_status(State(app): State<Shared>) -> Body<Json> {
+pub(crate) async fn cluster_status(State(app): State<Shared>, uri: Uri, headers: HeaderMap) -> Body<Json> {
     let now = millpond_types::Clock::now_ms(&millpond_types::SystemClock);
+    // A server that listens on all addresses is at the one by which it was reached.
+    let asked = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
+    let host = match asked {
+        Some(asked) if app.address.ip().is_unspecified() => asked.to_string(),
+        _ => app.address.to_string(),
+    };
     Body(json!({
         "clusterStatus": {
-            app.address.to_string(): {
+            host: {
                 "hostAlive": true,
                 "lastStatusUpdateMs": now,
                 "activeStandbyPerQuery": {},
