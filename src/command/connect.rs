@@ -64,6 +64,17 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Connect {
+    /// Whether any flag says something about a broker.
+    pub fn is_given(&self) -> bool {
+        let Self { bootstrap, config, tls, cacert, cert, key, sasl_mechanism, user, password_file, timeout } = self;
+        let files = [config, cacert, cert, key, password_file];
+        *tls || bootstrap.is_some()
+            || sasl_mechanism.is_some()
+            || user.is_some()
+            || timeout.is_some()
+            || files.iter().any(|file| file.is_some())
+    }
+
     pub fn properties(&self) -> Result<Properties> {
         self.config.as_deref().map(Properties::read).transpose().map(Option::unwrap_or_default)
     }

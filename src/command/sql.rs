@@ -60,6 +60,11 @@ pub fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut runner = Runner::new(client, session);
+    if let Some(secret) = runner.client.in_the_open() {
+        let server = runner.client.server();
+        let warning = format!("warning: {secret} crosses the network in plain text to {server}; https:// changes that");
+        runner.output.problem(&warning);
+    }
     if runner.set_first(&args.set).is_err() {
         return Ok(ExitCode::from(NO_SERVER));
     }

@@ -365,6 +365,17 @@ apis! {
             ]),
         ]),
     ];
+    DescribeUserScramCredentialsRequest "DescribeUserScramCredentials" 0..=0 0, &[
+        field("throttle_time_ms", I32),
+        field("error_code", I16),
+        field("error_message", TEXT),
+        list("results", &[
+            field("user", TEXT),
+            field("error_code", I16),
+            field("error_message", TEXT),
+            list("credential_infos", &[field("mechanism", I8), field("iterations", I32)]),
+        ]),
+    ];
     SaslHandshakeRequest "SaslHandshake" 0..=1 NEVER, &[field("error_code", I16), list_of("mechanisms", &TEXT)];
     SaslAuthenticateRequest "SaslAuthenticate" 0..=1 NEVER, &[
         field("error_code", I16),

@@ -24,12 +24,12 @@ use super::apis::Api;
 use super::error::Error;
 use super::sasl::Exchange;
 use super::settings::{Address, Login, RESPONSE_BYTES_MAX, RESPONSE_ELEMENTS_MAX};
-use super::text;
+use super::{text, tls};
 
 /// Room that is made before the bytes of an answer come.
 const READ_AHEAD: usize = 1 << 20;
 const SASL_ROUNDS_MAX: usize = 8;
-const SPEAKS_TLS: &str = "it speaks TLS; give --tls";
+const CLOSED: &str = "the broker closed it";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -122,14 +122,12 @@ impl Connection {
     /// The first answer did not come: most often because the two ends do not speak the same language.
     fn explain(&self, error: Error, greeting: &Greeting) -> Error {
         let Error::Lost { address, why } = error else { return error };
-        if why.contains(SPEAKS_TLS) {
-            return Error::Unreachable { address, why };
-        }
-        let hint = match (&greeting.tls, &greeting.login) {
-            (None, _) => "; if it wants TLS, give --tls",
-            (Some(_), _) => "; if it wants a certificate, give --cert and --key",
+        let hint = match (why.as_str(), &greeting.tls) {
+            (CLOSED, None) => " before it said anything; if it wants TLS, give --tls",
+            (CLOSED, Some(_)) => " before it said anything; if it wants a certificate, give --cert and --key",
+            _ => "",
         };
-        Error::Unreachable { address, why: format!("{why} before it said anything{hint}") }
+        Error::Unreachable { address, why: why + hint }
     }
 
     async fn log_in(&mut self, login: &Login, within: Duration) -> Result<(), Error> {
@@ -244,7 +242,7 @@ impl Connection {
         let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_string()));
         match length {
             [b'H', b'T', b'T', b'P'] => return wrong("it speaks HTTP, not Kafka"),
-            [0x15, 3, ..] => return wrong(SPEAKS_TLS),
+            [0x15, 3, ..] => return wrong("it speaks TLS; give --tls"),
             _ => {}
         }
         let Some(length) = usize::try_from(i32::from_be_bytes(length)).ok().filter(|l| *l <= RESPONSE_BYTES_MAX) else {
@@ -278,7 +276,7 @@ impl Connection {
     fn lost(&self, error: &io::Error) -> Error {
         let why = match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "the broker closed it".to_string()
+                CLOSED.to_string()
             }
             io::ErrorKind::InvalidData => tls_error(error),
             _ => error.to_string(),
@@ -297,27 +295,18 @@ fn connect_error(error: &io::Error) -> String {
 }
 
 fn tls_error(error: &io::Error) -> String {
-    use rustls::CertificateError as C;
     let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof => "it ended TLS at once; does it speak TLS?".to_string(),
             _ => error.to_string(),
         };
     };
-    match inner {
-        rustls::Error::InvalidMessage(_) => "it does not speak TLS; leave --tls out".to_string(),
-        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-            "its certificate is signed by nobody who is trusted here; name the authority with --cacert FILE".to_string()
-        }
-        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
-            "its certificate is for another name; connect by that name".to_string()
-        }
-        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
-            "its certificate has expired".to_string()
-        }
-        rustls::Error::AlertReceived(alert) => {
+    match (inner, tls::problem(inner)) {
+        (rustls::Error::InvalidMessage(_), _) => "it does not speak TLS; leave --tls out".to_string(),
+        (rustls::Error::AlertReceived(alert), _) => {
             format!("it refuses the TLS connection ({alert:?}); does it want a certificate? see --cert and --key")
         }
-        other => format!("TLS: {other}"),
+        (_, Some(problem)) => problem.to_string(),
+        (other, None) => format!("TLS: {other}"),
     }
 }

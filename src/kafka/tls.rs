@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use millpond_broker::security::tls::other_form;
+use millpond_broker::security::tls::{VERSION_1, is_of_version_1, other_form};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -46,12 +46,33 @@ pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>> {
         (Some(certificate), Some(key)) => {
             let chain = certificates(certificate).context("the client's certificate cannot be read")?;
             let key = private_key(key)?;
-            builder.with_client_auth_cert(chain, key).context("the client's certificate and key do not fit")?
+            builder.with_client_auth_cert(chain, key).map_err(|error| match is_of_version_1(&error) {
+                true => anyhow::anyhow!("the client's certificate cannot be used: {VERSION_1}"),
+                false => anyhow::Error::new(error).context("the client's certificate and key do not fit"),
+            })?
         }
         (Some(_), None) => bail!("a certificate needs its key: --key FILE"),
         (None, Some(_)) => bail!("a key needs its certificate: --cert FILE"),
     };
     Ok(Arc::new(config))
+}
+
+/// What is wrong with a server's certificate, where it is something that one can do something about.
+pub fn problem(error: &rustls::Error) -> Option<&'static str> {
+    use CertificateError as C;
+    Some(match error {
+        rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "its certificate is signed by nobody who is trusted here; name the authority with --cacert FILE"
+        }
+        rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            "its certificate is for another name; connect by that name"
+        }
+        rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "its certificate has expired",
+        error if is_of_version_1(error) => {
+            "its certificate is of X.509's version 1, which nobody checks any more; it needs one with a subjectAltName"
+        }
+        _ => return None,
+    })
 }
 
 fn authorities(tls: &Tls) -> Result<Vec<CertificateDer<'static>>> {

@@ -115,9 +115,15 @@ fn users_from_the_command_line() {
     assert!(!unknown.status.success() && text(&unknown).contains("\"bob\""), "{}", text(&unknown));
     assert!(user(&["remove", "alice"], &data, "").status.success());
     assert_eq!(text(&user(&["list"], &data, "")), "there are no users\n");
+    assert!(user(&["add", "anna", "--iterations", "4096"], &data, PASSWORD).status.success());
     let server = Process::start(&data);
+    let address = server.kafka.to_string();
+    let told = Command::new(binary()).args(["user", "list", "--bootstrap", &address]).output().unwrap();
+    assert_eq!(text(&told), "anna\tSCRAM-SHA-256 (4096), SCRAM-SHA-512 (4096)\n");
     let held = user(&["list"], &data, "");
-    assert!(!held.status.success() && text(&held).contains("kafka-configs"), "{}", text(&held));
+    assert!(!held.status.success() && text(&held).contains("user list --bootstrap"), "{}", text(&held));
+    let ambiguous = user(&["list", "--bootstrap", &address], &data, "");
+    assert!(!ambiguous.status.success() && text(&ambiguous).contains("--data"), "{}", text(&ambiguous));
     server.stop();
 }
 
@@ -243,7 +249,7 @@ fn sql_over_tls_and_a_log_without_secrets() {
     let nobody = sql(Some("alice"), ("NOTHING", ""), true);
     assert!(!nobody.status.success() && text(&nobody).contains("MILLPOND_PASSWORD"), "{}", text(&nobody));
     let disbelieved = sql(Some("alice"), ("MILLPOND_PASSWORD", PASSWORD), false);
-    assert!(!disbelieved.status.success() && text(&disbelieved).contains("certificate"), "{}", text(&disbelieved));
+    assert!(!disbelieved.status.success() && text(&disbelieved).contains("--cacert"), "{}", text(&disbelieved));
 
     // TLS on the listener of plain text.
     let mut stream = TcpStream::connect(server.kafka).unwrap();
@@ -266,6 +272,133 @@ fn sql_over_tls_and_a_log_without_secrets() {
     for secret in [PASSWORD, WRONG, &bearer, &basic, &secret, "PRIVATE KEY"] {
         assert!(!log.contains(secret), "a secret is in the log: {secret}");
     }
+}
+
+#[tokio::test]
+async fn a_server_on_all_addresses_says_what_is_in_the_open_and_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    assert!(user(&["add", "alice"], &path.join("data"), PASSWORD).status.success());
+    std::fs::write(path.join("c.toml"), "[http_security]\nauthentication = true\n").unwrap();
+    let mut command = Command::new(binary());
+    command.args(["serve", "--kafka", "127.0.0.1:0", "--http", "0.0.0.0:0", "--data"]).arg(path.join("data"));
+    command.arg("--config").arg(path.join("c.toml")).env_remove("RUST_LOG");
+    let mut server = Process::spawn(command);
+    let port = server.http.rsplit(':').next().unwrap().to_owned();
+    let sql = |host: &str| {
+        let mut command = Command::new(binary());
+        command.args(["sql", "--user", "alice", "-e", "SHOW STREAMS;", "--server", &format!("http://{host}:{port}")]);
+        let output = command.env("MILLPOND_PASSWORD", PASSWORD).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let warned = sql("0.0.0.0");
+    assert!(warned.contains("the password crosses the network in plain text"), "{warned}");
+    assert_eq!(sql("127.0.0.1"), "", "what does not leave the machine");
+
+    let plain = builder(Trust::Nobody).unwrap().timeout(Duration::from_secs(20)).build().unwrap();
+    let status = plain.get(format!("http://localhost:{port}/clusterStatus")).basic_auth("alice", Some(PASSWORD));
+    let status: Json = status.send().await.unwrap().json().await.unwrap();
+    let hosts: Vec<_> = status["clusterStatus"].as_object().unwrap().keys().collect();
+    assert_eq!(hosts, [&format!("localhost:{port}")], "an address that the client can use");
+
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let log = server.log();
+    assert!(log.contains("passwords and tokens cross the network in plain text over HTTP"), "{log}");
+}
+
+/// Shows a certificate without a look at it.
+#[derive(Debug)]
+struct Shows(std::sync::Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::client::ResolvesClientCert for Shows {
+    fn resolve(
+        &self,
+        _: &[&[u8]],
+        _: &[rustls::SignatureScheme],
+    ) -> Option<std::sync::Arc<rustls::sign::CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn who_speaks_another_language_is_told_which() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let ca = authority();
+    write_certificate(path, &ca);
+    issuer(path);
+    // A certificate of version 1: no more than its number is looked at.
+    let key = KeyPair::generate().unwrap();
+    let mut der = CertificateParams::new(vec!["alice".into()]).unwrap().signed_by(&key, &ca).unwrap().der().to_vec();
+    let version = der.windows(5).position(|w| w == [0xa0, 3, 2, 1, 2]).unwrap();
+    der[version + 4] = 0;
+    let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &der);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+    std::fs::write(path.join("old.pem"), pem).unwrap();
+    std::fs::write(path.join("old.key"), key.serialize_pem()).unwrap();
+    let file = |name: &str| path.join(name).display().to_string();
+    let mutual = format!(
+        "[[listener]]\nname = 'MUTUAL'\naddress = '127.0.0.1:0'\nprotocol = 'SSL'\nclient_auth = 'required'\n\
+         certificate = '{}'\nkey = '{}'\nclient_ca = '{}'\n",
+        file("server.pem"),
+        file("server.key"),
+        file("ca.pem")
+    );
+    std::fs::write(path.join("c.toml"), config(path, &mutual)).unwrap();
+    let mut command = serve(&path.join("data"));
+    command.arg("--config").arg(path.join("c.toml"));
+    let mut server = Process::spawn(command);
+    let mutual = server.lines().iter().find_map(|l| l.strip_prefix("kafka MUTUAL listening on ")).unwrap().to_owned();
+    let https = server.http.clone();
+    let http_port = https.trim_start_matches("https://").to_owned();
+
+    // Whoever shows a certificate of version 1 is in the log; of several refused soon after another, only the first is.
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let signer = provider.key_provider.load_private_key(key.serialize_der().try_into().unwrap()).unwrap();
+    let shown = Shows(std::sync::Arc::new(rustls::sign::CertifiedKey::new(vec![der.into()], signer)));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls::pki_types::pem::PemObject::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_client_cert_resolver(std::sync::Arc::new(shown));
+    let name = "localhost".try_into().unwrap();
+    let mut tls = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(&mutual).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let refused = std::io::Read::read(&mut rustls::Stream::new(&mut tls, &mut socket), &mut [0; 8]);
+    assert!(refused.is_err(), "{refused:?}");
+    let said = |args: &[&str]| {
+        let output = Command::new(binary()).args(args).stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success(), "{args:?}");
+        text(&output)
+    };
+    let ends = |args: &[&str], end: &str| {
+        let said = said(args);
+        assert!(said.ends_with(&format!("{end}\n")), "{args:?} said {said}");
+    };
+    let (ca, old, old_key) = (file("ca.pem"), file("old.pem"), file("old.key"));
+    ends(&["topic", "list", "-b", &mutual], "\": it speaks TLS; give --tls");
+    ends(&["topic", "list", "-b", &http_port], "\": it speaks TLS; give --tls");
+    ends(&["topic", "list", "-b", &mutual, "--cacert", &ca], "); does it want a certificate? see --cert and --key");
+    let old = said(&["topic", "list", "-b", &mutual, "--cacert", &ca, "--cert", &old, "--key", &old_key]);
+    assert!(old.contains("version 1") && old.contains("-extfile"), "{old}");
+    let sql = |server: &str| said(&["sql", "--server", server, "-e", "SHOW STREAMS;"]);
+    let plain = sql(&https.replace("https", "http"));
+    assert!(plain.contains("its address begins with https://"), "{plain}");
+    let strange = sql(&https);
+    assert!(strange.contains("--cacert"), "{strange}");
+    let kafka = sql(&format!("http://{}", server.kafka));
+    assert!(kafka.contains("not the one for Kafka's clients"), "{kafka}");
+
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let log = server.log();
+    assert!(log.contains("the client's certificate cannot be used: it is of X.509's version 1"), "{log}");
 }
 
 #[tokio::test]

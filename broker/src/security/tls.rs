@@ -246,6 +246,7 @@ fn configure(settings: &TlsSettings) -> Result<(Arc<ServerConfig>, Option<Expiry
             key: settings.key.display().to_string(),
             certificate: settings.certificate.display().to_string(),
         },
+        other if is_of_version_1(&other) => wrong("certificate", &settings.certificate, VERSION_1),
         other => setup(other.to_string()),
     })?;
     config.alpn_protocols = settings.alpn.clone();
@@ -295,6 +296,28 @@ fn lists(files: &[PathBuf]) -> Result<Vec<List>, TlsError> {
 
 fn now_ms() -> i64 {
     SystemClock.now_ms()
+}
+
+/// What to do about a certificate of version 1, as "openssl x509 -req" makes it where nothing else is said.
+pub const VERSION_1: &str = "it is of X.509's version 1, and 3 is needed; \"openssl x509 -req ... -extfile FILE\" makes that, \
+    with \"extendedKeyUsage=clientAuth\" or \"subjectAltName=DNS:NAME\" in the file";
+
+/// Whether that is what is wrong. The library has no name for it.
+pub fn is_of_version_1(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
+            format!("{other:?}").contains("UnsupportedCertVersion")
+        }
+        _ => false,
+    }
+}
+
+/// Why a client and this end did not agree on TLS.
+pub fn disagreement(error: &io::Error) -> String {
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(inner) if is_of_version_1(inner) => format!("the client's certificate cannot be used: {VERSION_1}"),
+        _ => error.to_string(),
+    }
 }
 
 /// What a file is that is not PEM, and how to make PEM of it.

@@ -24,7 +24,7 @@ use tracing::{debug, info};
 use crate::api::{self, Later, Request, Shared, Stage};
 use crate::security::Caller;
 use crate::security::sasl::Admission;
-use crate::security::tls::Tls;
+use crate::security::tls::{Tls, disagreement};
 use crate::wire::{Error, Frames, Reply, Response};
 
 use super::admission::{Share, Turn};
@@ -221,7 +221,7 @@ async fn serve_tls(
     };
     let stream = match agreed {
         Err(_) => return End::Handshake("it took too long".into()),
-        Ok(Err(error)) => return End::Handshake(error.to_string()),
+        Ok(Err(error)) => return End::Handshake(disagreement(&error)),
         Ok(Ok(stream)) => stream,
     };
     match tls.principal(stream.get_ref().1) {

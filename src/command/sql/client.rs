@@ -2,6 +2,7 @@
 //!
 //! Not here: what answers look like on a screen. A dropped [`Rows`] closes its connection, which ends the query.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use millpond::http_client::{self, Trust};
@@ -11,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::rows::{Decoder, StreamedRow};
 use super::session::Session;
+use crate::kafka::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For requests that do no work on the server.
@@ -94,7 +96,7 @@ impl Client {
         };
         let builder = http_client::builder(trust).map_err(|e| format!("the file of --cacert: {e:#}"))?;
         let mut builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
-        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+        if is_here(&base) {
             // A proxy of the environment cannot reach this machine's own addresses.
             builder = builder.no_proxy();
         }
@@ -107,6 +109,16 @@ impl Client {
         let same = server_url(server)?.origin() == self.base.origin();
         let login = if same { self.login.clone() } else { Login::Nobody };
         Self::new(server, login, self.authorities.clone())
+    }
+
+    /// What of a login everybody on the way to the server can read.
+    pub fn in_the_open(&self) -> Option<&'static str> {
+        match &self.login {
+            _ if self.base.scheme() == "https" || is_here(&self.base) => None,
+            Login::Nobody => None,
+            Login::Password { .. } => Some("the password"),
+            Login::Token(_) => Some("the token"),
+        }
     }
 
     fn get(&self, url: Url) -> RequestBuilder {
@@ -209,12 +221,22 @@ impl Client {
 
     fn lost(&self, error: &reqwest::Error) -> Failure {
         let server = self.server();
+        let reason = reason(error);
         Failure::Connection(if error.is_connect() {
-            format!("cannot reach the server at {server}: {}", reason(error))
+            format!("cannot reach the server at {server}: {reason}")
         } else if error.is_timeout() {
             format!("the server at {server} does not answer")
+        } else if reason == NO_HTTP && self.base.scheme() == "http" {
+            format!(
+                "the server at {server} does not answer in HTTP; if it speaks TLS, its address begins with https://"
+            )
+        } else if reason == NO_ANSWER {
+            format!(
+                "the server at {server} closed the connection without an answer; is that its address for HTTP, and not \
+                 the one for Kafka's clients?"
+            )
         } else {
-            format!("the connection to {server} was lost: {}", reason(error))
+            format!("the connection to {server} was lost: {reason}")
         })
     }
 }
@@ -281,13 +303,32 @@ fn server_url(server: &str) -> Result<Url, String> {
     }
 }
 
+/// What hyper says of an answer that is not HTTP.
+const NO_HTTP: &str = "invalid HTTP version parsed";
+/// What hyper says where none came.
+const NO_ANSWER: &str = "connection closed before message completed";
+
+/// Whether a server is on this machine, by its address alone.
+fn is_here(server: &Url) -> bool {
+    let Some(host) = server.host_str() else { return false };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
+}
+
 /// The innermost cause: the outer ones only say that a request failed.
 fn reason(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    loop {
+        if let Some(problem) = cause.downcast_ref::<rustls::Error>().and_then(tls::problem) {
+            return problem.to_string();
+        }
+        // Such an error's source is that of what it holds.
+        let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match held.map(|held| held as _).or_else(|| cause.source()) {
+            Some(inner) => cause = inner,
+            None => return cause.to_string(),
+        }
     }
-    cause.to_string()
 }
 
 #[cfg(test)]
@@ -303,5 +344,17 @@ mod tests {
         assert!(text("https://u:secret@h:1").is_err_and(|e| e.contains("--user") && !e.contains("secret")));
         assert!(text("ftp://h").is_err());
         assert!(text("http://").is_err());
+    }
+
+    #[test]
+    fn secrets_cross_the_network_in_the_open_only_without_tls() {
+        let password = || Login::Password { user: "u".into(), password: "p".into() };
+        let open = |server: &str, login| Client::new(server, login, None).map(|client| client.in_the_open());
+        assert_eq!(open("http://pond.example:1", password()), Ok(Some("the password")));
+        assert_eq!(open("0.0.0.0:1", Login::Token("t".into())), Ok(Some("the token")));
+        assert_eq!(open("http://pond.example:1", Login::Nobody), Ok(None));
+        for here in ["localhost:1", "http://127.0.0.2:1", "http://[::1]:1", "https://pond.example"] {
+            assert_eq!(open(here, password()), Ok(None), "{here}");
+        }
     }
 }
