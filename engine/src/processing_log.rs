@@ -1,7 +1,8 @@
 //! What happened to single rows: skipped records, failed expressions, late rows.
 //!
-//! Keeps the last lines in memory and passes each to `tracing`. A line is written once, when the step that met the row
-//! has committed (or has failed for good). Not here: a topic of these lines.
+//! Keeps the last lines in memory and passes each to `tracing`, but for what stops a query: of that the runner tells. A
+//! line is written once, when the step that met the row has committed (or has failed for good). Not here: a topic of these
+//! lines.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,16 +66,18 @@ impl ProcessingLog {
         if let Some((end, _)) = line.message.char_indices().nth(MESSAGE_CHARS_MAX) {
             line.message.truncate(end);
         }
-        warn!(
-            target: "millpond::processing",
-            query_id = line.query,
-            kind = ?line.kind,
-            topic = line.topic,
-            partition = line.partition,
-            offset = line.offset,
-            reason = line.message,
-            "row not processed as usual"
-        );
+        if line.kind != LineKind::Fatal {
+            warn!(
+                target: "millpond::processing",
+                query_id = line.query,
+                kind = ?line.kind,
+                topic = line.topic,
+                partition = line.partition,
+                offset = line.offset,
+                reason = line.message,
+                "row not processed as usual"
+            );
+        }
         self.total.fetch_add(1, Ordering::Relaxed);
         let mut lines = self.lines.lock();
         if lines.len() >= self.lines_max {

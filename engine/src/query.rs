@@ -466,7 +466,7 @@ impl Query {
         let input = match self.reader.peek(storage.as_ref(), rows_max, bytes_max, self.settings.reset_latest) {
             Ok(input) if input.is_empty() => return StepOutcome::Idle,
             Ok(input) => input,
-            Err(e) => return self.fail(Failure::from(e), None),
+            Err((e, origin)) => return self.fail(Failure::from(e), Some(origin)),
         };
         let mut rows = input.len();
         loop {

@@ -144,14 +144,14 @@ impl LogReader {
     }
 
     /// Up to so many rows in the order of the log, without moving past them. They end before what cannot be read; it is an
-    /// error only when it is next.
+    /// error, with its place, only when it is next.
     pub fn peek(
         &mut self,
         storage: &dyn Storage,
         rows_max: usize,
         bytes_max: usize,
         reset_latest: bool,
-    ) -> Result<Input> {
+    ) -> Result<Input, (Error, Origin)> {
         let up_to = storage.sequence();
         let mut input = Input::default();
         // Place of each partition: chunk, row, and number of the chunk in the input.
@@ -161,7 +161,8 @@ impl LogReader {
         let limits = self.limits(rows_max, bytes_max, up_to);
         let mut places: Vec<Option<Place>> = Vec::with_capacity(at.len());
         for (partition, at) in self.partitions.iter_mut().zip(&mut at) {
-            places.push(partition.place(at, storage, limits, reset_latest)?);
+            let place = partition.place(at, storage, limits, reset_latest);
+            places.push(place.map_err(|e| (e, partition.unread()))?);
         }
         while input.rows.len() < rows_max && input.bytes < bytes_max {
             let Some((p, first)) =
@@ -311,6 +312,11 @@ impl LogReader {
 }
 
 impl Partition {
+    /// The first record that was not read.
+    fn unread(&self) -> Origin {
+        Origin { topic: self.topic.clone(), partition: self.at.partition, offset: self.read_to }
+    }
+
     /// Where the record at `at` stands in the order, reading on as needed. `None`: nothing up to the limit's sequence.
     fn place(
         &mut self,

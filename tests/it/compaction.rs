@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use millpond::{Database, OwnedRecord};
+use millpond_engine::processing_log::LineKind;
 use millpond_types::TopicPartition;
 use millpond_types::ports::{ReadLimits, TopicLog};
 
@@ -154,6 +155,10 @@ fn a_query_that_meets_damage_says_where() {
     assert_eq!(state().iter().filter(|s| said(s)).count(), 2, "{:?}", state());
     let shown = format!("{:?}", db.execute("SHOW QUERIES EXTENDED;").unwrap());
     assert!(shown.contains("topic \\\"s\\\" partition 0 is damaged at offset 4"), "{shown}");
+    let lines = db.engine().processing_log().lines();
+    let fatal: Vec<_> = lines.iter().filter(|line| line.kind == LineKind::Fatal).collect();
+    assert_eq!(fatal.len(), 2, "{lines:?}");
+    assert!(fatal.iter().all(|l| (l.topic.as_str(), l.partition, l.offset) == ("s", 0, 4)), "{fatal:?}");
     assert_eq!(count("CS"), ["4"], "all before the damage is there");
     assert_eq!(db.storage().offsets(settled_place(&db, "CI")).unwrap().end, 4);
     assert_eq!(count("CO"), ["6"], "other queries go on");
