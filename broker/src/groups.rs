@@ -18,6 +18,7 @@ mod lag;
 mod machine;
 mod member;
 mod offsets;
+mod readers;
 mod record;
 #[cfg(test)]
 mod script;

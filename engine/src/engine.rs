@@ -5,12 +5,12 @@
 //! Invariant: a change of the catalog is one commit; the snapshot in memory follows it, never leads it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use millpond_sql::plan::QueryPlan;
 use millpond_sql::syntax::{Parsed, Statement};
-use millpond_types::ports::{Outcome, Step, Storage, TopicInfo};
+use millpond_types::ports::{Consumers, Outcome, Step, Storage, TopicInfo};
 use millpond_types::{Clock, Error, Offset, Result, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info};
@@ -90,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) asserts: AtomicUsize,
     /// Why a query that is in the catalog could not be started.
     pub(crate) broken: Mutex<BTreeMap<String, String>>,
+    /// Who reads topics beside queries, once somebody knows.
+    pub(crate) consumers: OnceLock<Arc<dyn Consumers>>,
     /// Queries as they were built, when nobody else moves them (`stepped`).
     pub(crate) stepped: Mutex<BTreeMap<String, Query>>,
 }
@@ -125,6 +127,7 @@ impl Engine {
             transient: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             broken: Mutex::new(BTreeMap::new()),
+            consumers: OnceLock::new(),
             stepped: Mutex::new(BTreeMap::new()),
             options,
         }));
@@ -132,6 +135,11 @@ impl Engine {
             engine.resume_or_tell(&query);
         }
         Ok(engine)
+    }
+
+    /// Has SHOW TOPICS EXTENDED count these beside queries. The first call counts.
+    pub fn count_consumers(&self, consumers: Arc<dyn Consumers>) {
+        self.0.consumers.get_or_init(|| consumers);
     }
 
     /// Stops all queries at the end of their step. What was committed stays; nothing else is lost, as nothing else counts.

@@ -11,7 +11,7 @@ use millpond_formats::print::Guesser;
 use millpond_formats::text::write_timestamp;
 use millpond_sql::analyse::analyse;
 use millpond_sql::plan::{Analysed, QueryPlan, Relation};
-use millpond_sql::syntax::{self, Parsed, Print, Statement};
+use millpond_sql::syntax::{self, Ident, Parsed, Print, Statement};
 use millpond_types::access::Right;
 use millpond_types::ports::ReadLimits;
 use millpond_types::{Error, Offset, Result, Schema, TopicPartition};
@@ -23,6 +23,7 @@ use crate::error::{Problem, StatementError};
 use crate::pull::{self, PullResult};
 use crate::query::{ClientEvent, ClientReceiver, EndReason, Output, QuerySpec, StepOutcome, client_channel};
 use crate::session::Session;
+use crate::statements::not_found;
 
 /// What a row-giving statement turned out to be.
 pub enum Selected {
@@ -215,7 +216,7 @@ impl Engine {
             }
             Statement::Print(print) => {
                 session.check_topic(Right::Read, &print.topic.node)?;
-                Ok(Selected::Print(self.print(print)?))
+                Ok(Selected::Print(self.print(print, session)?))
             }
             _ => Err(Problem::Failed(Error::bad_request(
                 "only SELECT and PRINT give rows: send other statements to /ksql",
@@ -331,8 +332,12 @@ impl Engine {
         }
     }
 
-    fn print(&self, print: &Print) -> std::result::Result<PrintQuery, Problem> {
-        let topic = self.topic_of(&print.topic.node)?;
+    fn print(&self, print: &Print, session: &Session) -> std::result::Result<PrintQuery, Problem> {
+        let topic = self.storage().topic(&print.topic.node).ok_or_else(|| {
+            let name = Ident { value: print.topic.node.clone(), quoted: true, span: print.topic.span };
+            let others = self.storage().topics().into_iter().map(|topic| topic.name);
+            not_found("topic", &name, others.filter(|topic| session.may_see(topic)))
+        })?;
         let next = (0..topic.partitions)
             .map(|partition| {
                 let at = TopicPartition { topic: topic.id, partition };

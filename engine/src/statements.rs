@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use millpond_sql::analyse::analyse;
-use millpond_sql::diagnostic::{Code, Diagnostic};
+use millpond_sql::diagnostic::{Code, Diagnostic, suggest};
 use millpond_sql::plan::{Analysed, QueryPlan};
-use millpond_sql::syntax::{Explain, Parsed, Statement};
+use millpond_sql::syntax::{Explain, Ident, Parsed, Statement};
 use millpond_types::Error;
 
 use crate::access;
@@ -68,7 +68,7 @@ fn dispatch(
         Statement::Terminate(target) => control::terminate(engine, target, session),
         Statement::Pause(target) => control::pause(engine, target, true, session),
         Statement::Resume(target) => control::pause(engine, target, false, session),
-        Statement::Explain(Explain::Query(id)) => describe::explain_query(engine, id.as_str(), session),
+        Statement::Explain(Explain::Query(id)) => describe::explain_query(engine, id, session),
         Statement::Explain(Explain::Statement(inner)) => {
             let catalog = engine.catalog();
             let environment = engine.environment(&catalog, session);
@@ -88,8 +88,8 @@ fn dispatch(
         Statement::ListVariables => Ok(Entity::Variables(
             session.variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         )),
-        Statement::DescribeSource { name, extended } => describe::source(engine, name.as_str(), *extended, session),
-        Statement::DescribeFunction { name } => describe::function(engine, name.as_str()),
+        Statement::DescribeSource { name, extended } => describe::source(engine, name, *extended, session),
+        Statement::DescribeFunction { name } => describe::function(engine, name),
         Statement::Set(pair) => {
             session::check_property(&pair.key.node)?;
             session::check_value(&pair.key.node, &pair.value.node)?;
@@ -180,11 +180,25 @@ pub(crate) fn plan_entry(
     }
 }
 
-fn not_found(what: &str, name: &str, near: impl Iterator<Item = String>) -> Problem {
-    let near = near.filter(|n| n.eq_ignore_ascii_case(name)).collect::<Vec<_>>();
-    let mut diagnostic = Diagnostic::new(Code::UnknownName, format!("{what} \"{name}\" does not exist"));
-    if let Some(n) = near.first() {
-        diagnostic = diagnostic.with_hint(format!("did you mean `{n}`?"));
+/// What a statement names is not there. `others`: the names that there are, of which one may be meant.
+pub(crate) fn not_found(what: &str, name: &Ident, others: impl Iterator<Item = String>) -> Problem {
+    let message = format!("{what} \"{}\" does not exist", name.value);
+    let diagnostic = Diagnostic::at(Code::UnknownName, name.span, message);
+    let others: Vec<String> = others.collect();
+    let same = others.iter().find(|other| other.eq_ignore_ascii_case(&name.value)).map(String::as_str);
+    match same.or_else(|| suggest(&name.value, others.iter().map(String::as_str))) {
+        Some(other) => diagnostic.with_hint(format!("did you mean `{other}`?")),
+        None => diagnostic,
     }
-    diagnostic.into()
+    .into()
+}
+
+/// The sources that a session may know of.
+fn source_names<'a>(catalog: &'a Catalog, session: &'a Session) -> impl Iterator<Item = String> + 'a {
+    catalog.sources.values().filter(|source| session.may_see(&source.topic)).map(|source| source.name.clone())
+}
+
+/// The queries that a session may know of.
+fn query_names<'a>(catalog: &'a Catalog, session: &'a Session) -> impl Iterator<Item = String> + 'a {
+    catalog.queries.values().filter(|query| describe::may_see(catalog, session, query)).map(|query| query.id.clone())
 }

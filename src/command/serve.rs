@@ -184,6 +184,7 @@ impl Server {
         };
         let kafka =
             millpond_broker::server::serve(kafka_listeners, database.storage().clone(), settings, hooks, until).await?;
+        database.engine().count_consumers(Arc::new(kafka.groups().clone()));
         let metrics: Vec<Arc<dyn MetricsSource>> = vec![
             Arc::new(BrokerMetrics(kafka.metrics(), Arc::clone(&authenticator))),
             Arc::new(StorageMetrics(database.storage().clone())),

@@ -53,6 +53,18 @@ fn damage_is_told_with_the_way_on_behind_it() {
     pond.run(&["consume", "t", "-g", "g", "-e"]).fails(&[told, way_on]);
     pond.run(&way_on.split(' ').collect::<Vec<_>>()).ok();
     assert_eq!(pond.run(&["consume", "t", "-g", "g", "-e", "-f", "%o\\n"]).ok().lines().count(), 20);
+    // A query that meets it says so in one line.
+    let sql = |statements: &str| pond.run(&["sql", "--server", &pond.server.http, "-e", statements]).ok();
+    sql("SET 'auto.offset.reset'='earliest'; \
+         CREATE STREAM S (V STRING) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='KAFKA'); CREATE STREAM C AS SELECT * FROM S;");
+    until("the query stops", || sql("SHOW QUERIES;").contains("ERROR").then_some(()));
+    let log = pond.server.kill();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("query_id=") && line.contains("damaged")).collect();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(
+        lines[0].contains("query stopped at an error") && lines[0].contains("partition 0, offset 20"),
+        "{lines:#?}"
+    );
 }
 
 struct Ran {
@@ -866,4 +878,35 @@ async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
     // It is told in the log, too.
     let log = server.kill();
     assert!(log.contains("disk_free_bytes_min"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_count_groups_and_queries_that_read_them() {
+    let pond = Pond::start();
+    pond.topic("t", 2);
+    pond.topic("none", 1);
+    pond.server
+        .sql(
+            "CREATE STREAM S (K STRING KEY, V INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON');
+             CREATE TABLE COUNTS WITH (KAFKA_TOPIC='counts') AS SELECT K, COUNT(*) AS N FROM S GROUP BY K;
+             CREATE STREAM SAME WITH (KAFKA_TOPIC='same') AS SELECT * FROM S;",
+        )
+        .await;
+    let members = ["one", "two", "two"].map(|group| {
+        let mut command = pond.command(&["consume", "t", "--group", group]);
+        Running(command.stdin(Stdio::null()).spawn().unwrap())
+    });
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let shown = pond.server.sql("SHOW ALL TOPICS EXTENDED;").await;
+        let topics = shown[0]["topics"].as_array().unwrap().iter();
+        let counts: Vec<_> = topics.map(|t| json!([t["name"], t["consumerGroupCount"], t["consumerCount"]])).collect();
+        if counts == [json!(["counts", 0, 0]), json!(["none", 0, 0]), json!(["same", 0, 0]), json!(["t", 4, 5])] {
+            break;
+        }
+        assert!(Instant::now() < end, "{counts:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(members);
+    pond.stop();
 }

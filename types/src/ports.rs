@@ -225,6 +225,19 @@ pub trait TopicLog: Send + Sync {
     fn catalog(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>>;
 }
 
+/// How many read a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readers {
+    pub groups: usize,
+    pub members: usize,
+}
+
+/// Consumer groups, beside which queries read.
+pub trait Consumers: Send + Sync {
+    /// By topic's name, the groups with members that have partitions of it, and these members.
+    fn readers(&self) -> BTreeMap<String, Readers>;
+}
+
 /// Reads of committed state. The keys' layout is the engine's; storage sees bytes in order.
 pub trait StateReader: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>>;

@@ -439,6 +439,10 @@ impl Coordinator {
         self.inner.storage.partition_offsets(place).ok().map(|offsets| offsets.end)
     }
 
+    pub(super) fn topic_name(&self, topic: TopicId) -> Option<String> {
+        self.inner.storage.find_topic_by_id(topic).map(|topic| topic.name.clone())
+    }
+
     fn is_current(&self, key: &OffsetKey, committed: &Committed) -> bool {
         self.inner.storage.find_topic(&key.topic).is_some_and(|topic| topic.id == committed.topic_id)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use millpond_sql::syntax::QueryTarget;
 use millpond_types::ports::Step;
 
-use super::not_found;
+use super::{not_found, query_names};
 use crate::catalog::{self, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
@@ -13,13 +13,13 @@ use crate::error::Problem;
 use crate::session::Session;
 
 /// The persistent queries that a target means.
-fn targets(engine: &Engine, target: &QueryTarget) -> Result<Vec<Arc<QueryEntry>>, Problem> {
+fn targets(engine: &Engine, target: &QueryTarget, session: &Session) -> Result<Vec<Arc<QueryEntry>>, Problem> {
     let catalog = engine.catalog();
     match target {
         QueryTarget::All => Ok(catalog.queries_in_order()),
         QueryTarget::Query(id) => match catalog.queries.get(id.as_str()) {
             Some(query) => Ok(vec![query.clone()]),
-            None => Err(not_found("query", id.as_str(), catalog.queries.keys().cloned())),
+            None => Err(not_found("query", id, query_names(&catalog, session))),
         },
     }
 }
@@ -51,7 +51,7 @@ pub(super) fn terminate(engine: &Engine, target: &QueryTarget, session: &Session
         ));
     }
     let _guard = engine.0.change.lock();
-    let queries = targets(engine, target)?;
+    let queries = targets(engine, target, session)?;
     check_owners(&queries, session)?;
     let ids: Vec<String> = queries.iter().map(|q| q.id.clone()).collect();
     // The tables of these queries stay, but their state goes: they can no longer be pulled.
@@ -83,7 +83,7 @@ fn check_owners(queries: &[Arc<QueryEntry>], session: &Session) -> Result<(), Pr
 
 pub(super) fn pause(engine: &Engine, target: &QueryTarget, paused: bool, session: &Session) -> Result<Entity, Problem> {
     let _guard = engine.0.change.lock();
-    let queries = targets(engine, target)?;
+    let queries = targets(engine, target, session)?;
     check_owners(&queries, session)?;
     let changed: Vec<QueryEntry> =
         queries.into_iter().map(|query| QueryEntry { paused, ..query.as_ref().clone() }).collect();

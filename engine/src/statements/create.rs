@@ -13,7 +13,7 @@ use millpond_types::access::Right;
 use millpond_types::ports::{Cursor, Step, TopicSpec};
 use millpond_types::{Error, Schema, SqlType};
 
-use super::not_found;
+use super::{not_found, source_names};
 use crate::access;
 use crate::catalog::{self, Planned, QueryEntry};
 use crate::engine::Engine;
@@ -454,7 +454,7 @@ pub(super) fn alter(engine: &Engine, alter: &AlterSource, session: &Session) -> 
     let catalog = engine.catalog();
     let name = alter.name.as_str();
     let Some(old) = catalog.sources.get(name) else {
-        return Err(not_found("source", name, catalog.sources.keys().cloned()));
+        return Err(not_found("source", &alter.name, source_names(&catalog, session)));
     };
     session.check_owner("source", name, old.owner.as_deref())?;
     let relation = old.relation;

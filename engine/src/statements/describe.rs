@@ -1,13 +1,15 @@
 //! SHOW / LIST, DESCRIBE and EXPLAIN.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millpond_sql::functions::{Function, FunctionKind, ResultType};
 use millpond_sql::plan::{Analysed, Relation, SourceInfo, describe as describe_query, describe_pull};
-use millpond_sql::syntax::SourceKind;
+use millpond_sql::syntax::{Ident, SourceKind};
 use millpond_types::access::Right;
+use millpond_types::ports::Readers;
 
-use super::not_found;
+use super::{not_found, query_names, source_names};
 use crate::catalog::{Catalog, QueryEntry};
 use crate::engine::Engine;
 use crate::entity::{
@@ -18,6 +20,7 @@ use crate::error::Problem;
 use crate::session::Session;
 
 pub(super) fn topics(engine: &Engine, all: bool, extended: bool, session: &Session) -> Result<Entity, Problem> {
+    let readers = if extended { readers(engine) } else { BTreeMap::new() };
     let topics = engine
         .storage()
         .topics()
@@ -25,10 +28,26 @@ pub(super) fn topics(engine: &Engine, all: bool, extended: bool, session: &Sessi
         .filter(|t| (all || !t.name.starts_with('_')) && session.may_see(&t.name))
         .map(|t| {
             let (partitions, replicas) = engine.topic_shape(&t.name).unwrap_or((t.partitions, t.replicas));
-            TopicSummary { name: t.name, partitions, replicas, consumer_groups: 0, consumers: 0 }
+            let Readers { groups, members } = readers.get(&t.name).copied().unwrap_or_default();
+            TopicSummary { name: t.name, partitions, replicas, consumer_groups: groups, consumers: members }
         })
         .collect();
     Ok(Entity::Topics { topics, extended })
+}
+
+/// Who reads each topic: consumer groups, and queries, each a group of one member.
+fn readers(engine: &Engine) -> BTreeMap<String, Readers> {
+    let mut readers = engine.0.consumers.get().map(|consumers| consumers.readers()).unwrap_or_default();
+    let catalog = engine.catalog();
+    for query in catalog.queries.values() {
+        let sources = query.sources.iter().filter_map(|name| catalog.sources.get(name));
+        for topic in sources.map(|source| &source.topic).collect::<BTreeSet<_>>() {
+            let of_topic = readers.entry(topic.clone()).or_default();
+            of_topic.groups += 1;
+            of_topic.members += 1;
+        }
+    }
+    readers
 }
 
 fn relation_of(kind: SourceKind) -> Relation {
@@ -57,14 +76,14 @@ pub(super) fn sources(
     Ok(Entity::Sources { relation, sources })
 }
 
-pub(super) fn source(engine: &Engine, name: &str, extended: bool, session: &Session) -> Result<Entity, Problem> {
+pub(super) fn source(engine: &Engine, name: &Ident, extended: bool, session: &Session) -> Result<Entity, Problem> {
     let catalog = engine.catalog();
-    match catalog.sources.get(name) {
+    match catalog.sources.get(name.as_str()) {
         Some(source) => {
             session.check_topic(Right::Describe, &source.topic)?;
             Ok(Entity::Source(Box::new(description(engine, &catalog, source, extended, session))))
         }
-        None => Err(not_found("source", name, catalog.sources.keys().cloned())),
+        None => Err(not_found("source", name, source_names(&catalog, session))),
     }
 }
 
@@ -124,7 +143,7 @@ pub(super) fn summary(engine: &Engine, catalog: &Catalog, query: &QueryEntry) ->
 }
 
 /// Whether a query may be shown: by what it writes, since its statement says what it reads.
-fn may_see(catalog: &Catalog, session: &Session, query: &QueryEntry) -> bool {
+pub(super) fn may_see(catalog: &Catalog, session: &Session, query: &QueryEntry) -> bool {
     catalog.sources.get(&query.sink).is_none_or(|sink| session.may_see(&sink.topic))
 }
 
@@ -144,10 +163,10 @@ pub(super) fn queries(engine: &Engine, extended: bool, session: &Session) -> Res
     Ok(Entity::Queries { queries, extended })
 }
 
-pub(super) fn explain_query(engine: &Engine, id: &str, session: &Session) -> Result<Entity, Problem> {
+pub(super) fn explain_query(engine: &Engine, id: &Ident, session: &Session) -> Result<Entity, Problem> {
     let catalog = engine.catalog();
-    let Some(query) = catalog.queries.get(id) else {
-        return Err(not_found("query", id, catalog.queries.keys().cloned()));
+    let Some(query) = catalog.queries.get(id.as_str()) else {
+        return Err(not_found("query", id, query_names(&catalog, session)));
     };
     if let Some(sink) = catalog.sources.get(&query.sink) {
         session.check_topic(Right::Describe, &sink.topic)?;
@@ -161,7 +180,7 @@ pub(super) fn explain_query(engine: &Engine, id: &str, session: &Session) -> Res
         sources: plan.sources.clone(),
         plan: describe_query(&plan),
         properties: query.properties.clone(),
-        metrics: engine.query_metrics(id),
+        metrics: engine.query_metrics(id.as_str()),
     })))
 }
 
@@ -196,9 +215,9 @@ pub(super) fn functions(engine: &Engine) -> Result<Entity, Problem> {
     Ok(Entity::Functions(functions))
 }
 
-pub(super) fn function(engine: &Engine, name: &str) -> Result<Entity, Problem> {
+pub(super) fn function(engine: &Engine, name: &Ident) -> Result<Entity, Problem> {
     use millpond_sql::functions::FunctionCatalog;
-    let upper = name.to_ascii_uppercase();
+    let upper = name.value.to_ascii_uppercase();
     match engine.functions().function(&upper) {
         Some(function) => Ok(Entity::Function(describe_function(&function))),
         None => Err(not_found("function", name, engine.functions().functions().iter().map(|f| f.name.clone()))),

@@ -7,7 +7,7 @@ use millpond_sql::syntax::{DropSource, Ident, SourceKind};
 use millpond_types::access::Right;
 use millpond_types::ports::Step;
 
-use super::not_found;
+use super::{not_found, source_names};
 use crate::catalog;
 use crate::engine::Engine;
 use crate::entity::{CommandStatus, Entity};
@@ -28,7 +28,7 @@ pub(super) fn source(engine: &Engine, drop: &DropSource, session: &Session) -> R
         return if drop.if_exists {
             Ok(Entity::Warning(format!("Source `{name}` does not exist.")))
         } else {
-            Err(not_found(&kind, name, catalog.sources.keys().cloned()))
+            Err(not_found(&kind, &drop.name, source_names(&catalog, session)))
         };
     };
     session.check_owner(&kind, name, source.owner.as_deref())?;
@@ -108,14 +108,14 @@ pub(super) fn drop_type(engine: &Engine, name: &Ident, if_exists: bool, session:
     session.check_cluster(Right::Alter)?;
     let _guard = engine.0.change.lock();
     let catalog = engine.catalog();
-    let name = name.as_str();
-    if !catalog.types.contains_key(name) {
+    if !catalog.types.contains_key(name.as_str()) {
         return if if_exists {
-            Ok(Entity::Warning(format!("Type `{name}` does not exist.")))
+            Ok(Entity::Warning(format!("Type `{}` does not exist.", name.value)))
         } else {
             Err(not_found("type", name, catalog.types.keys().cloned()))
         };
     }
+    let name = name.as_str();
     let step = Step { catalog: vec![catalog::delete_type(name)], ..Step::default() };
     let (sequence, _) = engine.commit(step, |catalog| {
         catalog.types.remove(name);

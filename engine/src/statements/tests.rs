@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use millpond_types::ManualClock;
 use millpond_types::memory::MemoryStorage;
+use millpond_types::ports::Step;
 use millpond_udfs::{Host, HostOptions};
 
+use crate::catalog::{self, QueryEntry};
 use crate::engine::{Engine, EngineOptions};
+use crate::error::Problem;
 use crate::session::Session;
 
 fn open(storage: &Arc<MemoryStorage>) -> Engine {
@@ -156,4 +159,70 @@ fn asserts_that_wait_are_limited_for_each_engine() {
     assert_eq!(refused, millpond_types::ErrorKind::Retry, "{why}");
     assert!(why.contains("wait already"), "{why}");
     assert!(kind(&other).1.contains("does not exist"));
+}
+
+#[test]
+fn names_that_are_not_there_are_told_with_their_place_and_what_may_be_meant() {
+    let engine = open(&Arc::new(MemoryStorage::new()));
+    run(&engine, "CREATE STREAM orders (id INT KEY, v INT) WITH (KAFKA_TOPIC='o', VALUE_FORMAT='JSON', PARTITIONS=1);")
+        .unwrap();
+    run(&engine, "CREATE STREAM large WITH (KAFKA_TOPIC='Large') AS SELECT * FROM orders WHERE v > 5;").unwrap();
+    let query = engine.catalog().queries.keys().next().unwrap().clone();
+    let near = format!("{}9", &query[..query.len() - 1]);
+    for (statement, wrong, meant) in [
+        ("DROP STREAM order;", "order", "ORDERS"),
+        ("DESCRIBE `Orders`;", "`Orders`", "ORDERS"),
+        ("ALTER STREAM oders ADD COLUMN w INT;", "oders", "ORDERS"),
+        ("DESCRIBE FUNCTION lenn;", "lenn", "LEN"),
+        ("PRINT large;", "large", "Large"),
+        (&format!("TERMINATE {near};"), &near, &query),
+        (&format!("PAUSE {near};"), &near, &query),
+        (&format!("EXPLAIN {near};"), &near, &query),
+    ] {
+        let problem = match statement.starts_with("PRINT") {
+            true => engine.select(statement, &session()).err().unwrap().problem,
+            false => engine.execute(statement, &mut session()).unwrap_err().problem,
+        };
+        let Problem::Sql(told) = problem else { panic!("{statement}: {problem}") };
+        assert_eq!(told.span.unwrap().slice(statement), wrong, "{statement}");
+        assert_eq!(told.hint, Some(format!("did you mean `{meant}`?")), "{statement}");
+    }
+}
+
+#[test]
+fn constants_with_which_a_call_gives_nothing_are_refused_but_in_queries_that_run() {
+    let storage = Arc::new(MemoryStorage::new());
+    let engine = open(&storage);
+    run(&engine, "CREATE STREAM s (id INT KEY, t STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=1);")
+        .unwrap();
+    for (call, wrong, said) in [
+        ("REGEXP_EXTRACT('(?=x)', t)", "'(?=x)'", "look-around"),
+        ("REGEXP_EXTRACT_ALL('(', t, 1)", "'('", "unclosed group"),
+        ("REGEXP_REPLACE(t, '[', '')", "'['", "unclosed"),
+        ("REGEXP_SPLIT_TO_ARRAY(t, '*')", "'*'", "repetition"),
+        ("PARSE_DATE(t, 'yyyy-bb')", "'yyyy-bb'", "\"yyyy-bb\""),
+        ("FORMAT_TIMESTAMP(FROM_UNIXTIME(1), 'HH', 'Nowhere/City')", "'Nowhere/City'", "time zone"),
+    ] {
+        let statement = format!("CREATE STREAM r AS SELECT id, {call} AS c FROM s;");
+        let problem = engine.execute(&statement, &mut session()).unwrap_err().problem;
+        let Problem::Sql(told) = problem else { panic!("{statement}: {problem}") };
+        assert_eq!(told.span.unwrap().slice(&statement), wrong, "{statement}");
+        assert!(told.message.contains(said) && !told.message.contains('\n'), "{statement}: {}", told.message);
+    }
+    // What a column says is only known in each row.
+    run(&engine, "CREATE STREAM of_rows AS SELECT id, REGEXP_EXTRACT(t, t) AS c FROM s;").unwrap();
+    run(&engine, "CREATE STREAM kept AS SELECT id, REGEXP_EXTRACT('x', t) AS c FROM s;").unwrap();
+    let catalog = engine.catalog();
+    let query = catalog.queries.values().find(|query| query.sink == "KEPT").unwrap();
+    // As one of a version that took it.
+    let statement = query.statement.replace("'x'", "'(?=x)'");
+    let old = QueryEntry { statement, ..query.as_ref().clone() };
+    let step = Step { catalog: vec![catalog::put_query(&old)], ..Step::default() };
+    engine.commit(step, |_| {}).unwrap();
+    drop(engine);
+    let engine = open(&storage);
+    run(&engine, "INSERT INTO s (id, t) VALUES (1, 'xx');").unwrap();
+    assert_eq!(engine.query_state(&old.id), ("RUNNING".to_string(), None));
+    engine.drain(&old.id).unwrap();
+    assert_eq!(topic_len(&storage, "KEPT"), 1);
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::*;
 use millpond_broker::groups::{GroupOffset, QueryGroups};
+use millpond_types::ports::{Consumers, Readers};
 
 use super::answers::name;
 use super::client::{Client, Server};
@@ -326,6 +327,7 @@ fn a_group_of_the_consumer_protocol_is_as_it_was_after_a_restart() {
         member.assignment.topic_partitions.iter().map(|t| (t.topic_name.to_string(), &t.partitions)).collect();
     assert_eq!((member.member_id.as_str(), names), ("b", vec![("t".to_owned(), &vec![2, 3])]));
     assert_eq!(described[1].error_code, 69);
+    assert_eq!(server.groups().readers(), [("t".to_owned(), Readers { groups: 1, members: 2 })].into());
     let listed = client.call(5, &ListGroupsRequest::default().with_types_filter(vec!["Consumer".into()])).groups;
     assert_eq!((listed[0].group_id.as_str(), listed[0].group_type.as_str(), listed.len()), ("new", "consumer", 1));
     let classic = client.call(6, &DescribeGroupsRequest::default().with_groups(vec![group("new")])).groups;
