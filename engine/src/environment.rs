@@ -106,6 +106,10 @@ impl Environment for CatalogEnvironment<'_> {
         crate::java_time::Pattern::compile(pattern).map(drop)
     }
 
+    fn checks_constants(&self) -> bool {
+        self.planned.is_none()
+    }
+
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool {
         let objection = |f: Format| f.objection(millpond_formats::Side::Key, &fields(columns));
         Format::parse(name).is_ok_and(|format| objection(format).is_none())

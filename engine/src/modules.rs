@@ -145,7 +145,7 @@ fn parameters(signature: &FunctionSignature) -> Vec<Param> {
         .params
         .iter()
         .zip(signature.param_types())
-        .map(|(p, ty)| Param { name: p.name.clone(), ty: param_type(&ty) })
+        .map(|(p, ty)| Param { name: p.name.clone(), ty: param_type(&ty), check: None })
         .collect()
 }
 

@@ -43,10 +43,15 @@ pub struct Overload {
     pub description: String,
 }
 
+/// Why a call with this text, whatever else it is given, can never give anything.
+pub type CheckText = fn(&str) -> Result<(), String>;
+
 #[derive(Clone, Debug)]
 pub struct Param {
     pub name: String,
     pub ty: ParamType,
+    /// What a literal is held to, such as a pattern.
+    pub check: Option<CheckText>,
 }
 
 /// A parameter's type, possibly with holes that the arguments fill.

@@ -435,6 +435,12 @@ pub trait Environment {
         Ok(())
     }
 
+    /// Whether a statement is refused for a constant with which a call can never give anything. One that runs already is
+    /// not.
+    fn checks_constants(&self) -> bool {
+        true
+    }
+
     /// Whether this format, with several or one columns, can be a key.
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool;
 }

@@ -76,7 +76,7 @@ fn add(library: &FunctionLibrary, name: &str, kind: FunctionKind, declared: Vec<
     for d in declared {
         overloads.push(Overload {
             id: 0,
-            params: (0..).zip(d.params).map(|(i, ty)| Param { name: format!("ARG{i}"), ty }).collect(),
+            params: (0..).zip(d.params).map(|(i, ty)| Param { name: format!("ARG{i}"), ty, check: None }).collect(),
             variadic: d.variadic,
             init_params: d.init_params,
             result: ResultType::Of(d.result),

@@ -6,7 +6,7 @@ use arrow::array::{Int32Builder, Int64Builder};
 use millpond_sql::functions::ResultType;
 use millpond_types::{Result, SqlType};
 
-use super::typed::{Big, Builtin, Dat, Def, Int, Memo, Str, Tim, Ts, Unit, exact, same, scalar};
+use super::typed::{Big, Builtin, Dat, Def, Int, Memo, Str, Tim, TimePat, Ts, Unit, ZoneName, exact, same, scalar};
 use super::{Args, Returned};
 use crate::expr::EvalContext;
 use crate::java_time::{DAY_MS, Pattern, Zone};
@@ -34,20 +34,20 @@ impl Texts {
 
 pub fn register(b: &mut Builtin) {
     b.add("FORMAT_TIMESTAMP", CATEGORY, "a timestamp as text by a pattern", vec![
-        scalar!(memo: Texts; (timestamp: Ts, pattern: Str) -> Str => memo.format(timestamp, pattern, "UTC")),
-        scalar!(memo: Texts; (timestamp: Ts, pattern: Str, zone: Str) -> Str => memo.format(timestamp, pattern, zone)),
+        scalar!(memo: Texts; (timestamp: Ts, pattern: TimePat) -> Str => memo.format(timestamp, pattern, "UTC")),
+        scalar!(memo: Texts; (timestamp: Ts, pattern: TimePat, zone: ZoneName) -> Str => memo.format(timestamp, pattern, zone)),
     ]);
     b.add("TIMESTAMPTOSTRING", CATEGORY, "milliseconds as text by a pattern (use FORMAT_TIMESTAMP)", vec![
-        scalar!(memo: Texts; (epoch_milli: Big, pattern: Str) -> Str => memo.format(epoch_milli, pattern, "UTC")),
-        scalar!(memo: Texts; (epoch_milli: Big, pattern: Str, zone: Str) -> Str => memo.format(epoch_milli, pattern, zone)),
+        scalar!(memo: Texts; (epoch_milli: Big, pattern: TimePat) -> Str => memo.format(epoch_milli, pattern, "UTC")),
+        scalar!(memo: Texts; (epoch_milli: Big, pattern: TimePat, zone: ZoneName) -> Str => memo.format(epoch_milli, pattern, zone)),
     ]);
     b.add(
         "PARSE_TIMESTAMP",
         CATEGORY,
         "a text as timestamp by a pattern",
         vec![
-            scalar!(memo: Texts; (text: Str, pattern: Str) -> Ts => memo.parse(text, pattern, "UTC")),
-            scalar!(memo: Texts; (text: Str, pattern: Str, zone: Str) -> Ts => memo.parse(text, pattern, zone)),
+            scalar!(memo: Texts; (text: Str, pattern: TimePat) -> Ts => memo.parse(text, pattern, "UTC")),
+            scalar!(memo: Texts; (text: Str, pattern: TimePat, zone: ZoneName) -> Ts => memo.parse(text, pattern, zone)),
         ],
     );
     b.add(
@@ -55,50 +55,50 @@ pub fn register(b: &mut Builtin) {
         CATEGORY,
         "a text as milliseconds by a pattern (use PARSE_TIMESTAMP)",
         vec![
-            scalar!(memo: Texts; (text: Str, pattern: Str) -> Big => memo.parse(text, pattern, "UTC")),
-            scalar!(memo: Texts; (text: Str, pattern: Str, zone: Str) -> Big => memo.parse(text, pattern, zone)),
+            scalar!(memo: Texts; (text: Str, pattern: TimePat) -> Big => memo.parse(text, pattern, "UTC")),
+            scalar!(memo: Texts; (text: Str, pattern: TimePat, zone: ZoneName) -> Big => memo.parse(text, pattern, zone)),
         ],
     );
     b.add(
         "FORMAT_DATE",
         CATEGORY,
         "a date as text by a pattern",
-        vec![scalar!(memo: Memo<Pattern>; (date: Dat, pattern: Str) -> Str =>
+        vec![scalar!(memo: Memo<Pattern>; (date: Dat, pattern: TimePat) -> Str =>
             memo.get(pattern, Pattern::compile).and_then(|p| p.format_date(date)))],
     );
     b.add(
         "DATETOSTRING",
         CATEGORY,
         "days as text by a pattern (use FORMAT_DATE)",
-        vec![scalar!(memo: Memo<Pattern>; (epoch_days: Int, pattern: Str) -> Str =>
+        vec![scalar!(memo: Memo<Pattern>; (epoch_days: Int, pattern: TimePat) -> Str =>
             memo.get(pattern, Pattern::compile).and_then(|p| p.format_date(epoch_days)))],
     );
     b.add(
         "PARSE_DATE",
         CATEGORY,
         "a text as date by a pattern",
-        vec![scalar!(memo: Memo<Pattern>; (text: Str, pattern: Str) -> Dat =>
+        vec![scalar!(memo: Memo<Pattern>; (text: Str, pattern: TimePat) -> Dat =>
             memo.get(pattern, Pattern::compile).and_then(|p| p.parse_date(text)))],
     );
     b.add(
         "STRINGTODATE",
         CATEGORY,
         "a text as days by a pattern (use PARSE_DATE)",
-        vec![scalar!(memo: Memo<Pattern>; (text: Str, pattern: Str) -> Int =>
+        vec![scalar!(memo: Memo<Pattern>; (text: Str, pattern: TimePat) -> Int =>
             memo.get(pattern, Pattern::compile).and_then(|p| p.parse_date(text)))],
     );
     b.add(
         "FORMAT_TIME",
         CATEGORY,
         "a time as text by a pattern",
-        vec![scalar!(memo: Memo<Pattern>; (time: Tim, pattern: Str) -> Str =>
+        vec![scalar!(memo: Memo<Pattern>; (time: Tim, pattern: TimePat) -> Str =>
             memo.get(pattern, Pattern::compile).and_then(|p| p.format_time(time)))],
     );
     b.add(
         "PARSE_TIME",
         CATEGORY,
         "a text as time by a pattern",
-        vec![scalar!(memo: Memo<Pattern>; (text: Str, pattern: Str) -> Tim =>
+        vec![scalar!(memo: Memo<Pattern>; (text: Str, pattern: TimePat) -> Tim =>
             memo.get(pattern, Pattern::compile).and_then(|p| p.parse_time(text)))],
     );
     b.add(
@@ -106,7 +106,7 @@ pub fn register(b: &mut Builtin) {
         CATEGORY,
         "a timestamp moved from one time zone to another",
         vec![
-            scalar!(memo: Memo<Zone>; (timestamp: Ts, from: Str, to: Str) -> Ts => convert(memo, timestamp, from, to)),
+            scalar!(memo: Memo<Zone>; (timestamp: Ts, from: ZoneName, to: ZoneName) -> Ts => convert(memo, timestamp, from, to)),
         ],
     );
     b.add(

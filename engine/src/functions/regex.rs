@@ -3,7 +3,7 @@
 
 use regex::{Captures, Regex, RegexBuilder};
 
-use super::typed::{Builtin, Int, List, Memo, Str, VALUE_BYTES_MAX, scalar};
+use super::typed::{Builtin, Int, List, Memo, Pat, Str, VALUE_BYTES_MAX, scalar};
 
 const CATEGORY: &str = "REGULAR_EXPRESSION";
 /// Memory that a compiled pattern may take.
@@ -11,16 +11,16 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 pub fn register(b: &mut Builtin) {
     b.add("REGEXP_EXTRACT", CATEGORY, "the first match of a pattern, or a group of it", vec![
-        scalar!(memo: Memo<Regex>; (pattern: Str, text: Str) -> Str => extract(memo, pattern, text, 0)),
-        scalar!(memo: Memo<Regex>; (pattern: Str, text: Str, group: Int) -> Str => extract(memo, pattern, text, group)),
+        scalar!(memo: Memo<Regex>; (pattern: Pat, text: Str) -> Str => extract(memo, pattern, text, 0)),
+        scalar!(memo: Memo<Regex>; (pattern: Pat, text: Str, group: Int) -> Str => extract(memo, pattern, text, group)),
     ]);
     b.add(
         "REGEXP_EXTRACT_ALL",
         CATEGORY,
         "all matches of a pattern, or a group of each",
         vec![
-            scalar!(memo: Memo<Regex>; (pattern: Str, text: Str) -> List<Str> => extract_all(memo, pattern, text, 0)),
-            scalar!(memo: Memo<Regex>; (pattern: Str, text: Str, group: Int) -> List<Str> =>
+            scalar!(memo: Memo<Regex>; (pattern: Pat, text: Str) -> List<Str> => extract_all(memo, pattern, text, 0)),
+            scalar!(memo: Memo<Regex>; (pattern: Pat, text: Str, group: Int) -> List<Str> =>
             extract_all(memo, pattern, text, group)),
         ],
     );
@@ -28,22 +28,24 @@ pub fn register(b: &mut Builtin) {
         "REGEXP_REPLACE",
         CATEGORY,
         "the text with all matches of a pattern replaced",
-        vec![scalar!(memo: Memo<Regex>; (text: Str, pattern: Str, replacement: Str) -> Str =>
+        vec![scalar!(memo: Memo<Regex>; (text: Str, pattern: Pat, replacement: Str) -> Str =>
             replace(memo, text, pattern, replacement))],
     );
     b.add(
         "REGEXP_SPLIT_TO_ARRAY",
         CATEGORY,
         "the parts of a text between the matches of a pattern",
-        vec![scalar!(memo: Memo<Regex>; (text: Str, pattern: Str) -> List<Str> => split(memo, text, pattern))],
+        vec![scalar!(memo: Memo<Regex>; (text: Str, pattern: Pat) -> List<Str> => split(memo, text, pattern))],
     );
 }
 
-fn compile(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(&ascii_classes(pattern))
-        .size_limit(PATTERN_BYTES_MAX)
-        .build()
-        .map_err(|e| format!("pattern \"{pattern}\" is not supported: {e}"))
+pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(&ascii_classes(pattern)).size_limit(PATTERN_BYTES_MAX).build().map_err(|e| {
+        let why = e.to_string();
+        // Above it is the pattern, with a mark.
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.');
+        format!("pattern \"{pattern}\" is not supported: {why}")
+    })
 }
 
 /// `\d`, `\w`, `\s` and their opposites as the sets that Java means.

@@ -14,11 +14,12 @@ use arrow::array::{
 use arrow::datatypes::{
     Date32Type, Float64Type, Int32Type, Int64Type, Time32MillisecondType, TimestampMillisecondType,
 };
-use millpond_sql::functions::{ArgType, Function, FunctionKind, Overload, Param, ParamType, ResultType};
+use millpond_sql::functions::{ArgType, CheckText, Function, FunctionKind, Overload, Param, ParamType, ResultType};
 use millpond_types::{Error, Result, SqlType};
 
 use super::{CallSite, Failures, Implementation, Returned, ScalarFunction, ScalarImpl, TableFunction};
 use crate::aggregates::AggregateFunction;
+use crate::java_time;
 
 /// Bytes that a function may make for one row by repeating or padding.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
@@ -40,7 +41,12 @@ pub struct Def {
 }
 
 pub fn param(name: &str, ty: ParamType) -> Param {
-    Param { name: name.into(), ty }
+    Param { name: name.into(), ty, check: None }
+}
+
+/// A parameter of a marker type.
+pub fn param_of<K: Kind>(name: &str) -> Param {
+    Param { name: name.into(), ty: K::param(), check: K::check() }
 }
 
 pub fn exact(ty: SqlType) -> ParamType {
@@ -175,6 +181,11 @@ where
 /// A marker for a SQL type.
 pub trait Kind {
     fn param() -> ParamType;
+
+    /// What literals are held to.
+    fn check() -> Option<CheckText> {
+        None
+    }
 }
 
 /// A type that arguments are read as.
@@ -400,27 +411,48 @@ kind!(
     [i64]
 );
 
+/// Types that are read as STRINGs.
+macro_rules! text {
+    ($kind:ident, $param:expr, $check:expr) => {
+        impl Kind for $kind {
+            fn param() -> ParamType {
+                $param
+            }
+
+            fn check() -> Option<CheckText> {
+                $check
+            }
+        }
+
+        impl Read for $kind {
+            type Reader<'a> = Lane<'a, StringArray>;
+            type Item<'a> = &'a str;
+
+            fn reader(array: &ArrayRef, scalar: bool) -> Result<Self::Reader<'_>> {
+                Str::reader(array, scalar)
+            }
+
+            #[inline]
+            fn get<'a>(reader: &Self::Reader<'a>, row: usize) -> Option<&'a str> {
+                Str::get(reader, row)
+            }
+        }
+    };
+}
+
 /// A bare word such as DAYS.
 pub struct Unit;
+/// A regular expression.
+pub struct Pat;
+/// A pattern of Java's `DateTimeFormatter`.
+pub struct TimePat;
+/// A time zone's name or offset.
+pub struct ZoneName;
 
-impl Kind for Unit {
-    fn param() -> ParamType {
-        ParamType::IntervalUnit
-    }
-}
-
-impl Read for Unit {
-    type Reader<'a> = Lane<'a, StringArray>;
-    type Item<'a> = &'a str;
-
-    fn reader(array: &ArrayRef, scalar: bool) -> Result<Self::Reader<'_>> {
-        Str::reader(array, scalar)
-    }
-
-    fn get<'a>(reader: &Self::Reader<'a>, row: usize) -> Option<&'a str> {
-        Str::get(reader, row)
-    }
-}
+text!(Unit, ParamType::IntervalUnit, None);
+text!(Pat, Str::param(), Some(|text| super::regex::compile(text).map(drop)));
+text!(TimePat, Str::param(), Some(|text| java_time::Pattern::compile(text).map(drop)));
+text!(ZoneName, Str::param(), Some(|text| java_time::Zone::parse(text).map(drop)));
 
 /// An argument that may be NULL without making the result so.
 pub struct Opt<K>(std::marker::PhantomData<K>);
@@ -428,6 +460,10 @@ pub struct Opt<K>(std::marker::PhantomData<K>);
 impl<K: Kind> Kind for Opt<K> {
     fn param() -> ParamType {
         K::param()
+    }
+
+    fn check() -> Option<CheckText> {
+        K::check()
     }
 }
 
@@ -549,7 +585,7 @@ impl<V> Memo<V> {
 macro_rules! scalar {
     ($memo:ident: $memo_ty:ty; ($($arg:ident: $kind:ty),*) -> $out:ty => $body:expr) => {
         $crate::functions::typed::Def::scalar(
-            vec![$($crate::functions::typed::param(stringify!($arg), <$kind as $crate::functions::typed::Kind>::param())),*],
+            vec![$($crate::functions::typed::param_of::<$kind>(stringify!($arg))),*],
             millpond_sql::functions::ResultType::Of(<$out as $crate::functions::typed::Kind>::param()),
             $crate::functions::typed::Bind(|_: &$crate::functions::CallSite<'_>| {
                 let shared = parking_lot::Mutex::new(<$memo_ty>::default());
@@ -568,7 +604,7 @@ macro_rules! scalar {
     };
     (($($arg:ident: $kind:ty),*) -> $out:ty => $body:expr) => {
         $crate::functions::typed::Def::scalar(
-            vec![$($crate::functions::typed::param(stringify!($arg), <$kind as $crate::functions::typed::Kind>::param())),*],
+            vec![$($crate::functions::typed::param_of::<$kind>(stringify!($arg))),*],
             millpond_sql::functions::ResultType::Of(<$out as $crate::functions::typed::Kind>::param()),
             $crate::functions::typed::same(
                 move |args: &$crate::functions::Args<'_>, _: &mut $crate::expr::EvalContext| {

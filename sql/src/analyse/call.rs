@@ -166,10 +166,10 @@ impl Typer<'_> {
         overload: &Overload,
         arguments: Vec<Argument<'_>>,
     ) -> AnalysisResult<(Vec<TypedExpr>, Variables)> {
-        let params: Vec<ParamType> = match parameters(overload, arguments.len()) {
-            Some(params) => params.into_iter().map(|p| p.ty.clone()).collect(),
-            None => return Err(Diagnostic::bug("an overload was chosen that does not take the arguments")),
+        let Some(laid) = parameters(overload, arguments.len()) else {
+            return Err(Diagnostic::bug("an overload was chosen that does not take the arguments"));
         };
+        let params: Vec<ParamType> = laid.iter().map(|p| p.ty.clone()).collect();
         // What the type variables stand for follows from the values; lambdas come after that, from left to right.
         let mut variables = Variables::new();
         for (param, argument) in params.iter().zip(&arguments) {
@@ -197,6 +197,13 @@ impl Typer<'_> {
                     self.lambda(parameters, body, inputs, output, &mut variables, span)?
                 }
             });
+        }
+        if self.env.checks_constants() {
+            for (param, arg) in laid.iter().zip(&args) {
+                if let (Some(check), ExprKind::Literal(Value::String(text))) = (param.check, &arg.kind) {
+                    check(text).map_err(|why| Diagnostic::at(Code::Invalid, arg.span, why))?;
+                }
+            }
         }
         Ok((args, variables))
     }

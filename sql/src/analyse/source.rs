@@ -7,7 +7,7 @@ use millpond_types::{Column, ColumnRole, Field, Schema, SqlType};
 use super::properties::{With, WithOf, uses_registry};
 use super::scope::is_pseudo;
 use super::types::{contains_map, resolve_type};
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, suggest};
 use crate::plan::{
     Analysed, AnalysisResult, Environment, FormatError, FormatSpec, Relation, Side, SourceInfo, TimestampColumn,
 };
@@ -600,6 +600,8 @@ pub(super) fn check_formats(
     check_format(env, value, Side::Value, &values, place(Side::Value))
 }
 
+const FORMATS: [&str; 8] = ["AVRO", "DELIMITED", "JSON", "JSON_SR", "KAFKA", "NONE", "PROTOBUF", "PROTOBUF_NOSR"];
+
 pub(super) fn check_format(
     env: &dyn Environment,
     format: &FormatSpec,
@@ -620,13 +622,24 @@ pub(super) fn check_format(
         Side::Value => "value",
     };
     env.check_format(format, side, columns).map_err(|error| match error {
-        FormatError::Invalid(why)
-            if ["Unknown format", "Key format", "Value format"].iter().any(|w| why.starts_with(w)) =>
-        {
-            Diagnostic::at(Code::Format, span, why)
+        FormatError::Invalid(why) if why.starts_with("Unknown format") => {
+            let hint = match suggest(&format.name, FORMATS) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("there are {}", FORMATS.join(", ")),
+            };
+            Diagnostic::at(Code::Format, span, why).with_hint(hint)
         }
         FormatError::Invalid(why) => {
-            Diagnostic::at(Code::Format, span, format!("{what} format does not support schema: {why}"))
+            let told = ["Key format", "Value format"].iter().any(|w| why.starts_with(w));
+            let message = if told { why } else { format!("{what} format does not support schema: {why}") };
+            let diagnostic = Diagnostic::at(Code::Format, span, message);
+            // The one that holds most, where it holds this.
+            let other =
+                FormatSpec { name: "JSON".to_owned(), delimiter: None, wrap_single: None, properties: BTreeMap::new() };
+            match format.name != other.name && env.check_format(&other, side, columns).is_ok() {
+                true => diagnostic.with_hint(format!("WITH ({}_FORMAT='JSON') can hold it", what.to_ascii_uppercase())),
+                false => diagnostic,
+            }
         }
         FormatError::Unsupported(why) => Diagnostic::at(Code::Unsupported, span, why),
     })

@@ -5,6 +5,20 @@ use crate::diagnostic::{Code, Diagnostic, Result};
 use crate::syntax::*;
 use crate::token::TokenKind;
 
+/// What does here what a statement of other dialects does there.
+fn of_another_dialect(word: &str) -> Option<&'static str> {
+    match word.to_ascii_uppercase().as_str() {
+        "UPDATE" | "MERGE" | "UPSERT" | "REPLACE" => {
+            Some("rows are not changed in place: INSERT INTO a table's topic a row of the same key, which replaces it")
+        }
+        "DELETE" | "TRUNCATE" => Some(
+            "rows are not deleted by statements: a record with the row's key and without a value, sent to the table's \
+             topic, deletes it",
+        ),
+        _ => None,
+    }
+}
+
 impl Cursor<'_> {
     pub(super) fn statement(&mut self) -> Result<Statement> {
         if self.is_word("SELECT") {
@@ -64,7 +78,14 @@ impl Cursor<'_> {
             let diagnostic = Diagnostic::at(Code::Syntax, self.span(), "RUN SCRIPT is a command of the client");
             return Err(diagnostic.with_hint("send the statements of the script"));
         }
-        Err(self.unexpected_instead_of(Some("a statement")))
+        let diagnostic = self.unexpected_instead_of(Some("a statement"));
+        Err(match self.kind(0) {
+            Some(TokenKind::Word(word)) => match of_another_dialect(word) {
+                Some(hint) => Diagnostic { hint: Some(hint.to_owned()), ..diagnostic },
+                None => diagnostic,
+            },
+            _ => diagnostic,
+        })
     }
 
     fn if_not_exists(&mut self) -> bool {

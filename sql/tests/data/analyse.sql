@@ -126,3 +126,9 @@ SELECT * FROM w WHERE WINDOWEND <> 5;
 SET 'ksql.compat.quirks' = 'true';
 CREATE TABLE w AS SELECT name, count(*) AS n FROM orders WINDOW TUMBLING (SIZE 1 HOUR) GROUP BY name;
 SELECT n FROM w WHERE name = 'a' AND WINDOWSTART BETWEEN 5 AND 10 AND 3 < WINDOWEND;
+-- formats that are not there
+CREATE STREAM f (a INT) WITH (KAFKA_TOPIC='f', VALUE_FORMAT='JSN');
+-- formats that are nothing like those there are
+CREATE STREAM f (a INT) WITH (KAFKA_TOPIC='f', VALUE_FORMAT='PARQUET');
+-- keys that the format does not hold
+CREATE TABLE f AS SELECT name, id, COUNT(*) FROM orders GROUP BY name, id;

@@ -216,7 +216,11 @@ fn function(line: &str) -> Function {
             let init_params = params.iter().filter(|p| p.starts_with('!')).count();
             let params = params
                 .iter()
-                .map(|p| Param { name: String::new(), ty: param(p.trim_start_matches('!').trim_end_matches("...")) })
+                .map(|p| Param {
+                    name: String::new(),
+                    ty: param(p.trim_start_matches('!').trim_end_matches("...")),
+                    check: None,
+                })
                 .collect();
             Overload {
                 id: id as u32,
