@@ -69,6 +69,7 @@ pub struct Limits {
     pub log_files_open_max: Option<usize>,
     pub inline_bytes_max: Option<usize>,
     pub compaction_bytes_per_second: Option<u64>,
+    pub decompressed_bytes_max: Option<usize>,
     pub request_bytes_max: Option<usize>,
     pub requests_bytes_max: Option<usize>,
     pub request_elements_max: Option<usize>,
@@ -122,6 +123,7 @@ pub struct Broker {
     pub group_min_session_timeout_ms: Option<i32>,
     pub group_lag_rows_max: Option<usize>,
     pub group_offsets_retention_ms: Option<i64>,
+    pub log_retention_check_interval_ms: Option<u64>,
     pub group_consumer_session_timeout_ms: Option<i32>,
     pub group_consumer_heartbeat_interval_ms: Option<i32>,
 }
@@ -255,6 +257,7 @@ impl Config {
         let at_least_one = [
             ("[limits] workers", limits.workers),
             ("[limits] request_bytes_max", limits.request_bytes_max),
+            ("[limits] decompressed_bytes_max", limits.decompressed_bytes_max),
             ("[limits] request_elements_max", limits.request_elements_max),
             ("[limits] connections_max", limits.connections_max),
             ("[limits] connections_per_address_max", limits.connections_per_address_max),
@@ -267,6 +270,9 @@ impl Config {
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == Some(0)) {
             bail!("{name} is 0; it must be 1 or more");
+        }
+        if self.broker.log_retention_check_interval_ms == Some(0) {
+            bail!("[broker] log_retention_check_interval_ms is 0; it must be 1 or more");
         }
         match self.broker.partitions_default {
             Some(partitions) if !(1..=TOPIC_PARTITIONS_MAX).contains(&partitions) => {
@@ -311,6 +317,7 @@ mod tests {
         assert_eq!(check("[limits]\nworkers = 1\n[broker]\npartitions_default = 12\n"), Ok(()));
         assert_eq!(check("[limits]\nworkers = 0\n"), Err("[limits] workers is 0; it must be 1 or more".into()));
         assert!(check("[broker]\npartitions_default = 0\n").unwrap_err().contains("from 1 to"));
+        assert!(check("[broker]\nlog_retention_check_interval_ms = 0\n").unwrap_err().contains("1 or more"));
     }
 
     #[test]

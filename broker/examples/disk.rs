@@ -47,6 +47,7 @@ async fn open(directory: &Path, change: impl FnOnce(&mut StorageOptions)) -> Res
     let mut options = StorageOptions::new(directory);
     options.durability = Durability::None;
     options.retention_interval = Duration::from_secs(1);
+    options.retention_grace = Duration::from_secs(1);
     options.compaction_interval = Duration::from_secs(3600);
     change(&mut options);
     Ok(Storage::open(options)?)

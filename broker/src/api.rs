@@ -462,7 +462,7 @@ pub(crate) fn code_of(error: &StorageError) -> ResponseError {
         StorageError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         StorageError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         StorageError::CorruptMessage(_) | StorageError::Corrupt(_) => ResponseError::CorruptMessage,
-        StorageError::MessageTooLarge { .. } => ResponseError::MessageTooLarge,
+        StorageError::MessageTooLarge { .. } | StorageError::ExpandsTooMuch { .. } => ResponseError::MessageTooLarge,
         StorageError::RecordListTooLarge { .. } => ResponseError::RecordListTooLarge,
         StorageError::InvalidRecord { .. } => ResponseError::InvalidRecord,
         StorageError::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,

@@ -153,6 +153,8 @@ pub struct StorageOptions {
     /// At most so much of the newest of a partition is left uncompacted, whatever "segment.bytes" says.
     pub active_bytes_max: u64,
     pub retention_interval: Duration,
+    /// Nothing is deleted for its age within so long of its append, however old it says it is.
+    pub retention_grace: Duration,
     /// An idempotent producer that appended nothing for so long is forgotten.
     pub producer_expiration: Duration,
     /// Idempotent producers remembered per partition; the one idle longest makes room.
@@ -195,6 +197,7 @@ impl StorageOptions {
             accept_data_loss: false,
             // At full speed a minute is a disk full of what nobody wants any more.
             retention_interval: Duration::from_secs(5),
+            retention_grace: Duration::from_secs(300),
             producer_expiration: Duration::from_secs(24 * 3600),
             partition_producers_max: 10_000,
         }
@@ -415,6 +418,11 @@ impl Storage {
     /// As at start, whatever was changed since.
     pub fn started_partitions(&self) -> i32 {
         self.shared.options.partitions_default
+    }
+
+    /// How long what was appended is safe from retention by time.
+    pub fn retention_grace(&self) -> Duration {
+        self.shared.options.retention_grace
     }
 
     /// Whether topics may ask for more replicas than there are brokers.
@@ -671,7 +679,7 @@ impl Storage {
         if epoch > self.leader_epoch() {
             return Ok((-1, -1));
         }
-        Ok(lookup::epoch_end(&*self.shared.partition(place)?, epoch))
+        Ok(lookup::epoch_end(&*self.shared.partition(place)?, epoch, self.leader_epoch()))
     }
 
     /// Puts and deletes entries of the protocol layer, all or nothing; durable when it returns.

@@ -320,6 +320,11 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     set(&mut options.storage.disk_free_bytes_min, limits.disk_free_bytes_min);
     options.storage.compaction_map_bytes = parts.compaction_map;
     set(&mut options.storage.compaction_bytes_per_second, limits.compaction_bytes_per_second);
+    set(&mut options.storage.decompressed_bytes_max, limits.decompressed_bytes_max);
+    if let Some(interval) = config.broker.log_retention_check_interval_ms.map(Duration::from_millis) {
+        options.storage.retention_grace = interval;
+        options.storage.retention_interval = options.storage.retention_interval.min(interval);
+    }
     set(&mut options.storage.partitions_default, config.broker.partitions_default);
     set(&mut options.storage.any_replication_factor, config.broker.any_replication_factor);
     set(&mut options.engine.pull_rows_max, limits.pull_rows_max);

@@ -147,6 +147,12 @@ fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
         set("group.min.session.timeout.ms", &groups.session_timeout_min_ms, Int, "the shortest session of a member"),
         set("listeners", &listener, Str, "where the server listens"),
         always("log.dirs", &DIRECTORY, Str, "the one directory of all data, whatever its path is"),
+        set(
+            "log.retention.check.interval.ms",
+            &shared.storage.retention_grace().as_millis(),
+            Long,
+            "nothing is deleted for its age within so long of its append; by size it is looked at more often",
+        ),
         always("log.retention.hours", &168, Int, "see log.retention.ms, which holds"),
         set("max.connections", &settings.connections_max, Int, "the most connections"),
         set(

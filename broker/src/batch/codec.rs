@@ -61,12 +61,23 @@ impl Codec {
     }
 }
 
+/// Why a batch's records cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DecompressError {
+    #[error("records are larger than {0} bytes when decompressed")]
+    TooLarge(usize),
+    #[error("{0}")]
+    Damaged(#[from] io::Error),
+}
+
+type Result<T> = std::result::Result<T, DecompressError>;
+
 fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// Decompresses the records of a batch to at most `bytes_max` bytes; uncompressed ones are shared, not copied.
-pub fn decompress(codec: Codec, bytes: &Bytes, bytes_max: usize) -> io::Result<Bytes> {
+pub fn decompress(codec: Codec, bytes: &Bytes, bytes_max: usize) -> Result<Bytes> {
     match codec {
         Codec::None => Ok(bytes.clone()),
         Codec::Gzip => read_all(flate2::read::MultiGzDecoder::new(&bytes[..]), bytes.len(), bytes_max),
@@ -80,17 +91,17 @@ pub fn decompress(codec: Codec, bytes: &Bytes, bytes_max: usize) -> io::Result<B
     }
 }
 
-fn read_all(reader: impl Read, compressed: usize, bytes_max: usize) -> io::Result<Bytes> {
+fn read_all(reader: impl Read, compressed: usize, bytes_max: usize) -> Result<Bytes> {
     let mut out = Vec::with_capacity(compressed.saturating_mul(3).min(bytes_max));
     reader.take(bytes_max as u64 + 1).read_to_end(&mut out)?;
     if out.len() > bytes_max {
-        return Err(too_large(bytes_max));
+        return Err(DecompressError::TooLarge(bytes_max));
     }
     Ok(out.into())
 }
 
 /// As `read_all`, from a decoder that has a buffer of its own: room that is not filled yet is not zeroed for it.
-fn take_all(mut reader: impl BufRead, compressed: usize, bytes_max: usize) -> io::Result<Bytes> {
+fn take_all(mut reader: impl BufRead, compressed: usize, bytes_max: usize) -> Result<Bytes> {
     let mut out = Vec::with_capacity(compressed.saturating_mul(3).min(bytes_max));
     loop {
         let part = reader.fill_buf()?;
@@ -98,7 +109,7 @@ fn take_all(mut reader: impl BufRead, compressed: usize, bytes_max: usize) -> io
             return Ok(out.into());
         }
         if part.len() > bytes_max - out.len() {
-            return Err(too_large(bytes_max));
+            return Err(DecompressError::TooLarge(bytes_max));
         }
         out.extend_from_slice(part);
         let len = part.len();
@@ -106,11 +117,7 @@ fn take_all(mut reader: impl BufRead, compressed: usize, bytes_max: usize) -> io
     }
 }
 
-fn too_large(bytes_max: usize) -> io::Error {
-    damaged(format!("records are larger than {bytes_max} bytes when decompressed"))
-}
-
-fn unsnap(bytes: &Bytes, bytes_max: usize) -> io::Result<Bytes> {
+fn unsnap(bytes: &Bytes, bytes_max: usize) -> Result<Bytes> {
     let mut out = Vec::new();
     match bytes.strip_prefix(&XERIAL_MAGIC) {
         None => unsnap_block(bytes, bytes_max, &mut out)?,
@@ -130,13 +137,13 @@ fn unsnap(bytes: &Bytes, bytes_max: usize) -> io::Result<Bytes> {
     Ok(out.into())
 }
 
-fn unsnap_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> io::Result<()> {
+fn unsnap_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<()> {
     let len = snap::raw::decompress_len(block).map_err(damaged)?;
     if len > block.len().saturating_mul(SNAPPY_EXPANSION_MAX) {
-        return Err(damaged("a snappy block claims more than it can hold"));
+        return Err(damaged("a snappy block claims more than it can hold").into());
     }
     if len > bytes_max.saturating_sub(out.len()) {
-        return Err(too_large(bytes_max));
+        return Err(DecompressError::TooLarge(bytes_max));
     }
     let start = out.len();
     out.resize(start + len, 0);
@@ -195,7 +202,11 @@ mod tests {
             let packed = Bytes::from(packed);
             assert_eq!(decompress(codec, &packed, text.len()).unwrap(), text, "{codec:?}");
             if codec != Codec::None {
-                assert!(decompress(codec, &packed, text.len() - 1).is_err(), "{codec:?} ignores the limit");
+                let refused = decompress(codec, &packed, text.len() - 1);
+                assert!(matches!(refused, Err(DecompressError::TooLarge(_))), "{codec:?} ignores the limit");
+                let cut = packed.slice(..packed.len() / 2);
+                let refused = decompress(codec, &cut, text.len());
+                assert!(matches!(refused, Err(DecompressError::Damaged(_))), "{codec:?} takes a part for all");
             }
         }
         let raw = snap::raw::Encoder::new().compress_vec(&text).unwrap();

@@ -2,19 +2,17 @@
 //!
 //! Pure: the caller gives the time. Not here: producer sequences and offsets, which only the writer knows.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 
-use super::codec::{Codec, compress, decompress};
+use super::codec::{Codec, DecompressError, compress, decompress};
 use super::records::RecordIter;
 use super::{
-    ATTRIBUTE_CODEC, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTES_AT, BatchHeader, HEADER_LEN, LENGTH_OVERHEAD, seal,
+    ATTRIBUTE_CODEC, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTES_AT, BatchHeader, HEADER_LEN, LENGTH_OVERHEAD,
+    MAX_TIMESTAMP_AT, seal,
 };
 
 /// At most so many records of a refused batch are named.
 const RECORD_ERRORS_MAX: usize = 64;
-const MAX_TIMESTAMP_AT: Range<usize> = 35..43;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimestampType {
@@ -56,6 +54,8 @@ pub enum BatchError {
     Corrupt(String),
     #[error("a batch of {size} bytes is larger than \"max.message.bytes\", {max}")]
     TooLarge { size: usize, max: usize },
+    #[error("the batch takes more than \"decompressed_bytes_max\", {max} bytes, when decompressed")]
+    ExpandsTooMuch { max: usize },
     #[error("{message}")]
     InvalidRecord { message: String, records: Vec<(i32, String)> },
     #[error("{message}")]
@@ -70,6 +70,9 @@ fn invalid(message: impl Into<String>) -> BatchError {
 
 /// Checks the records of a produce request for one partition, which must be exactly one batch.
 pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchError> {
+    if bytes.is_empty() {
+        return Err(invalid("a produce request holds a batch for each partition, and here is none"));
+    }
     let magic = bytes.get(16).copied();
     if magic.is_some_and(|m| m != 2) {
         return Err(invalid("only record batches of version 2 are accepted"));
@@ -107,8 +110,8 @@ pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchEr
     if header.is_control() {
         return Err(invalid("clients may not write control batches"));
     }
-    if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0) {
-        return Err(invalid("a batch with a producer id needs an epoch and a sequence"));
+    if header.producer_id >= 0 && header.base_sequence < 0 {
+        return Err(invalid("a batch with a producer id needs a sequence"));
     }
     if header.is_transactional() && header.producer_id < 0 {
         return Err(invalid("a transactional batch needs a producer id"));
@@ -122,8 +125,12 @@ pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchEr
     let codec = header
         .codec()
         .ok_or_else(|| BatchError::UnsupportedCompression("the batch is compressed by an unknown codec".into()))?;
-    let records = decompress(codec, &bytes.slice(HEADER_LEN..), rules.decompressed_bytes_max)
-        .map_err(|e| BatchError::Corrupt(format!("the batch cannot be decompressed: {e}")))?;
+    let records =
+        decompress(codec, &bytes.slice(HEADER_LEN..), rules.decompressed_bytes_max).map_err(|error| match error {
+            // Its producer can send what is in it in smaller ones.
+            DecompressError::TooLarge(max) => BatchError::ExpandsTooMuch { max },
+            DecompressError::Damaged(e) => BatchError::Corrupt(format!("the batch cannot be decompressed: {e}")),
+        })?;
 
     let walk = walk(&records, &header, rules)?;
     rewrite(bytes, header, codec, &records, walk, rules)
@@ -353,6 +360,8 @@ mod tests {
         assert!(matches!(with(22, &[0x05]), Some(BatchError::UnsupportedCompression(_))), "codec");
         assert!(matches!(with(23, &[0, 0, 0, 7]), Some(BatchError::InvalidRecord { .. })), "last offset delta");
         assert!(matches!(with(43, &[0; 8]), Some(BatchError::InvalidRecord { .. })), "producer without sequence");
+        let no_epoch = [[0; 8].as_slice(), &[0xff; 2], &[0; 4]].concat();
+        assert_eq!(with(43, &no_epoch), None, "of its epoch the log takes what comes");
         assert!(matches!(with(27, &[0, 0, 1]), Some(BatchError::InvalidTimestamp { .. })), "timestamp");
         let mut torn = good.to_vec();
         *torn.last_mut().unwrap() ^= 1;
@@ -361,6 +370,11 @@ mod tests {
         assert!(matches!(validate(&two, &RULES), Err(BatchError::InvalidRecord { .. })), "two batches");
         let small = BatchRules { batch_bytes_max: 60, ..RULES };
         assert!(matches!(validate(&good, &small), Err(BatchError::TooLarge { .. })), "size");
+        assert!(matches!(validate(&Bytes::new(), &RULES), Err(BatchError::InvalidRecord { .. })), "nothing");
+        let packed = batch(&[(None, Some(vec![0; 9000]), 5, vec![])], Codec::Zstd);
+        let tight = BatchRules { decompressed_bytes_max: 9000, ..RULES };
+        assert_eq!(validate(&packed, &tight).err(), Some(BatchError::ExpandsTooMuch { max: 9000 }));
+        assert!(validate(&packed, &BatchRules { decompressed_bytes_max: 9100, ..RULES }).is_ok());
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub enum StorageError {
     CorruptMessage(String),
     #[error("a batch of {size} bytes is larger than the {max} that the topic allows")]
     MessageTooLarge { size: usize, max: usize },
+    #[error("the batch takes more than \"decompressed_bytes_max\", {max} bytes, when decompressed")]
+    ExpandsTooMuch { max: usize },
     #[error("a batch of {size} bytes is larger than the topic's \"segment.bytes\", {max}")]
     RecordListTooLarge { size: usize, max: usize },
     #[error("{message}")]
@@ -98,6 +100,7 @@ impl From<BatchError> for StorageError {
         match e {
             BatchError::Corrupt(message) => Self::CorruptMessage(message),
             BatchError::TooLarge { size, max } => Self::MessageTooLarge { size, max },
+            BatchError::ExpandsTooMuch { max } => Self::ExpandsTooMuch { max },
             BatchError::InvalidRecord { message, records } => Self::InvalidRecord { message, records },
             BatchError::InvalidTimestamp { message, records } => Self::InvalidTimestamp { message, records },
             BatchError::UnsupportedCompression(message) => Self::UnsupportedCompression(message),
@@ -117,6 +120,7 @@ impl From<StorageError> for Error {
             S::Corrupt(_) => ErrorKind::Corrupt,
             S::CorruptMessage(_)
             | S::MessageTooLarge { .. }
+            | S::ExpandsTooMuch { .. }
             | S::RecordListTooLarge { .. }
             | S::InvalidRecord { .. }
             | S::InvalidTimestamp { .. }

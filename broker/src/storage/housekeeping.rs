@@ -191,7 +191,7 @@ fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<P
         if log.gone || !settings.deleted {
             return Ok(());
         }
-        expired(&log, settings, now_ms)
+        expired(&log, settings, now_ms, shared.options.retention_grace)
     };
     if let Some(before) = start {
         let bytes = partition.log.lock().bytes();
@@ -205,13 +205,13 @@ fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<P
 }
 
 /// Where the log should start by its retention settings, if not where it does. The oldest segments go, as long as each is
-/// too old or what stays is enough.
-fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64) -> Option<Offset> {
+/// too old and was not appended to just now, or what stays is enough.
+fn expired(log: &LogState, settings: &TopicSettings, now_ms: i64, grace: Duration) -> Option<Offset> {
     let oldest_ms = settings.retention_ms.map(|ms| now_ms.saturating_sub(ms));
     let mut left = log.bytes();
     let mut start = None;
     for segment in log.segments.iter().chain(&log.open) {
-        let too_old = oldest_ms.is_some_and(|oldest| segment.age_from() < oldest);
+        let too_old = oldest_ms.is_some_and(|oldest| segment.age_from() < oldest) && !segment.is_young(now_ms, grace);
         let too_much = settings.retention_bytes.is_some_and(|max| left.saturating_sub(segment.bytes) >= max);
         if !too_old && !too_much {
             break;
@@ -296,26 +296,37 @@ mod tests {
         log
     }
 
-    fn check(configs: &[(&str, &str)], now_ms: i64) -> Option<Offset> {
+    fn check(configs: &[(&str, &str)], now_ms: i64, grace: Duration) -> Option<Offset> {
         let configs: BTreeMap<String, String> =
             configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        expired(&log(), &check_topic_configs(&configs).unwrap(), now_ms)
+        expired(&log(), &check_topic_configs(&configs).unwrap(), now_ms, grace)
     }
 
     #[test]
     fn old_segments_go_in_order() {
-        assert_eq!(check(&[("retention.ms", "100")], 100), None);
-        assert_eq!(check(&[("retention.ms", "100")], 111), Some(10));
-        assert_eq!(check(&[("retention.ms", "100")], 151), Some(30));
-        assert_eq!(check(&[("retention.ms", "100")], 161), Some(40));
-        assert_eq!(check(&[("retention.ms", "-1")], i64::MAX), None);
+        assert_eq!(check(&[("retention.ms", "100")], 100, Duration::ZERO), None);
+        assert_eq!(check(&[("retention.ms", "100")], 111, Duration::ZERO), Some(10));
+        assert_eq!(check(&[("retention.ms", "100")], 151, Duration::ZERO), Some(30));
+        assert_eq!(check(&[("retention.ms", "100")], 161, Duration::ZERO), Some(40));
+        assert_eq!(check(&[("retention.ms", "-1")], i64::MAX, Duration::ZERO), None);
     }
 
     #[test]
     fn what_stays_is_at_least_the_size_asked_for() {
-        assert_eq!(check(&[("retention.bytes", "350")], 0), None);
-        assert_eq!(check(&[("retention.bytes", "250")], 0), Some(10));
-        assert_eq!(check(&[("retention.bytes", "249")], 0), Some(10));
-        assert_eq!(check(&[("retention.bytes", "0")], 0), Some(40));
+        assert_eq!(check(&[("retention.bytes", "350")], 0, Duration::ZERO), None);
+        assert_eq!(check(&[("retention.bytes", "250")], 0, Duration::ZERO), Some(10));
+        assert_eq!(check(&[("retention.bytes", "249")], 0, Duration::ZERO), Some(10));
+        assert_eq!(check(&[("retention.bytes", "0")], 0, Duration::ZERO), Some(40));
+    }
+
+    #[test]
+    fn what_was_just_appended_goes_by_size_alone() {
+        let (all, grace) = ([("retention.ms", "0")], Duration::from_millis(40));
+        assert_eq!(check(&all, 99, grace), None, "they were appended at 60");
+        assert_eq!(check(&all, 100, grace), Some(40));
+        assert_eq!(check(&[("retention.bytes", "250")], 61, grace), Some(10));
+        // A clock that was set back by more than that does not keep them for longer.
+        assert_eq!(check(&[("retention.ms", "5")], 21, grace), None);
+        assert_eq!(check(&[("retention.ms", "5")], 20, grace), Some(10));
     }
 }

@@ -20,9 +20,9 @@ pub enum OffsetQuery {
     Latest,
     /// First offset that is not decided yet.
     LatestStable,
-    /// The first record with the greatest timestamp.
+    /// The first record with the greatest timestamp; transactions' markers are records too.
     MaxTimestamp,
-    /// The first record at or after this time.
+    /// The first record at or after this time, or marker.
     Timestamp(i64),
 }
 
@@ -45,19 +45,20 @@ pub fn list_offset(shared: &Shared, partition: &Partition, what: OffsetQuery) ->
         if log.gone {
             return Err(StorageError::unknown_partition(partition.place));
         }
-        let at = |offset: Offset| ListedOffset { offset, timestamp: -1, leader_epoch: log.epoch_of(offset) };
+        let at = |offset: Offset, leader_epoch| ListedOffset { offset, timestamp: -1, leader_epoch };
         match what {
-            OffsetQuery::Earliest => return Ok(at(log.start)),
+            OffsetQuery::Earliest if log.start == log.end => return Ok(at(log.start, shared.epoch)),
+            OffsetQuery::Earliest => return Ok(at(log.start, log.epoch_of(log.start))),
             OffsetQuery::Latest | OffsetQuery::LatestStable => {
                 let end = match shared.forced.limit() {
                     None => log.end,
                     Some(limit) => log.end_at(limit).ok_or_else(in_doubt)?,
                 };
-                // What is in doubt may be the marker that made what is before it stable.
+                // The epoch is that of what comes next. What is in doubt may be the marker that made what is before it stable.
                 return match what {
-                    OffsetQuery::Latest => Ok(at(end)),
+                    OffsetQuery::Latest => Ok(at(end, shared.epoch)),
                     _ if end < log.end && log.transactions.settled_to >= 0 => Err(in_doubt()),
-                    _ => Ok(at(log.stable_end().min(end))),
+                    _ => Ok(at(log.stable_end().min(end), shared.epoch)),
                 };
             }
             OffsetQuery::MaxTimestamp | OffsetQuery::Timestamp(_) => {}
@@ -161,7 +162,7 @@ fn walk(
         let first = from;
         for stored in batches {
             from = stored.last + 1;
-            if BatchHeader::parse(&stored.batch()).is_some_and(|h| h.is_control() || !wanted(&h)) {
+            if BatchHeader::parse(&stored.batch()).is_some_and(|h| !wanted(&h)) {
                 continue;
             }
             let (header, bytes) = open_batch(shared, partition, &stored)?;
@@ -183,12 +184,16 @@ fn walk(
     Ok(())
 }
 
-pub fn epoch_end(partition: &Partition, epoch: i32) -> (i32, Offset) {
+/// Where the records of an epoch end that is not after the `present` one, which every log is in, also without records of it.
+pub fn epoch_end(partition: &Partition, epoch: i32, present: i32) -> (i32, Offset) {
     let log = partition.log.lock();
+    if epoch == present {
+        return (present, log.end);
+    }
     let after = log.epochs.partition_point(|(e, _)| *e <= epoch);
     match after.checked_sub(1).and_then(|i| log.epochs.get(i)) {
         // Before all that is known: it ended where the first begins.
-        None if epoch >= 0 => log.epochs.first().map_or((-1, -1), |(_, first)| (epoch, *first)),
+        None if epoch >= 0 => (epoch, log.epochs.first().map_or(log.end, |(_, first)| *first)),
         None => (-1, -1),
         Some((found, _)) => (*found, log.epochs.get(after).map_or(log.end, |(_, first)| *first)),
     }

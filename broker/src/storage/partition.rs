@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use millpond_types::{Offset, Sequence, TopicPartition};
@@ -62,7 +63,7 @@ pub struct Segment {
     pub last: Offset,
     /// Greatest timestamp of its records; -1 where none has one.
     pub max_timestamp: i64,
-    /// Wall-clock time of its last append.
+    /// Wall-clock time of its last append; of one that was open at an end without warning, of the start after it.
     pub appended_ms: i64,
     /// Wall-clock time of its first append, as far as it is known: it is not stored.
     pub began_ms: i64,
@@ -93,6 +94,12 @@ impl Segment {
     /// The time that retention counts from.
     pub fn age_from(&self) -> i64 {
         if self.max_timestamp >= 0 { self.max_timestamp } else { self.appended_ms }
+    }
+
+    /// Whether its last append is so recent. One that is later than now was told by a clock that has been set back since,
+    /// and keeps nothing for longer.
+    pub fn is_young(&self, now_ms: i64, grace: Duration) -> bool {
+        u128::from(now_ms.abs_diff(self.appended_ms)) < grace.as_millis()
     }
 
     /// Version u8, base i64, max timestamp i64, appended i64, bytes u64; the last offset is in the key.

@@ -19,7 +19,7 @@ use super::shared::{Counters, Shared, family};
 use super::topics::{NewTopic, Topic};
 use super::writer::{Change, StepJob};
 use super::{Appended, Result, TransactionWrite};
-use crate::batch::{BatchHeader, ValidBatch, control_batch, patch_place};
+use crate::batch::{BatchHeader, ValidBatch, control_batch, patch_place, stamp_time};
 use crate::configs::{ChangedConfigs, TopicSettings, topic_settings};
 use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
 
@@ -124,7 +124,7 @@ impl Pass<'_> {
     pub fn produce(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> Result<Appended> {
         let header = batch.header;
         let now_ms = self.now_ms;
-        let log_append_time_ms = if header.is_log_append_time() { header.max_timestamp } else { -1 };
+        let log_append_time_ms = if header.is_log_append_time() { now_ms } else { -1 };
         let entry = pending(&mut self.partitions, partition, self.shared.epoch);
         if entry.gone {
             return Err(StorageError::unknown_partition(partition.place));
@@ -172,13 +172,19 @@ impl Pass<'_> {
 
     /// Puts a batch at the partition's end; returns its base offset, last offset and sequence.
     fn append(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> (Offset, Offset, Sequence) {
-        let ValidBatch { mut bytes, header, .. } = batch;
+        let ValidBatch { mut bytes, mut header, .. } = batch;
         let entry = pending(&mut self.partitions, partition, self.shared.epoch);
         self.counters.sequence += 1;
         let sequence = self.counters.sequence;
         let base = entry.end;
         let last = base + i64::from(header.last_offset_delta);
-        patch_place(bytes.get_mut(BATCH_PREFIX_LEN..).unwrap_or_default(), base, self.shared.epoch);
+        let stored = bytes.get_mut(BATCH_PREFIX_LEN..).unwrap_or_default();
+        patch_place(stored, base, self.shared.epoch);
+        // Who checked it may have waited for room since, longer than those that are before it now.
+        if header.is_log_append_time() && header.max_timestamp != self.now_ms {
+            header.max_timestamp = self.now_ms;
+            stamp_time(stored, self.now_ms);
+        }
         let key = keys::batch(partition.uid, last);
         let written =
             put_batch(&mut self.batch, self.families.log, &mut self.placing, &key, bytes, (&header, sequence));

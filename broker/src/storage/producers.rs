@@ -100,18 +100,19 @@ pub fn check(known: Option<&Producer>, header: &BatchHeader) -> Result<Option<Pr
     {
         return Ok(Some(*same));
     }
-    in_transaction(known)?;
-    if producer.batches.is_empty() && producer.any_sequence {
-        return Ok(None);
+    if header.is_transactional() {
+        in_transaction(known)?;
     }
     let expected = producer.batches.back().map_or(0, |b| b.last_sequence.wrapping_add(1) & i32::MAX);
-    if header.base_sequence != expected {
+    let any = producer.batches.is_empty() && producer.any_sequence;
+    if !any && header.base_sequence != expected {
         return Err(StorageError::OutOfOrderSequence(format!(
             "producer {id} sent sequence {} where {expected} was due",
             header.base_sequence
         )));
     }
-    Ok(None)
+    // A gap is told before a transaction that is in the way.
+    in_transaction(known).map(|()| None)
 }
 
 impl Producer {

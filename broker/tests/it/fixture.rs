@@ -61,6 +61,8 @@ pub fn options(path: &Path) -> StorageOptions {
     options.durability = Durability::None;
     // All batches go to log files, however small.
     options.inline_bytes_max = 0;
+    // What is old goes at once.
+    options.retention_grace = Duration::ZERO;
     options
 }
 

@@ -292,7 +292,6 @@ impl History {
         let everything: Vec<_> = fetch(model.start, false, usize::MAX)
             .batches
             .iter()
-            .filter(|b| !BatchHeader::parse(b).unwrap().is_control())
             .flat_map(records_of)
             .filter(|r| r.0 >= model.start)
             .collect();

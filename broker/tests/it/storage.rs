@@ -8,10 +8,11 @@ use millpond_broker::batch::{BatchHeader, Codec};
 use millpond_broker::storage::{Durability, FetchLimits, ListedOffset, OffsetQuery, StorageError};
 use millpond_types::ports::{Cursor, Outcome, ReadLimits, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
-use millpond_types::{ErrorKind, TopicPartition};
+use millpond_types::{Clock, ErrorKind, TopicPartition};
 
 use crate::fixture::{
-    ALL, Fixture, START_MS, batch, block_on, create, produce, read_all, send, spec, step, topic, with_producer,
+    ALL, Fixture, START_MS, batch, block_on, crc32c_of, create, produce, read_all, send, spec, step, topic,
+    with_producer,
 };
 
 const EVERYTHING: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true, committed: false };
@@ -169,17 +170,28 @@ fn leader_epochs_end_where_the_next_begins() {
     let mut fixture = Fixture::new();
     let place = create(&fixture.storage, "t", &[]);
     let first = fixture.storage.leader_epoch();
+    let end = |fixture: &Fixture, epoch| fixture.storage.epoch_end(place, epoch).unwrap();
+    let listed = |fixture: &Fixture| {
+        [OffsetQuery::Earliest, OffsetQuery::Latest, OffsetQuery::LatestStable]
+            .map(|what| fixture.storage.list_offset(place, what).unwrap().leader_epoch)
+    };
+    assert_eq!((end(&fixture, first), end(&fixture, first - 1)), ((first, 0), (first - 1, 0)), "before any record");
+    assert_eq!(listed(&fixture), [first; 3]);
     send(&fixture.storage, place, &["a", "b"]);
     // An epoch in which nothing was written leaves no trace.
     fixture = fixture.reopen(true).reopen(true);
     let third = fixture.storage.leader_epoch();
+    assert_eq!((end(&fixture, third), end(&fixture, third - 1)), ((third, 2), (first, 2)), "it may yet have records");
+    assert_eq!(listed(&fixture), [first, third, third]);
     send(&fixture.storage, place, &["c"]);
-    let end = |epoch| fixture.storage.epoch_end(place, epoch).unwrap();
-    assert_eq!(end(first - 1), (first - 1, 0), "it ended before the log began");
-    assert_eq!(end(third + 1), (-1, -1), "nobody knows of it yet");
-    assert_eq!(end(first), (first, 2));
-    assert_eq!(end(first + 1), (first, 2));
-    assert_eq!(end(third), (third, 3));
+    assert_eq!(end(&fixture, first - 1), (first - 1, 0), "it ended before the log began");
+    assert_eq!(end(&fixture, third + 1), (-1, -1), "nobody knows of it yet");
+    assert_eq!(end(&fixture, first), (first, 2));
+    assert_eq!(end(&fixture, first + 1), (first, 2));
+    assert_eq!(end(&fixture, third), (third, 3));
+    block_on(fixture.storage.delete_records(place, -1)).unwrap();
+    fixture = fixture.reopen(true);
+    assert_eq!(listed(&fixture), [fixture.storage.leader_epoch(); 3], "nothing is left of an earlier one");
 }
 
 #[test]
@@ -235,6 +247,72 @@ fn old_records_are_deleted() {
     }
     assert_eq!(start(kept), 0);
     assert_eq!(storage.partition_bytes(sized).unwrap(), 3 * (storage.partition_bytes(timed).unwrap()));
+}
+
+#[test]
+fn records_that_say_they_are_old_stay_for_a_while() {
+    const GRACE_MS: i64 = 300_000;
+    for clean in [false, true] {
+        let mut fixture = Fixture::with(|o| {
+            o.retention_grace = Duration::from_millis(GRACE_MS as u64);
+            o.retention_interval = Duration::from_secs(3600);
+            o.segment_bytes = 100;
+        });
+        let timed = create(&fixture.storage, "timed", &[("retention.ms", "1000")]);
+        let sized = create(&fixture.storage, "sized", &[("retention.ms", "1000"), ("retention.bytes", "1")]);
+        for place in [timed, sized] {
+            for time in 0..3 {
+                produce(&fixture.storage, place, &batch(&[("v", time)], Codec::None)).unwrap();
+            }
+        }
+        let retained = |fixture: &Fixture, since_ms| {
+            fixture.clock.set(START_MS + since_ms);
+            fixture.storage.retain().unwrap();
+            [timed, sized].map(|place| fixture.storage.partition_offsets(place).unwrap().start)
+        };
+        assert_eq!(retained(&fixture, GRACE_MS - 1), [0, 2], "what is too much goes at once");
+        fixture = fixture.reopen(clean);
+        assert_eq!(retained(&fixture, GRACE_MS - 1), [0, 2]);
+        // When the last was appended is known of what was closed; of the rest it may be the start.
+        let left = if clean { 3 } else { 2 };
+        assert_eq!(retained(&fixture, GRACE_MS), [left, left]);
+        assert_eq!(retained(&fixture, 2 * GRACE_MS - 2), [left, left]);
+        assert_eq!(retained(&fixture, 2 * GRACE_MS - 1), [3, 3]);
+    }
+}
+
+#[test]
+fn times_of_the_log_are_in_the_order_of_offsets() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let place = create(storage, "t", &[("message.timestamp.type", "LogAppendTime")]);
+    let value = batch(&[("v", 5)], Codec::Lz4);
+    let produced = with_producer(&batch(&[("p", 5)], Codec::None), 7, 0, 0);
+    // Checked in the order in which they were sent, and queued in another: there was no room for the first.
+    let prepared: Vec<_> = [&value, &produced, &value]
+        .into_iter()
+        .map(|batch| {
+            fixture.clock.set(fixture.clock.now_ms() + 10);
+            storage.prepare(place, batch).unwrap()
+        })
+        .collect();
+    let mut told = Vec::new();
+    for prepared in prepared.into_iter().rev() {
+        fixture.clock.set(fixture.clock.now_ms() + 1);
+        told.push(block_on(async { storage.append(place, prepared).await?.await }).unwrap().log_append_time_ms);
+    }
+    assert_eq!(told, [START_MS + 31, START_MS + 32, START_MS + 33]);
+    let batches = storage.fetch(place, 0, EVERYTHING).unwrap().batches;
+    let headers = batches.iter().map(|batch| BatchHeader::parse(batch).unwrap());
+    assert!(headers.clone().all(|header| header.is_log_append_time()));
+    assert_eq!(headers.map(|header| header.max_timestamp).collect::<Vec<_>>(), told);
+    for batch in &batches {
+        assert_eq!(batch[17..21], crc32c_of(&batch[21..]).to_be_bytes(), "it is sealed anew");
+    }
+    let found = storage.list_offset(place, OffsetQuery::Timestamp(told[1])).unwrap();
+    assert_eq!((found.offset, found.timestamp), (1, told[1]));
+    let again = produce(storage, place, &produced).unwrap();
+    assert_eq!((again.duplicate, again.log_append_time_ms), (true, told[1]), "what was told is remembered");
 }
 
 #[test]

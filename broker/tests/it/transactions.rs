@@ -127,6 +127,26 @@ fn committed_reads_end_at_what_is_open() {
 }
 
 #[test]
+fn markers_are_found_by_their_time() {
+    let mut fixture = Fixture::new();
+    let place = create(&fixture.storage, "t", &[]);
+    add(&fixture.storage, &[place], 7, 0);
+    send_in(&fixture.storage, place, 7, 0, "a");
+    fixture.clock.set(START_MS + 60_000);
+    end(&fixture.storage, &[place], 7, 0, true);
+    for clean in [None, Some(true), Some(false)] {
+        if let Some(clean) = clean {
+            fixture = fixture.reopen(clean);
+        }
+        let listed = |what| fixture.storage.list_offset(place, what).map(|l| (l.offset, l.timestamp)).unwrap();
+        assert_eq!(listed(OffsetQuery::Timestamp(START_MS)), (0, START_MS));
+        assert_eq!(listed(OffsetQuery::Timestamp(START_MS + 1)), (1, START_MS + 60_000));
+        assert_eq!(listed(OffsetQuery::Timestamp(START_MS + 60_001)), (-1, -1));
+        assert_eq!(listed(OffsetQuery::MaxTimestamp), (1, START_MS + 60_000));
+    }
+}
+
+#[test]
 fn a_partition_takes_only_what_belongs_to_the_open_transaction() {
     let fixture = Fixture::new();
     let place = create(&fixture.storage, "t", &[]);
@@ -139,8 +159,11 @@ fn a_partition_takes_only_what_belongs_to_the_open_transaction() {
     // Any sequence may come first, as where a producer was forgotten.
     let first = try_send(0, 40).unwrap();
     assert!(matches!(try_send(0, 42), Err(StorageError::OutOfOrderSequence(_))));
-    let plain = with_producer(&batch(&[("x", START_MS)], Codec::None), 7, 0, 41);
-    assert!(matches!(produce(storage, place, &plain), Err(StorageError::InvalidTxnState(_))), "not in between");
+    let plain = |sequence| {
+        produce(storage, place, &with_producer(&batch(&[("x", START_MS)], Codec::None), 7, 0, sequence)).unwrap_err()
+    };
+    assert!(matches!(plain(41), StorageError::InvalidTxnState(_)), "not in between");
+    assert!(matches!(plain(42), StorageError::OutOfOrderSequence(_)), "what is missing is told first");
     end(storage, &[place], 7, 0, true);
     assert!(matches!(try_send(0, 41), Err(StorageError::InvalidTxnState(_))), "late for a transaction that ended");
     let again = try_send(0, 40).unwrap();

@@ -1,5 +1,7 @@
 //! What tools of administrators ask for beside topics and groups.
 
+use std::time::Duration;
+
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
@@ -9,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::answers::name;
 use super::client::{Client, Server};
 use super::transactions::{ABORTABLE, begin, init, produce, produce_in};
-use crate::fixture::{block_on, create, read_all, spec};
+use crate::fixture::{Fixture, block_on, create, read_all, spec};
 
 /// Names with the first partition and the count of each, and where the next page begins.
 type Page = (Vec<(String, i16, i32, usize)>, Option<(String, i32)>);
@@ -178,7 +180,7 @@ fn change(client: &mut Client, resource: (i8, &str), operation: i8, key: &str, v
 
 #[test]
 fn the_brokers_settings_change_while_it_runs_and_stay() {
-    let server = Server::new();
+    let server = Server::with(Fixture::with(|o| o.retention_grace = Duration::from_secs(90)), |_, _| {});
     create(server.storage(), "t", &[]);
     create(server.storage(), "own", &[("retention.ms", "9")]);
     let mut client = server.client();
@@ -214,9 +216,15 @@ fn the_brokers_settings_change_while_it_runs_and_stay() {
     );
     assert_eq!(client.call(9, &large).responses[0].partition_responses[0].error_code, 10);
     // What cannot be changed, or cannot be, is refused, and nothing of it happens.
-    for (key, value) in
-        [("broker.id", "7"), ("auto.create.topics.enable", "true"), ("nonsense", "1"), ("log.retention.ms", "-5")]
-    {
+    let interval = "log.retention.check.interval.ms";
+    assert_eq!(described(&mut client, 4, "1", interval), Some(("90000".into(), 4, vec![("90000".into(), 4)])));
+    for (key, value) in [
+        ("broker.id", "7"),
+        ("auto.create.topics.enable", "true"),
+        ("nonsense", "1"),
+        ("log.retention.ms", "-5"),
+        (interval, "5"),
+    ] {
         assert_eq!(change(&mut client, node, 0, key, Some(value)), 42, "{key}");
     }
     assert_eq!(change(&mut client, (4, "9"), 0, "log.retention.ms", Some("1")), 42);

@@ -41,7 +41,7 @@ fn keyed(keys: &[Option<&str>], value: usize, codec: Codec) -> Bytes {
 
 #[test]
 fn each_refusal_has_its_code() {
-    let server = Server::new();
+    let server = Server::with(Fixture::with(|options| options.decompressed_bytes_max = 100_000), |_, _| {});
     let topic = |name: &str, configs: &[(&str, &str)]| create(server.storage(), name, configs);
     topic("small", &[("max.message.bytes", "500")]);
     topic("segment", &[("segment.bytes", "500")]);
@@ -70,6 +70,12 @@ fn each_refusal_has_its_code() {
     ] {
         assert_eq!(code("times", &batch(&[("v", START_MS), ("w", time)], Codec::Lz4)), wanted, "{time}");
     }
+    assert_eq!(
+        code("small", &keyed(&[None], 100_000, Codec::Gzip)),
+        Some(ResponseError::MessageTooLarge),
+        "producers send what is in it in smaller ones"
+    );
+    assert_eq!(code("small", &Bytes::new()), Some(ResponseError::InvalidRecord));
     let mut torn = keyed(&[None], 300, Codec::None).to_vec();
     *torn.last_mut().unwrap() ^= 1;
     assert_eq!(code("small", &torn.into()), Some(ResponseError::CorruptMessage));
