@@ -36,7 +36,7 @@ TOML
 if [ -n "${CAPTURE:-}" ]; then
   mkdir -p "$CAPTURE"
   export CAPTURE=$(realpath "$CAPTURE")
-  behind=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  behind=$(tests/clients/ports.py)
   echo none >"$CAPTURE/client"
   python3 tests/clients/capture.py "127.0.0.1:$behind" "$CAPTURE" >"$work/proxy" &
   proxy=$!
@@ -47,7 +47,7 @@ touch "$work/listeners"
 "$MILLPOND" serve --data "$work/data" --kafka "127.0.0.1:${behind:-0}" --http 127.0.0.1:0 --config "$work/config.toml" \
   >"$work/listeners" 2>"$work/log" &
 server=$!
-for _ in $(seq 200); do
+for _ in $(seq 1200); do
   [ "$(wc -l <"$work/listeners")" -ge 2 ] && break
   kill -0 "$server" 2>/dev/null || break
   sleep 0.05

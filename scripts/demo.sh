@@ -19,9 +19,8 @@ cleanup() {
 }
 trap cleanup EXIT
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-web=$(free_port)
-if [ -n "$check" ]; then kafka=127.0.0.1:$(free_port) http=127.0.0.1:$(free_port); else kafka=127.0.0.1:9092 http=127.0.0.1:8088; fi
+{ read -r web; read -r kafka; read -r http; } < <(tests/clients/ports.py 3)
+if [ -n "$check" ]; then kafka=127.0.0.1:$kafka http=127.0.0.1:$http; else kafka=127.0.0.1:9092 http=127.0.0.1:8088; fi
 
 mkdir -p "$work/site/docs" "$work/site/shop"
 for page in index.html docs/index.html docs/start.html shop/index.html shop/cart.html; do

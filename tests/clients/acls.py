@@ -70,7 +70,7 @@ def consume(topic, group, count):
     """Values read, or the code of the error that came first."""
     consumer = ck.Consumer(as_user(**{"group.id": group, "auto.offset.reset": "earliest"}))
     consumer.subscribe([topic])
-    got, until = [], time.time() + 30
+    got, until = [], time.time() + 60
     try:
         while len(got) < count and time.time() < until:
             message = consumer.poll(1)

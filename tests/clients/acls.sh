@@ -37,11 +37,7 @@ TOML
 # With CAPTURE=FOLDER what the tools send is kept there, as clients.sh says.
 admin_port=0
 if [ -n "${CAPTURE:-}" ]; then
-  read -r admin_port users_port < <(python3 -c '
-import socket
-s = [socket.socket() for _ in range(2)]
-[x.bind(("127.0.0.1", 0)) for x in s]
-print(*[x.getsockname()[1] for x in s])')
+  { read -r admin_port; read -r users_port; } < <(python3 "$here/ports.py" 2)
   for side in admin users; do
     port=${side}_port
     python3 "$here/capture.py" "127.0.0.1:${!port}" "$CAPTURE" 0 "acls-$side" >"$WORK/$side.proxy" &
@@ -55,7 +51,7 @@ touch "$WORK/listeners"
 "$MILLPOND" serve --data "$WORK/data" --kafka "127.0.0.1:$admin_port" --http 127.0.0.1:0 --config "$WORK/config.toml" \
   >"$WORK/listeners" 2>"$WORK/log" &
 server=$!
-for _ in $(seq 200); do
+for _ in $(seq 1200); do
   [ "$(wc -l <"$WORK/listeners")" -ge 3 ] && break
   kill -0 "$server" 2>/dev/null || break
   sleep 0.05

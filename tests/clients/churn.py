@@ -11,7 +11,7 @@ import uuid
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-signal.alarm(150)
+signal.alarm(300)
 BOOTSTRAP, SECONDS, PARTITIONS, MEMBERS = sys.argv[1], 20, 8, 5
 PROTOCOL = sys.argv[2] if len(sys.argv) > 2 else "classic"
 RUN = "churn-" + uuid.uuid4().hex[:8]
@@ -47,7 +47,7 @@ def member(name, lifetime):
                 owner[p.partition] = None
 
     # Eager assignment gives up everything before the next generation begins.
-    classic = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300,
+    classic = {"session.timeout.ms": 45000, "heartbeat.interval.ms": 300,
                "partition.assignment.strategy": random.choice(["range,roundrobin", "roundrobin,range"])}
     by_server = {"group.protocol": "consumer", "group.remote.assignor": random.choice(["uniform", "range"])}
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": RUN, "auto.offset.reset": "earliest",
@@ -86,11 +86,11 @@ threads = [threading.Thread(target=f, args=a, daemon=True)
            for f, a in [(produce, ()), (watch, ()), *[(slot, (i,)) for i in range(MEMBERS)]]]
 [t.start() for t in threads]
 threads[0].join()
-until = time.time() + 40
+until = time.time() + 120
 while len(seen) < produced[0] and time.time() < until:
     time.sleep(0.2)
 over.set()
-[t.join(30) for t in threads[1:]]
+[t.join(60) for t in threads[1:]]
 assert not problems, "\n".join(problems[:10])
 assert seen == set(range(produced[0])), f"{produced[0] - len(seen)} of {produced[0]} records were never read"
 print(f"churn: ok, {produced[0]} records, {PROTOCOL} protocol")

@@ -9,10 +9,10 @@ WORK="$(mktemp -d)"
 trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$WORK"' EXIT
 say() { echo "command: $*"; }
 die() { echo "command: FAILED: $*" >&2; tail -n 20 "$WORK"/kafka.log >&2 || true; exit 1; }
-port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-java_() { java -XX:TieredStopAtLevel=1 -Xshare:auto -Xmx256m -XX:+UseSerialGC -cp "$LIB/*" "$@"; }
+jvm=(java -XX:TieredStopAtLevel=1 -Xshare:auto -Xmx256m -XX:+UseSerialGC -cp "$LIB/*")
+java_() { "${jvm[@]}" "$@"; }
 
-plain=$(port) sasl=$(port) controller=$(port)
+{ read -r plain; read -r sasl; read -r controller; } < <(python3 "$(dirname "${BASH_SOURCE[0]}")/ports.py" 3)
 cat >"$WORK/server.properties" <<CONFIG
 process.roles=broker,controller
 node.id=1
@@ -38,7 +38,7 @@ java_ kafka.tools.StorageTool format -t MkU3OEVBNTcwNTJENDM2Qk -c "$WORK/server.
 java -XX:TieredStopAtLevel=1 -Xshare:auto -Xmx400m -XX:+UseSerialGC -cp "$LIB/*" kafka.Kafka "$WORK/server.properties" >"$WORK/kafka.log" 2>&1 &
 m() { MILLPOND_BOOTSTRAP=127.0.0.1:$plain timeout 60 "$millpond" "$@"; }
 as() { local mechanism=$1 user=$2; shift 2; MILLPOND_BOOTSTRAP=127.0.0.1:$sasl timeout 60 "$millpond" "$@" --user "$user" --sasl-mechanism "$mechanism"; }
-for _ in $(seq 100); do m topic list >/dev/null 2>&1 && break; sleep 0.3; done
+for _ in $(seq 400); do m topic list >/dev/null 2>&1 && break; sleep 0.3; done
 m topic list >/dev/null || die "Kafka does not start"
 is() { [ "$1" = "$2" ] || die "\"$1\" instead of \"$2\""; }
 refused() { local words=$1; shift; local out; out=$("$@" 2>&1) && die "it went well: $*"; grep -q -- "$words" <<<"$out" || die "no \"$words\" in: $out"; }
@@ -52,7 +52,7 @@ done
 is "$(m consume t --until-end | wc -l)" 5000
 is "$(m consume t --until-end -f '%k\n' | sort -n | uniq -c | awk '$1 != 5' | wc -l)" 0
 m consume t --until-end -f '%p %k\n' | sort -u >"$WORK/ours"
-java_ org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server 127.0.0.1:$plain --topic t --from-beginning --timeout-ms 4000 \
+java_ org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server 127.0.0.1:$plain --topic t --from-beginning --max-messages 5000 --timeout-ms 60000 \
   --property print.key=true --property print.partition=true --property print.value=false 2>/dev/null |
   sed -E 's/Partition:([0-9]+)\t/\1 /' | sort -u >"$WORK/theirs" || true
 cmp -s "$WORK/ours" "$WORK/theirs" || die "Java reads other keys: $(diff "$WORK/ours" "$WORK/theirs" | head -n 5)"
@@ -69,12 +69,13 @@ refused 'NON_EMPTY_GROUP\|no group' m group delete nothere --yes
 m group reset-offsets g --topic t --to-earliest --execute >/dev/null
 is "$(m consume t --group g --until-end | wc -l)" 5000
 # A group of the newer protocol.
-java_ org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server 127.0.0.1:$plain --topic t --group n --timeout-ms 15000 \
+"${jvm[@]}" org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server 127.0.0.1:$plain --topic t --group n \
   --from-beginning --consumer-property group.protocol=consumer >/dev/null 2>"$WORK/consumer.log" &
 reader=$!
-for _ in $(seq 60); do m group describe n --output json >"$WORK/n" 2>/dev/null && grep -q '"client_id": "console' "$WORK/n" && break; sleep 0.3; done
+for _ in $(seq 200); do m group describe n --output json >"$WORK/n" 2>/dev/null && grep -q '"client_id": "console' "$WORK/n" && break; sleep 0.3; done
 grep -q '"type": "consumer"' "$WORK/n" || die "the newer protocol's group is not described: $(cat "$WORK/n" "$WORK/consumer.log")"
 refused 'stop them first' m group reset-offsets n --topic t --to-latest --execute
+kill -TERM $reader
 wait $reader || true
 m group reset-offsets n --topic t --to-offset 3 --execute >/dev/null
 is "$(m group describe n --output json | grep -c '"current_offset": 3,')" 3

@@ -12,7 +12,8 @@ import sys
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from servers import Server, free_port, java, main, properties, rest, until
+from ports import free_port
+from servers import Server, java, main, properties, rest, until
 
 TOPIC, LINES = "connect-lines", 900
 
@@ -22,7 +23,7 @@ def say(text):
 
 
 def run(folder):
-    signal.alarm(200)
+    signal.alarm(380)
     server = Server(sys.argv[1] if len(sys.argv) > 1 else "millpond", folder).start()
     source, sink = os.path.join(folder, "source.txt"), os.path.join(folder, "sink.txt")
     port = free_port()
@@ -72,7 +73,7 @@ def run(folder):
         consumer.assign([TopicPartition(TOPIC, 0, 0)])
         got = []
         while True:
-            message = consumer.poll(10)
+            message = consumer.poll(60)
             assert message is not None, "neither a record nor the end"
             if message.error():
                 break
@@ -124,7 +125,7 @@ def run(folder):
 
     # Offsets are changed while a connector is stopped.
     def stop(name):
-        rest(base, "PUT", f"/connectors/{name}/stop")
+        until(f"{name} is told to stop", lambda: rest(base, "PUT", f"/connectors/{name}/stop") is not None)
         until(f"{name} stops", lambda: (rest(base, "GET", f"/connectors/{name}/status") or {}).get("connector", {}).get("state") == "STOPPED")
 
     stop("writing")

@@ -10,10 +10,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import differential_steps
 import servers
-from servers import JAVA, KAFKA_JAVA, CACHE, Process, free_port, until
+from ports import free_port
+from servers import JAVA, KAFKA_JAVA, CACHE, Process, until
 
 SERVERS = ("kafka", "millpond")
 SHOW = os.environ.get("SHOW")
@@ -106,6 +108,15 @@ class Differential:
         for path, left, right in differences(answers["kafka"], answers["millpond"]):
             self.note(f"{api} v{version} {name}", path, left, right)
         return answers
+
+    def until_alike(self, api, version, body, seconds=60):
+        """Waits until both say the same, of what comes about a moment after its request was answered; `ask` tells whether it did."""
+        end = time.time() + seconds
+        while time.time() < end:
+            said = [comparable(self.wire.ask(server=self.addresses[s], connection="", api=api, version=version, body=body)) for s in SERVERS]
+            if said[0] == said[1]:
+                return
+            time.sleep(0.2)
 
     def every(self, name, api, body=None, versions=None, **more):
         """The same in each version that both have."""

@@ -378,7 +378,7 @@ def log_dirs(t):
 def classic_groups(t):
     # The first question makes Kafka's topic of offsets; until it is there the answer is to come back.
     for key in ("g", "g-config"):
-        for _ in range(100):
+        for _ in range(600):
             if all(t.wire.ask(server=t.addresses[s], connection="", api="FIND_COORDINATOR", version=4, body={"keyType": 0, "coordinatorKeys": [key]})
                    ["coordinators"][0]["errorCode"] == 0 for s in t.addresses):
                 break
@@ -396,7 +396,7 @@ def classic_groups(t):
 
     def until_loaded(answer):
         return {}
-    for _ in range(100):
+    for _ in range(600):
         codes = [t.wire.ask(server=t.addresses[s], connection="", api="HEARTBEAT", version=4, body={"groupId": "g", "generationId": 1, "memberId": "m"})["errorCode"] for s in t.addresses]
         if all(code == 25 for code in codes):
             break
@@ -541,12 +541,12 @@ def consumer_groups(t):
 
 
 def producers_and_transactions(t):
-    for _ in range(100):
+    for _ in range(600):
         if all(t.wire.ask(server=t.addresses[s], connection="", api="FIND_COORDINATOR", version=4, body={"keyType": 1, "coordinatorKeys": ["tx"]})
                ["coordinators"][0]["errorCode"] == 0 for s in t.addresses):
             break
         time.sleep(0.1)
-    for _ in range(100):
+    for _ in range(600):
         codes = [t.wire.ask(server=t.addresses[s], connection="", api="INIT_PRODUCER_ID", version=4, body={"transactionalId": f"warm{i}", "transactionTimeoutMs": 60000})["errorCode"] for s in t.addresses for i in range(4)]
         if not any(codes):
             break
@@ -596,7 +596,7 @@ def producers_and_transactions(t):
     def state(name, tx):
         t.ask(name, "DESCRIBE_TRANSACTIONS", 0, {"transactionalIds": [tx]}, normal=lambda a: {**a, "transactionStates": [{**s, "producerId": s["producerId"] >= 0} for s in a["transactionStates"]]})
     def settled(tx):
-        for _ in range(100):
+        for _ in range(600):
             if all(t.wire.ask(server=t.addresses[s], connection="", api="DESCRIBE_TRANSACTIONS", version=0, body={"transactionalIds": [tx]})["transactionStates"][0]["transactionState"] not in ("PrepareCommit", "PrepareAbort") for s in t.addresses):
                 return
             time.sleep(0.05)
@@ -843,9 +843,12 @@ def delete(t):
         name = f"plain-{version + 1}"
         t.ask("by name", "DELETE_TOPICS", version, {"timeoutMs": 5000, **({"topicNames": [name]} if version < 6 else {"topics": [{"name": name}]})})
     t.ask("by id", "DELETE_TOPICS", 6, lambda k: {"topics": [{"name": None, "topicId": k["compact"]}], "timeoutMs": 5000})
-    time.sleep(1)
-    t.ask("gone", "METADATA", 12, {"topics": [{"name": "compact"}, {"name": "plain-2"}], "allowAutoTopicCreation": False})
-    t.ask("offsets of a deleted topic", "OFFSET_FETCH", 8, {"groups": [{"groupId": "simple", "topics": None}]})
+    gone = {"topics": [{"name": "compact"}, {"name": "plain-2"}], "allowAutoTopicCreation": False}
+    t.until_alike("METADATA", 12, gone)
+    t.ask("gone", "METADATA", 12, gone)
+    offsets = {"groups": [{"groupId": "simple", "topics": None}]}
+    t.until_alike("OFFSET_FETCH", 8, offsets)
+    t.ask("offsets of a deleted topic", "OFFSET_FETCH", 8, offsets)
 
 
 BROKER_KEYS = ["advertised.listeners", "auto.create.topics.enable", "delete.topic.enable", "default.replication.factor", "log.retention.ms", "log.retention.hours", "num.partitions",

@@ -22,7 +22,9 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-PARTITIONS, COPIERS, STALL, CALL = 4, 3, 45, 15
+from ports import free_port
+
+PARTITIONS, COPIERS, STALL, CALL = 4, 3, 90, 15
 # More than are copied in a moment, so that there is always something under way when the server is killed.
 RECORDS_PER_SECOND = 1500
 A, B, GROUP = "eos-a", "eos-b", "eos-copy"
@@ -206,9 +208,7 @@ class Watch(threading.Thread):
 class Server:
     def __init__(self, binary, work):
         self.binary, self.work, self.process = binary, work, None
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.address = "127.0.0.1:%d" % s.getsockname()[1]
+        self.address = f"127.0.0.1:{free_port()}"
         with open(f"{work}/config.toml", "w") as f:
             f.write("[broker]\ngroup_consumer_heartbeat_interval_ms = 300\ngroup_consumer_session_timeout_ms = 3000\n")
 
@@ -218,13 +218,14 @@ class Server:
                        "--http", "127.0.0.1:0", "--config", f"{self.work}/config.toml"]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         host, port = self.address.split(":")
-        for _ in range(300):
+        until = time.time() + 90
+        while time.time() < until and self.process.poll() is None:
             try:
                 socket.create_connection((host, int(port)), 1).close()
                 return
             except OSError:
                 time.sleep(0.05)
-        raise SystemExit("the server does not listen")
+        raise SystemExit(f"the server does not listen:\n{tail(f'{self.work}/server.log', 20)}")
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -344,7 +345,7 @@ def main():
         else:
             problems.append("not copied in time")
         if not problems:
-            until = time.time() + 30
+            until = time.time() + 90
             while sum(reader.transactions.values()) < source.total and not reader.problems and time.time() < until:
                 time.sleep(0.1)
             [t.stop.set() for t in threads]
@@ -364,7 +365,7 @@ def main():
         print(f"FAILED (seed {seed}, logs in {work}):", *problems[:20], sep="\n")
         sys.exit(1)
     print(f"eos_copy: ok, {source.total} records in {len(reader.transactions)} transactions by {copiers.begun} copiers, "
-          f"{len(copiers.aborted())} aborted, {made} kills of the server, {copiers.killed} of copiers, {protocol}, "
+          f"{len(copiers.aborted())} aborted, {made} kills of the server, {copiers.killed} of copiers, {watch.looks} looks, {protocol}, "
           f"{time.time() - began:.0f} s")
     shutil.rmtree(work)
 

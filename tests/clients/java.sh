@@ -25,7 +25,7 @@ coproc TOOLS { exec "${jvm[@]}" Tools 2>"$WORK/tools.err"; }
 : >"$WORK/stdin"
 # tool CLASS ARGUMENT...: standard input is $WORK/stdin; both outputs are passed on.
 tool() {
-    local line="${SECONDS_MAX:-60}"$'\x1f'"$WORK/stdin"$'\x1f'"$WORK/tool.out"$'\x1f'"$WORK/tool.err" status argument
+    local line="${SECONDS_MAX:-120}"$'\x1f'"$WORK/stdin"$'\x1f'"$WORK/tool.out"$'\x1f'"$WORK/tool.err" status argument
     for argument in "$@"; do line+=$'\x1f'"$argument"; done
     echo "$line" >&"${TOOLS[1]}"
     read -r status <&"${TOOLS[0]}" || die "the tools' virtual machine ended at: $*"
@@ -34,9 +34,9 @@ tool() {
     return "$status"
 }
 # alone CLASS ARGUMENT...: for the background; the virtual machine is the child of what $! names.
-alone() { exec timeout 90 "${jvm[@]}" "$@"; }
+alone() { exec timeout 300 "${jvm[@]}" "$@"; }
 # own CLASS ARGUMENT...: for what finishes when its virtual machine ends.
-own() { timeout 90 "${jvm[@]}" "$@"; }
+own() { timeout 180 "${jvm[@]}" "$@"; }
 
 T=org.apache.kafka.tools
 case $VERSION in
@@ -85,16 +85,16 @@ seq 1 300 >"$WORK/lines"
 for codec in none gzip snappy lz4 zstd; do
     topics --create --topic "$RUN-$codec" >/dev/null
     produce "$WORK/lines" --topic "$RUN-$codec" --compression-codec "$codec" >"$OUT" 2>&1
-    consume --topic "$RUN-$codec" --from-beginning --max-messages 300 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+    consume --topic "$RUN-$codec" --from-beginning --max-messages 300 --timeout-ms 60000 >"$GOT" 2>"$OUT"
     sort -n "$GOT" | cmp -s "$WORK/lines" - || die "$codec: $(wc -l <"$GOT") lines"
 done
 printf 'h1:a,h2:b\tkey\tvalue\nh1:c\tnothing\tNULL\n' >"$WORK/headers"
 topics --create --topic "$RUN-headers" >/dev/null
 produce "$WORK/headers" --topic "$RUN-headers" --property parse.key=true --property parse.headers=true --property null.marker=NULL >"$OUT" 2>&1
-consume --topic "$RUN-headers" --from-beginning --max-messages 2 --timeout-ms 20000 --property print.key=true \
+consume --topic "$RUN-headers" --from-beginning --max-messages 2 --timeout-ms 60000 --property print.key=true \
     --property print.headers=true --property print.offset=true >"$GOT" 2>"$OUT"
 has "Offset:0.h1:a,h2:b.key.value" "$GOT"; has "Offset:1.h1:c.nothing.null" "$GOT"
-consume --topic "$RUN-gzip" --partition 0 --offset 290 --max-messages 10 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+consume --topic "$RUN-gzip" --partition 0 --offset 290 --max-messages 10 --timeout-ms 60000 >"$GOT" 2>"$OUT"
 [ "$(head -n 1 "$GOT")" = 291 ] || die "from offset 290: $(head -n 1 "$GOT")"
 say "console producer (idempotent by default) and consumer: codecs, headers, offsets"
 
@@ -116,10 +116,10 @@ topics --create --topic "$N" --partitions 2 >/dev/null
 tool $T.ProducerPerformance --topic "$N" --num-records 2000 --record-size 50 --throughput 4000 \
     --producer-props "bootstrap.servers=$B" --transactional-id "$N" --transaction-duration-ms 100 >"$OUT" 2>&1
 has "2000 records sent" "$OUT"
-consume --topic "$N" --from-beginning --isolation-level read_committed --max-messages 2000 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+consume --topic "$N" --from-beginning --isolation-level read_committed --max-messages 2000 --timeout-ms 60000 >"$GOT" 2>"$OUT"
 [ "$(wc -l <"$GOT")" = 2000 ] || die "of 2000 in transactions $(wc -l <"$GOT") were read"
 complete() { transactions list >"$OUT"; grep -Eq "^$N\s.*CompleteCommit" "$OUT"; }
-until_ 10 complete
+until_ 120 complete
 transactions describe --transactional-id "$N" >"$OUT"; has "CompleteCommit\s+60000" "$OUT"
 transactions describe-producers --topic "$N" --partition 0 >"$OUT"; has "^[0-9]+\s+[0-9]+\s.*None" "$OUT"
 say "transactional producer, read_committed, transactions: list, describe, describe-producers"
@@ -131,10 +131,10 @@ seq 1 500 >"$WORK/want"
 produce "$WORK/want" --topic "$RUN-source" >"$OUT" 2>&1
 # It copies what is there when it begins, and no more.
 filled() { kcat -b "$B" -Q -t "$RUN-source:0:-1" 2>"$OUT" | grep -q 'offset 500$'; }
-until_ 20 filled
+until_ 120 filled
 own $T.TransactionalMessageCopier --broker-list "$B" --input-topic "$RUN-source" --input-partition 0 --output-topic "$RUN-copy" \
     --transactional-id "$RUN-copier" --consumer-group "$RUN-copier" --transaction-size 100 --enable-random-aborts --max-messages 500 >"$WORK/copier.out" 2>&1
-consume --topic "$RUN-copy" --from-beginning --isolation-level read_committed --max-messages 500 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+consume --topic "$RUN-copy" --from-beginning --isolation-level read_committed --max-messages 500 --timeout-ms 60000 >"$GOT" 2>"$OUT"
 cmp "$GOT" "$WORK/want" || die "the transactional copy differs"
 say "transactional copier with aborts"
 
@@ -147,11 +147,11 @@ open() {
     start=$(awk '$1 ~ /^[0-9]+$/ && $6 ~ /^[0-9]+$/ { print $6 }' "$OUT")
     [ -n "$start" ]
 }
-until_ 30 open
+until_ 120 open
 transactions list >"$OUT"; has "$RUN-hangs\s.*Ongoing" "$OUT"
 { pkill -KILL -P $hangs; wait $hangs || true; } 2>/dev/null
 if transactions abort --topic "$RUN-hangs" --partition 0 --start-offset "$start" >"$OUT" 2>&1; then
-    until_ 20 eval '! open'
+    until_ 120 eval '! open'
     say "transactions: abort"
 else
     has "UnsupportedVersion|does not support WRITE_TXN_MARKERS" "$OUT"
@@ -161,22 +161,22 @@ fi
 G="$RUN-group"
 sed 's/.*/&:&/' "$WORK/lines" >"$WORK/keyed" # keys spread over the partitions
 produce "$WORK/keyed" --topic "$X" --property parse.key=true --property key.separator=: >"$OUT" 2>&1
-alone $CONSUMER --bootstrap-server "$B" --topic "$X" --group "$G" --from-beginning --timeout-ms 60000 >"$WORK/got1" 2>"$WORK/out1" & first=$!
-alone $CONSUMER --bootstrap-server "$B" --topic "$X" --group "$G" --from-beginning --timeout-ms 60000 >"$WORK/got2" 2>"$WORK/out2" & second=$!
+alone $CONSUMER --bootstrap-server "$B" --topic "$X" --group "$G" --from-beginning --timeout-ms 240000 >"$WORK/got1" 2>"$WORK/out1" & first=$!
+alone $CONSUMER --bootstrap-server "$B" --topic "$X" --group "$G" --from-beginning --timeout-ms 240000 >"$WORK/got2" 2>"$WORK/out2" & second=$!
 both() { groups --describe --group "$G" --state >"$OUT" 2>&1; grep -Eq "range +Stable +2" "$OUT"; }
-until_ 30 both
+until_ 120 both
 groups --describe --group "$G" --members --verbose >"$OUT" 2>&1
 [ "$(grep -c "^$G .*console-consumer" "$OUT")" = 2 ] || die "describe --members"
 all_read() { [ "$(cat "$WORK"/got1 "$WORK"/got2 | sort -n | uniq | wc -l)" = 300 ]; }
-until_ 30 all_read
+until_ 120 all_read
 # awk's numbers of partitions, committed, ends, lag
 sums() { groups --describe --group "$G" >"$OUT" 2>/dev/null; awk -v g="$G" '$1 == g { at += $4; end += $5; lag += $6; n++ } END { print n, at, end, lag }' "$OUT"; }
 committed() { [ "$(sums)" = "3 300 300 0" ]; }
-until_ 20 committed # auto.commit.interval.ms is 5 s
+until_ 120 committed # auto.commit.interval.ms is 5 s
 if groups --delete --group "$G" >"$OUT" 2>&1 && ! grep -qi "not empty" "$OUT"; then die "a group with members was deleted"; fi
 pkill -TERM -P $first; pkill -TERM -P $second; wait $first $second 2>/dev/null || true
 empty() { groups --describe --group "$G" --state >"$OUT" 2>&1 || true; grep -q Empty "$OUT"; }
-until_ 60 empty
+until_ 120 empty
 say "consumer-groups: two members, describe, lag"
 
 groups --list >"$OUT"; has "^$G\$" "$OUT"
@@ -190,9 +190,9 @@ groups --reset-offsets --group "$G" --topic "$X" --by-duration PT1H --execute >"
 groups --reset-offsets --group "$G" --topic "$X" --to-datetime 2099-01-01T00:00:00.000 --execute >"$OUT"; [ "$(sums)" = "3 300 300 0" ] || die "to-datetime: $(sums)"
 groups --reset-offsets --group "$G" --topic "$X" --to-earliest --execute >"$OUT"
 groups --reset-offsets --group "$G" --topic "$X:0" --to-offset 2 --execute >"$OUT"; has " 0 +2 *\$" "$OUT"
-consume --topic "$X" --group "$G" --max-messages 298 --timeout-ms 20000 >"$GOT" 2>"$OUT"
+consume --topic "$X" --group "$G" --max-messages 298 --timeout-ms 60000 >"$GOT" 2>"$OUT"
 [ "$(wc -l <"$GOT")" = 298 ] || die "after the reset $(wc -l <"$GOT") of 298 were read"
-until_ 30 empty
+until_ 120 empty
 groups --delete-offsets --group "$G" --topic "$X" >"$OUT" 2>&1; has "Successful" "$OUT"
 groups --delete --group "$G" >"$OUT" 2>&1; has "success" "$OUT"
 say "consumer-groups: list, reset-offsets, delete-offsets, delete"
@@ -201,21 +201,21 @@ say "consumer-groups: list, reset-offsets, delete-offsets, delete"
 case $VERSION in
 3.*) ;;
 *)
-    member() { alone $CONSUMER --bootstrap-server "$B" --group "$G" --from-beginning --timeout-ms 60000 --topic "$X" "$@"; }
+    member() { alone $CONSUMER --bootstrap-server "$B" --group "$G" --from-beginning --timeout-ms 240000 --topic "$X" "$@"; }
     member >"$WORK/got1" 2>"$WORK/out1" & first=$!
-    until_ 30 eval '[ "$(wc -l <"$WORK/got1")" = 300 ]'
+    until_ 120 eval '[ "$(wc -l <"$WORK/got1")" = 300 ]'
     member --consumer-property group.protocol=consumer >"$WORK/got2" 2>"$WORK/out2" & second=$!
     next() { groups --describe --group "$G" --state >"$OUT" 2>&1; grep -Eq "$1 +Stable +2" "$OUT"; }
-    until_ 40 next uniform
+    until_ 120 next uniform
     pkill -TERM -P $first; wait $first 2>/dev/null || true
     member --consumer-property group.protocol=consumer --consumer-property group.remote.assignor=range >"$WORK/got1" 2>"$WORK/out1" & first=$!
-    until_ 40 next range
+    until_ 120 next range
     groups --describe --group "$G" --members --verbose >"$OUT" 2>&1
     [ "$(grep -c "^$G .*console-consumer" "$OUT")" = 2 ] || die "describe --members"
     groups --list --type consumer >"$OUT"; has "^$G" "$OUT"
-    until_ 20 committed
+    until_ 120 committed
     pkill -TERM -P $first; pkill -TERM -P $second; wait $first $second 2>/dev/null || true
-    until_ 60 empty
+    until_ 120 empty
     groups --delete --group "$G" >"$OUT" 2>&1; has "success" "$OUT"
     say "consumer-groups: the consumer protocol, changing over to it"
     ;;
@@ -226,7 +226,7 @@ topics --create --topic "$V" --partitions 3 >/dev/null
 own $T.VerifiableProducer --bootstrap-server "$B" --topic "$V" --max-messages 500 --throughput 5000 >"$OUT" 2>&1
 [ "$(grep -c producer_send_success "$OUT")" = 500 ] || die "verifiable producer"
 own $T.VerifiableConsumer --bootstrap-server "$B" --topic "$V" --group-id "$V" --max-messages 500 --reset-policy earliest \
-    --session-timeout 10000 >"$OUT" 2>&1
+    --session-timeout 45000 >"$OUT" 2>&1
 has partitions_assigned "$OUT"; has '"offsets_committed".*"success":true|"success":true.*offsets_committed' "$OUT"
 say "verifiable producer and consumer"
 
@@ -234,7 +234,7 @@ P="$RUN-perf"
 topics --create --topic "$P" >/dev/null
 tool $T.ProducerPerformance --topic "$P" --num-records 20000 --record-size 100 --throughput -1 --producer-props "bootstrap.servers=$B" acks=all >"$OUT" 2>&1
 has "20000 records sent" "$OUT"
-tool $T.ConsumerPerformance --bootstrap-server "$B" --topic "$P" --messages 20000 --timeout 20000 --hide-header >"$OUT" 2>&1; has ", 20000, " "$OUT"
+tool $T.ConsumerPerformance --bootstrap-server "$B" --topic "$P" --messages 20000 --timeout 60000 --hide-header >"$OUT" 2>&1; has ", 20000, " "$OUT"
 topics --create --topic "$RUN-e2e" >/dev/null
 tool $T.EndToEndLatency "$B" "$RUN-e2e" 100 all 100 >"$OUT" 2>&1
 has "Percentiles" "$OUT"
@@ -289,13 +289,13 @@ case $VERSION in
     has "UnsupportedVersionException" "$OUT"
     # It says so at once, and takes long to end, with Apache Kafka too.
     alone $T.consumer.ConsoleShareConsumer --bootstrap-server "$B" --topic "$V" --group "$V-share" >"$WORK/share.out" 2>&1 & share=$!
-    until_ 30 eval 'grep -q "ShareGroupHeartbeat.*does not support\|does not support SHARE" "$WORK/share.out"'
+    until_ 120 eval 'grep -q "ShareGroupHeartbeat.*does not support\|does not support SHARE" "$WORK/share.out"'
     { pkill -KILL -P $share; wait $share || true; } 2>/dev/null
     say "groups, streams-application-reset; client-metrics, streams-groups and share groups are told that there are none"
     ;;
 esac
 
-SECONDS_MAX=90 tool Clients "$B" >"$OUT" 2>&1
+SECONDS_MAX=240 tool Clients "$B" >"$OUT" 2>&1
 say "the client itself: administration, transactions, cooperative and static members, fetches of many quiet partitions"
 
 topics --delete --topic "$X" >"$OUT"

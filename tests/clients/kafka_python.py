@@ -9,7 +9,7 @@ import uuid
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-signal.alarm(180)
+signal.alarm(360)
 BOOTSTRAP = sys.argv[1]
 RUN = "kpy-" + uuid.uuid4().hex[:8]
 admin = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
@@ -19,7 +19,7 @@ def say(text):
     print("kafka-python:", text, flush=True)
 
 
-def wait_for(condition, what, seconds=40):
+def wait_for(condition, what, seconds=90):
     until = time.time() + seconds
     while not condition():
         assert time.time() < until, "not within {} s: {}".format(seconds, what)
@@ -34,7 +34,7 @@ def create(name, partitions=1):
 
 def consume(topic, count):
     consumer = KafkaConsumer(topic, bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest", group_id=None,
-                             consumer_timeout_ms=8000)
+                             consumer_timeout_ms=60000)
     out = []
     for record in consumer:
         out.append(record)
@@ -81,7 +81,7 @@ def group():
 
     def run(index):
         consumer = KafkaConsumer(topic, bootstrap_servers=BOOTSTRAP, group_id=name, auto_offset_reset="earliest",
-                                 session_timeout_ms=6000, heartbeat_interval_ms=500, auto_commit_interval_ms=200)
+                                 session_timeout_ms=45000, heartbeat_interval_ms=500, auto_commit_interval_ms=200)
         while not stop.is_set():
             for records in consumer.poll(timeout_ms=100).values():
                 with lock:
@@ -128,16 +128,21 @@ def transactions():
         end()
     producer.close()
 
-    def read(isolation):
+    def read(isolation, count):
+        """So many values, and what comes within a moment after them."""
         consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest", group_id=None,
-                                 isolation_level=isolation, consumer_timeout_ms=3000)
+                                 isolation_level=isolation)
         consumer.assign([TopicPartition(topic, p) for p in range(2)])
-        values = sorted(m.value.decode() for m in consumer)
+        values = []
+        more = lambda ms: [values.append(m.value.decode()) for part in consumer.poll(timeout_ms=ms).values() for m in part]
+        wait_for(lambda: more(200) is not None and len(values) >= count, f"{count} values, {isolation}")
+        for _ in range(10):
+            more(200)
         consumer.close()
-        return values
+        return sorted(values)
 
-    assert read("read_committed") == sorted(f"kept{i}" for i in range(20))
-    assert len(read("read_uncommitted")) == 40
+    assert read("read_committed", 20) == sorted(f"kept{i}" for i in range(20))
+    assert len(read("read_uncommitted", 40)) == 40
     consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, group_id=RUN + "-txn-group")
     assert consumer.committed(TopicPartition(topic, 0)) == 7
     consumer.close()

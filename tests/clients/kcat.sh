@@ -8,8 +8,8 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$WORK"' EXIT
 say() { echo "kcat: $*"; }
 die() { echo "kcat: FAILED: $*" >&2; exit 1; }
 k() { timeout 60 kcat -b "$B" "$@"; }
-# Runs the rest of the arguments until it succeeds, for at most 30 s.
-eventually() { for _ in $(seq 150); do if "$@"; then return 0; fi; sleep 0.2; done; return 1; }
+# Runs the rest of the arguments until it succeeds, for at most a minute.
+eventually() { for _ in $(seq 300); do if "$@"; then return 0; fi; sleep 0.2; done; return 1; }
 
 seq 1 5000 | sed 's/.*/value & of a line that repeats and so compresses/' >"$WORK/lines"
 for codec in none gzip snappy lz4 zstd; do
@@ -50,8 +50,9 @@ say "metadata, offsets"
 # A consumer that waits gets what comes without asking again and again.
 topic="$RUN-tail"
 echo first | k -P -t "$topic"
-k -C -t "$topic" -o end -c 1 -q >"$WORK/tail" & tail=$!
-sleep 2
+k -C -t "$topic" -o end -c 1 -X debug=fetch >"$WORK/tail" 2>"$WORK/tail.debug" & tail=$!
+# It has asked for what comes after the first.
+eventually grep -q "Fetch topic $topic \[0\] at offset 1 " "$WORK/tail.debug" || die "the waiting consumer does not fetch: $(tail -n 5 "$WORK/tail.debug")"
 echo second | k -P -t "$topic"
 wait $tail || die "the waiting consumer"
 grep -qx second "$WORK/tail" || die "the waiting consumer got $(cat "$WORK/tail")"

@@ -3,7 +3,7 @@
 set -euo pipefail
 dir="${1:?usage: kraft.sh DIR PORT}" port="${2:?}"
 LIB="${MILLPOND_CACHE:-$HOME/.cache/millpond}/kafka/${KAFKA_JAVA:-4.1.2}/lib"
-controller=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+controller=$(python3 "$(dirname "${BASH_SOURCE[0]}")/ports.py")
 mkdir -p "$dir"
 [ -f "$dir/server.properties" ] || cat >"$dir/server.properties" <<P
 process.roles=broker,controller

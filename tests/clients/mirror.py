@@ -46,7 +46,7 @@ class Side:
     def read(self, topic, count, group="check", commit=False):
         consumer = Consumer({"bootstrap.servers": self.server.bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0})
         consumer.assign([TopicPartition(topic, p, 0) for p in range(self.partitions(topic))])
-        got, end = [], time.time() + 30
+        got, end = [], time.time() + 60
         while len(got) < count and time.time() < end:
             message = consumer.poll(0.5)
             if message is not None:
@@ -67,7 +67,7 @@ class Side:
 
 
 def run(folder):
-    signal.alarm(200)
+    signal.alarm(380)
     kind = sys.argv[1] if len(sys.argv) > 1 else "millpond"
     kafka, pond = Side("kafka", "kafka", folder), Side("pond", kind, folder)
     for side in kafka, pond:
@@ -92,7 +92,7 @@ def run(folder):
     pairs = [(kafka, pond), (pond, kafka)]
     for here, there in pairs:
         copy = f"{here.name}.{here.topic}"
-        until(f"{copy} is there", lambda: mirror.alive() and there.partitions(copy) == 3, 90)
+        until(f"{copy} is there", lambda: mirror.alive() and there.partitions(copy) == 3)
         assert there.config(copy, "retention.ms") == "86400000" and there.config(copy, "cleanup.policy") == "compact", copy
         want, got = here.read(here.topic, COUNT), there.read(copy, COUNT)
         assert len(want) == COUNT and got == want, f"{copy}: {len(got)} of {len(want)}"

@@ -21,7 +21,7 @@ from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, Proto
 from confluent_kafka.serialization import MessageField, SerializationContext, StringSerializer
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-signal.alarm(120)
+signal.alarm(300)
 BOOTSTRAP, HTTP = sys.argv[1], sys.argv[2]
 RUN = uuid.uuid4().hex[:8]
 registry = SchemaRegistryClient({"url": HTTP})
@@ -45,7 +45,8 @@ def sql(text, path="/ksql", **more):
 
 def rows(query):
     """The rows of a pull query, once there are any."""
-    for _ in range(100):
+    until = time.time() + 60
+    while time.time() < until:
         lines = [json.loads(line) for line in sql(query, "/query-stream").splitlines()]
         assert "queryId" in lines[0], lines
         if lines[1:]:
@@ -71,7 +72,7 @@ def write(name, serializer, values):
 def read(name, deserializer, count):
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": RUN, "enable.auto.commit": False})
     consumer.assign([TopicPartition(name, 0, OFFSET_BEGINNING)])
-    found, until = [], time.time() + 30
+    found, until = [], time.time() + 60
     while len(found) < count and time.time() < until:
         message = consumer.poll(0.5)
         if message is not None and not message.error():

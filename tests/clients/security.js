@@ -10,10 +10,10 @@ const [login, mutual, directory] = process.argv.slice(2);
 const { user, password, wrong, token } = JSON.parse(fs.readFileSync(0, 'utf8'));
 const file = (name) => fs.readFileSync(path.join(directory, name), 'utf8');
 const say = (text) => console.log('security: kafkajs', text);
-setTimeout(() => { console.error('security: FAILED: kafkajs is out of time'); process.exit(1); }, 80000).unref();
+setTimeout(() => { console.error('security: FAILED: kafkajs is out of time'); process.exit(1); }, 160000).unref();
 
 const over = (broker, ssl, sasl) => new Kafka({
-  clientId: 'security', brokers: [broker], ssl, sasl, logLevel: logLevel.NOTHING, retry: { retries: 1 },
+  clientId: 'security', brokers: [broker], ssl, sasl, logLevel: logLevel.NOTHING, connectionTimeout: 20000, retry: { retries: 1 },
 });
 const ca = { ca: [file('ca.pem')] };
 const named = (mechanism, secret = password) => over(login, ca, { mechanism, username: user, password: secret });

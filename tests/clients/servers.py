@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,8 @@ import urllib.request
 
 from confluent_kafka.admin import AdminClient
 
+from ports import free_port
+
 CACHE = os.environ.get("MILLPOND_CACHE", os.path.expanduser("~/.cache/millpond"))
 MILLPOND = os.environ.get("MILLPOND", os.path.join(os.environ.get("CARGO_TARGET_DIR", CACHE + "/target"), "debug/millpond"))
 KAFKA_JAVA = os.environ.get("KAFKA_JAVA", "4.1.2")
@@ -21,13 +22,7 @@ JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "
         "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"]
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def until(what, ready, seconds=60):
+def until(what, ready, seconds=120):
     end = time.time() + seconds
     while True:
         result = ready()

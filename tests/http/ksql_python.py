@@ -19,7 +19,7 @@ from ksql import KSQLAPI  # noqa: E402
 from ksql.errors import KSQLError  # noqa: E402
 from ksql.utils import get_all_streams  # noqa: E402
 
-signal.alarm(120)
+signal.alarm(300)
 URL = sys.argv[1]
 RUN = "PY" + uuid.uuid4().hex[:8].upper()
 EARLIEST = {"ksql.streams.auto.offset.reset": "earliest"}
@@ -69,7 +69,7 @@ assert lines[0]["columnNames"] == ["NAME"] and sorted(lines[1:]) == [["ann"], ["
 say("query-stream")
 
 client.ksql("CREATE TABLE {}_T AS SELECT ID, COUNT(*) AS N FROM {} GROUP BY ID EMIT CHANGES;".format(RUN, stream), EARLIEST)
-until = time.time() + 20
+until = time.time() + 90
 while True:
     rows = sorted((r["ID"], r["N"]) for r in client.query("SELECT ID, N FROM {}_T;".format(RUN), return_objects=True))
     if rows == [("a", 1), ("b", 1), ("c", 1)]:

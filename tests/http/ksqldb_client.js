@@ -6,13 +6,13 @@ const cache = process.env.MILLPOND_CACHE || path.join(process.env.HOME, '.cache/
 const KsqldbClient = require(path.join(cache, 'ksqldb-client/node_modules/ksqldb-client'));
 
 const say = (text) => console.log('ksqldb-client:', text);
-setTimeout(() => { console.error('ksqldb-client: FAILED: out of time'); process.exit(1); }, 90000).unref();
+setTimeout(() => { console.error('ksqldb-client: FAILED: out of time'); process.exit(1); }, 300000).unref();
 const run = 'JS' + Math.random().toString(16).slice(2, 10).toUpperCase();
 const earliest = { properties: { 'auto.offset.reset': 'earliest' } };
 
 async function until(condition, what) {
-  for (const end = Date.now() + 20000; !(await condition());) {
-    assert(Date.now() < end, `not within 20 s: ${what}`);
+  for (const end = Date.now() + 90000; !(await condition());) {
+    assert(Date.now() < end, `not within 90 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

@@ -76,9 +76,9 @@ public final class Clients {
     }
 
     private static void until(String what, Condition condition) throws Exception {
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(30);
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(90);
         while (!condition.holds()) {
-            check(System.nanoTime() < end, "not within 30 s: " + what);
+            check(System.nanoTime() < end, "not within 90 s: " + what);
             Thread.sleep(20);
         }
     }
@@ -173,7 +173,7 @@ public final class Clients {
             TopicPartition p = new TopicPartition(topic, partition);
             consumer.assign(List.of(p));
             long end = consumer.endOffsets(List.of(p)).get(p);
-            long until = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+            long until = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
             while ((got.size() < count || consumer.position(p) < end) && System.nanoTime() < until) {
                 for (ConsumerRecord<String, String> r : consumer.poll(Duration.ofMillis(200))) got.add(r.value());
             }
@@ -276,7 +276,8 @@ public final class Clients {
 
         void end() throws Exception {
             stop = true;
-            join(20000);
+            join(60000);
+            check(!isAlive(), "a member does not end");
             if (failed != null) throw new AssertionError(failed);
         }
     }
@@ -303,7 +304,7 @@ public final class Clients {
             List<Member> all = new ArrayList<>();
             for (int i = 0; i < 3; i++) {
                 Properties p = with("group.id", group, "partition.assignment.strategy", assignor, "enable.auto.commit", false,
-                    "session.timeout.ms", 10000, "heartbeat.interval.ms", 300, "max.poll.records", 50);
+                    "session.timeout.ms", 45000, "heartbeat.interval.ms", 300, "max.poll.records", 50);
                 if (fixed) p.put("group.instance.id", "instance" + i);
                 all.add(new Member(topic, seen, owners, p));
                 int each = 6 / all.size();

@@ -96,7 +96,7 @@ public final class Flink {
         env.fromSource(source(bootstrap, run, OffsetsInitializer.earliest(), false), WatermarkStrategy.noWatermarks(), "in")
             .uid("in").map(new Failing(restore == null)).uid("map")
             .sinkTo(KafkaSink.<String>builder().setBootstrapServers(bootstrap).setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                .setTransactionalIdPrefix(run).setProperty("transaction.timeout.ms", "15000")
+                .setTransactionalIdPrefix(run).setProperty("transaction.timeout.ms", "300000")
                 .setTransactionNamingStrategy(TransactionNamingStrategy.valueOf(naming))
                 .setRecordSerializer(KafkaRecordSerializationSchema.builder().setTopic(run + "-out")
                     .setValueSerializationSchema(new SimpleStringSchema()).build())
@@ -109,9 +109,9 @@ public final class Flink {
     }
 
     private static void until(String what, Condition condition) throws Exception {
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(120);
         while (!condition.holds()) {
-            check(System.nanoTime() < end, "not within 60 s: " + what);
+            check(System.nanoTime() < end, "not within 120 s: " + what);
             Thread.sleep(50);
         }
     }
@@ -120,11 +120,11 @@ public final class Flink {
         return new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(ProcessBuilder.Redirect.appendTo(log)).start();
     }
 
-    /** The newest checkpoint that is whole. */
+    /** The newest checkpoint that is whole, by its number: the one before it may just have been about to be deleted. */
     private static Path checkpoint(Path dir) throws Exception {
         try (var paths = Files.walk(dir)) {
             return paths.filter(p -> p.endsWith("_metadata")).map(Path::getParent)
-                .max(java.util.Comparator.comparingLong(p -> p.toFile().lastModified())).orElse(null);
+                .max(java.util.Comparator.comparingLong(p -> Long.parseLong(p.getFileName().toString().substring("chk-".length())))).orElse(null);
         }
     }
 
@@ -182,7 +182,7 @@ public final class Flink {
                 until("the group's offsets", () -> admin.listConsumerGroupOffsets(run).partitionsToOffsetAndMetadata().get().values()
                     .stream().mapToLong(o -> o.offset()).sum() == COUNT);
                 process.destroy();
-                check(process.waitFor(20, TimeUnit.SECONDS), "the job does not end");
+                check(process.waitFor(60, TimeUnit.SECONDS), "the job does not end");
                 say(naming + ": " + COUNT + " records exactly once, after a failure and a kill; offsets committed");
                 if (naming.equals("POOLING")) {
                     int half = 0;

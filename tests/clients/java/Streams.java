@@ -96,7 +96,7 @@ public final class Streams {
         p.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
         p.put(StreamsConfig.consumerPrefix(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), 6000);
         p.put(StreamsConfig.consumerPrefix(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG), 500);
-        p.put(StreamsConfig.producerPrefix(ProducerConfig.TRANSACTION_TIMEOUT_CONFIG), 5000);
+        p.put(StreamsConfig.producerPrefix(ProducerConfig.TRANSACTION_TIMEOUT_CONFIG), 10000);
         p.put(StreamsConfig.REPARTITION_PURGE_INTERVAL_MS_CONFIG, 2000);
         p.put(StreamsConfig.PROBING_REBALANCE_INTERVAL_MS_CONFIG, 60000);
         KafkaStreams streams = new KafkaStreams(builder.build(), p);
@@ -109,7 +109,7 @@ public final class Streams {
         streams.setStateListener((now, before) -> System.out.println("state " + now));
         streams.start();
         System.in.read();
-        streams.close(Duration.ofSeconds(20));
+        streams.close(Duration.ofSeconds(60));
         System.out.println(failed.getCount() == 0 ? "ended after an exception" : "ended well");
     }
 
@@ -131,7 +131,7 @@ public final class Streams {
         }
 
         void running() throws Exception {
-            until("an instance runs: " + log, 60, () -> {
+            until("an instance runs: " + log, 120, () -> {
                 check(process.isAlive(), "an instance ended: " + text());
                 return text().contains("state RUNNING");
             });
@@ -140,7 +140,7 @@ public final class Streams {
         void end() throws Exception {
             process.getOutputStream().write('\n');
             process.getOutputStream().close();
-            check(process.waitFor(30, TimeUnit.SECONDS), "an instance does not end: " + text());
+            check(process.waitFor(90, TimeUnit.SECONDS), "an instance does not end: " + text());
             check(text().contains("ended well"), text());
         }
     }
@@ -176,7 +176,7 @@ public final class Streams {
             children.add(first);
             first.running();
             // A table's rows count for what comes after them.
-            until("prices are read", 30, () -> admin.listConsumerGroupOffsets(run).partitionsToOffsetAndMetadata().get().entrySet()
+            until("prices are read", 120, () -> admin.listConsumerGroupOffsets(run).partitionsToOffsetAndMetadata().get().entrySet()
                 .stream().filter(e -> e.getKey().topic().equals(run + "-prices")).mapToLong(e -> e.getValue().offset()).sum() >= ITEMS);
             say("one instance runs");
             Child second = new Child(bootstrap, dir, "second");
@@ -218,7 +218,7 @@ public final class Streams {
                 List<TopicPartition> all = new ArrayList<>();
                 for (int i = 0; i < 2; i++) all.addAll(List.of(new TopicPartition(run + "-amounts", i), new TopicPartition(run + "-totals", i)));
                 consumer.assign(all);
-                until("all results: " + amounts.size() + " " + totals, 60, () -> {
+                until("all results: " + amounts.size() + " " + totals, 120, () -> {
                     for (ConsumerRecord<String, byte[]> r : consumer.poll(Duration.ofMillis(200))) {
                         if (r.topic().endsWith("-amounts")) {
                             String[] parts = new String(r.value()).split(":");
@@ -248,7 +248,7 @@ public final class Streams {
             check("compact".equals(policies.get("changelog")) && "delete".equals(policies.get("repartition")), "internal topics: " + policies);
             // Streams deletes what it has read of a repartition topic.
             String repartition = admin.listTopics().names().get().stream().filter(n -> n.endsWith("-repartition")).findFirst().get();
-            until("records of the repartition topic are deleted", 60, () -> {
+            until("records of the repartition topic are deleted", 120, () -> {
                 long start = 0;
                 Map<TopicPartition, org.apache.kafka.clients.admin.OffsetSpec> ask = new HashMap<>();
                 for (int i = 0; i < 4; i++) ask.put(new TopicPartition(repartition, i), org.apache.kafka.clients.admin.OffsetSpec.earliest());
@@ -256,7 +256,7 @@ public final class Streams {
                 return start > 0;
             });
             first.end();
-            until("the group is empty", 20, () -> admin.describeConsumerGroups(List.of(run)).all().get().get(run).members().isEmpty());
+            until("the group is empty", 120, () -> admin.describeConsumerGroups(List.of(run)).all().get().get(run).members().isEmpty());
             say("repartition topic purged, group left");
             say("ok");
         } catch (Throwable e) {

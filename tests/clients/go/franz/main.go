@@ -60,7 +60,7 @@ func read(topic string, count int, opts ...kgo.Opt) []*kgo.Record {
 	cl := client(append([]kgo.Opt{kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())}, opts...)...)
 	defer cl.Close()
 	var out []*kgo.Record
-	wait, cancel := context.WithTimeout(ctx, 30*time.Second)
+	wait, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	for len(out) < count {
 		fetches := cl.PollFetches(wait)
@@ -165,20 +165,26 @@ func murmur2(data []byte) uint32 {
 }
 
 // copyOnce copies a topic in transactions that take the group's offsets with them, in two sessions of which one is
-// thrown away now and then, with aborts among them.
+// thrown away three times, with aborts among them. The topic grows until all that has happened.
 func copyOnce() {
-	const count = 3000
 	source, sink := create("source", 4), create("sink", 2)
-	cl := client(kgo.DefaultProduceTopic(source))
-	for n := range count {
-		cl.Produce(ctx, kgo.KeyStringRecord(strconv.Itoa(n), strconv.Itoa(n)), func(_ *kgo.Record, err error) { none(err) })
-	}
-	none(cl.Flush(ctx))
-	cl.Close()
-
-	var done, cut, aborted, committed int
+	var done, cut, aborted, committed, count int
+	full := false
 	var lock sync.Mutex
 	var group sync.WaitGroup
+	writer := client(kgo.DefaultProduceTopic(source))
+	write := func(more int) {
+		for n := range more {
+			value := strconv.Itoa(count + n)
+			writer.Produce(ctx, kgo.KeyStringRecord(value, value), func(_ *kgo.Record, err error) { none(err) })
+		}
+		none(writer.Flush(ctx))
+		lock.Lock()
+		count += more
+		full = count >= 3000 && cut == 3 && aborted > 0
+		lock.Unlock()
+	}
+	write(2900)
 	copier := func(id int, lives int) {
 		defer group.Done()
 		for life := 0; ; life++ {
@@ -187,14 +193,14 @@ func copyOnce() {
 				kgo.TransactionalID(fmt.Sprintf("%s-copy-%d", run, id)), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 				kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RequireStableFetchOffsets(), kgo.DefaultProduceTopic(sink),
 				kgo.FetchMaxWait(500*time.Millisecond), kgo.Balancers(kgo.CooperativeStickyBalancer()),
-				kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(200*time.Millisecond), kgo.TransactionTimeout(20*time.Second),
+				kgo.SessionTimeout(45*time.Second), kgo.HeartbeatInterval(200*time.Millisecond), kgo.TransactionTimeout(60*time.Second),
 			))
 			for rounds := 0; ; rounds++ {
 				wait, cancel := context.WithTimeout(ctx, time.Second)
 				fetches := session.PollRecords(wait, 70)
 				cancel()
 				lock.Lock()
-				finished := done >= count
+				finished := full && done >= count
 				lock.Unlock()
 				if finished {
 					session.Close()
@@ -232,6 +238,11 @@ func copyOnce() {
 	group.Add(2)
 	go copier(1, 3)
 	go copier(2, 0)
+	for !full {
+		time.Sleep(20 * time.Millisecond)
+		write(100)
+	}
+	writer.Close()
 	group.Wait()
 	got := read(sink, count, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	seen := map[string]int{}
@@ -306,7 +317,7 @@ func (s *shared) join(group, topic string, opts ...kgo.Opt) *member {
 	m := &member{mine: map[int32]bool{}, lock: &s.Mutex, over: make(chan struct{})}
 	m.cl = client(append([]kgo.Opt{
 		kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(200 * time.Millisecond), kgo.AutoCommitInterval(200 * time.Millisecond),
+		kgo.SessionTimeout(45 * time.Second), kgo.HeartbeatInterval(200 * time.Millisecond), kgo.AutoCommitInterval(200 * time.Millisecond),
 		kgo.AutoCommitMarks(), kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, gained map[string][]int32) {
 			s.Lock()
@@ -359,8 +370,8 @@ func (m *member) owns() int {
 }
 
 func until(what string, ready func() bool) {
-	for end := time.Now().Add(30 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
-		check(time.Now().Before(end), "not within 30 s: %s", what)
+	for end := time.Now().Add(90 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
+		check(time.Now().Before(end), "not within 90 s: %s", what)
 	}
 }
 
@@ -635,7 +646,7 @@ func sessions() {
 	writer := client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	defer writer.Close()
 	read := func(partition int32, offset int64) {
-		wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+		wait, cancel := context.WithTimeout(ctx, 60*time.Second)
 		defer cancel()
 		got := cl.PollFetches(wait).Records()
 		check(len(got) == 1 && got[0].Partition == partition && got[0].Offset == offset, "of partition %d: %v", partition, got)
@@ -664,7 +675,7 @@ func say(format string, args ...any) { fmt.Printf("franz-go: "+format+"\n", args
 func main() {
 	bootstrap = os.Args[1]
 	var cancel context.CancelFunc
-	ctx, cancel = context.WithTimeout(context.Background(), 150*time.Second)
+	ctx, cancel = context.WithTimeout(context.Background(), 380*time.Second)
 	defer cancel()
 	none(func() (err error) { cl := client(); admin = kadm.NewClient(cl); return nil }())
 	defer admin.Close()

@@ -42,7 +42,7 @@ func config(version sarama.KafkaVersion) *sarama.Config {
 	c.Consumer.Offsets.Initial = sarama.OffsetOldest
 	c.Consumer.MaxWaitTime = 200 * time.Millisecond
 	c.Consumer.Offsets.AutoCommit.Interval = 200 * time.Millisecond
-	c.Consumer.Group.Session.Timeout = 6 * time.Second
+	c.Consumer.Group.Session.Timeout = 45 * time.Second
 	c.Consumer.Group.Heartbeat.Interval = 200 * time.Millisecond
 	c.Metadata.Retry.Backoff = 50 * time.Millisecond
 	return c
@@ -59,7 +59,7 @@ func read(topic string, partition int32, count int, c *sarama.Config) []*sarama.
 	part := must(consumer.ConsumePartition(topic, partition, sarama.OffsetOldest))
 	defer part.Close()
 	var out []*sarama.ConsumerMessage
-	late := time.After(30 * time.Second)
+	late := time.After(60 * time.Second)
 	for len(out) < count {
 		select {
 		case m := <-part.Messages():
@@ -197,8 +197,8 @@ func (m *member) leave() {
 }
 
 func until(what string, ready func() bool) {
-	for end := time.Now().Add(30 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
-		check(time.Now().Before(end), "not within 30 s: %s", what)
+	for end := time.Now().Add(90 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
+		check(time.Now().Before(end), "not within 90 s: %s", what)
 	}
 }
 
@@ -236,17 +236,26 @@ func groups() {
 			none(producer.SendMessages(batch))
 		}
 		read := func() bool { lock.Lock(); defer lock.Unlock(); return len(seen) == wrote }
+		// What is not committed when the members change is read again.
+		committed := func() bool {
+			kept, sum := must(admin.ListConsumerGroupOffsets(group, map[string][]int32{topic: {0, 1, 2, 3}})), int64(0)
+			for p := range int32(4) {
+				sum += max(kept.GetBlock(topic, p).Offset, 0)
+			}
+			return sum == int64(wrote)
+		}
 		first := join(group, topic, one.strategy, one.instance, &lock, seen)
 		until("first owns all", owns(4, first))
 		write()
 		until("all are read", read)
-		time.Sleep(400 * time.Millisecond) // the interval of commits
+		until("all is committed", committed)
 		second := join(group, topic, one.strategy, "", &lock, seen)
 		until("two each", owns(2, first, second))
 		write()
 		until("all are read", read)
 		described := must(admin.DescribeConsumerGroups([]string{group}))[0]
 		check(described.State == "Stable" && len(described.Members) == 2, "%v", described)
+		until("all is committed", committed)
 		first.leave()
 		if one.instance != "" { // a static member goes only when it is told to
 			left := must(admin.RemoveMemberFromConsumerGroup(group, []string{one.instance}))
@@ -359,8 +368,8 @@ func administration() {
 func main() {
 	bootstrap = []string{os.Args[1]}
 	go func() {
-		time.Sleep(150 * time.Second)
-		fmt.Fprintln(os.Stderr, "sarama: FAILED: not ready within 150 s")
+		time.Sleep(380 * time.Second)
+		fmt.Fprintln(os.Stderr, "sarama: FAILED: not ready within 380 s")
 		os.Exit(1)
 	}()
 	admin = must(sarama.NewClusterAdmin(bootstrap, config(sarama.V2_8_0_0)))
