@@ -16,7 +16,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use super::client::{Server, read};
 
 /// Whose requests there are.
-const CLIENTS: [&str; 16] = [
+const CLIENTS: [&str; 18] = [
     "acls-admin",
     "acls-users",
     "churn",
@@ -32,8 +32,13 @@ const CLIENTS: [&str; 16] = [
     "kcat",
     "mirror",
     "sarama",
+    "sasl-kafka-python",
+    "sasl-librdkafka",
     "streams",
 ];
+/// Those that log in.
+const LOGINS: [&str; 3] = ["acls-users", "sasl-kafka-python", "sasl-librdkafka"];
+
 /// Frames without their lengths.
 fn frames(mut file: Bytes) -> Vec<Bytes> {
     let mut frames = Vec::new();
@@ -89,13 +94,19 @@ fn what_clients_sent_is_read_written_and_answered() {
     assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), CLIENTS);
     for name in CLIENTS {
         let server = Server::new();
+        let mut own = BTreeSet::new();
         for frame in frames(fs::read(format!("{folder}/{name}.bin")).unwrap().into()) {
             let mut start = frame.clone();
             let (key, version) = (start.get_i16(), start.get_i16());
             println!("{name} api {key} v{version}, {} bytes", frame.len());
             check(&server, &frame, ApiKey::try_from(key).unwrap(), version);
             seen.entry(key).or_default().insert(version);
+            own.insert(key);
             requests += 1;
+        }
+        if LOGINS.contains(&name) {
+            let login = [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate].map(|key| key as i16);
+            assert!(login.iter().all(|key| own.contains(key)), "{name}: {own:?}");
         }
         let snapshot = server.metrics.snapshot();
         assert_eq!((snapshot.malformed_total, snapshot.panics_total), (0, 0), "{name}");
