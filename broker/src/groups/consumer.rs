@@ -11,6 +11,8 @@
 
 pub mod assign;
 pub mod classic;
+#[cfg(test)]
+mod histories;
 pub mod member;
 pub mod pattern;
 pub mod record;
