@@ -186,7 +186,7 @@ impl Running {
 
 #[track_caller]
 fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(90);
     loop {
         if let Some(found) = check() {
             return found;
@@ -447,7 +447,7 @@ fn printed(child: &mut Running) -> std::sync::mpsc::Receiver<String> {
     lines
 }
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn groups_share_commit_and_are_reset() {
@@ -859,7 +859,7 @@ async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
     full.arg("--config").arg(&config);
     let server = Process::spawn(full);
     let bootstrap = server.kafka.to_string();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     let health = loop {
         let answer = client().get(format!("{}/healthcheck", server.http)).send().await.unwrap();
         if answer.status().as_u16() == 503 {

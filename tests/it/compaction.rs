@@ -146,7 +146,7 @@ fn a_query_that_meets_damage_says_where() {
     let count = |table: &str| crate::pull::rows(&db, &format!("SELECT COUNT(*) AS C FROM {table};"));
     let ids: Vec<String> = db.engine().catalog().queries.keys().cloned().collect();
     let state = || ids.iter().map(|id| explain(&db, id)).collect::<Vec<_>>();
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(90);
     while state().iter().filter(|s| s.contains("ERROR")).count() < 2 || count("CO") != ["6"] {
         assert!(Instant::now() < until, "{:?}", state());
         std::thread::sleep(Duration::from_millis(10));

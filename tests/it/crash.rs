@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,9 @@ impl Event {
     }
 }
 
-/// Produces until it is told to stop, over whatever server there is; a batch is sent again until it is acknowledged.
-fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random) -> Vec<Event> {
+/// Produces until it is told to stop, over whatever server there is; a batch is sent again until it is acknowledged. `done`
+/// is how many records that were.
+fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random, done: &AtomicUsize) -> Vec<Event> {
     let mut producer: Option<Producer> = None;
     let mut connection: Option<Client> = None;
     let mut acknowledged = Vec::new();
@@ -66,7 +67,7 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random) -
         if batches.is_empty() {
             continue;
         }
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(120);
         loop {
             let attempt = (|| -> anyhow::Result<()> {
                 let client = match &mut connection {
@@ -86,7 +87,7 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random) -
                 Ok(()) => break,
                 Err(e) => {
                     // The server is gone, or is being started: the same bytes again.
-                    assert!(Instant::now() < until, "not acknowledged within a minute: {e:#}");
+                    assert!(Instant::now() < until, "not acknowledged within two minutes: {e:#}");
                     connection = None;
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -98,6 +99,7 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random) -
             }
         }
         acknowledged.extend(events.into_iter().flat_map(|(_, events)| events));
+        done.store(acknowledged.len(), Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(random.below(4)));
     }
     acknowledged
@@ -125,14 +127,28 @@ async fn killed_again_and_again_it_loses_and_doubles_nothing() {
 
     let address = std::sync::Arc::new(Mutex::new(server.kafka));
     let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let count = std::sync::Arc::new(AtomicUsize::new(0));
     let producing = {
         let (address, stop, random) = (address.clone(), stop.clone(), Random::clone(&random));
-        std::thread::spawn(move || produce(&address, &stop, random))
+        let count = count.clone();
+        std::thread::spawn(move || produce(&address, &stop, random, &count))
+    };
+    // Of an end of the server now and then there is as much to be seen on a slow machine.
+    let enough = async |kills: usize| {
+        let until = Instant::now() + Duration::from_secs(120);
+        while count.load(Ordering::Relaxed) <= 1_000 * (1 + kills / 3) && !producing.is_finished() {
+            assert!(Instant::now() < until, "only {} records", count.load(Ordering::Relaxed));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     };
     for kill in 0..kills {
         // Also soon after a start, while the producer and the queries catch up.
-        let alive = if random.below(3) == 0 { random.below(60) } else { 100 + random.below(700) };
+        let soon = random.below(3) == 0;
+        let alive = if soon { random.below(60) } else { 100 + random.below(700) };
         tokio::time::sleep(Duration::from_millis(alive)).await;
+        if !soon {
+            enough(kill).await;
+        }
         if producing.is_finished() {
             break;
         }
@@ -143,6 +159,7 @@ async fn killed_again_and_again_it_loses_and_doubles_nothing() {
         *address.lock().unwrap() = server.kafka;
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
+    enough(kills).await;
     stop.store(true, Ordering::Relaxed);
     let events = producing.join().unwrap();
     println!("{} records acknowledged over {kills} kills", events.len());

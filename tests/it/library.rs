@@ -51,7 +51,7 @@ pub fn lag(db: &Database) -> i64 {
 /// Waits until every persistent query has read all there is, results of others included.
 pub fn settle(db: &Database) {
     let storage = db.storage();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     loop {
         let before = storage.sequence();
         if lag(db) == 0 && storage.sequence() == before {

@@ -63,7 +63,7 @@ impl Process {
         });
         let (mut kafka, mut http, mut lines) = (None, None, Vec::new());
         while kafka.is_none() || http.is_none() {
-            let Ok(line) = rest.recv_timeout(Duration::from_secs(60)) else {
+            let Ok(line) = rest.recv_timeout(Duration::from_secs(120)) else {
                 let _ = child.kill();
                 let _ = child.wait();
                 panic!("the server did not get ready; it said {lines:?} and {}", log.join().unwrap());
@@ -89,7 +89,7 @@ impl Process {
 
     /// Waits until the process has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(90);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -183,7 +183,7 @@ impl Process {
         let mut expected = expected.to_vec();
         let by_text = |a: &Json, b: &Json| a.to_string().cmp(&b.to_string());
         expected.sort_by(by_text);
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(90);
         loop {
             let mut rows = self.pull(select).await;
             rows.sort_by(by_text);
@@ -208,12 +208,12 @@ fn plain() -> reqwest::ClientBuilder {
 }
 
 pub fn client() -> reqwest::Client {
-    plain().timeout(Duration::from_secs(60)).build().unwrap()
+    plain().timeout(Duration::from_secs(300)).build().unwrap()
 }
 
 /// HTTP/2 from the first byte, without TLS.
 pub fn client_http2() -> reqwest::Client {
-    plain().timeout(Duration::from_secs(60)).http2_prior_knowledge().build().unwrap()
+    plain().timeout(Duration::from_secs(300)).http2_prior_knowledge().build().unwrap()
 }
 
 /// A whole answer.

@@ -254,10 +254,12 @@ fn sql_over_tls_and_a_log_without_secrets() {
     // TLS on the listener of plain text.
     let mut stream = TcpStream::connect(server.kafka).unwrap();
     stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let begun = Instant::now();
-    let _closed = std::io::Read::read(&mut stream, &mut [0; 10]);
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let closed = match std::io::Read::read(&mut stream, &mut [0; 10]) {
+        Ok(read) => read == 0,
+        Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
+    };
+    assert!(closed, "neither waited for nor answered");
 
     server.signal(Signal::TERM);
     assert!(server.wait().success());
@@ -414,7 +416,7 @@ async fn certificates_are_read_again() {
     // Another authority's, so that it is seen which one is in use.
     write_certificate(path, &authority());
     server.signal(Signal::HUP);
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     // A client of its own each time: one that knows the server goes on with the old connection.
     while client(path).get(&url).send().await.is_err() {
         assert!(Instant::now() < until, "the old certificate stays in use");

@@ -4,6 +4,7 @@
 //! With SLOW=1 it takes ten minutes (SOAK_MINUTES says otherwise); else twenty seconds, in which only gross leaks show:
 //! disk and latency are held flat from five minutes on only.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,6 +36,8 @@ struct Sample {
     disk: u64,
     /// The 99th percentile since the last sample, of one record alone in its request.
     p99: Duration,
+    /// The same of a file of another folder that is written and forced to disk: how busy the machine is with other things.
+    control: Duration,
 }
 
 /// What is dated long ago would be deleted for its age, however little there is.
@@ -129,15 +132,20 @@ fn transact(address: SocketAddr, stop: &AtomicBool) -> Vec<String> {
     committed
 }
 
-fn sample(server: &Process, data: &Path, latencies: &mut Vec<Duration>) -> Sample {
+fn take_p99(latencies: &mut Vec<Duration>) -> Duration {
     latencies.sort_unstable();
     let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
     latencies.clear();
+    p99
+}
+
+fn sample(server: &Process, data: &Path, latencies: &mut Vec<Duration>, control: &mut Vec<Duration>) -> Sample {
     Sample {
         resident: server.resident(),
         files: std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64,
         disk: folder_bytes(data),
-        p99,
+        p99: take_p99(latencies),
+        control: take_p99(control),
     }
 }
 
@@ -221,24 +229,34 @@ async fn under_full_load_nothing_grows() {
     let started = Instant::now();
     let mut prober = Client::connect(address).unwrap();
     let one = encode(&[Sent { key: None, value: "tick".into(), timestamp: now_ms() }], None).unwrap();
-    let (mut samples, mut latencies) = (Vec::new(), Vec::new());
-    while started.elapsed() < length {
+    let (mut samples, mut latencies, mut control) = (Vec::new(), Vec::new(), Vec::new());
+    let mut forced = std::fs::File::create(elsewhere.path().join("forced")).unwrap();
+    // Until retention has had something to do, too.
+    let retained = || produced.load(Ordering::Relaxed) > PARTITIONS as u64 * RETENTION_BYTES;
+    while started.elapsed() < length || (!retained() && started.elapsed() < length + Duration::from_secs(300)) {
         let at = Instant::now();
         prober.send_batches("probe", &[(0, one.clone())]).unwrap();
         prober.acknowledged().unwrap();
         latencies.push(at.elapsed());
+        if latencies.len() % 5 == 0 {
+            let at = Instant::now();
+            forced.write_all(b"tick").unwrap();
+            forced.sync_data().unwrap();
+            control.push(at.elapsed());
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
         if started.elapsed() >= every * (samples.len() as u32 + 1) {
-            samples.push(sample(&server, directory.path(), &mut latencies));
+            samples.push(sample(&server, directory.path(), &mut latencies, &mut control));
         }
     }
+    let seconds = started.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
     for thread in threads {
         thread.join().unwrap();
     }
     // What was committed was read once and in order.
     let committed = transacting.join().unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(90);
     let lines = || std::fs::read_to_string(&read).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
     while lines().len() < committed.len() && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -260,20 +278,20 @@ async fn under_full_load_nothing_grows() {
     let mib = |bytes: u64| bytes >> 20;
     for (name, part) in [("early", early), ("late", late)] {
         println!(
-            "{name}: {} MiB resident, {} files, {} MiB on disk, p99 {:?}",
+            "{name}: {} MiB resident, {} files, {} MiB on disk, p99 {:?}, of another file {:?}",
             mib(median(part, |s| s.resident)),
             median(part, |s| s.files),
             mib(median(part, |s| s.disk)),
             median(part, |s| s.p99),
+            median(part, |s| s.control),
         );
     }
-    let seconds = length.as_secs_f64();
     println!(
         "{:.0} MB/s produced, {:.0} MB/s consumed, {fed} records through the queries",
         produced.load(Ordering::Relaxed) as f64 / seconds / 1e6,
         consumed.load(Ordering::Relaxed) as f64 / seconds / 1e6
     );
-    assert!(produced.load(Ordering::Relaxed) > PARTITIONS as u64 * RETENTION_BYTES, "retention had nothing to do");
+    assert!(retained(), "retention had nothing to do");
     let (before, after) = (median(early, |s| s.resident), median(late, |s| s.resident));
     let gross = before / 5 + (32 << 20);
     let may = if minutes < 5.0 { gross } else { MEMORY_GROWS_MAX };
@@ -288,6 +306,10 @@ async fn under_full_load_nothing_grows() {
     let (before, after) = (median(early, |s| s.disk), median(late, |s| s.disk));
     assert!(after <= before + before / 2 + (256 << 20), "the disk fills: {} to {} MiB", mib(before), mib(after));
     let (before, after) = (median(early, |s| s.p99), median(late, |s| s.p99));
-    assert!(after <= before * 2 + Duration::from_millis(50), "latency grows: {before:?} to {after:?}");
+    // But for what the machine itself has become slower by, as whatever runs beside this has more to do.
+    let control = |part: &[Sample]| median(part, |s| s.control).as_secs_f64().max(0.001);
+    let slower = (control(late) / control(early)).max(1.0);
+    let may = (before * 2 + Duration::from_millis(50)).mul_f64(slower);
+    assert!(after <= may, "latency grows: {before:?} to {after:?}, on a machine that is {slower:.2} times slower");
     server.stop();
 }

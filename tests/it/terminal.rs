@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::process::{Process, binary};
 
 const BRIDGE: &str = "import pty, sys, os; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(90);
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
 const ARROW_UP: &str = "\x1b[A";
@@ -192,9 +192,13 @@ fn long_work_tells_how_far_it_is() {
     let file = |name: &str| directory.path().join(name).display().to_string();
     let millpond = |words: &str| format!("{} {words} --bootstrap {}", binary(), server.kafka);
     let shell = |line: &str| Terminal::run(&["sh", "-c", line], directory.path());
-    let feed = "{ for i in $(seq 1000); do echo line$i; done; sleep 1; echo last; }";
-    let mut terminal = shell(&format!("{feed} | {}", millpond("produce t")));
+    let feed = |wait: &str| format!("{{ for i in $(seq 1000); do echo line$i; done; {wait}; echo last; }}");
+    // The last line comes when the others have been seen to be counted.
+    let seen = file("seen");
+    let until_seen = format!("while [ ! -e {seen} ]; do sleep 0.05; done");
+    let mut terminal = shell(&format!("{} | {}", feed(&until_seen), millpond("produce t")));
     terminal.shows("\r\u{1b}[K1,000 records, 6.7 KiB, ");
+    std::fs::write(seen, "").unwrap();
     // It is taken away before the last word.
     terminal.shows("\r\u{1b}[K1001 records, 6.7 KiB in ");
     assert_eq!(terminal.ends(), 0);
@@ -210,6 +214,7 @@ fn long_work_tells_how_far_it_is() {
     assert_eq!(std::fs::read_to_string(file("out")).unwrap().lines().count(), 1001);
 
     // Neither where it was asked for quiet, nor into a pipe.
+    let feed = feed("sleep 1");
     let mut terminal = shell(&format!("{feed} | {}; echo done", millpond("produce t --quiet")));
     let shown = terminal.shows("done");
     assert_eq!(shown, "done");

@@ -105,8 +105,9 @@ pub fn check_six(storage: &Storage, place: TopicPartition) {
     assert_eq!(read_all(storage, place, 0), (0..6).map(|i| (i, format!("v{i}"))).collect::<Vec<_>>());
 }
 
+#[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(5));

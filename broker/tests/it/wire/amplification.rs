@@ -1,7 +1,7 @@
 //! Small requests that ask for large answers, long work or memory that nobody gets back: each has its limit, and the
 //! answer says so by an error of the protocol.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -140,11 +140,10 @@ fn long_names_are_not_told_over_and_over() {
     let mut client = server.client();
     let long = "n".repeat(30_000);
     let topic = TopicPartitions::default().with_topic(name(&long)).with_partitions((0..TIMES as i32).collect());
-    let begun = Instant::now();
     let (answer, size) =
         sized(&mut client, 2, &ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic])));
     assert_eq!(answer.replica_election_results[0].partition_result.len(), TIMES);
-    assert!(size < 10_000_000 && begun.elapsed() < Duration::from_secs(10), "{size} bytes in {:?}", begun.elapsed());
+    assert!(size < 10_000_000, "{size} bytes");
     server.stop();
 }
 

@@ -79,6 +79,14 @@ impl Server {
         Client::new(self.address)
     }
 
+    /// Waits until so many requests of an API have come.
+    #[track_caller]
+    pub fn has_got(&self, api: &str, count: u64) {
+        crate::actor::wait_until(&format!("{count} requests of {api:?} do not come"), || {
+            self.metrics.snapshot().requests_total.iter().any(|(name, n)| *name == api && *n >= count)
+        });
+    }
+
     /// A client at another address of this machine.
     pub fn client_from(&self, source: [u8; 4]) -> Client {
         let stream = self.block_on(async {
@@ -94,14 +102,17 @@ impl Server {
         self.running.as_ref().unwrap().0.groups()
     }
 
-    /// Shuts down, which must not take long, and gives back the storage.
+    /// Shuts down, which waits for no client, and gives back the storage.
     pub fn stop(mut self) -> Fixture {
         let (handle, stop) = self.running.take().unwrap();
         let _running = stop.send(());
-        self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), handle.join()).await.unwrap() });
+        self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), handle.join()).await.unwrap() });
         self.fixture
     }
 }
+
+/// For what comes at once on a machine that has nothing else to do, and shorter than what tests have the server wait.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub struct Client {
     pub stream: TcpStream,
@@ -116,7 +127,7 @@ impl Client {
     }
 
     fn over(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, next: 0, name: "test" }
     }

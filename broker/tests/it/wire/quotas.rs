@@ -36,21 +36,36 @@ fn records(bytes: usize) -> bytes::Bytes {
     batch(&[(value.as_str(), START_MS)], Codec::None)
 }
 
-/// Bytes a second of a call that is repeated for some time, the first second, which may be used at once, left out.
-fn rate(seconds: f64, mut call: impl FnMut() -> usize) -> f64 {
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_millis(1200) {
-        call();
+/// Repeats a call that uses some bytes. At no moment it has used more than the quota allows: what drained since the beginning,
+/// a second's worth that may be used at once, and answers that were under way. But for those it gets its quota in a few
+/// seconds; on a busy machine perhaps not in the first few.
+#[track_caller]
+fn is_slowed_to(quota: f64, mut call: impl FnMut() -> usize) {
+    const UNDER_WAY: f64 = 3.0 * 102_400.0;
+    let (begin, mut total) = (Instant::now(), 0.0);
+    for attempt in 0.. {
+        let (since, before) = (Instant::now(), total);
+        while since.elapsed() < Duration::from_secs(3) {
+            total += call() as f64;
+            let seconds = begin.elapsed().as_secs_f64();
+            assert!(total <= quota * (seconds + 1.0) + UNDER_WAY, "{total} bytes in {seconds} s");
+        }
+        let rate = (total - before) / since.elapsed().as_secs_f64();
+        if attempt > 0 && rate > 0.85 * quota {
+            return;
+        }
+        assert!(attempt < 10, "{rate} bytes a second");
     }
-    let (begin, mut bytes) = (Instant::now(), 0);
-    while begin.elapsed().as_secs_f64() < seconds {
-        bytes += call();
-    }
-    bytes as f64 / begin.elapsed().as_secs_f64()
 }
 
-fn is_about(rate: f64, wanted: f64) -> bool {
-    (rate / wanted - 1.0).abs() < 0.15
+/// 20 MB in requests of 64 KiB; nobody tells it to wait, and it takes less time than one megabyte a second would.
+#[track_caller]
+fn is_not_slowed(client: &mut Client, request: &ProduceRequest) {
+    let begin = Instant::now();
+    for _ in 0..320 {
+        assert_eq!(client.call(9, request).throttle_time_ms, 0);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(18), "{:?} for 20 MB", begin.elapsed());
 }
 
 #[test]
@@ -61,26 +76,17 @@ fn a_producer_is_slowed_to_its_quota_and_another_is_not() {
     assert_eq!(alter(&mut admin, &[("client-id", Some("slow"))], "producer_byte_rate", Some(MEGABYTE)), 0);
     let request = produce_request("t", -1, records(64 * 1024));
     let (mut slow, mut other) = (server.client().named("slow"), server.client().named("other"));
-    let begin = Instant::now();
-    for _ in 0..320 {
-        assert_eq!(other.call(9, &request).throttle_time_ms, 0);
-    }
-    assert!(20.0 * MEGABYTE / begin.elapsed().as_secs_f64() > 2.0 * MEGABYTE, "{:?} for 20 MB", begin.elapsed());
+    is_not_slowed(&mut other, &request);
     let mut told = 0;
-    let measured = rate(3.0, || {
+    is_slowed_to(MEGABYTE, || {
         told += slow.call(9, &request).throttle_time_ms;
         64 * 1024
     });
-    assert!(is_about(measured, MEGABYTE), "{measured} bytes a second");
     assert!(told > 1000, "told to wait for {told} ms");
     // Without the quota it is as fast as any, once it has waited for the last time.
     assert_eq!(alter(&mut admin, &[("client-id", Some("slow"))], "producer_byte_rate", None), 0);
     slow.call(9, &request);
-    let begin = Instant::now();
-    for _ in 0..64 {
-        assert_eq!(slow.call(9, &request).throttle_time_ms, 0);
-    }
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?} for 4 MB", begin.elapsed());
+    is_not_slowed(&mut slow, &request);
     server.stop();
 }
 
@@ -98,7 +104,7 @@ fn a_consumer_is_slowed_to_its_users_quota_over_all_connections() {
     let mut first = true;
     let mut request = fetch_request("t", 0, 1, 0);
     request.max_bytes = 100 * 1024;
-    let measured = rate(3.0, || {
+    is_slowed_to(MEGABYTE, || {
         first = !first;
         let client = if first { &mut a } else { &mut b };
         let response = client.call(11, &request);
@@ -106,7 +112,6 @@ fn a_consumer_is_slowed_to_its_users_quota_over_all_connections() {
         assert!(records > 0, "an answer without records");
         records
     });
-    assert!(is_about(measured, MEGABYTE), "{measured} bytes a second");
     server.stop();
 }
 
@@ -155,24 +160,30 @@ fn responses_tell_how_long_to_wait() {
 fn changes_of_topics_have_a_quota() {
     let server = Server::new();
     let mut client = server.client();
-    assert_eq!(alter(&mut client, &[("user", None)], "controller_mutation_rate", Some(1.0)), 0);
+    assert_eq!(alter(&mut client, &[("user", None)], "controller_mutation_rate", Some(0.5)), 0);
     let new = |topic: &str, partitions| {
         let topic =
             CreatableTopic::default().with_name(name(topic)).with_num_partitions(partitions).with_replication_factor(1);
         CreateTopicsRequest::default().with_topics(vec![topic])
     };
     // Ten seconds' worth is at hand; what goes beyond it is done, and the next one has to wait.
-    let first = client.call(7, &new("a", 12));
-    assert_eq!((first.topics[0].error_code, first.throttle_time_ms / 1000), (0, 1));
     let begin = Instant::now();
+    let is_told = |wait: i32, drained_ms: i32| {
+        let passed = begin.elapsed().as_millis() as i32 + 1;
+        assert!((drained_ms - passed..=drained_ms).contains(&wait), "{wait} ms, of {drained_ms} after {passed}");
+    };
+    let first = client.call(7, &new("a", 8));
+    assert_eq!(first.topics[0].error_code, 0);
+    is_told(first.throttle_time_ms, 6000);
     // The connection is not read meanwhile, another one is.
     let refused = server.client().call(7, &new("b", 1));
     assert_eq!(refused.topics[0].error_code, 89);
-    assert!(refused.throttle_time_ms > 0 && begin.elapsed() < Duration::from_millis(900));
-    let old = server.client().call(4, &new("b", 1));
-    assert_eq!((old.topics[0].error_code, old.throttle_time_ms / 1000), (0, 2));
+    assert!(refused.throttle_time_ms > 0 && begin.elapsed() < Duration::from_secs(6));
+    let old = server.client().call(4, &new("b", 3));
+    assert_eq!(old.topics[0].error_code, 0);
+    is_told(old.throttle_time_ms, 12_000);
     assert_eq!(client.call(7, &new("c", 1)).topics[0].error_code, 89);
-    assert!(begin.elapsed() > Duration::from_millis(1500), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_millis(5900), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -180,14 +191,20 @@ fn connections_of_an_address_have_a_quota() {
     let server = Server::new();
     let mut client = server.client();
     assert_eq!(alter(&mut client, &[("ip", Some("127.0.0.1"))], "connection_creation_rate", Some(1.0)), 0);
-    let mut refused = 0;
-    for _ in 0..6 {
+    let (begin, mut refused, mut let_in) = (Instant::now(), 0, 0);
+    while refused < 4 {
         let mut other = server.client();
         let sent =
             std::io::Write::write_all(&mut other.stream, &super::client::frame(1, 0, &ApiVersionsRequest::default()));
-        refused += i32::from(sent.is_err() || other.receive().is_none());
+        match sent.is_err() || other.receive().is_none() {
+            true => refused += 1,
+            false => let_in += 1,
+        }
+        // Two at once, and one a second.
+        let most = 2.0 + begin.elapsed().as_secs_f64();
+        assert!((1.0..=most).contains(&f64::from(let_in)), "{let_in} were let in, not {most}");
+        assert!(let_in < 100, "each took a second");
     }
-    assert!((3..=5).contains(&refused), "{refused} of 6 were refused");
     // Who is connected stays so.
     assert_eq!(client.call(0, &ApiVersionsRequest::default()).error_code, 0);
     assert_eq!(alter(&mut client, &[("ip", Some("127.0.0.1"))], "connection_creation_rate", None), 0);
@@ -240,7 +257,7 @@ fn connections_of_one_address_are_few() {
     assert!(server.client().is_closed());
     assert_eq!(second.call(0, &versions).error_code, 0);
     drop(first);
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     let answered = || {
         let mut third = server.client();
         let _sent = std::io::Write::write_all(&mut third.stream, &super::client::frame(1, 0, &versions));
@@ -259,7 +276,7 @@ fn a_connection_does_not_take_the_memory_of_others() {
         settings.request_bytes_max = 4096 * KILOBYTE;
         settings.requests_bytes_max = 4096 * KILOBYTE;
         settings.connection_bytes_max = 1024 * KILOBYTE;
-        settings.groups.initial_rebalance_delay_ms = 3000;
+        settings.groups.initial_rebalance_delay_ms = 0;
     });
     let large = |bytes: usize| {
         let part = sync_group_request::SyncGroupRequestAssignment::default()
@@ -271,27 +288,33 @@ fn a_connection_does_not_take_the_memory_of_others() {
             .with_member_id("m".into())
             .with_assignments(vec![part])
     };
-    // A request that is at work for three seconds, and another one behind it.
-    let protocol = join_group_request::JoinGroupRequestProtocol::default()
-        .with_name("p".into())
-        .with_metadata(vec![0; 600 * KILOBYTE].into());
-    let join = JoinGroupRequest::default()
-        .with_group_id(GroupId("g".into()))
-        .with_session_timeout_ms(10_000)
-        .with_rebalance_timeout_ms(10_000)
-        .with_protocol_type("consumer".into())
-        .with_protocols(vec![protocol]);
-    let mut greedy = server.client();
+    let join = |bytes: usize| {
+        let protocol = join_group_request::JoinGroupRequestProtocol::default()
+            .with_name("p".into())
+            .with_metadata(vec![0; bytes].into());
+        JoinGroupRequest::default()
+            .with_group_id(GroupId("g".into()))
+            .with_session_timeout_ms(100_000)
+            .with_rebalance_timeout_ms(100_000)
+            .with_protocol_type("consumer".into())
+            .with_protocols(vec![protocol])
+    };
+    let mut member = server.client();
+    let first = member.call(3, &join(1));
+    assert_eq!(first.error_code, 0);
+    // A request that waits for the member who is there, and another one behind it.
+    let (mut greedy, large_join) = (server.client(), join(600 * KILOBYTE));
     let greedy = std::thread::spawn(move || {
-        let joining = greedy.send(3, &join);
+        let joining = greedy.send(3, &large_join);
         let behind = greedy.send(3, &large(900 * KILOBYTE));
         let joined = greedy.response::<JoinGroupRequest>(3, joining).error_code;
         (joined, greedy.response::<SyncGroupRequest>(3, behind).error_code)
     });
-    std::thread::sleep(Duration::from_millis(700));
-    let begin = Instant::now();
+    server.has_got("join_group", 2);
+    std::thread::sleep(Duration::from_millis(300));
     assert_eq!(server.client().call(3, &large(2800 * KILOBYTE)).error_code, 25);
-    assert!(begin.elapsed() < Duration::from_millis(1500), "waited for {:?}", begin.elapsed());
+    let leave = LeaveGroupRequest::default().with_group_id(GroupId("g".into())).with_member_id(first.member_id);
+    assert_eq!(member.call(0, &leave).error_code, 0);
     assert_eq!(greedy.join().unwrap(), (0, 25));
     server.stop();
 }
