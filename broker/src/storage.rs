@@ -181,7 +181,7 @@ impl StorageOptions {
             background_jobs: 2,
             tail_bytes: 64 << 20,
             tail_partition_bytes: 8 << 20,
-            tail_unread_bytes: 256 << 10,
+            tail_unread_bytes: 32 << 10,
             read_ahead_bytes: 8 << 20,
             produce_queue_bytes: 64 << 20,
             step_queue_bytes: 64 << 20,

@@ -36,6 +36,8 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 /// How often it is looked whether the threads have ended, and how many times before what RocksDB does for them is cut off.
 const END_POLL: Duration = Duration::from_millis(10);
 const END_POLLS_MAX: usize = 500;
+/// A tail is dropped when nothing was appended for so long, or for up to twice that.
+const TAIL_REST: Duration = Duration::from_secs(5);
 /// As long as less than this was deleted of what lies in the database itself, it is left to RocksDB when the disk gets it back.
 const RECLAIM_BYTES_MIN: u64 = 32 << 20;
 
@@ -131,7 +133,7 @@ impl Drop for Threads {
 fn keep(shared: &Shared, stop: &Stop) {
     let retention = shared.options.retention_interval.max(Duration::from_millis(1));
     // A clock that somebody sets back must not stop retention.
-    let (mut retained, mut reclaimed) = (now(), now());
+    let (mut retained, mut reclaimed, mut tails_looked) = (now(), now(), now());
     let mut counts = true;
     loop {
         let turn = retention.min(if counts { COUNT_INTERVAL } else { RECLAIM_INTERVAL });
@@ -140,7 +142,12 @@ fn keep(shared: &Shared, stop: &Stop) {
         }
         shared.space.look();
         if shared.broken.load(Ordering::Relaxed) {
+            // Tails tell what is surely on disk.
             continue;
+        }
+        if tails_looked.elapsed() >= TAIL_REST {
+            tails_looked = now();
+            drop_resting_tails(shared);
         }
         let mut retain_in_time = || {
             if retained.elapsed() >= retention {
@@ -163,6 +170,11 @@ fn keep(shared: &Shared, stop: &Stop) {
             }
         }
     }
+}
+
+fn drop_resting_tails(shared: &Shared) {
+    let turn = shared.tails.lock().look();
+    while shared.tails.lock().drop_some(turn) {}
 }
 
 /// Retention of all partitions; without an end to wait for, somebody asked for it.

@@ -131,6 +131,8 @@ pub struct LogState {
     pub gone: bool,
     pub tail: VecDeque<StoredBatch>,
     pub tail_from: Offset,
+    /// Of what was appended since the start and ends before `tail_from`, the greatest.
+    pub untailed: Sequence,
     pub tail_cost: usize,
     /// Closed segments, oldest first.
     pub segments: Segments,
@@ -235,13 +237,13 @@ impl LogState {
         self.transactions.stable_end(self.start, self.end)
     }
 
-    /// The end of what was written up to a sequence, where the tail tells.
+    /// The end of what was written up to a sequence, where memory tells.
     pub fn end_at(&self, limit: Sequence) -> Option<Offset> {
-        if self.end == 0 || self.tail.back().is_some_and(|last| last.sequence <= limit) {
+        if self.tail.back().map_or(self.untailed, |last| last.sequence) <= limit {
             return Some(self.end);
         }
-        let sure = self.tail.iter().rev().find(|batch| batch.sequence <= limit)?;
-        Some(sure.last + 1)
+        let sure = self.tail.iter().rev().find(|batch| batch.sequence <= limit);
+        sure.map(|batch| batch.last + 1).or((self.untailed <= limit).then_some(self.tail_from))
     }
 
     pub fn bytes(&self) -> u64 {
@@ -258,6 +260,7 @@ impl LogState {
     pub fn shorten_tail(&mut self) -> usize {
         let Some(oldest) = self.tail.pop_front() else { return 0 };
         self.tail_from = oldest.last + 1;
+        self.untailed = oldest.sequence;
         self.tail_cost -= oldest.cost();
         oldest.cost()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use super::partition::Partition;
 use super::read_ahead::ReadAhead;
 use super::recovery;
 use super::space::Space;
+use super::tails::Tails;
 use super::topics::{NewTopic, Topic, TopicTable};
 use super::writer::{Change, ChangeJob, Job, ProduceJob, StepJob, Work};
 use super::{Durability, Result, StorageOptions};
@@ -56,7 +57,7 @@ pub struct Shared {
     /// How long a step waits before it is queued, because RocksDB is behind with its compactions.
     pub step_delay_ms: AtomicU64,
     pub measures: Measures,
-    pub tail_used: AtomicUsize,
+    pub tails: Mutex<Tails>,
     pub read_ahead: ReadAhead,
     /// Bytes deleted of partitions, by uid, whose space the disk did not get back yet.
     pub reclaim: Mutex<HashMap<u64, u64>>,
@@ -166,7 +167,7 @@ impl Shared {
             produce_room: Arc::new(Semaphore::new(room)),
             step_delay_ms: AtomicU64::new(0),
             measures: Measures::default(),
-            tail_used: AtomicUsize::new(0),
+            tails: Mutex::default(),
             read_ahead: ReadAhead::new(read_ahead_bytes),
             reclaim: Mutex::new(HashMap::new()),
             compacting: Mutex::new(()),
@@ -321,7 +322,7 @@ impl Shared {
     pub fn memory_used(&self) -> Vec<(&'static str, usize)> {
         let room = self.options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let mut used = vec![
-            ("tail_bytes", self.tail_used.load(Ordering::Relaxed)),
+            ("tail_bytes", self.tails.lock().cost()),
             ("read_ahead_bytes", self.read_ahead.bytes()),
             ("produce_queue_bytes", room.saturating_sub(self.produce_room.available_permits())),
             ("step_queue_bytes", self.queue.state.lock().step_bytes),

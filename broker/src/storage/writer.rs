@@ -29,7 +29,6 @@ use super::recovery;
 use super::shared::{Counters, Shared, family};
 use super::space::Weight;
 use super::state::OwnedSnapshot;
-use super::tails::Tails;
 use super::topics::{NewTopic, Topic};
 use super::{Appended, Durability, Result, TransactionWrite};
 use crate::batch::ValidBatch;
@@ -224,14 +223,7 @@ pub fn run(shared: &Shared, stop: &Stop) {
         }
     }
     let _clear = Clear(shared);
-    let mut writer = Writer {
-        shared,
-        stop,
-        counters: shared.counters,
-        tails: Tails::default(),
-        recorded: Recorded::default(),
-        broken: None,
-    };
+    let mut writer = Writer { shared, stop, counters: shared.counters, recorded: Recorded::default(), broken: None };
     let mut writes = 0u64;
     while let Some(work) = shared.queue.take(shared.options.write_bytes_max) {
         writer.write(work);
@@ -253,7 +245,6 @@ struct Writer<'a> {
     shared: &'a Shared,
     stop: &'a Stop,
     counters: Counters,
-    tails: Tails,
     recorded: Recorded,
     /// A write has failed and the database was not opened again yet.
     broken: Option<Broken>,
@@ -552,11 +543,12 @@ impl Writer<'_> {
                 topics.insert(topic);
             }
         }
+        let mut tails = self.shared.tails.lock();
         for partition in deleted.iter().flat_map(|t| &t.partitions) {
             let mut log = partition.log.lock();
             log.gone = true;
             drop(log);
-            self.tails.drop_tail(partition);
+            tails.drop_tail(partition);
             partition.producers.lock().clear();
             partition.wake();
         }
@@ -571,7 +563,7 @@ impl Writer<'_> {
             for rewritten in &pending.rewritten {
                 rewritten.show(&mut log);
                 log.rewrites += 1;
-                self.tails.cut(&mut log, rewritten.last);
+                tails.cut(&mut log, rewritten.last);
             }
             pending.closed.into_iter().for_each(|closed| log.segments.push(closed));
             if let Some(start) = pending.start {
@@ -581,7 +573,7 @@ impl Writer<'_> {
                 log.epochs.push((self.shared.epoch, pending.first));
             }
             let (max, unread_max) = (options.tail_partition_bytes, options.tail_unread_bytes);
-            self.tails.add(partition, &mut log, pending.appended, max, unread_max);
+            tails.add(partition, &mut log, pending.appended, max, unread_max);
             drop(log);
             if !pending.producers.is_empty() {
                 let mut producers = partition.producers.lock();
@@ -597,8 +589,8 @@ impl Writer<'_> {
                 partition.wake();
             }
         }
-        self.tails.shrink_to(options.tail_bytes);
-        self.shared.tail_used.store(self.tails.cost(), Ordering::Relaxed);
+        tails.shrink_to(options.tail_bytes);
+        drop(tails);
         if counters.sequence != self.shared.sequence() {
             self.shared.publish(counters.sequence, topics);
         }
