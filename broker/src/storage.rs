@@ -17,6 +17,7 @@ mod disk_watch;
 mod error;
 mod flush;
 mod forced;
+mod gather;
 mod housekeeping;
 mod load;
 mod log_files;
@@ -136,6 +137,8 @@ pub struct StorageOptions {
     pub step_bytes_max: usize,
     /// About so much goes into one write.
     pub write_bytes_max: usize,
+    /// How long a write that is forced to disk waits, at most, for more from producers that were just answered.
+    pub gather_wait_max: Duration,
     /// Records of one batch when decompressed.
     pub decompressed_bytes_max: usize,
     /// Retention, compaction and time lookups see runs of batches of about this size.
@@ -187,6 +190,7 @@ impl StorageOptions {
             step_queue_bytes: 64 << 20,
             step_bytes_max: 64 << 20,
             write_bytes_max: 4 << 20,
+            gather_wait_max: Duration::from_millis(1),
             decompressed_bytes_max: 128 << 20,
             segment_bytes: 1 << 20,
             compaction_interval: Duration::from_secs(15),

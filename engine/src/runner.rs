@@ -76,6 +76,8 @@ struct Slot {
 struct Shared {
     storage: Arc<dyn Storage>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    /// Where there were no queries, there are some.
+    filled: Condvar,
     /// Who reads a topic.
     readers: Mutex<HashMap<TopicId, Vec<Arc<Slot>>>>,
     /// Slots with a time to look again, about.
@@ -99,6 +101,7 @@ impl Runner {
         let shared = Arc::new(Shared {
             storage,
             slots: Mutex::new(BTreeMap::new()),
+            filled: Condvar::new(),
             readers: Mutex::new(HashMap::new()),
             waiting: AtomicU64::new(0),
             memory,
@@ -157,6 +160,7 @@ impl Runner {
                 return Err(Error::conflict(format!("query \"{}\" is running already", slot.id)));
             }
             slots.insert(slot.id.clone(), slot.clone());
+            self.shared.filled.notify_all();
         }
         {
             let mut readers = self.shared.readers.lock();
@@ -232,6 +236,10 @@ impl Runner {
         {
             let _ready = self.shared.ready.lock();
             self.shared.work.notify_all();
+        }
+        {
+            let _slots = self.shared.slots.lock();
+            self.shared.filled.notify_all();
         }
         let threads: Vec<JoinHandle<()>> = self.threads.lock().drain(..).collect();
         for thread in threads {
@@ -415,6 +423,13 @@ impl Shared {
     fn watch(&self, mut sequence: Sequence) {
         let mut last_room = moment();
         while !self.stopping() {
+            // Without queries, a log that is busy is not to wake anybody.
+            let mut slots = self.slots.lock();
+            if slots.is_empty() {
+                self.filled.wait_for(&mut slots, WATCH);
+                continue;
+            }
+            drop(slots);
             let next = if self.waiting.load(Ordering::SeqCst) > 0 { self.next_retry() } else { None };
             let timeout = next.map_or(WATCH, |at| at.saturating_duration_since(moment()).min(WATCH));
             let now = self.storage.wait_past(sequence, timeout.max(Duration::from_millis(1)));

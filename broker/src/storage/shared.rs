@@ -16,6 +16,7 @@ use super::directory::Claim;
 use super::error::StorageError;
 use super::flush::{Failures, flush, waiting_bytes};
 use super::forced::{Forced, in_doubt};
+use super::gather::Gathered;
 use super::log_files::LogFiles;
 use super::log_space::{self, LogSpace};
 use super::measures::Measures;
@@ -503,9 +504,28 @@ pub struct Queue {
 #[derive(Default)]
 struct QueueState {
     produces: VecDeque<ProduceJob>,
+    produced_bytes: usize,
+    awaited: Awaited,
     jobs: VecDeque<Job>,
     step_bytes: usize,
     closing: bool,
+}
+
+/// While there are fewer batches and less bytes, the writer is not woken for another batch.
+#[derive(Default)]
+struct Awaited {
+    batches: usize,
+    bytes: usize,
+}
+
+impl QueueState {
+    fn is_idle(&mut self) -> bool {
+        self.produces.is_empty() && self.jobs.is_empty() && !self.closing
+    }
+
+    fn has_awaited(&self) -> bool {
+        self.produces.len() >= self.awaited.batches || self.produced_bytes >= self.awaited.bytes
+    }
 }
 
 impl Queue {
@@ -518,8 +538,11 @@ impl Queue {
         if state.closing {
             return Err(StorageError::Closed);
         }
+        state.produced_bytes += job.batch.bytes.len();
         state.produces.push_back(job);
-        self.came.notify_one();
+        if state.has_awaited() {
+            self.came.notify_one();
+        }
         Ok(())
     }
 
@@ -563,6 +586,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.closing = true;
         let produces = std::mem::take(&mut state.produces);
+        state.produced_bytes = 0;
         let jobs = std::mem::take(&mut state.jobs);
         state.step_bytes = 0;
         drop(state);
@@ -570,11 +594,34 @@ impl Queue {
         drop((produces, jobs));
     }
 
+    /// Waits until `expected` batches came besides those that are there, or `bytes_max` bytes are there, or `limit` has
+    /// passed since the first. `None` if there was nothing to wait for: they came before, or the first came so late that
+    /// it is not one of those who are awaited.
+    pub fn gather(&self, expected: usize, bytes_max: usize, limit: Duration) -> Option<Gathered> {
+        let mut state = self.state.lock();
+        let had = state.produces.len();
+        if had == 0 {
+            self.came.wait_while_for(&mut state, QueueState::is_idle, limit * 2);
+            if state.produces.is_empty() {
+                return None;
+            }
+        }
+        state.awaited = Awaited { batches: had + expected, bytes: bytes_max };
+        let missing = !state.closing && !state.has_awaited();
+        #[allow(clippy::disallowed_methods, reason = "only how long to wait for others")]
+        let begun = std::time::Instant::now();
+        if missing {
+            self.came.wait_while_for(&mut state, |s| !s.closing && !s.has_awaited(), limit);
+        }
+        state.awaited = Awaited::default();
+        missing.then(|| Gathered { had, came: state.produces.len() - had, waited: begun.elapsed() })
+    }
+
     /// What one write takes: about `bytes_max` of produced batches and as much of steps. A job that changes topics
     /// goes alone. Blocks until there is something; `None` when closed and empty.
     pub fn take(&self, bytes_max: usize) -> Option<Work> {
         let mut state = self.state.lock();
-        self.came.wait_while(&mut state, |s| s.produces.is_empty() && s.jobs.is_empty() && !s.closing);
+        self.came.wait_while(&mut state, QueueState::is_idle);
         if state.produces.is_empty() && state.jobs.is_empty() {
             return None;
         }
@@ -589,6 +636,7 @@ impl Queue {
                 bytes += job.batch.bytes.len();
                 work.produces.push(job);
             }
+            state.produced_bytes -= bytes;
             work.bytes = bytes;
             bytes = 0;
             while bytes < bytes_max

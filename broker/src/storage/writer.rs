@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use millpond_types::ports::{Outcome, Writes};
 use millpond_types::{Offset, TopicId};
@@ -20,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::commits;
 use super::compaction::{Edit, Rewrite};
 use super::error::StorageError;
+use super::gather::Gather;
 use super::housekeeping::Stop;
 use super::log_files::Placing;
 use super::log_space::{self, Dead};
@@ -224,9 +226,18 @@ pub fn run(shared: &Shared, stop: &Stop) {
     }
     let _clear = Clear(shared);
     let mut writer = Writer { shared, stop, counters: shared.counters, recorded: Recorded::default(), broken: None };
+    let mut gather = Gather::new(match shared.options.durability {
+        Durability::Group => shared.options.gather_wait_max,
+        _ => Duration::ZERO,
+    });
     let mut writes = 0u64;
     while let Some(work) = shared.queue.take(shared.options.write_bytes_max) {
+        let batches = work.produces.len();
+        #[allow(clippy::disallowed_methods, reason = "only how long to wait for others")]
+        let begun = std::time::Instant::now();
         writer.write(work);
+        gather.wrote(batches, begun.elapsed());
+        gather.wait(&shared.queue);
         writes += 1;
         if writes.is_multiple_of(PRESSURE_WRITES) {
             shared.step_delay_ms.store(step_delay_ms(shared).unwrap_or(0), Ordering::Relaxed);
