@@ -211,7 +211,7 @@ impl Engine {
     }
 
     pub(crate) fn environment<'a>(&'a self, catalog: &'a Catalog, session: &'a Session) -> CatalogEnvironment<'a> {
-        CatalogEnvironment { engine: self, catalog, session, hidden: None, planned: None }
+        CatalogEnvironment { engine: self, catalog, session, hidden: None, planned: None, warnings: None }
     }
 
     /// Tells what a topic was declared with, where storage keeps one partition only (see [`EngineOptions::stepped`]).

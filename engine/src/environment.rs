@@ -1,5 +1,6 @@
 //! The catalog as the analyser sees it while it looks at one statement.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub(crate) struct CatalogEnvironment<'a> {
     pub hidden: Option<&'a str>,
     /// Sources and types as a query was planned with them, which go before those of now.
     pub planned: Option<&'a Planned>,
+    /// A statement whose answer carries warnings is not refused for what would work in ksqlDB, if to no purpose.
+    pub warnings: Option<&'a RefCell<Vec<String>>>,
 }
 
 fn fields(columns: &[(String, SqlType)]) -> Vec<Field> {
@@ -106,8 +109,21 @@ impl Environment for CatalogEnvironment<'_> {
         crate::java_time::Pattern::compile(pattern).map(drop)
     }
 
-    fn checks_constants(&self) -> bool {
-        self.planned.is_none()
+    fn refuses_constant(&self, why: &str) -> bool {
+        match (self.planned, self.warnings) {
+            // It runs already.
+            (Some(_), _) => false,
+            // As ksqlDB does, which says nothing.
+            (None, Some(warnings)) => {
+                let warning = format!("{why}: the call gives NULL in each row");
+                let mut warnings = warnings.borrow_mut();
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+                false
+            }
+            (None, None) => true,
+        }
     }
 
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool {

@@ -1,5 +1,6 @@
 //! What each statement does. One function per statement; those that change the catalog hold the engine's `change` lock.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use millpond_sql::analyse::analyse;
@@ -49,7 +50,10 @@ fn dispatch(
             let ahead = if creates { create::check_ahead(engine, parsed, session) } else { Vec::new() };
             let _guard = changes.then(|| engine.0.change.lock());
             let catalog = engine.catalog();
-            let analysed = analyse(&parsed.statement, &parsed.text, &engine.environment(&catalog, session))?;
+            let warned = RefCell::default();
+            let environment = CatalogEnvironment { warnings: Some(&warned), ..engine.environment(&catalog, session) };
+            let analysed = analyse(&parsed.statement, &parsed.text, &environment)?;
+            warnings.append(&mut warned.take());
             access::check(engine, &catalog, session, &analysed)?;
             match analysed {
                 Analysed::InsertValues { target, columns, values, row_time } => {
@@ -71,8 +75,10 @@ fn dispatch(
         Statement::Explain(Explain::Query(id)) => describe::explain_query(engine, id, session),
         Statement::Explain(Explain::Statement(inner)) => {
             let catalog = engine.catalog();
-            let environment = engine.environment(&catalog, session);
+            let warned = RefCell::default();
+            let environment = CatalogEnvironment { warnings: Some(&warned), ..engine.environment(&catalog, session) };
             let analysed = analyse(&inner.node, &parsed.text, &environment)?;
+            warnings.append(&mut warned.take());
             access::check(engine, &catalog, session, &analysed)?;
             Ok(Entity::Plan(describe::plan_text(&analysed)))
         }
@@ -154,7 +160,8 @@ pub(crate) fn plan_entry(
     entry: &QueryEntry,
 ) -> Result<(QueryPlan, Output), Problem> {
     let hidden = entry.creates_sink.then_some(entry.sink.as_str());
-    let environment = CatalogEnvironment { engine, catalog, session, hidden, planned: Some(&entry.planned) };
+    let environment =
+        CatalogEnvironment { engine, catalog, session, hidden, planned: Some(&entry.planned), warnings: None };
     let parsed = millpond_sql::parse(&entry.statement)?;
     let [one] = parsed.as_slice() else {
         return Err(Problem::Failed(Error::corrupt(format!("query \"{}\" is not one statement", entry.id))));

@@ -190,7 +190,7 @@ fn names_that_are_not_there_are_told_with_their_place_and_what_may_be_meant() {
 }
 
 #[test]
-fn constants_with_which_a_call_gives_nothing_are_refused_but_in_queries_that_run() {
+fn constants_with_which_a_call_gives_nothing_are_told_of() {
     let storage = Arc::new(MemoryStorage::new());
     let engine = open(&storage);
     run(&engine, "CREATE STREAM s (id INT KEY, t STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', PARTITIONS=1);")
@@ -203,11 +203,18 @@ fn constants_with_which_a_call_gives_nothing_are_refused_but_in_queries_that_run
         ("PARSE_DATE(t, 'yyyy-bb')", "'yyyy-bb'", "\"yyyy-bb\""),
         ("FORMAT_TIMESTAMP(FROM_UNIXTIME(1), 'HH', 'Nowhere/City')", "'Nowhere/City'", "time zone"),
     ] {
-        let statement = format!("CREATE STREAM r AS SELECT id, {call} AS c FROM s;");
-        let problem = engine.execute(&statement, &mut session()).unwrap_err().problem;
-        let Problem::Sql(told) = problem else { panic!("{statement}: {problem}") };
-        assert_eq!(told.span.unwrap().slice(&statement), wrong, "{statement}");
-        assert!(told.message.contains(said) && !told.message.contains('\n'), "{statement}: {}", told.message);
+        let select = format!("SELECT id, {call} AS c FROM s EMIT CHANGES;");
+        let problem = engine.select(&select, &session()).err().unwrap().problem;
+        let Problem::Sql(told) = problem else { panic!("{select}: {problem}") };
+        assert_eq!(told.span.unwrap().slice(&select), wrong, "{select}");
+        assert!(told.message.contains(said) && !told.message.contains('\n'), "{select}: {}", told.message);
+        // ksqlDB takes it.
+        let create = format!("CREATE STREAM r{} AS SELECT id, {call} AS c FROM s;", engine.catalog().queries.len());
+        for statement in [format!("EXPLAIN {create}"), create] {
+            let answers = engine.execute(&statement, &mut session()).unwrap();
+            let warning = format!("{}: the call gives NULL in each row", told.message);
+            assert_eq!(answers[0].warnings, [warning], "{statement}");
+        }
     }
     // What a column says is only known in each row.
     run(&engine, "CREATE STREAM of_rows AS SELECT id, REGEXP_EXTRACT(t, t) AS c FROM s;").unwrap();

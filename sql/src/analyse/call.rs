@@ -198,11 +198,12 @@ impl Typer<'_> {
                 }
             });
         }
-        if self.env.checks_constants() {
-            for (param, arg) in laid.iter().zip(&args) {
-                if let (Some(check), ExprKind::Literal(Value::String(text))) = (param.check, &arg.kind) {
-                    check(text).map_err(|why| Diagnostic::at(Code::Invalid, arg.span, why))?;
-                }
+        for (param, arg) in laid.iter().zip(&args) {
+            if let (Some(check), ExprKind::Literal(Value::String(text))) = (param.check, &arg.kind)
+                && let Err(why) = check(text)
+                && self.env.refuses_constant(&why)
+            {
+                return Err(Diagnostic::at(Code::Invalid, arg.span, why));
             }
         }
         Ok((args, variables))
