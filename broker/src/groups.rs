@@ -46,8 +46,8 @@ pub struct GroupSettings {
     pub session_timeout_max_ms: i32,
     pub members_max: usize,
     pub groups_max: usize,
-    /// Bytes of the text committed beside an offset.
-    pub offset_metadata_bytes_max: usize,
+    /// Length of the text committed beside an offset, in UTF-16 units, as Kafka counts; so at most 3 times as many bytes.
+    pub offset_metadata_max: usize,
     /// Memory for what members say and are told (metadata and assignments), over all groups.
     pub members_bytes_max: usize,
     /// Of them, those of one group: its leader is told of all members in one answer.
@@ -74,7 +74,7 @@ impl Default for GroupSettings {
             session_timeout_max_ms: 30 * 60 * 1000,
             members_max: 10_000,
             groups_max: 100_000,
-            offset_metadata_bytes_max: 4096,
+            offset_metadata_max: 4096,
             members_bytes_max: 256 * 1024 * 1024,
             group_bytes_max: 64 * 1024 * 1024,
             offsets_bytes_max: 256 * 1024 * 1024,
@@ -84,6 +84,14 @@ impl Default for GroupSettings {
             consumer_heartbeat_interval_ms: 5_000,
             lag_rows_max: 10_000,
         }
+    }
+}
+
+impl GroupSettings {
+    /// Whether an offset may be committed with this text.
+    pub fn allows_metadata(&self, text: &str) -> bool {
+        text.len() <= self.offset_metadata_max
+            || text.encode_utf16().take(self.offset_metadata_max + 1).count() <= self.offset_metadata_max
     }
 }
 

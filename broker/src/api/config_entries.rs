@@ -162,7 +162,7 @@ fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
             "the most fetch sessions that are kept",
         ),
         set("node.id", &shared.storage.node_id(), Int, "the id of this broker"),
-        set("offset.metadata.max.bytes", &groups.offset_metadata_bytes_max, Int, "the longest text with an offset"),
+        set("offset.metadata.max.bytes", &groups.offset_metadata_max, Int, "the longest text with an offset"),
         set(
             "offsets.retention.minutes",
             &(groups.offsets_retention_ms / 60_000),

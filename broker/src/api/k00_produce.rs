@@ -112,7 +112,7 @@ pub(super) async fn handle(shared: &Shared, mut request: Request) -> Stage {
     Stage::Later(Box::pin(finish(shared.storage.clone(), request, acks, abortable, topics)))
 }
 
-/// What every partition is refused for. Batches of a transaction need the right to its id.
+/// What every partition is refused for. Batches of a transaction need its id and the right to it.
 fn refuse_all(shared: &Shared, request: &Request, asked: &ProduceRequest) -> Option<Refusal> {
     if !(-1..=1).contains(&asked.acks) {
         let message = format!("acks is {}, not -1, 0 or 1", asked.acks);
@@ -120,7 +120,7 @@ fn refuse_all(shared: &Shared, request: &Request, asked: &ProduceRequest) -> Opt
     }
     let id = asked.transactional_id.as_deref();
     let may = || id.is_some_and(|id| shared.may_transact(&request.caller, Operation::Write, id));
-    if shared.authorizer.is_some() && has_transactional(asked) && !may() {
+    if (id.is_none() || shared.authorizer.is_some()) && has_transactional(asked) && !may() {
         let error = ResponseError::TransactionalIdAuthorizationFailed;
         return Some(Refusal::new(error, "the transactional id may not be written with"));
     }

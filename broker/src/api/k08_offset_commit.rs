@@ -28,7 +28,6 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         ms if ms >= 0 => now.saturating_add(ms),
         _ => -1,
     };
-    let metadata_max = shared.settings.groups.offset_metadata_bytes_max;
     let mut offsets = Vec::new();
     let mut codes = Vec::new();
     for topic in &asked.topics {
@@ -38,7 +37,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             let found = may.clone().and_then(|()| partition(&shared.storage, &topic.name, p.partition_index));
             let checked = match found {
                 Err(refusal) => Err(Failure::Place(refusal.code())),
-                Ok(_) if metadata.len() > metadata_max => Err(Failure::Metadata),
+                Ok(_) if !shared.settings.groups.allows_metadata(metadata) => Err(Failure::Metadata),
                 Ok((found, _)) => Ok(found.id),
             };
             if let Ok(topic_id) = checked {

@@ -1,7 +1,7 @@
 //! JoinGroup (11), versions 0 to 9. The answer waits until the generation begins.
 //!
 //! From v4 on a member without an id is told one first; from v9 on a static leader may be told to leave the assignment
-//! as it is. v0 has no rebalance timeout: the session's counts. Ignored: reason.
+//! as it is. Without a rebalance timeout (v0 has none, -1 is the default) the session's counts. Ignored: reason.
 
 use bytes::Bytes;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
@@ -21,13 +21,17 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let prefix = brief(instance_id.as_deref().unwrap_or(request.client_id()));
     // What is kept is copied: it would keep the whole frame otherwise.
     let protocols = asked.protocols.iter().map(|p| (p.name.to_string(), Bytes::copy_from_slice(&p.metadata)));
+    let rebalance_timeout_ms = match asked.rebalance_timeout_ms {
+        unset if version == 0 || unset < 0 => asked.session_timeout_ms,
+        ms => ms,
+    };
     let join = JoinRequest {
         group: asked.group_id.to_string(),
         member_id: asked.member_id.to_string(),
         client_id: request.client_id().to_owned(),
         client_host: format!("/{}", request.caller.host()),
         session_timeout_ms: asked.session_timeout_ms,
-        rebalance_timeout_ms: if version == 0 { asked.session_timeout_ms } else { asked.rebalance_timeout_ms },
+        rebalance_timeout_ms,
         protocol_type: asked.protocol_type.to_string(),
         protocols: protocols.collect(),
         id_required: version >= 4,

@@ -25,7 +25,6 @@ const ABORTABLE: i16 = 4;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: TxnOffsetCommitRequest = request.decode()?;
-    let metadata_max = shared.settings.groups.offset_metadata_bytes_max;
     let mut offsets = Vec::new();
     let mut failures = Vec::new();
     for topic in &asked.topics {
@@ -35,7 +34,9 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             let found = may.clone().and_then(|()| partition(&shared.storage, &topic.name, p.partition_index));
             let found = match found {
                 Err(refusal) => Err(refusal.error),
-                Ok(_) if metadata.len() > metadata_max => Err(code_of_group(GroupError::OffsetMetadataTooLarge)),
+                Ok(_) if !shared.settings.groups.allows_metadata(metadata) => {
+                    Err(code_of_group(GroupError::OffsetMetadataTooLarge))
+                }
                 Ok((found, _)) => Ok(found.id),
             };
             if let Ok(topic_id) = found {

@@ -1,4 +1,5 @@
-//! DeleteGroups (42), versions 0 to 2: groups without members, with their offsets. A group that is named twice is answered once.
+//! DeleteGroups (42), versions 0 to 2: groups without members, with their offsets, those in open transactions too. A
+//! group that is named twice is answered once.
 
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
             continue;
         }
         let code = match shared.check_group(&request.caller, Operation::Delete, &group) {
-            Ok(()) => group_code(shared.groups.delete(&group).await),
+            Ok(()) => group_code(shared.transactions.delete_group(&group).await),
             Err(refusal) => refusal.code(),
         };
         results.push(DeletableGroupResult::default().with_group_id(group).with_error_code(code));

@@ -1,4 +1,5 @@
-//! OffsetDelete (47), version 0: offsets of topics that no member of the group reads.
+//! OffsetDelete (47), version 0: offsets of topics that no member of the group reads, those in open transactions too. A
+//! group in use that is not of consumers is refused as a whole.
 
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
@@ -22,7 +23,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         .flat_map(|t| t.partitions.iter().map(|p| (t.name.to_string(), p.partition_index)))
         .map(|(topic, partition)| OffsetKey { topic, partition })
         .collect();
-    let results = match shared.groups.delete_offsets(&asked.group_id, &keys).await {
+    let results = match shared.transactions.delete_offsets(&asked.group_id, keys).await {
         Ok(results) => results,
         Err(error) => {
             let refused = OffsetDeleteResponse::default().with_error_code(code_of_group(error).code());

@@ -447,32 +447,37 @@ impl Coordinator {
         self.inner.storage.find_topic(&key.topic).is_some_and(|topic| topic.id == committed.topic_id)
     }
 
-    /// One answer per key; fails as a whole where the group cannot be changed.
-    pub async fn delete_offsets(
+    /// Whether offsets may be deleted by hand, each by itself; fails as a whole where the group cannot be changed.
+    /// `pending`: there are offsets of it in open transactions.
+    pub(crate) fn may_delete_offsets(
         &self,
         group: &str,
         keys: &[OffsetKey],
+        pending: bool,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         if self.is_query(group) {
             return Err(GroupError::QueryGroup);
         }
-        let checks: Vec<Result<(), GroupError>> = {
-            let held = self.inner.held.lock();
-            if !held.machine.exists(group) {
-                return Err(GroupError::GroupNotFound);
-            }
-            keys.iter().map(|key| held.machine.may_delete_offset(group, &key.topic)).collect()
-        };
-        let allowed: Vec<_> = keys.iter().zip(&checks).filter(|(_, c)| c.is_ok()).map(|(k, _)| k.clone()).collect();
-        self.remove_offsets(group, allowed).await?;
-        Ok(checks)
+        let held = self.inner.held.lock();
+        match held.machine.may_delete_offsets(group) {
+            Err(GroupError::GroupNotFound) if pending => return Ok(vec![Ok(()); keys.len()]),
+            other => other?,
+        }
+        Ok(keys.iter().map(|key| held.machine.may_delete_offset(group, &key.topic)).collect())
     }
 
-    async fn remove_offsets(&self, group: &str, keys: Vec<OffsetKey>) -> Result<(), GroupError> {
+    /// `also` is written with it.
+    pub(crate) async fn remove_offsets(
+        &self,
+        group: &str,
+        keys: Vec<OffsetKey>,
+        also: Vec<Entry>,
+    ) -> Result<(), GroupError> {
         if keys.is_empty() {
             return Ok(());
         }
-        let entries = keys.iter().map(|key| (record::offset_key(group, key), None)).collect();
+        let mut entries: Vec<Entry> = keys.iter().map(|key| (record::offset_key(group, key), None)).collect();
+        entries.extend(also);
         if let Err(error) = self.inner.storage.group_write(entries).await {
             warn!(group, %error, "offsets not deleted");
             return Err(GroupError::NotPersisted);
@@ -484,19 +489,25 @@ impl Coordinator {
         Ok(())
     }
 
-    pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
+    /// Deletes a group without members and its offsets. `also` is written with it: what open transactions are without
+    /// the offsets that they held of it, by which alone it may have been there.
+    pub(crate) async fn delete_with(&self, group: &str, also: Vec<Entry>) -> Result<(), GroupError> {
         if self.is_query(group) {
             return Err(GroupError::QueryGroup);
         }
         let offsets = {
             let mut held = self.inner.held.lock();
-            let offsets = held.machine.may_delete(group)?;
+            let offsets = match held.machine.may_delete(group) {
+                Err(GroupError::GroupNotFound) if !also.is_empty() => Vec::new(),
+                other => other?,
+            };
             held.dirty.remove(group);
             held.entries.remove(&consumer::record::group_key(group));
             offsets
         };
         let mut entries: Vec<_> = offsets.iter().map(|key| (record::offset_key(group, key), None)).collect();
         entries.extend([(record::group_key(group), None), (consumer::record::group_key(group), None)]);
+        entries.extend(also);
         if let Err(error) = self.inner.storage.group_write(entries).await {
             warn!(group, %error, "group not deleted");
             return Err(GroupError::NotPersisted);
@@ -637,10 +648,10 @@ impl Coordinator {
         for (group, keys) in by_group {
             debug!(group, offsets = keys.len(), "offsets expired");
             // Logged where it failed; the next check tries again.
-            let _failed = self.remove_offsets(&group, keys).await;
+            let _failed = self.remove_offsets(&group, keys, Vec::new()).await;
         }
         for group in groups {
-            let _failed = self.delete(&group).await;
+            let _failed = self.delete_with(&group, Vec::new()).await;
         }
     }
 

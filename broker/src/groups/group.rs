@@ -852,15 +852,17 @@ impl Group {
         Ok(())
     }
 
+    /// Whether it has members, and they are not consumers.
+    pub fn is_used_by_others(&self) -> bool {
+        self.consumer.is_none() && !self.members.is_empty() && self.protocol_type != "consumer"
+    }
+
     /// Whether a member reads this topic now, as far as its metadata can be read.
     pub fn reads(&self, topic: &str) -> bool {
         if let Some(consumer) = &self.consumer {
             return consumer.reads(topic);
         }
-        if self.members.is_empty() {
-            return false;
-        }
-        if self.protocol_type != "consumer" {
+        if self.is_used_by_others() {
             return true;
         }
         self.members.values().any(|m| {

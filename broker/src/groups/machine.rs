@@ -49,6 +49,13 @@ pub struct Listed {
     pub is_classic: bool,
 }
 
+impl Listed {
+    /// A group of nothing but offsets.
+    pub fn without_members(group: String) -> Self {
+        Self { group, protocol_type: String::new(), state: State::Empty.name(), is_classic: true }
+    }
+}
+
 /// A group of the consumer protocol and its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedConsumer {
@@ -65,6 +72,13 @@ pub struct Described {
     pub protocol_type: String,
     pub protocol: String,
     pub members: Vec<DescribedMember>,
+}
+
+impl Described {
+    /// A group of nothing but offsets.
+    pub fn without_members() -> Self {
+        Self { state: State::Empty, protocol_type: String::new(), protocol: String::new(), members: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -470,6 +484,15 @@ impl Machine {
     /// How many offsets each group has.
     pub fn offset_counts(&self) -> impl Iterator<Item = (&str, usize)> {
         self.groups.iter().map(|(id, group)| (id.as_str(), group.offsets.len()))
+    }
+
+    /// Whether any offsets may be deleted by hand. What those read who are not consumers cannot be told.
+    pub fn may_delete_offsets(&self, group: &str) -> Result<(), GroupError> {
+        match self.groups.get(group) {
+            None => Err(GroupError::GroupNotFound),
+            Some(found) if found.is_used_by_others() => Err(GroupError::NonEmptyGroup),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Whether the offset of a topic may be deleted by hand.

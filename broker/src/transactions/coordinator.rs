@@ -1,8 +1,9 @@
 //! The async edge of transactions: writes changes, one after the other for each transactional id, and runs timers.
 //!
 //! A change that was begun is brought to its end even where the connection that asked for it is gone, so that memory
-//! and storage say the same. Lock order: an id's turn, then `machine`, the latter never across an await.
+//! and storage say the same. Lock order: ids' turns by their numbers, then `machine`, the latter never across an await.
 
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tracing::{debug, error, warn};
 
 use super::machine::{Change, End, Init, InitRequest, Machine, Transaction};
 use super::{TransactionError, TransactionSettings, record};
-use crate::groups::{self, Committed, OffsetKey};
+use crate::groups::{self, Committed, GroupError, OffsetKey};
 use crate::storage::{Storage, StorageError};
 
 /// Ids share so many turns.
@@ -26,6 +27,7 @@ const WRITE_RETRY: Duration = Duration::from_millis(500);
 const TIMERS_MAX: Duration = Duration::from_secs(60);
 
 type Result<T> = std::result::Result<T, TransactionError>;
+type GroupResult<T> = std::result::Result<T, GroupError>;
 
 #[derive(Clone)]
 pub struct Coordinator {
@@ -160,6 +162,71 @@ impl Coordinator {
         .await
     }
 
+    /// Groups that are there by offsets of open transactions alone, if by nothing else.
+    pub fn pending_groups(&self) -> Vec<String> {
+        self.look(|machine| machine.pending_groups().cloned().collect())
+    }
+
+    pub fn is_group_pending(&self, group: &str) -> bool {
+        self.look(|machine| machine.pending_of(group).next().is_some())
+    }
+
+    /// Deletes a group with all its offsets, also those that open transactions hold, so that no commit brings it back.
+    pub async fn delete_group(&self, group: &str) -> GroupResult<()> {
+        let (name, this) = (group.to_owned(), self.clone());
+        self.with_holders(group, async move |holders| {
+            let forgotten = this.forget(&holders, &name, None);
+            this.inner.groups.delete_with(&name, entries_of(&forgotten)).await?;
+            this.forgotten(forgotten);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes offsets of a group, also those that open transactions hold. One answer per key; fails as a whole where the
+    /// group cannot be changed.
+    pub async fn delete_offsets(&self, group: &str, keys: Vec<OffsetKey>) -> GroupResult<Vec<GroupResult<()>>> {
+        let (name, this) = (group.to_owned(), self.clone());
+        self.with_holders(group, async move |holders| {
+            let groups = &this.inner.groups;
+            let checks = groups.may_delete_offsets(&name, &keys, !holders.is_empty())?;
+            let allowed = keys.into_iter().zip(&checks).filter(|(_, check)| check.is_ok()).map(|(key, _)| key);
+            let allowed: Vec<OffsetKey> = allowed.collect();
+            let forgotten = this.forget(&holders, &name, Some(&allowed.iter().collect()));
+            groups.remove_offsets(&name, allowed, entries_of(&forgotten)).await?;
+            this.forgotten(forgotten);
+            Ok(checks)
+        })
+        .await
+    }
+
+    /// Does the work while those transactions do not change that hold offsets of the group when it is asked for. What
+    /// others add meanwhile comes after it.
+    async fn with_holders<T: Send + 'static, F>(
+        &self,
+        group: &str,
+        work: impl FnOnce(Vec<String>) -> F,
+    ) -> GroupResult<T>
+    where
+        F: Future<Output = GroupResult<T>> + Send + 'static,
+    {
+        let holders = self.look(|machine| machine.holders(group));
+        let turns: BTreeSet<usize> = holders.iter().map(|id| self.turn_of(id)).collect();
+        let work = work(holders);
+        self.in_turns(turns, async move { Ok(work.await) }).await.unwrap_or(Err(GroupError::NotPersisted))
+    }
+
+    fn forget(&self, holders: &[String], group: &str, keys: Option<&HashSet<&OffsetKey>>) -> Vec<Change> {
+        self.look(|machine| holders.iter().filter_map(|id| machine.forget_offsets(id, group, keys)).collect())
+    }
+
+    fn forgotten(&self, changes: Vec<Change>) {
+        let mut machine = self.inner.machine.lock();
+        for Change { id, after, .. } in changes {
+            machine.apply(&id, after);
+        }
+    }
+
     async fn change(
         &self,
         id: &str,
@@ -174,22 +241,36 @@ impl Coordinator {
     }
 
     /// Does the work when no other change of the id is under way, and to its end.
-    #[allow(clippy::disallowed_methods, reason = "holds its turn, which `run` waits for when the server shuts down")]
     async fn in_turn<T: Send + 'static>(
         &self,
         id: &str,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        self.in_turns([self.turn_of(id)], work).await
+    }
+
+    fn turn_of(&self, id: &str) -> usize {
         // By a secret of this process, so that nobody can choose whom to queue up in front of.
-        let at = self.inner.hasher.hash_one(id) as usize % TURNS;
-        let Some(turn) = self.inner.turns.get(at).cloned() else { return Err(TransactionError::NotPersisted) };
-        let turn = turn.lock_owned().await;
+        self.inner.hasher.hash_one(id) as usize % TURNS
+    }
+
+    /// The same for several turns, which are taken in the order given: everybody's is that of the numbers.
+    #[allow(clippy::disallowed_methods, reason = "holds its turns, which `run` waits for when the server shuts down")]
+    async fn in_turns<T: Send + 'static>(
+        &self,
+        turns: impl IntoIterator<Item = usize>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let mut held = Vec::new();
+        for turn in turns.into_iter().filter_map(|at| self.inner.turns.get(at)) {
+            held.push(Arc::clone(turn).lock_owned().await);
+        }
         let task = tokio::spawn(async move {
-            let _turn = turn;
+            let _held = held;
             work.await
         });
         task.await.unwrap_or_else(|defect| {
-            error!(id, %defect, "a change of a transaction ended by a defect");
+            error!(%defect, "a change of a transaction ended by a defect");
             Err(TransactionError::NotPersisted)
         })
     }
@@ -245,6 +326,11 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// What is written for them beside what made them.
+fn entries_of(changes: &[Change]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    changes.iter().flat_map(|change| change.write.entries.iter().cloned()).collect()
 }
 
 fn not_written(error: &StorageError) -> TransactionError {

@@ -1,7 +1,7 @@
 //! All transactional ids as one state machine: requests and the time in, changes out. A change counts when it was
 //! written and given back to [`Machine::apply`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use millpond_types::TopicPartition;
 
@@ -78,6 +78,12 @@ impl Transaction {
             since: now,
             ..Self::new(self.producer_id, self.timeout_ms, now)
         }
+    }
+
+    /// Whether its producer had this id and epoch right before those that it has now.
+    fn had(&self, (producer_id, epoch): (i64, i16)) -> bool {
+        let id = producer_id == self.producer_id || producer_id == self.last_producer_id;
+        producer_id >= 0 && id && epoch >= 0 && epoch == self.last_epoch
     }
 
     fn deadline(&self, settings: &TransactionSettings) -> i64 {
@@ -223,6 +229,32 @@ impl Machine {
         self.pending.get(group).into_iter().flat_map(BTreeMap::keys)
     }
 
+    /// Groups that have offsets held back, in no order.
+    pub fn pending_groups(&self) -> impl Iterator<Item = &String> {
+        self.pending.keys()
+    }
+
+    /// Transactional ids whose open transactions hold offsets of a group back.
+    pub fn holders(&self, group: &str) -> Vec<String> {
+        if !self.pending.contains_key(group) {
+            return Vec::new();
+        }
+        let holds = |t: &Transaction| t.groups.contains(group) && t.offsets.keys().any(|(of, _)| of == group);
+        self.ids.iter().filter(|(_, transaction)| holds(transaction)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The transaction holds a group's offsets no longer that were deleted: those of the keys, or all. It goes on.
+    pub fn forget_offsets(&self, id: &str, group: &str, keys: Option<&HashSet<&OffsetKey>>) -> Option<Change> {
+        let found = self.ids.get(id)?;
+        let goes = |(of, key): &(String, OffsetKey)| of == group && keys.is_none_or(|keys| keys.contains(key));
+        if !found.offsets.keys().any(goes) {
+            return None;
+        }
+        let mut next = found.clone();
+        next.offsets.retain(|place, _| !goes(place));
+        Some(Change::new(id, Some(next)))
+    }
+
     /// A producer begins, or begins anew: what its predecessor left open is aborted, and it is fenced by a new epoch.
     pub fn init(&self, request: &InitRequest, fresh_id: Option<i64>, now: i64) -> Result<Init, TransactionError> {
         if request.id.is_empty() {
@@ -240,29 +272,29 @@ impl Machine {
             if fresh_id.is_none() {
                 return Ok(Init::NeedsProducerId);
             }
-            return self.begin(&request.id, next);
+            return Ok(self.begin(&request.id, next));
         };
-        if let Some((producer_id, epoch)) = request.expected {
-            if producer_id != found.producer_id {
+        let expected = request.expected.filter(|producer| *producer != (found.producer_id, found.epoch));
+        if let Some(known) = expected {
+            if found.state == State::Ongoing || !found.had(known) {
                 return Err(TransactionError::Fenced);
             }
-            if epoch != found.epoch {
-                // The answer to this very request was lost; nothing has begun since.
-                if epoch >= 0 && epoch == found.last_epoch && found.state == State::Empty {
-                    return Ok(Init::Ready { producer_id, epoch: found.epoch, change: None });
-                }
-                return Err(TransactionError::Fenced);
+            // It was given its epoch already, by a request whose answer was lost, or when its transaction ended or timed
+            // out; nothing has begun since.
+            if found.epoch <= EPOCH_MAX {
+                return Ok(self.go_on(&request.id, found, request.timeout_ms, now));
             }
         }
         let mut next = Transaction::new(found.producer_id, request.timeout_ms, now);
         if found.epoch >= EPOCH_MAX {
             let Some(producer_id) = fresh_id else { return Ok(Init::NeedsProducerId) };
             next.producer_id = producer_id;
+            next.last_producer_id = if request.expected.is_some() { found.producer_id } else { -1 };
         } else {
             next.epoch = found.epoch + 1;
-            next.last_epoch = if request.expected.is_some() { found.epoch } else { -1 };
         }
-        let mut ready = self.begin(&request.id, next)?;
+        next.last_epoch = request.expected.map_or(-1, |(_, epoch)| epoch);
+        let mut ready = self.begin(&request.id, next);
         if let Init::Ready { change: Some(change), .. } = &mut ready
             && found.state == State::Ongoing
         {
@@ -274,9 +306,17 @@ impl Machine {
         Ok(ready)
     }
 
-    fn begin(&self, id: &str, next: Transaction) -> Result<Init, TransactionError> {
+    fn begin(&self, id: &str, next: Transaction) -> Init {
         let (producer_id, epoch) = (next.producer_id, next.epoch);
-        Ok(Init::Ready { producer_id, epoch, change: Some(Box::new(Change::new(id, Some(next)))) })
+        Init::Ready { producer_id, epoch, change: Some(Box::new(Change::new(id, Some(next)))) }
+    }
+
+    /// The producer has its epoch already and only begins with it.
+    fn go_on(&self, id: &str, found: &Transaction, timeout_ms: i32, now: i64) -> Init {
+        if found.state == State::Empty && found.timeout_ms == timeout_ms {
+            return Init::Ready { producer_id: found.producer_id, epoch: found.epoch, change: None };
+        }
+        self.begin(id, Transaction { timeout_ms, ..found.over(State::Empty, now) })
     }
 
     /// The id's transaction, if it is this producer's.

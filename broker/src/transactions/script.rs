@@ -158,6 +158,63 @@ fn a_producer_goes_on_from_its_own_epoch_only() {
 }
 
 #[test]
+fn a_producer_goes_on_with_the_epoch_that_an_end_gave_it() {
+    let mut s = Script::new();
+    let a = s.init();
+    s.add(a, &[0]).unwrap();
+    assert_eq!(s.init_as(Some((101, -1))), Err(TransactionError::Fenced));
+    s.now += i64::from(TIMEOUT);
+    let change = s.machine.expire("x", s.now).unwrap();
+    s.apply(&change);
+    // Timed out: asked twice, and no longer once it has begun.
+    let (b, change) = s.init_as(Some(a)).unwrap();
+    assert_eq!((b, s.state()), ((101, 1), State::Empty));
+    assert_eq!(change.unwrap().write.ending, None);
+    assert_eq!(s.init_as(Some(a)), Ok((b, None)));
+    s.add(b, &[0]).unwrap();
+    assert_eq!(s.init_as(Some(a)), Err(TransactionError::Fenced), "its successor is at work");
+    // Ended the newer way, and the answer was lost.
+    let (c, _) = s.raise(b, true).unwrap();
+    assert_eq!(s.init_as(Some(b)).unwrap().0, c);
+    assert_eq!(s.init_as(Some(a)), Err(TransactionError::Fenced), "two before");
+    // Ended the older way, in which the epoch stays.
+    let (d, _) = s.init_as(Some(c)).unwrap();
+    s.add(d, &[0]).unwrap();
+    s.end(d, false).unwrap();
+    assert_eq!((s.init_as(Some(c)).unwrap().0, s.state()), (d, State::Empty));
+    // Another one has taken over.
+    s.init();
+    assert_eq!(s.init_as(Some(d)), Err(TransactionError::Fenced));
+}
+
+#[test]
+fn a_producer_without_an_epoch_left_goes_on_with_another_id() {
+    let mut s = Script::new();
+    s.init();
+    let wear_out = |s: &mut Script| {
+        let mut worn = s.machine.get("x").unwrap().clone();
+        worn.epoch = i16::MAX - 2;
+        s.machine.apply("x", Some(worn));
+        s.init()
+    };
+    let last = wear_out(&mut s);
+    s.add(last, &[0]).unwrap();
+    let (next, _) = s.init_as(Some(last)).unwrap();
+    assert_eq!((next, s.init_as(Some(last)).unwrap()), ((102, 0), ((102, 0), None)));
+    // Timed out, which took the epoch that is there to fence it.
+    let last = wear_out(&mut s);
+    s.add(last, &[0]).unwrap();
+    s.now += i64::from(TIMEOUT);
+    let change = s.machine.expire("x", s.now).unwrap();
+    s.apply(&change);
+    assert_eq!(s.machine.get("x").unwrap().epoch, i16::MAX);
+    let (next, _) = s.init_as(Some(last)).unwrap();
+    assert_eq!((next, s.init_as(Some(last)).unwrap()), ((103, 0), ((103, 0), None)));
+    s.add(next, &[0]).unwrap();
+    assert_eq!(s.init_as(Some(last)), Err(TransactionError::Fenced));
+}
+
+#[test]
 fn epochs_run_out_into_a_new_producer_id() {
     let mut s = Script::new();
     s.init();
@@ -218,6 +275,38 @@ fn offsets_count_with_the_commit() {
         assert_eq!(ended.offsets.len(), if commit { 2 } else { 0 });
         assert!(!s.machine.is_pending("g", &key(1)));
     }
+}
+
+#[test]
+fn offsets_that_are_deleted_do_not_come_with_the_commit() {
+    let mut s = Script::new();
+    let a = s.init();
+    for group in ["g", "h"] {
+        let offsets = vec![(key(0), at(5)), (key(1), at(6)), (key(2), at(7))];
+        let added = s.machine.add_offsets("x", a, group, true, offsets, s.now);
+        s.run(added).unwrap();
+    }
+    assert_eq!(s.machine.holders("g"), ["x"]);
+    let forget = |s: &mut Script, group: &str, keys: Option<&[OffsetKey]>| {
+        let keys = keys.map(|keys| keys.iter().collect());
+        let change = s.machine.forget_offsets("x", group, keys.as_ref());
+        if let Some(change) = &change {
+            assert_eq!((change.write.ending.clone(), change.offsets.len()), (None, 0));
+            s.apply(change);
+        }
+        change.is_some()
+    };
+    assert!(forget(&mut s, "g", Some(&[key(1), key(9)])));
+    assert!(!forget(&mut s, "g", Some(&[key(1)])) && !forget(&mut s, "nobody", None));
+    assert_eq!((s.machine.pending_of("g").count(), s.machine.pending_of("h").count()), (2, 3));
+    assert!(forget(&mut s, "h", None));
+    assert_eq!((s.machine.holders("h"), s.machine.pending_groups().count()), (vec![], 1));
+    // It goes on, and the group is still part of it.
+    let added = s.machine.add_offsets("x", a, "h", false, vec![(key(1), at(8))], s.now);
+    s.run(added).unwrap();
+    let ended = s.end(a, true).unwrap().unwrap();
+    let kept: Vec<_> = ended.offsets.iter().map(|(group, key, c)| (group.as_str(), key.partition, c.offset)).collect();
+    assert_eq!(kept, [("g", 0, 5), ("g", 2, 7), ("h", 1, 8)]);
 }
 
 #[test]

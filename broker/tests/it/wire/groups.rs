@@ -104,6 +104,96 @@ fn members_assignments_and_offsets_survive_a_restart() {
     assert_eq!(listed.iter().map(|g| g.group_id.to_string()).collect::<Vec<_>>(), ["g"]);
 }
 
+fn delete_offsets(client: &mut Client, id: &str, topics: &[&str]) -> (i16, Vec<i16>) {
+    use offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+    let partitions = || vec![OffsetDeleteRequestPartition::default()];
+    let topic = |t: &&str| OffsetDeleteRequestTopic::default().with_name(name(t)).with_partitions(partitions());
+    let request =
+        OffsetDeleteRequest::default().with_group_id(group(id)).with_topics(topics.iter().map(topic).collect());
+    let response = client.call(0, &request);
+    let codes = response.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code);
+    (response.error_code, codes.collect())
+}
+
+#[test]
+fn offsets_of_a_group_in_use_stay_where_nobody_can_tell_what_it_reads() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    create(server.storage(), "u", &[]);
+    let mut client = server.client();
+    let join = |client: &mut Client, id: &str, kind: &str| {
+        let protocol = join_group_request::JoinGroupRequestProtocol::default()
+            .with_name("range".into())
+            .with_metadata(Bytes::from_static(b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff"));
+        let request = JoinGroupRequest::default()
+            .with_group_id(group(id))
+            .with_session_timeout_ms(30_000)
+            .with_rebalance_timeout_ms(30_000)
+            .with_protocol_type(kind.to_owned().into())
+            .with_protocols(vec![protocol]);
+        let joined = client.call(3, &request);
+        assert_eq!(joined.error_code, 0);
+        joined.member_id
+    };
+    let worker = join(&mut client, "workers", "connect");
+    join(&mut client, "consumers", "consumer");
+    assert_eq!(delete_offsets(&mut client, "workers", &["t", "nowhere"]), (68, vec![]));
+    assert_eq!(delete_offsets(&mut client, "consumers", &["t", "u", "nowhere"]), (0, vec![86, 0, 3]));
+    let leave = LeaveGroupRequest::default().with_group_id(group("workers")).with_member_id(worker);
+    assert_eq!(client.call(2, &leave).error_code, 0);
+    assert_eq!(delete_offsets(&mut client, "workers", &["t", "nowhere"]), (0, vec![0, 3]));
+}
+
+#[test]
+fn texts_of_offsets_are_as_long_as_they_are_in_java() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let commit = |client: &mut Client, text: &str| {
+        let text = Some(text.to_owned().into());
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(1);
+        let partition = partition.with_committed_metadata(text.clone());
+        let topic = OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default().with_group_id(group("g")).with_topics(vec![topic]);
+        let plain = client.call(7, &request).topics[0].partitions[0].error_code;
+        // There is no such transaction; a text that is too long is told first.
+        use txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
+        let partition = TxnOffsetCommitRequestPartition::default().with_committed_metadata(text);
+        let topic = TxnOffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(TransactionalId("x".into()))
+            .with_group_id(group("g"))
+            .with_topics(vec![topic]);
+        (plain, client.call(3, &request).topics[0].partitions[0].error_code)
+    };
+    for (unit, most) in [("x", 4096), ("\u{e9}", 4096), ("\u{20ac}", 4096), ("\u{1d11e}", 2048)] {
+        assert_eq!(commit(&mut client, &unit.repeat(most)), (0, 49), "{unit}");
+        assert_eq!(offsets(&mut client, "g")[0].3, unit.repeat(most));
+        assert_eq!(commit(&mut client, &unit.repeat(most + 1)), (12, 12), "{unit}");
+    }
+}
+
+#[test]
+fn without_a_timeout_of_its_own_a_rebalance_takes_as_long_as_a_session() {
+    let server = Server::new();
+    let mut client = server.client();
+    for version in [1, 5, 9] {
+        let protocol = join_group_request::JoinGroupRequestProtocol::default().with_name("range".into());
+        let request = JoinGroupRequest::default()
+            .with_group_id(group(&format!("g{version}")))
+            .with_session_timeout_ms(30_000)
+            .with_rebalance_timeout_ms(-1)
+            .with_protocol_type("consumer".into())
+            .with_protocols(vec![protocol]);
+        let mut joined = client.call(version, &request);
+        if version >= 4 {
+            assert_eq!(joined.error_code, 79);
+            joined = client.call(version, &request.with_member_id(joined.member_id));
+        }
+        assert_eq!((joined.error_code, joined.generation_id), (0, 1), "v{version}");
+    }
+}
+
 const KEPT_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
 

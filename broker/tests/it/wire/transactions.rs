@@ -194,6 +194,55 @@ fn time_ends_what_nobody_ends() {
 }
 
 #[test]
+fn who_timed_out_goes_on_by_the_epoch_it_knows() {
+    let server = Server::new();
+    let place = create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let again = |client: &mut Client, producer: Producer| {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(id()))
+            .with_transaction_timeout_ms(60_000)
+            .with_producer_id(ProducerId(producer.0))
+            .with_producer_epoch(producer.1);
+        let response = client.call(4, &request);
+        (response.error_code, (response.producer_id.0, response.producer_epoch))
+    };
+    let slow = init(&mut client, 4, 300).unwrap();
+    begin(&mut client, 3, slow, &["t"]);
+    assert_eq!(produce(&mut client, "t", slow, 0, "slow"), 0);
+    assert_eq!(fetch(&mut client, 1, 0, 15_000).aborted_transactions.unwrap().len(), 1);
+    assert_eq!(produce(&mut client, "t", slow, 1, "late"), INVALID_EPOCH);
+    let next = (slow.0, slow.1 + 1);
+    assert_eq!((again(&mut client, slow), again(&mut client, slow)), ((0, next), (0, next)));
+    assert_eq!(begin(&mut client, 3, next, &["t"]), [0]);
+    assert_eq!(produce(&mut client, "t", next, 0, "good"), 0);
+    assert_eq!(again(&mut client, slow).0, FENCED, "its transaction would be aborted");
+    assert_eq!(end(&mut client, 3, next, true), 0);
+    assert_eq!(read_all(server.storage(), place, 0), [(2, "good".into())]);
+    // The newer way, whose end has an epoch to tell that never came.
+    assert_eq!(produce_in(&mut client, 12, "t", next, 1, "better"), 0);
+    let third = raise(&mut client, next, true).unwrap();
+    assert_eq!(again(&mut client, next), (0, third));
+    assert_eq!(produce_in(&mut client, 12, "t", third, 0, "best"), 0);
+    assert!(raise(&mut client, third, true).is_ok());
+    assert_eq!(read_all(server.storage(), place, 3).len(), 2);
+}
+
+#[test]
+fn batches_of_a_transaction_need_its_id() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let producer = init(&mut client, 4, 60_000).unwrap();
+    begin(&mut client, 3, producer, &["t"]);
+    for version in [3, 9, 12] {
+        let request = produce_request("t", -1, transactional(&["a"], producer.0, producer.1, 0));
+        assert_eq!(client.call(version, &request).responses[0].partition_responses[0].error_code, 53);
+    }
+    assert_eq!(produce(&mut client, "t", producer, 0, "a"), 0);
+}
+
+#[test]
 fn a_clock_that_is_set_back_keeps_no_transaction_open() {
     let fixture = Fixture::new();
     fixture.clock.set(START_MS + 100_000_000);
@@ -329,6 +378,85 @@ fn offsets_come_with_the_commit_and_a_restart_finds_all() {
     let mut client = server.client();
     assert_eq!(offset(&mut client, true), (5, 0), "the aborted one never counted");
     assert_eq!(init(&mut client, 4, 1000).unwrap(), (producer.0, producer.1 + 1));
+}
+
+fn delete_offset(client: &mut Client, topic: &str) -> (i16, Vec<i16>) {
+    let partition = offset_delete_request::OffsetDeleteRequestPartition::default();
+    let topic = offset_delete_request::OffsetDeleteRequestTopic::default().with_name(name(topic));
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(GroupId("g".into()))
+        .with_topics(vec![topic.with_partitions(vec![partition])]);
+    let response = client.call(0, &request);
+    let codes = response.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code);
+    (response.error_code, codes.collect())
+}
+
+fn delete_group(client: &mut Client) -> i16 {
+    let request = DeleteGroupsRequest::default().with_groups_names(vec![GroupId("g".into())]);
+    client.call(2, &request).results[0].error_code
+}
+
+/// How the group is listed, and how it is described.
+fn seen(client: &mut Client) -> (Vec<String>, String) {
+    let listed = client.call(4, &ListGroupsRequest::default()).groups;
+    let request = DescribeGroupsRequest::default().with_groups(vec![GroupId("g".into())]);
+    let described = client.call(5, &request).groups.remove(0).group_state.to_string();
+    (listed.iter().map(|g| format!("{} {}", &*g.group_id, &*g.group_state)).collect(), described)
+}
+
+#[test]
+fn what_is_deleted_does_not_come_back_with_a_commit() {
+    let mut server = Server::new();
+    create(server.storage(), "t", &[]);
+    for (whole_group, restarts) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut client = server.client();
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(1);
+        let topic = OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default().with_group_id(GroupId("g".into())).with_topics(vec![topic]);
+        assert_eq!(client.call(7, &request).topics[0].partitions[0].error_code, 0);
+        let producer = init(&mut client, 4, 60_000).unwrap();
+        assert_eq!((add_group(&mut client, producer), commit_offset(&mut client, 3, producer, -1, 4)), (0, 0));
+        assert_eq!(offset(&mut client, true), (-1, UNSTABLE));
+        match whole_group {
+            true => assert_eq!(delete_group(&mut client), 0),
+            false => assert_eq!(delete_offset(&mut client, "t"), (0, vec![0])),
+        }
+        assert_eq!((offset(&mut client, true), offset(&mut client, false)), ((-1, 0), (-1, 0)));
+        if restarts {
+            server = Server::with(server.stop().reopen(true), |_, _| {});
+            client = server.client();
+            assert_eq!(offset(&mut client, true), (-1, 0));
+        }
+        assert_eq!(end(&mut client, 3, producer, true), 0);
+        assert_eq!((offset(&mut client, true), offset(&mut client, false)), ((-1, 0), (-1, 0)));
+        // Without offsets it is there as long as the server remembers it.
+        assert_eq!(delete_group(&mut client), if whole_group || restarts { 69 } else { 0 });
+    }
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    assert_eq!(offset(&mut server.client(), true), (-1, 0), "not on disk either");
+}
+
+#[test]
+fn a_group_of_offsets_in_open_transactions_is_there() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    assert_eq!((delete_group(&mut client), delete_offset(&mut client, "t")), (69, (69, vec![])));
+    for commit in [true, false] {
+        let producer = init(&mut client, 4, 60_000).unwrap();
+        assert_eq!((add_group(&mut client, producer), seen(&mut client)), (0, (vec![], "Dead".into())));
+        assert_eq!(commit_offset(&mut client, 3, producer, -1, 4), 0);
+        assert_eq!(seen(&mut client), (vec!["g Empty".into()], "Empty".into()));
+        assert_eq!((delete_group(&mut client), delete_group(&mut client)), (0, 69));
+        assert_eq!(
+            (commit_offset(&mut client, 3, producer, -1, 5), delete_offset(&mut client, "t")),
+            (0, (0, vec![0]))
+        );
+        assert_eq!(commit_offset(&mut client, 3, producer, -1, 6), 0, "what comes after it counts");
+        assert_eq!(end(&mut client, 3, producer, commit), 0);
+        let (at, is) = if commit { (6, 0) } else { (-1, 69) };
+        assert_eq!((offset(&mut client, true), delete_group(&mut client)), ((at, 0), is));
+    }
 }
 
 #[test]
