@@ -284,6 +284,19 @@ pub fn topic_config(name: &str) -> Option<&'static TopicConfig> {
 }
 
 impl TopicConfig {
+    /// A value as it is kept and shown: without blanks around it or its parts, numbers as they are read.
+    pub fn plain(&self, value: &str) -> String {
+        let value = value.trim();
+        match self.kind {
+            Boolean => value.to_ascii_lowercase(),
+            Int | ConfigKind::Short | Long => {
+                value.parse::<i64>().map_or_else(|_| value.to_owned(), |number| number.to_string())
+            }
+            List => value.split(',').map(str::trim).collect::<Vec<_>>().join(","),
+            Str | Double => value.to_owned(),
+        }
+    }
+
     /// Says what is wrong with a value.
     pub fn check(&self, value: &str) -> Result<(), String> {
         let wrong = |right: String| Err(format!("\"{}\" cannot be \"{value}\": it must be {right}", self.name));
@@ -324,6 +337,15 @@ fn list_of(value: &str) -> Vec<&str> {
 
 fn is_replica(pair: &str) -> bool {
     pair.split_once(':').is_some_and(|(a, b)| a.parse::<u32>().is_ok() && b.parse::<u32>().is_ok())
+}
+
+/// Brings a topic's settings into the form in which they are kept; those that there are not stay as they are.
+pub fn plain_topic_configs(configs: &mut BTreeMap<String, String>) {
+    for (name, value) in configs {
+        if let Some(config) = topic_config(name) {
+            *value = config.plain(value);
+        }
+    }
 }
 
 /// The settings of a topic that the log acts on.
@@ -410,6 +432,30 @@ mod tests {
         }
         assert!(TOPIC_CONFIGS.is_sorted_by_key(|c| c.name));
     }
+
+    #[test]
+    fn values_are_kept_without_blanks() {
+        let mut configs = BTreeMap::new();
+        for (name, value, _) in PLAIN {
+            configs.insert((*name).to_owned(), (*value).to_owned());
+        }
+        plain_topic_configs(&mut configs);
+        for (name, _, plain) in PLAIN {
+            assert_eq!(configs[*name], *plain, "{name}");
+        }
+    }
+
+    const PLAIN: &[(&str, &str, &str)] = &[
+        ("retention.ms", " 7 ", "7"),
+        ("retention.bytes", "\t-1", "-1"),
+        ("segment.bytes", "+0500", "500"),
+        ("segment.ms", " soon ", "soon"),
+        ("preallocate", " TRUE", "true"),
+        ("cleanup.policy", " compact , delete ", "compact,delete"),
+        ("compression.type", " zstd ", "zstd"),
+        ("min.cleanable.dirty.ratio", " 0.50 ", "0.50"),
+        ("no.such.setting", " 1 ", " 1 "),
+    ];
 
     #[test]
     fn settings_are_read_and_refused() {

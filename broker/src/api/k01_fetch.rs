@@ -251,8 +251,10 @@ fn due(shared: &Shared, request: &Request, session: &Mutex<Session>) -> (Vec<u32
         };
         if lost || shared.authorizer.is_some() {
             let topic = find(shared, request, &part.topic);
-            part.id = locate(&shared.storage, topic.as_deref().map_err(|code| *code), part.index, part.epoch);
-            session.locate_again(&shared.storage, *token, part.id);
+            let id = locate(&shared.storage, topic.as_deref().map_err(|code| *code), part.index, part.epoch);
+            if let Some(located) = session.locate_again(&shared.storage, *token, id) {
+                *part = located.clone();
+            }
         }
     }
     due.into_iter().unzip()
@@ -303,6 +305,7 @@ fn parts_of(shared: &Shared, request: &Request, topics: &[FetchTopic]) -> Vec<Pa
             bytes_max: limit(shared, p.partition_max_bytes),
             epoch: p.current_leader_epoch,
             id: locate(&shared.storage, found.as_deref().map_err(|code| *code), p.partition, p.current_leader_epoch),
+            known: false,
         }));
     }
     parts
@@ -430,7 +433,7 @@ fn read_with(
                     Err(ResponseError::UnsupportedCompressionType.code())
                 }
                 Ok(Some(data)) => Ok(data),
-                Err(error) if matches!(*part.topic, Named::Id(_)) => Err(super::code_of(&error).code()),
+                Err(error) if matches!(*part.topic, Named::Id(_)) && !part.known => Err(super::code_of(&error).code()),
                 Err(error) => Err(super::code_by_name(&error).code()),
             },
         };

@@ -112,10 +112,10 @@ async fn create(
     let why = |error| if partitions > 0 { over_limit(error) } else { error.into() };
     let spec = TopicSpec { name: asked.name.to_string(), partitions, replicas, configs };
     if validate_only {
-        shared.storage.check_topic(&spec).map_err(why)?;
+        let checked = shared.storage.check_topic(&spec).map_err(why)?;
         let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
         // An id that it might get; Kafka tells one too.
-        return Ok(result(Uuid::new_v4(), count, replicas.max(1), entries(shared, &spec.configs)));
+        return Ok(result(Uuid::new_v4(), count, replicas.max(1), entries(shared, &checked.configs)));
     }
     let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
     count_changes(shared, request, count, QUOTA_STRICT_SINCE)?;

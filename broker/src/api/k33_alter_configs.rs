@@ -180,6 +180,12 @@ pub(super) async fn replace(
     mut configs: BTreeMap<String, String>,
     validate_only: bool,
 ) -> Result<(), Refusal> {
+    for (name, value) in &mut configs {
+        // What there is not is refused below.
+        if let Ok(config) = target.config(name) {
+            *value = config.plain(value);
+        }
+    }
     match target {
         Target::Topic(topic) => {
             check_topic_configs(&configs).map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
@@ -189,7 +195,6 @@ pub(super) async fn replace(
         }
         Target::Group(group) => {
             let settings = &shared.settings.groups;
-            configs.values_mut().for_each(|value| *value = value.trim().to_owned());
             check_group_configs(&configs, settings)
                 .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
             if !validate_only {

@@ -8,7 +8,7 @@ use millpond_types::{PartitionId, TopicId};
 
 use super::error::StorageError;
 use super::partition::Partition;
-use crate::configs::{TopicSettings, check_topic_configs};
+use crate::configs::{TopicSettings, check_topic_configs, plain_topic_configs};
 use crate::keys::{Fields, put_text};
 
 const VERSION: u8 = 1;
@@ -139,6 +139,7 @@ impl NewTopic {
                 spec.name, spec.replicas
             )));
         }
+        plain_topic_configs(&mut spec.configs);
         check_topic_configs(&spec.configs).map_err(StorageError::InvalidConfig)?;
         Ok(Self { spec })
     }

@@ -37,6 +37,18 @@ pub(super) struct Part {
     pub epoch: i32,
     /// Where to read; or why not.
     pub id: Result<TopicPartition, i16>,
+    /// Its session has found its topic before. That it is gone is told as of a topic with a name then, as Kafka does.
+    pub known: bool,
+}
+
+impl Part {
+    fn locate(&mut self, id: Result<TopicPartition, i16>, known: bool) {
+        self.known = known || id != Err(UNKNOWN_ID);
+        self.id = id.map_err(|code| match code {
+            UNKNOWN_ID if self.known => ResponseError::UnknownTopicOrPartition.code(),
+            code => code,
+        });
+    }
 }
 
 /// The offsets that a client was told last; it is told again when they change.
@@ -73,6 +85,8 @@ pub(super) struct Kind {
     pub by_id: bool,
     pub committed: bool,
 }
+
+const UNKNOWN_ID: i16 = ResponseError::UnknownTopicId.code();
 
 /// What a part takes in memory beside its topic's name, about: its slot, its place, its waiter.
 const PART_BYTES: usize = 384;
@@ -174,13 +188,17 @@ impl Session {
         let Some(entry) = self.slots.get_mut(token as usize) else { return };
         match entry {
             Some(slot) => {
-                let moved = slot.part.id != part.id;
+                let (before, known) = (slot.part.id, slot.part.known);
                 slot.part = Part { topic: Arc::clone(&slot.part.topic), ..part };
-                if moved {
+                slot.part.locate(part.id, known);
+                if slot.part.id != before {
                     slot.waiter = None;
                 }
             }
-            None => *entry = Some(Slot { part, seen, queued: false, waiter: None }),
+            None => {
+                let part = Part { known: part.id != Err(UNKNOWN_ID), ..part };
+                *entry = Some(Slot { part, seen, queued: false, waiter: None });
+            }
         }
         if let Some(slot) = entry
             && slot.waiter.is_none()
@@ -266,14 +284,15 @@ impl Session {
     }
 
     /// Parts whose place in storage was not found, or is gone, are looked for again.
-    pub fn locate_again(&mut self, storage: &Storage, token: u32, id: Result<TopicPartition, i16>) {
+    pub fn locate_again(&mut self, storage: &Storage, token: u32, id: Result<TopicPartition, i16>) -> Option<&Part> {
         let wakeups = Arc::clone(&self.wakeups);
-        if let Some(slot) = self.slot(token)
-            && slot.part.id != id
-        {
-            slot.part.id = id;
+        let slot = self.slot(token)?;
+        let before = slot.part.id;
+        slot.part.locate(id, slot.part.known);
+        if slot.part.id != before {
             slot.waiter = id.ok().and_then(|id| storage.watch_one(id, &wakeups, token));
         }
+        Some(&slot.part)
     }
 
     /// Whether the answer to the request that followed `epoch` is still the one that is due.

@@ -248,6 +248,40 @@ fn the_brokers_settings_change_while_it_runs_and_stay() {
 }
 
 #[test]
+fn settings_are_kept_without_blanks() {
+    let server = Server::new();
+    let mut client = server.client();
+    let create = |client: &mut Client, validate_only| {
+        let config = |name: &str, value: &str| {
+            let config = create_topics_request::CreatableTopicConfig::default().with_name(name.to_owned().into());
+            config.with_value(Some(value.to_owned().into()))
+        };
+        let configs = vec![config("retention.ms", " 7 "), config("compression.type", "gzip ")];
+        let topic = create_topics_request::CreatableTopic::default().with_name(name("t")).with_num_partitions(1);
+        let topic = topic.with_replication_factor(1).with_configs(configs);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_validate_only(validate_only);
+        let result = client.call(7, &request).topics.remove(0);
+        assert_eq!(result.error_code, 0);
+        let configs = result.configs.unwrap();
+        configs.into_iter().find(|c| &*c.name == "retention.ms").unwrap().value.unwrap().to_string()
+    };
+    assert_eq!((create(&mut client, true), create(&mut client, false)), ("7".into(), "7".into()));
+    let value = |client: &mut Client, kind, name: &str, key: &str| described(client, kind, name, key).unwrap().0;
+    assert_eq!(value(&mut client, 2, "t", "retention.ms"), "7");
+    assert_eq!(value(&mut client, 2, "t", "compression.type"), "gzip");
+    assert_eq!(change(&mut client, (2, "t"), 0, "cleanup.policy", Some(" compact , delete ")), 0);
+    assert_eq!(value(&mut client, 2, "t", "cleanup.policy"), "compact,delete");
+    assert_eq!(change(&mut client, (4, "1"), 0, "log.retention.ms", Some("\t5000 ")), 0);
+    assert_eq!(value(&mut client, 4, "1", "log.retention.ms"), "5000");
+    let config = alter_configs_request::AlterableConfig::default().with_name("retention.ms".into());
+    let resource = alter_configs_request::AlterConfigsResource::default().with_resource_type(2);
+    let resource = resource.with_resource_name("t".into()).with_configs(vec![config.with_value(Some(" 9".into()))]);
+    let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(client.call(2, &request).responses[0].error_code, 0);
+    assert_eq!(value(&mut client, 2, "t", "retention.ms"), "9");
+}
+
+#[test]
 fn more_replicas_than_brokers_are_refused_unless_they_are_allowed() {
     let server = Server::new();
     let ask = |server: &Server| {

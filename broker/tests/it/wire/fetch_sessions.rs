@@ -247,13 +247,21 @@ fn a_topic_made_anew_is_another_one() {
     std::thread::sleep(Duration::from_millis(100));
     block_on(server.storage().delete_topic(topic.id)).unwrap();
     let woken = got(parked.response::<FetchRequest>(13, correlation));
-    assert_eq!(woken, (0, sessions[0], vec![(0, UNKNOWN_ID, -1, false)]));
+    assert_eq!(woken, (0, sessions[0], vec![(0, UNKNOWN_TOPIC, -1, false)]), "who has found it knows its name");
     let new = Uuid::from_bytes(create(server.storage(), "t", &[]).topic.0);
     assert_ne!(old, new);
     assert_eq!(produce_by_id(&mut client, old), (old, UNKNOWN_ID));
     assert_eq!(produce_by_id(&mut client, Uuid::nil()), (Uuid::nil(), UNKNOWN_ID));
     assert_eq!(got(client.call(17, &ask((0, -1), vec![by_id(old, &[(0, 0)])]))).2, [(0, UNKNOWN_ID, -1, false)]);
     assert_eq!(got(client.call(17, &ask((0, -1), vec![by_id(new, &[(0, 0)])]))).2, [(0, 0, 0, false)]);
+    // So it goes on, whether the client names it again or not; who never found it is told that.
+    let gone = |index| (index, UNKNOWN_TOPIC, -1, false);
+    assert_eq!(got(client.call(17, &ask((sessions[4], 1), vec![]))).2, [gone(7), gone(0)]);
+    let again = vec![by_id(old, &[(0, 1)])];
+    assert_eq!(got(client.call(17, &ask((sessions[4], 2), again.clone()))).2, [gone(7), gone(0)]);
+    let (_, id, parts) = got(client.call(17, &ask((0, 0), again)));
+    assert_eq!((parts, id > 0), (vec![(0, UNKNOWN_ID, -1, false)], true));
+    assert_eq!(got(client.call(17, &ask((id, 1), vec![]))).2, [(0, UNKNOWN_ID, -1, false)]);
     assert_eq!(produce_by_id(&mut client, new), (new, 0));
     // Whoever believes in an older leader is told who leads and where.
     let mut fenced = by_id(new, &[(0, 0)]);
