@@ -6,8 +6,12 @@
 //! Invariants: results, state and cursors of a step are one commit; a step that failed leaves nothing behind; a query
 //! computes no step before the one before it is committed.
 
+mod begin;
+mod client;
+mod commit;
 mod half_done;
 mod row_sink;
+mod settings;
 mod transient;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,33 +20,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use millpond_formats::Schemas;
-use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn, WindowKind};
+use millpond_sql::plan::{QueryPlan, Relation, SourceInfo, TimestampColumn};
 use millpond_types::budget::Reservation;
-use millpond_types::ports::{Cursor, Outcome, StateReader, Step, Storage};
+use millpond_types::ports::{StateReader, Storage};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, Error, ErrorKind, Offset, Result, TopicPartition};
-use tokio::sync::mpsc;
 
+use self::begin::{Shape, starts};
+pub use self::client::{ClientEvent, ClientReceiver, ClientSender, EndReason, client_channel};
 use self::half_done::HalfDone;
 use self::row_sink::RowSink;
+pub use self::settings::QuerySettings;
 use self::transient::TransientState;
 use crate::crew::{Crew, Share};
 use crate::expr::{EvalContext, hashed};
 use crate::functions::FunctionLibrary;
 use crate::memory::EngineMemory;
 use crate::ops::{Context, Failure, Notes, OpResult};
-use crate::processing_log::{Line, LineKind, ProcessingLog};
+use crate::processing_log::ProcessingLog;
 use crate::sink::{ResultRows, ResultSink, TopicSink};
-use crate::source::{Greatest, Input, LogReader, Origin, Start};
+use crate::source::{Greatest, Input, LogReader};
 use crate::state::key::{KeySpace, Kind};
 use crate::state::points::Points;
 use crate::state::shards::SHARDS_MAX;
 use crate::state::view::{Changes, View};
 use crate::step::tasks::{Feed, Pass};
 use crate::step::{Pending, Pipeline};
-
-/// Most input rows that `millpond.step.rows.max` may give a step.
-const STEP_ROWS_MAX: usize = 1 << 16;
 
 /// Rows of a query's first step.
 const FIRST_STEP_ROWS: usize = 1_024;
@@ -56,73 +59,6 @@ const IN_ORDER_STEPS: u32 = 100;
 
 /// A step takes so many bytes of input even where no memory is left for it.
 const STEP_BYTES_MIN: usize = 256 << 10;
-
-/// What a query may take and how it behaves where that can be chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuerySettings {
-    /// Input rows of a step.
-    pub step_rows_max: usize,
-    /// Input bytes of a step.
-    pub step_bytes_max: usize,
-    /// Bytes that a step writes, about; a single row may write more.
-    pub step_write_bytes_max: usize,
-    /// A step that takes longer makes the next one smaller.
-    pub step_time_max: Duration,
-    /// Rows that one input row may give at once; what is more goes on in the next step.
-    pub emit_rows_max: usize,
-    /// Bytes of state that are kept in memory for reading.
-    pub cache_bytes_max: usize,
-    /// Bytes of state of a push query, which has it in memory only.
-    pub transient_bytes_max: usize,
-    /// Of several updates of a table's row in a step, send only the last.
-    pub coalesce: bool,
-    /// Where ksqlDB loses data by accident, lose them too.
-    pub quirks: bool,
-    /// A record whose timestamp cannot be extracted stops the query.
-    pub throw_on_invalid_timestamp: bool,
-    /// Where records are gone before they were read, go on at the end instead of at the first that is left.
-    pub reset_latest: bool,
-    /// A step is cut for several threads into parts of at least so many rows.
-    pub task_rows_min: usize,
-}
-
-impl Default for QuerySettings {
-    fn default() -> Self {
-        Self {
-            step_rows_max: 32_768,
-            step_bytes_max: 16 << 20,
-            step_write_bytes_max: 4 << 20,
-            step_time_max: Duration::from_millis(250),
-            emit_rows_max: 50_000,
-            cache_bytes_max: 32 << 20,
-            transient_bytes_max: 64 << 20,
-            coalesce: true,
-            quirks: false,
-            throw_on_invalid_timestamp: false,
-            reset_latest: false,
-            task_rows_min: 1_024,
-        }
-    }
-}
-
-impl QuerySettings {
-    /// From properties by ksqlDB's names.
-    pub fn from_properties(property: &dyn Fn(&str) -> Option<String>) -> Self {
-        let is = |name: &str| property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
-        let cache = property("cache.max.bytes.buffering");
-        let number = |name: &str| property(name).and_then(|v| v.trim().parse::<usize>().ok());
-        let (step_rows, task_rows) = (number("millpond.step.rows.max"), number("millpond.task.rows.min"));
-        Self {
-            step_rows_max: step_rows.unwrap_or(Self::default().step_rows_max).clamp(1, STEP_ROWS_MAX),
-            task_rows_min: task_rows.unwrap_or(Self::default().task_rows_min).max(1),
-            coalesce: cache.is_none_or(|v| v.trim() != "0"),
-            quirks: is("ksql.compat.quirks"),
-            throw_on_invalid_timestamp: is("ksql.timestamp.throw.on.invalid"),
-            reset_latest: property("auto.offset.reset").is_some_and(|v| v.eq_ignore_ascii_case("latest")),
-            ..Self::default()
-        }
-    }
-}
 
 /// Where the result goes.
 pub enum Output {
@@ -155,58 +91,6 @@ pub struct QuerySpec {
     pub memory: EngineMemory,
     /// Schemas of records by id.
     pub schemas: Arc<dyn Schemas>,
-}
-
-/// Why the rows of a push query ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    LimitReached,
-    Completed,
-    Failed(String),
-}
-
-#[derive(Clone, Debug)]
-pub enum ClientEvent {
-    Rows(ResultRows),
-    End(EndReason),
-}
-
-/// The engine's half of a push query's channel.
-pub struct ClientSender {
-    sender: mpsc::Sender<ClientEvent>,
-}
-
-/// The client's half of a push query's channel.
-pub struct ClientReceiver {
-    receiver: mpsc::Receiver<ClientEvent>,
-}
-
-/// A channel in which at most `batches_max` batches wait; a query whose client is behind does not step.
-pub fn client_channel(batches_max: usize) -> (ClientSender, ClientReceiver) {
-    let (sender, receiver) = mpsc::channel(batches_max.max(1) + 1);
-    (ClientSender { sender }, ClientReceiver { receiver })
-}
-
-impl ClientReceiver {
-    /// The next rows, or the end; `None` after the end, and where the query was dropped.
-    pub async fn recv(&mut self) -> Option<ClientEvent> {
-        self.receiver.recv().await
-    }
-
-    /// As `recv`, for threads that may block.
-    pub fn blocking_recv(&mut self) -> Option<ClientEvent> {
-        self.receiver.blocking_recv()
-    }
-
-    /// As `recv`, for streams.
-    pub fn poll_recv(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<ClientEvent>> {
-        self.receiver.poll_recv(cx)
-    }
-
-    /// What is there already.
-    pub fn try_recv(&mut self) -> Option<ClientEvent> {
-        self.receiver.try_recv().ok()
-    }
 }
 
 /// What one call of [`Query::step`] did.
@@ -645,171 +529,6 @@ impl Query {
             Err(failure) => self.fail(failure, None),
         }
     }
-
-    fn commit(&mut self, input: &Input, rows: usize, attempt: Attempt) -> StepOutcome {
-        let cursors = self.reader.cursors_after(&self.id, input, rows);
-        let origins: Vec<Option<Origin>> =
-            attempt.notes.lines().iter().map(|(pos, ..)| self.reader.origin(input, *pos as usize)).collect();
-        let half = (!attempt.pending.is_empty()).then(|| HalfDone {
-            cursors: cursors.iter().map(|c| (c.source, c.offset)).collect(),
-            headers: input.headers(rows - 1).to_vec(),
-            name: self.reader.name(input, rows - 1),
-            pending: attempt.pending.clone(),
-        });
-        self.write(attempt, rows as u64, cursors, half, &|i| origins.get(i).cloned().flatten())
-    }
-
-    /// Commits an attempt. While a row is half done, its cursor stays in the half-done entry.
-    fn write(
-        &mut self,
-        attempt: Attempt,
-        rows: u64,
-        cursors: Vec<Cursor>,
-        half: Option<HalfDone>,
-        origin: &dyn Fn(usize) -> Option<Origin>,
-    ) -> StepOutcome {
-        let Attempt { changes, appends, client, notes, rows_out, .. } = attempt;
-        let (half, cursors) = match half {
-            // All is emitted now: the cursors move.
-            Some(half) if half.pending.is_empty() => {
-                let cursors = half.cursors.iter().map(|(source, offset)| Cursor {
-                    query: self.id.clone(),
-                    source: *source,
-                    offset: *offset,
-                });
-                (None, cursors.collect())
-            }
-            Some(half) if rows > 0 => {
-                // Only the last row is half done; those before it are not.
-                (Some(half), Vec::new())
-            }
-            other => (other, cursors),
-        };
-        if let Some(state) = &mut self.transient {
-            if let Err(e) = state.apply(changes, self.settings.transient_bytes_max) {
-                return self.fail(Failure::from(e), None);
-            }
-        } else {
-            let mut state = changes.writes;
-            match (&half, &self.half_done) {
-                (Some(half), _) => state.push(&self.half_done_key, Some(&half.encode())),
-                (None, Some(_)) => state.push(&self.half_done_key, None),
-                (None, None) => {}
-            }
-            let step = Step {
-                generation: self.storage.assignment().generation,
-                appends,
-                cursors: cursors.clone(),
-                state,
-                drop_state: changes.drops,
-                ..Step::default()
-            };
-            let ticket = self.storage.commit(step);
-            // Under lag there is something to do meanwhile.
-            if self.reads_ahead && rows >= FIRST_STEP_ROWS as u64 {
-                let bytes_max = self.settings.step_bytes_max;
-                self.reader.read_ahead(self.storage.as_ref(), self.rows_target, bytes_max, &cursors);
-            }
-            match ticket.wait() {
-                Outcome::Committed { .. } => {}
-                Outcome::Retry(why) => return StepOutcome::Stalled(why),
-                Outcome::Fenced => {
-                    return StepOutcome::Failed {
-                        why: "another process works on this query now".into(),
-                        place: String::new(),
-                    };
-                }
-                Outcome::Fatal(why) => return StepOutcome::Failed { why, place: String::new() },
-            }
-        }
-        self.points.iter_mut().for_each(Points::commit);
-        self.reader.advance(&cursors);
-        self.half_done = half;
-        self.metrics.rows_in.fetch_add(rows, Ordering::Relaxed);
-        self.metrics.rows_out.fetch_add(rows_out, Ordering::Relaxed);
-        self.metrics.steps.fetch_add(1, Ordering::Relaxed);
-        self.note(notes, origin);
-        match client {
-            Some(rows) => self.send(rows),
-            None => StepOutcome::Progress { rows },
-        }
-    }
-
-    /// Hands rows to the client. There is room, as nobody else sends.
-    fn send(&mut self, rows: ResultRows) -> StepOutcome {
-        let Sinks::Client { sender, left } = &mut self.sinks else { return StepOutcome::Ended };
-        let mut rows = rows;
-        if let Some(left) = left {
-            rows = rows.truncated(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= rows.len() as u64;
-        }
-        let count = rows.len() as u64;
-        let rows = rows.counted(&self.memory.push_queries);
-        if !rows.is_empty() && sender.sender.try_send(ClientEvent::Rows(rows)).is_err() {
-            return StepOutcome::Ended;
-        }
-        if *left == Some(0) {
-            // A failed send means that the client is gone, which ends the query as well.
-            let _ = sender.sender.try_send(ClientEvent::End(EndReason::LimitReached));
-            return StepOutcome::Ended;
-        }
-        StepOutcome::Progress { rows: count }
-    }
-
-    fn note(&self, notes: Notes, origin: &dyn Fn(usize) -> Option<Origin>) {
-        self.metrics.rows_late.fetch_add(notes.late, Ordering::Relaxed);
-        self.metrics.rows_skipped.fetch_add(notes.skipped, Ordering::Relaxed);
-        let errors = notes.lines().iter().filter(|(_, kind, _)| *kind == LineKind::Expression).count() as u64;
-        self.metrics.row_errors.fetch_add(errors + notes.more, Ordering::Relaxed);
-        for (i, (_, kind, message)) in notes.lines().iter().enumerate() {
-            let (topic, partition, offset) =
-                origin(i).map_or((String::new(), -1, -1), |o| (o.topic.to_string(), o.partition, o.offset));
-            self.log.write(Line {
-                query: self.id.clone(),
-                kind: *kind,
-                message: message.clone(),
-                topic,
-                partition,
-                offset,
-            });
-        }
-        self.log.count_more(&self.id, notes.more);
-    }
-
-    fn fail(&mut self, failure: Failure, origin: Option<Origin>) -> StepOutcome {
-        if failure.error.kind() == ErrorKind::Retry {
-            return StepOutcome::Stalled(failure.error.to_string());
-        }
-        let why = failure.error.to_string();
-        let (topic, partition, offset) =
-            origin.map_or((String::new(), -1, -1), |o| (o.topic.to_string(), o.partition, o.offset));
-        let place = if topic.is_empty() {
-            String::new()
-        } else {
-            format!("topic \"{topic}\", partition {partition}, offset {offset}")
-        };
-        self.log.write(Line {
-            query: self.id.clone(),
-            kind: LineKind::Fatal,
-            message: why.clone(),
-            topic,
-            partition,
-            offset,
-        });
-        if let Sinks::Client { sender, .. } = &self.sinks {
-            // A client that is gone needs no reason.
-            let _ = sender.sender.try_send(ClientEvent::End(EndReason::Failed(why.clone())));
-        }
-        StepOutcome::Failed { why, place }
-    }
-
-    /// Tells the client of a push query that there will be no more rows.
-    pub fn end(&mut self) {
-        if let Sinks::Client { sender, .. } = &self.sinks {
-            // A client that is gone needs no end.
-            let _ = sender.sender.try_send(ClientEvent::End(EndReason::Completed));
-        }
-    }
 }
 
 /// Runs a step's computation; a panic in it is a failure like any other.
@@ -852,100 +571,6 @@ impl Attempt {
         let changes = view.into_changes();
         let bytes = changes.bytes + appends.iter().map(|(_, b)| b.size()).sum::<usize>();
         Self { changes, appends, client, notes, rows_out, pending, bytes, read }
-    }
-}
-
-/// What of a plan matters to its sink.
-struct Shape {
-    /// Sessions and EMIT FINAL send everything.
-    emits_all: bool,
-    /// How long windows are kept.
-    retention_ms: Option<i64>,
-    /// The result is that of a GROUP BY, which coalesces by itself.
-    grouped: bool,
-    /// Keys of several columns are never NULL as a whole, as a PARTITION BY made them.
-    whole_keys: bool,
-}
-
-impl Shape {
-    fn of(node: &millpond_sql::plan::Node) -> Self {
-        use millpond_sql::plan::NodeKind as K;
-        match &node.kind {
-            K::Filter { input, .. } | K::Project { input, .. } | K::FlatMap { input, .. } => Self::of(input),
-            K::Aggregate { window: Some(window), .. } => Self {
-                emits_all: window.emit_final || window.kind == WindowKind::Session,
-                retention_ms: Some(
-                    window.retention_ms.unwrap_or(0).max(window.size_ms.saturating_add(window.grace_ms())),
-                ),
-                grouped: true,
-                whole_keys: false,
-            },
-            K::Aggregate { .. } => Self { emits_all: false, retention_ms: None, grouped: true, whole_keys: false },
-            K::Rekey { keys, .. } => {
-                Self { emits_all: false, retention_ms: None, grouped: false, whole_keys: keys.len() > 1 }
-            }
-            _ => Self { emits_all: false, retention_ms: None, grouped: false, whole_keys: false },
-        }
-    }
-}
-
-/// Where each partition of each source starts.
-fn starts(
-    plan: &QueryPlan,
-    storage: &dyn Storage,
-    cursors: &[Cursor],
-    start: &[(TopicPartition, Offset)],
-    backlog: &[(TopicPartition, Offset)],
-    id: &str,
-) -> Result<Vec<Start>> {
-    let mut topics: Vec<(String, String)> = Vec::new();
-    topics_of(&plan.root, &mut topics);
-    let mut starts: Vec<Start> = Vec::new();
-    for (topic, source) in topics {
-        let info = storage
-            .topic(&topic)
-            .ok_or_else(|| Error::not_found(format!("topic \"{topic}\" of \"{source}\" does not exist")))?;
-        if starts.iter().any(|s| s.at.topic == info.id) {
-            continue;
-        }
-        let name: Arc<str> = topic.into();
-        for partition in 0..info.partitions {
-            let at = TopicPartition { topic: info.id, partition };
-            let find = |list: &[(TopicPartition, Offset)]| list.iter().find(|(p, _)| *p == at).map(|(_, o)| *o);
-            let cursor = cursors.iter().find(|c| c.source == at).map(|c| c.offset);
-            starts.push(Start {
-                at,
-                topic: name.clone(),
-                offset: cursor.or_else(|| find(start)).unwrap_or(0),
-                backlog_end: find(backlog).unwrap_or(0),
-            });
-        }
-    }
-    if let Some(lost) = cursors.iter().find(|c| storage.topic_by_id(c.source.topic).is_none()) {
-        return Err(Error::conflict(format!(
-            "query \"{id}\" was reading topic {:?}, which was deleted; a topic of the same name is another one",
-            lost.source.topic
-        )));
-    }
-    Ok(starts)
-}
-
-fn topics_of(node: &millpond_sql::plan::Node, topics: &mut Vec<(String, String)>) {
-    use millpond_sql::plan::NodeKind as K;
-    match &node.kind {
-        K::Source(info) => topics.push((info.topic.clone(), info.name.clone())),
-        K::Filter { input, .. }
-        | K::Project { input, .. }
-        | K::FlatMap { input, .. }
-        | K::Rekey { input, .. }
-        | K::Aggregate { input, .. } => topics_of(input, topics),
-        K::StreamStreamJoin { left, right, .. }
-        | K::StreamTableJoin { left, right, .. }
-        | K::TableTableJoin { left, right, .. }
-        | K::ForeignKeyJoin { left, right, .. } => {
-            topics_of(left, topics);
-            topics_of(right, topics);
-        }
     }
 }
 
