@@ -65,6 +65,7 @@ pub struct Limits {
     pub read_ahead_bytes: Option<usize>,
     pub compaction_map_bytes: Option<usize>,
     pub disk_free_bytes_min: Option<u64>,
+    pub disk_reserve_bytes: Option<u64>,
     pub log_file_bytes: Option<u64>,
     pub log_files_open_max: Option<usize>,
     pub inline_bytes_max: Option<usize>,

@@ -33,6 +33,7 @@ mod read;
 mod read_ahead;
 mod recheck;
 mod recovery;
+mod reserve;
 mod segments;
 mod shared;
 mod space;
@@ -151,6 +152,8 @@ pub struct StorageOptions {
     pub compaction_bytes_per_second: u64,
     /// Nothing but what is small and deletions is written while the disk has less than this free.
     pub disk_free_bytes_min: u64,
+    /// Kept of the disk, so that the directory can be opened when somebody else has filled it; 0: nothing.
+    pub disk_reserve_bytes: u64,
     /// A database that lost something is opened with what is left, this once.
     pub accept_data_loss: bool,
     /// At most so much of the newest of a partition is left uncompacted, whatever "segment.bytes" says.
@@ -198,6 +201,7 @@ impl StorageOptions {
             compaction_bytes_per_second: 64 << 20,
             active_bytes_max: 16 << 20,
             disk_free_bytes_min: 256 << 20,
+            disk_reserve_bytes: 16 << 20,
             accept_data_loss: false,
             // At full speed a minute is a disk full of what nobody wants any more.
             retention_interval: Duration::from_secs(5),

@@ -19,6 +19,7 @@ mod embedded;
 pub fn options(path: &Path) -> DatabaseOptions {
     let mut options = DatabaseOptions::new(path);
     options.storage.durability = Durability::None;
+    options.storage.disk_reserve_bytes = 0;
     options.engine.properties.insert("auto.offset.reset".into(), "earliest".into());
     options
 }

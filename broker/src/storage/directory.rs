@@ -5,6 +5,7 @@
 //! db/        RocksDB
 //! log/       batches: `log_files`
 //! written    how far was written: `note`
+//! reserve    takes space: `reserve`
 //! trial/     while it is looked what tables alone hold: `verify`
 //! lost-*     what was put aside because something before it was lost: `verify`
 //! ```

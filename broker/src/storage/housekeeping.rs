@@ -149,6 +149,7 @@ fn keep(shared: &Shared, stop: &Stop) {
             tails_looked = now();
             drop_resting_tails(shared);
         }
+        shared.reserve.make(shared.space.free());
         let mut retain_in_time = || {
             if retained.elapsed() >= retention {
                 retained = now();

@@ -17,6 +17,7 @@ use super::note::Notes;
 use super::partition::{LogState, Partition, Segment};
 use super::producers::Producer;
 use super::recovery::number_in;
+use super::reserve::Reserve;
 use super::shared::{Counters, Found, Shared, family};
 use super::topics::{StoredTopic, Topic, TopicTable};
 use super::verify::{self, Verified};
@@ -42,6 +43,7 @@ fn checked_offset(offset: u64) -> Option<Offset> {
 
 pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     let mut claim = claim(&options.path)?;
+    let reserve = Reserve::begin(&options);
     let (least, verified) = if options.accept_data_loss {
         verify::accept_loss(&options)?;
         (0, Verified { whole: false, cut: true, cut_at: None })
@@ -67,7 +69,7 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
     // What is lost later, while this process runs, was not accepted.
     options.accept_data_loss = false;
     let notes = Notes::begin(&options.path, found.counters.writes, options.durability)?;
-    let shared = Shared::new(options, found, db, files, claim, notes);
+    let shared = Shared::new(options, found, db, files, claim, notes, reserve);
     // Where there is little, at once; the rest beside the work.
     log_space::begin_counting(&shared)
         .map_err(|e| OpenError::Io { path: shared.options.path.display().to_string(), detail: e.to_string() })?;

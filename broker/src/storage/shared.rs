@@ -24,6 +24,7 @@ use super::note::Notes;
 use super::partition::Partition;
 use super::read_ahead::ReadAhead;
 use super::recovery;
+use super::reserve::Reserve;
 use super::space::Space;
 use super::tails::Tails;
 use super::topics::{NewTopic, Topic, TopicTable};
@@ -79,6 +80,7 @@ pub struct Shared {
     pub mend_due: AtomicBool,
     database: RwLock<Option<Arc<DB>>>,
     claim: Mutex<Option<Claim>>,
+    pub reserve: Reserve,
 }
 
 /// The latest writes by topic, so that only those are woken who read it.
@@ -146,6 +148,7 @@ impl Shared {
         files: Arc<LogFiles>,
         claim: Claim,
         notes: Notes,
+        reserve: Reserve,
     ) -> Self {
         let (sequence, read_ahead_bytes) = (found.counters.sequence, options.read_ahead_bytes);
         let room = options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
@@ -181,6 +184,7 @@ impl Shared {
             mend_due: AtomicBool::new(false),
             database: RwLock::new(Some(Arc::new(database))),
             claim: Mutex::new(Some(claim)),
+            reserve,
         }
     }
 

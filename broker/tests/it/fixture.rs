@@ -63,6 +63,7 @@ pub fn options(path: &Path) -> StorageOptions {
     options.inline_bytes_max = 0;
     // What is old goes at once.
     options.retention_grace = Duration::ZERO;
+    options.disk_reserve_bytes = 0;
     options
 }
 

@@ -123,6 +123,51 @@ fn after_a_write_that_failed_it_goes_on_by_itself() {
     storage.close().unwrap();
 }
 
+#[test]
+fn a_directory_can_be_opened_on_a_disk_that_others_have_filled() {
+    let Some(disk) = Disk::new(120, "a full disk") else { return };
+    let mut options = small(&disk.data());
+    options.disk_free_bytes_min = 20 * MB as u64;
+    options.disk_reserve_bytes = 8 * MB as u64;
+    options.clock = Arc::new(ManualClock::at(START_MS));
+    let reserve = disk.data().join("reserve");
+    let is_there = || {
+        let found = std::fs::metadata(&reserve).ok();
+        found.is_some_and(|found| std::os::unix::fs::MetadataExt::blocks(&found) * 512 >= 8 * MB as u64)
+    };
+    let storage = open(options.clone()).unwrap();
+    let place = create(&storage, "t", &[]);
+    for i in 0..5 {
+        try_send(&storage, place, i).unwrap();
+    }
+    wait_until("there is no reserve", is_there);
+    drop(storage);
+    disk.fill(0);
+
+    // There is nothing else that it could be opened with.
+    let aside = disk.data().join("aside");
+    std::fs::rename(&reserve, &aside).unwrap();
+    let refused = open(options.clone()).err().unwrap().to_string();
+    assert!(refused.contains("No space left"), "{refused}");
+    std::fs::rename(&aside, &reserve).unwrap();
+    let storage = open(options.clone()).unwrap();
+    assert!(!reserve.exists());
+    assert_eq!(read_all(&storage, place, 0).len(), 5);
+    assert_eq!(block_on(storage.delete_records(place, 1)), Ok(1));
+    assert!(try_send(&storage, place, 5).is_err());
+
+    disk.free();
+    wait_until("the reserve is not made again", is_there);
+    try_send(&storage, place, 5).unwrap();
+    storage.close().unwrap();
+    // Who wants none has none.
+    options.disk_reserve_bytes = 0;
+    let storage = open(options).unwrap();
+    assert!(!reserve.exists());
+    assert_eq!(read_all(&storage, place, 1).len(), 5);
+    storage.close().unwrap();
+}
+
 /// Sends to several topics in turn, as often each as its number says, until nothing is taken any more.
 fn fill_up(storage: &Storage, places: &[(TopicPartition, usize)]) {
     let value = value(0);
