@@ -164,19 +164,19 @@ mod tests {
             queries.spawn(async move {
                 let query = move || {
                     begun.send(()).unwrap();
-                    let _ended = ends.lock().recv_timeout(Duration::from_secs(20));
+                    let _ended = ends.lock().recv_timeout(Duration::from_secs(120));
                 };
                 threads.run_query(query).await.unwrap();
             });
         }
         let waits = tokio::task::spawn_blocking(move || {
             for _ in 0..3 {
-                begins.recv_timeout(Duration::from_secs(10)).unwrap();
+                begins.recv_timeout(Duration::from_secs(60)).unwrap();
             }
             begins
         });
         let begins = waits.await.unwrap();
-        let statement = tokio::time::timeout(Duration::from_secs(10), threads.run(|| 1)).await;
+        let statement = tokio::time::timeout(Duration::from_secs(60), threads.run(|| 1)).await;
         assert_eq!(statement.expect("it has a place").unwrap(), 1);
         assert!(begins.try_recv().is_err(), "a fourth query waits");
         for _ in 0..8 {

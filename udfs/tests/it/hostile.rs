@@ -208,7 +208,7 @@ fn wall_time_is_no_verdict() {
            (if (i64.eqz (local.get 0)) (then (loop br 0))) local.get 0)",
         &[("spin", "s64")],
     );
-    let limits = Limits { row_fuel_max: u64::MAX, call_wall_max: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { row_fuel_max: u64::MAX, call_wall_max: Duration::from_secs(2), ..Limits::default() };
     let host = Host::new(HostOptions { limits, ..HostOptions::default() });
     let spin = function(&module_on(&host, &bytes), "SPIN");
     let mut instance = spin.instance(InstanceScope::Step);
