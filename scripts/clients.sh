@@ -70,7 +70,7 @@ client() {
   shift
   [ -z "$proxy" ] || echo "$name" >"$CAPTURE/client"
   [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || return 0
-  timeout 400 "$@" >"$work/$name.out" 2>&1 || result=FAILED
+  timeout 900 "$@" >"$work/$name.out" 2>&1 || result=FAILED
   printf '%-8s %-16s %6.1f s\n' "$result" "$name" "$(bc -l <<<"$EPOCHREALTIME - $start")"
   if [ $result = FAILED ]; then
     failed+=("$name")

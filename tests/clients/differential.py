@@ -36,7 +36,6 @@ EXPLAINED = [
     (r"_ACLS v\d .*(empty host|hostless)", "an entry for no host at all is refused"),
     (r"ALTER_CLIENT_QUOTAS v\d the same kind twice", "Kafka takes the last of two names of one kind"),
     (r"DESCRIBE_TRANSACTIONS .*__consumer_offsets", "offsets are not in a topic"),
-    (r"DESCRIBE_GROUPS v\d described while joining", "Kafka shows a group once its first assignment is written"),
     (r"LIST_GROUPS v\d .*groups\[g\]", "a first member that is refused leaves an empty group with Kafka"),
     (r"ELECT_LEADERS v\d all", "Kafka lists topics without partitions that need an election"),
     (r"INCREMENTAL_ALTER_CONFIGS v1 broker, unknown", "settings of a broker that nobody knows are refused"),

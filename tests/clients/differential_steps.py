@@ -432,7 +432,10 @@ def classic_groups(t):
         else:
             t.ask("joins", "JOIN_GROUP", version, body, connection=group, keep=lambda a: {"m": a["memberId"], "e": a["generationId"]})
         sync = min(version, 5)
-        t.ask("described while joining", "DESCRIBE_GROUPS", min(version, 5), {"groups": [group], "includeAuthorizedOperations": version >= 3})
+        # Kafka shows a group a few milliseconds after it has let the first member in.
+        described = {"groups": [group], "includeAuthorizedOperations": version >= 3}
+        t.until_alike("DESCRIBE_GROUPS", min(version, 5), described)
+        t.ask("described while joining", "DESCRIBE_GROUPS", min(version, 5), described)
         t.ask("syncs with another protocol", "SYNC_GROUP", 5, lambda k: {"groupId": group, "generationId": k["e"], "memberId": k["m"], "protocolType": "consumer", "protocolName": "other"}, connection=group)
         t.ask("syncs", "SYNC_GROUP", sync, lambda k: {"groupId": group, "generationId": k["e"], "memberId": k["m"], **({"protocolType": "consumer", "protocolName": "range"} if version >= 5 else {}),
               "assignments": [{"memberId": k["m"], "assignment": "a"}]}, connection=group)
