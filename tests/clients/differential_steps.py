@@ -634,7 +634,7 @@ def producers_and_transactions(t):
     t.ask("ongoing", "LIST_TRANSACTIONS", 0, {"stateFilters": ["Ongoing"]}, normal=lambda a: {**a, "transactionStates": [{**s, "producerId": 0} for s in a["transactionStates"]]})
     t.ask("unknown state", "LIST_TRANSACTIONS", 0, {"stateFilters": ["Nonsense"]})
     t.ask("of a producer", "LIST_TRANSACTIONS", 0, lambda k: {"producerIdFilters": [k["p"]]}, normal=lambda a: {**a, "transactionStates": [{**s, "producerId": 0} for s in a["transactionStates"]]})
-    t.ask("long ones", "LIST_TRANSACTIONS", 1, {"durationFilter": 1000000})
+    t.ask("long ones", "LIST_TRANSACTIONS", 1, {"durationFilter": 1000000}, normal=lambda a: {**a, "transactionStates": [{**s, "producerId": 0} for s in a["transactionStates"]]})
     t.ask("by pattern", "LIST_TRANSACTIONS", 2, {"transactionalIdPattern": "tx.$", "stateFilters": ["Ongoing"]}, normal=lambda a: {**a, "transactionStates": [{**s, "producerId": 0} for s in a["transactionStates"]]})
     t.ask("by a bad pattern", "LIST_TRANSACTIONS", 2, {"transactionalIdPattern": "("})
     end("commits with another epoch", "tx1", True, producerEpoch=lambda k: k["pe"] + 1, versions=(0, 1, 2, 4))

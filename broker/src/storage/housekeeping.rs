@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Result;
 use super::compaction;
 use super::disk_watch;
-use super::error::OpenError;
+use super::error::{OpenError, StorageError};
 use super::flush::now;
 use super::log_space;
 use super::partition::{LogState, Partition};
@@ -153,23 +153,27 @@ fn keep(shared: &Shared, stop: &Stop) {
         let mut retain_in_time = || {
             if retained.elapsed() >= retention {
                 retained = now();
-                if let Err(e) = retain(shared, Some(stop)).and_then(|()| log_space::remove_dead(shared, Some(stop))) {
-                    tracing::error!("retention failed: {e}");
-                }
+                let done = retain(shared, Some(stop)).and_then(|()| log_space::remove_dead(shared, Some(stop)));
+                tell("retention failed", done);
             }
         };
         retain_in_time();
         counts = log_space::go_on_counting(shared, COUNTED_AT_ONCE);
-        if let Err(e) = log_space::look_at_distrusted(shared, stop) {
-            tracing::error!("what lies in log files that could not be forced to disk is not looked at: {e}");
-        }
+        let looked = log_space::look_at_distrusted(shared, stop);
+        tell("what lies in log files that could not be forced to disk is not looked at", looked);
         // While it counts it turns often, and what there is to give back is mostly known when all is counted.
         if !counts || reclaimed.elapsed() >= RECLAIM_INTERVAL {
             reclaimed = now();
-            if let Err(e) = reclaim(shared, stop, &mut retain_in_time) {
-                tracing::error!("deleted space is not given back: {e}");
-            }
+            tell("deleted space is not given back", reclaim(shared, stop, &mut retain_in_time));
         }
+    }
+}
+
+/// Says that something failed. That the storage is closed is none: it ends, or is opened again and this comes with the next turn.
+fn tell(what: &str, done: Result<()>) {
+    match done {
+        Ok(()) | Err(StorageError::Closed) => {}
+        Err(e) => tracing::error!("{what}: {e}"),
     }
 }
 
