@@ -144,6 +144,7 @@ def produce_and_fetch(t):
     produce("too few replicas, acks 1", "two-replicas", {"values": ["a=1"]}, acks=1)
     produce("acks 2", "t", {"values": ["a=1"]}, acks=2)
     produce("in the future", "t", {"values": ["a=1"], "time": 95_000_000_000_000}, versions=(7, 9))
+    produce("no records", "t", {"values": []}, versions=(3, 9, 13))
     t.ask("nothing", "PRODUCE", 9, {"acks": -1, "timeoutMs": 100})
     t.ask("the same partition twice", "PRODUCE", 9, {"acks": -1, "timeoutMs": 100, "topicData": [{"name": "t", "partitionData": [
         {"index": 2, "records": {"values": ["a=1"], "time": NOW + 2000}}, {"index": 2, "records": {"values": ["b=2"], "time": NOW + 2000}}]}]})
@@ -191,11 +192,13 @@ def offsets_of_log(t):
     listed("unknown topic", [-1], topic="nowhere")
     listed("a later epoch", [-1], versions=range(4, 12), currentLeaderEpoch=1000000)
     listed("the same twice", [-1, -2], versions=[1, 7])
-    listed("empty log", [-3], versions=[7], topic="both")
+    for at in (-1, -2, -3):
+        listed(f"empty log {at_(at)}", [at], versions=[7], topic="both")
     t.ask("epoch now", "LIST_OFFSETS", 7, {"replicaId": -1, "topics": [{"name": "t", "partitions": [{"partitionIndex": 0, "timestamp": -1}]}]},
           keep=lambda a: {"epoch": a["topics"][0]["partitions"][0]["leaderEpoch"]})
     for name, of in (("current", lambda k: k["epoch"]), ("later", lambda k: k["epoch"] + 1), ("none", lambda k: -1)):
         t.every(f"{name} epoch", "OFFSET_FOR_LEADER_EPOCH", lambda k: {"replicaId": -1, "topics": [{"topic": "t", "partitions": [{"partition": 0, "leaderEpoch": of(k)}]}]})
+    t.every("the epoch of an empty log", "OFFSET_FOR_LEADER_EPOCH", lambda k: {"replicaId": -1, "topics": [{"topic": "both", "partitions": [{"partition": 0, "leaderEpoch": k["epoch"]}]}]})
     t.every("a current epoch that is later", "OFFSET_FOR_LEADER_EPOCH", {"replicaId": -1, "topics": [{"topic": "t", "partitions": [{"partition": 0, "leaderEpoch": 0, "currentLeaderEpoch": 1000000}]}]})
     t.every("unknown partitions", "OFFSET_FOR_LEADER_EPOCH", {"replicaId": -1, "topics": [
         {"topic": "t", "partitions": [{"partition": 9}]}, {"topic": "nowhere", "partitions": [{"partition": 0}]}]})
@@ -616,6 +619,7 @@ def producers_and_transactions(t):
     state("ongoing", "tx1")
     send("in the transaction", 0, topic="t", tx="tx1")
     send("outside the transaction", 2, topic="t")
+    send("outside the transaction, with a gap", 7, topic="t")
     send("a partition not in it", 0, topic="compact", tx="tx1", values=["a=1"])
     t.ask("open", "LIST_OFFSETS", 7, {"replicaId": -1, "isolationLevel": 1, "topics": [{"name": "t", "partitions": [{"partitionIndex": 0, "timestamp": -1}]}]})
     t.ask("open", "FETCH", 11, {"maxWaitMs": 0, "maxBytes": 1 << 20, "isolationLevel": 1, "sessionEpoch": -1, "topics": [{"topic": "t", "partitions": [{"partition": 0, "fetchOffset": 22, "partitionMaxBytes": 10000}]}]})
@@ -641,6 +645,8 @@ def producers_and_transactions(t):
     end("commits as another producer", "tx1", True, producerId=lambda k: 99999)
     end("commits", "tx1", True)
     settled("tx1")
+    for topic, at in (("t", -3), ("both", -3), ("both", NOW)):
+        t.ask(f"{topic} by the marker's time, {at if at < 0 else 'from a time on'}", "LIST_OFFSETS", 7, {"replicaId": -1, "topics": [{"name": topic, "partitions": [{"partitionIndex": 0, "timestamp": at}]}]})
     end("commits again", "tx1", True)
     end("aborts after", "tx1", False)
     state("committed", "tx1")

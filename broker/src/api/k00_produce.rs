@@ -207,7 +207,12 @@ async fn queue(
     if let Some(refusal) = refused.get(&id) {
         return Err(refusal.clone().into());
     }
-    let batch = shared.storage.prepare(id, &data.records.unwrap_or_default())?;
+    let records = data.records.unwrap_or_default();
+    if records.is_empty() {
+        let message = "a produce request holds a batch for each partition, and here is none";
+        return Err(Refusal::new(ResponseError::InvalidRecord, message).into());
+    }
+    let batch = shared.storage.prepare(id, &records)?;
     if version < 7 && batch.codec() == Codec::Zstd {
         let message = "zstd needs version 7 of produce requests";
         return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message).into());

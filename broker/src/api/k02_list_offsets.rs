@@ -2,7 +2,7 @@
 //!
 //! -1 the end (the last stable offset for read_committed), -2 the start, -3 (v7) the record with the greatest timestamp,
 //! -4 (v8) the start again as nothing is tiered, -5 (v9) nothing for the same reason; otherwise the first record at or past
-//! a time. A partition that is named twice is refused.
+//! a time; markers of transactions are records too. A partition that is named twice is refused.
 //! For read_committed a record that is not decided yet is not found by its time.
 //! Ignored: replica_id, timeout_ms.
 

@@ -70,9 +70,6 @@ fn invalid(message: impl Into<String>) -> BatchError {
 
 /// Checks the records of a produce request for one partition, which must be exactly one batch.
 pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchError> {
-    if bytes.is_empty() {
-        return Err(invalid("a produce request holds a batch for each partition, and here is none"));
-    }
     let magic = bytes.get(16).copied();
     if magic.is_some_and(|m| m != 2) {
         return Err(invalid("only record batches of version 2 are accepted"));
@@ -370,7 +367,6 @@ mod tests {
         assert!(matches!(validate(&two, &RULES), Err(BatchError::InvalidRecord { .. })), "two batches");
         let small = BatchRules { batch_bytes_max: 60, ..RULES };
         assert!(matches!(validate(&good, &small), Err(BatchError::TooLarge { .. })), "size");
-        assert!(matches!(validate(&Bytes::new(), &RULES), Err(BatchError::InvalidRecord { .. })), "nothing");
         let packed = batch(&[(None, Some(vec![0; 9000]), 5, vec![])], Codec::Zstd);
         let tight = BatchRules { decompressed_bytes_max: 9000, ..RULES };
         assert_eq!(validate(&packed, &tight).err(), Some(BatchError::ExpandsTooMuch { max: 9000 }));
