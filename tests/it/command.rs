@@ -220,6 +220,45 @@ async fn idle_it_takes_little_memory() {
     }
 }
 
+/// What is kept for readers goes when nothing comes any more, and the allocator gives it back although nobody asks for memory.
+#[test]
+fn what_a_load_took_is_given_back() {
+    const PARTITIONS: usize = 8;
+    // 10 MB for each partition, of which 8 MiB are kept while somebody reads: 64 MiB in all.
+    const ROUNDS: usize = 40;
+    const KEPT: u64 = 64 << 20;
+    const GIVEN_BACK_AFTER_MAX: Duration = Duration::from_secs(60);
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path());
+    let mut client = Client::connect(server.kafka).unwrap();
+    client.create_topic("t", PARTITIONS as i32, &[]).unwrap();
+    let timestamp = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let records: Vec<Sent> =
+        (0..250).map(|i| Sent { key: None, value: format!("{i:04}").repeat(250), timestamp }).collect();
+    let batch = encode(&records, None).unwrap();
+    let batches: Vec<_> = (0..PARTITIONS).map(|p| (p, batch.clone())).collect();
+    let (idle, mut most) = (server.resident(), 0);
+    for _ in 0..ROUNDS {
+        client.send_batches("t", &batches).unwrap();
+        client.acknowledged().unwrap();
+        for partition in 0..PARTITIONS {
+            assert!(!client.fetch("t", partition, 0, 1).unwrap().is_empty());
+        }
+        most = most.max(server.resident());
+    }
+    assert!(most > idle + KEPT / 2, "{most} of {idle}: nothing was kept for readers");
+    assert!(most < RESIDENT_MAX + KEPT + KEPT / 2, "{} MB under load", most >> 20);
+    let (since, may) = (Instant::now(), idle + KEPT / 4);
+    while server.resident() > may {
+        let now = server.resident();
+        assert!(since.elapsed() < GIVEN_BACK_AFTER_MAX, "{} MB, from {} to {}", now >> 20, idle >> 20, most >> 20);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (idle, most, after) = (idle >> 20, most >> 20, server.resident() >> 20);
+    println!("resident MB: {idle}, under load {most}, {after} after {:?}", since.elapsed());
+    server.stop();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_costs_next_to_nothing() {
     const WAIT: Duration = Duration::from_secs(3);
