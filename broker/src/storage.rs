@@ -456,11 +456,10 @@ impl Storage {
         self.shared.topics.read().version
     }
 
-    /// Everything that creating the topic would check now; what it would be.
-    pub fn check_topic(&self, spec: &TopicSpec) -> Result<TopicSpec> {
+    /// Everything that creating the topic would check now.
+    pub fn check_topic(&self, spec: &TopicSpec) -> Result<()> {
         let new = self.shared.check_new_topic(spec.clone())?;
-        self.shared.check_new_topics(std::slice::from_ref(&new))?;
-        Ok(new.spec)
+        self.shared.check_new_topics(std::slice::from_ref(&new))
     }
 
     /// Partitions and replicas of -1 mean the defaults.

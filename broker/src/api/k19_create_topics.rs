@@ -112,15 +112,17 @@ async fn create(
     let why = |error| if partitions > 0 { over_limit(error) } else { error.into() };
     let spec = TopicSpec { name: asked.name.to_string(), partitions, replicas, configs };
     if validate_only {
-        let checked = shared.storage.check_topic(&spec).map_err(why)?;
+        shared.storage.check_topic(&spec).map_err(why)?;
         let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
         // An id that it might get; Kafka tells one too.
-        return Ok(result(Uuid::new_v4(), count, replicas.max(1), entries(shared, &checked.configs)));
+        return Ok(result(Uuid::new_v4(), count, replicas.max(1), entries(shared, &spec.configs)));
     }
     let count = if partitions < 0 { shared.storage.default_partitions() } else { partitions };
     count_changes(shared, request, count, QUOTA_STRICT_SINCE)?;
+    // Told as they were asked for, as Kafka does, and not as they are kept.
+    let asked_for = spec.configs.clone();
     let topic = shared.storage.create_topic(spec).await.map_err(why)?;
-    let configs = entries(shared, &topic.configs);
+    let configs = entries(shared, &asked_for);
     Ok(result(Uuid::from_bytes(topic.id.0), topic.partition_count(), topic.replicas, configs))
 }
 
