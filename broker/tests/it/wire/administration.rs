@@ -265,7 +265,11 @@ fn settings_are_kept_without_blanks() {
         let configs = result.configs.unwrap();
         configs.into_iter().find(|c| &*c.name == "retention.ms").unwrap().value.unwrap().to_string()
     };
-    assert_eq!((create(&mut client, true), create(&mut client, false)), (" 7 ".into(), " 7 ".into()), "as it was asked");
+    assert_eq!(
+        (create(&mut client, true), create(&mut client, false)),
+        (" 7 ".into(), " 7 ".into()),
+        "as it was asked"
+    );
     let value = |client: &mut Client, kind, name: &str, key: &str| described(client, kind, name, key).unwrap().0;
     assert_eq!(value(&mut client, 2, "t", "retention.ms"), "7");
     assert_eq!(value(&mut client, 2, "t", "compression.type"), "gzip");
