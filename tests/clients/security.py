@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import confluent_kafka
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
@@ -28,7 +29,7 @@ from ports import free_port
 MILLPOND = sys.argv[1]
 CACHE = os.environ.get("MILLPOND_CACHE", os.path.expanduser("~/.cache/millpond"))
 HERE = os.path.dirname(os.path.abspath(__file__))
-JAVA = os.path.join(CACHE, "kafka", os.environ.get("KAFKA_JAVA", "3.9.1"), "lib")
+KAFKA_JAVA = os.environ.get("KAFKA_JAVA", "3.7.2 4.1.2").split()
 USER, PASSWORD, WRONG = "alice", "Tr0ub4dor-and-3", "hunter2-is-not-it"
 SESSION_MS = 6000
 
@@ -296,11 +297,15 @@ def with_kcat(bootstrap):
     say("kcat by PLAIN, SCRAM, mutual TLS")
 
 
-def with_java(bootstrap):
+def with_java(bootstrap, version):
+    lib = os.path.join(CACHE, "kafka", version, "lib")
+    assert glob.glob(lib + "/kafka-clients*"), f"Kafka's tools {version} are not in {lib}: tests/clients/setup.sh"
+
     def properties(name, lines):
-        with open(path(name), "w") as out:
+        name = path(f"{version}-{name}")
+        with open(name, "w") as out:
             out.write("\n".join(lines) + "\n")
-        return path(name)
+        return name
 
     trust = ["ssl.truststore.type=PEM", f"ssl.truststore.location={path('ca.pem')}"]
     modules = "org.apache.kafka.common.security"
@@ -310,8 +315,6 @@ def with_java(bootstrap):
         return [*trust, "security.protocol=SASL_SSL", f"sasl.mechanism={mechanism}",
                 f'sasl.jaas.config={modules}.{kind} required username="{USER}" password="{password}";']
 
-    with open(path("token"), "w") as out:
-        out.write(token())
     ways = {
         "SCRAM-SHA-512": (bootstrap["LOGIN"], scram(PASSWORD)),
         "PLAIN": (bootstrap["LOGIN"], scram(PASSWORD, "PLAIN")),
@@ -327,17 +330,16 @@ def with_java(bootstrap):
     def java(name, *arguments, **more):
         return run("java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx256m",
                    "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://" + path("token"),
-                   "-cp", JAVA + "/*", name, *arguments, **more)
+                   "-cp", lib + "/*", name, *arguments, **more)
 
-    assert glob.glob(JAVA + "/kafka-clients*"), "the Java tools are not there"
     for name, (address, lines) in ways.items():
         file = properties("java.properties", lines)
-        topic = "java-" + name.lower().replace(" ", "-")
+        topic = f"java-{version}-" + name.lower().replace(" ", "-")
         java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config", file,
              "--create", "--topic", topic)
         said = java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config", file, "--list")
         assert topic in said.split(), said
-        say(f"Java by {name}")
+        say(f"Java {version} by {name}")
     address = bootstrap["LOGIN"]
     said = java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config",
                 properties("wrong.properties", scram(WRONG)), "--list", fails=True)
@@ -345,17 +347,17 @@ def with_java(bootstrap):
 
     good = properties("good.properties", scram(PASSWORD))
     # Longer than two sessions.
-    said = java("org.apache.kafka.tools.ProducerPerformance", "--topic", "java-plain", "--num-records",
+    said = java("org.apache.kafka.tools.ProducerPerformance", "--topic", f"java-{version}-plain", "--num-records",
                 str(50 * 2 * SESSION_MS // 1000 + 100), "--record-size", "100", "--throughput", "50", "--producer-props",
                 f"bootstrap.servers={address}", "--producer.config", good)
     assert "records sent" in said and "Exception" not in said, said
     configs = ["kafka.admin.ConfigCommand", "--bootstrap-server", address, "--command-config", good,
-               "--entity-type", "users", "--entity-name", "dave"]
+               "--entity-type", "users", "--entity-name", f"dave-{version}"]
     java(*configs, "--alter", "--add-config", f"SCRAM-SHA-256=[iterations=4096,password={PASSWORD}]")
     said = java(*configs, "--describe")
     assert "SCRAM-SHA-256=iterations=4096" in said, said
     java(*configs, "--alter", "--delete-config", "SCRAM-SHA-256")
-    say("Java renews its session; kafka-configs makes and removes a user")
+    say(f"Java {version} renews its session; kafka-configs makes and removes a user")
 
 
 def with_kafkajs(bootstrap):
@@ -374,7 +376,11 @@ def main():
         with_confluent(bootstrap)
         with_kafka_python(bootstrap)
         with_kafkajs(bootstrap)
-        with_java(bootstrap)
+        with open(path("token"), "w") as out:
+            out.write(token())
+        # Side by side: most of the time goes with starting and with waiting.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda version: with_java(bootstrap, version), KAFKA_JAVA))
     finally:
         if proxy:
             proxy.terminate()

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Installs the Kafka clients that the tests of the protocol use, in fixed versions, below ~/.cache/millpond, and compiles
-# the test programs. Run as often as you like: what is there is left alone. Needs root only where Debian packages are
-# missing. What cannot be had ends it with the reason: no client is left out in silence.
+# the test programs. Run as often as you like: what is there is left alone, what earlier versions of this script left is
+# removed, so that no test can lean on it. Needs root only where Debian packages are missing. What cannot be had ends it
+# with the reason: no client is left out in silence.
 set -euo pipefail
 
 CACHE="${MILLPOND_CACHE:-$HOME/.cache/millpond}"
+KAFKA_ALL="3.7.2 4.1.2"
 CONFLUENT_KAFKA=2.16.1
 KAFKA_PYTHON=3.0.12
-KAFKA="${KAFKA_JAVA:-3.7.2 4.1.2}"
+KAFKA="${KAFKA_JAVA:-$KAFKA_ALL}"
 FLINK=2.2.1
 FLINK_KAFKA=5.0.0-2.2
 KAFKAJS=2.2.4
@@ -39,7 +41,7 @@ python="confluent-kafka==$CONFLUENT_KAFKA kafka-python==$KAFKA_PYTHON python-sna
 python+=" fastavro==1.13.1 httpx==0.28.1 Authlib==1.9.8 cachetools==8.0.0 attrs==26.1.0 certifi==2026.10.18 jsonschema==4.26.0 protobuf==7.36.2 googleapis-common-protos==1.76.0 orjson==3.13.0 requests==2.34.2"
 if [ "$(cat "$venv/clients" 2>/dev/null)" != "$python" ]; then
     say "installing into $venv: $python"
-    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+    rm -rf "$venv" && python3 -m venv "$venv"
     # shellcheck disable=SC2086
     "$venv/bin/pip" install --quiet --disable-pip-version-check $python
     echo "$python" >"$venv/clients"
@@ -49,9 +51,9 @@ node="$CACHE/node"
 js="kafkajs@$KAFKAJS kafkajs-snappy@$KAFKAJS_SNAPPY"
 if [ "$(cat "$node/clients" 2>/dev/null)" != "$js" ]; then
     say "installing into $node: $js"
-    mkdir -p "$node"
+    rm -rf "$node" && mkdir -p "$node"
     # shellcheck disable=SC2086
-    (cd "$node" && { [ -f package.json ] || npm init -y >/dev/null 2>&1; } && npm install --silent --no-audit --no-fund $js)
+    (cd "$node" && npm init -y >/dev/null 2>&1 && npm install --silent --no-audit --no-fund $js)
     echo "$js" >"$node/clients"
 fi
 
@@ -101,6 +103,20 @@ f=org.apache.flink
 jars "$CACHE/flink/$FLINK" $f:flink-connector-kafka:$FLINK_KAFKA $f:flink-connector-base:$FLINK $f:flink-streaming-java:$FLINK \
     $f:flink-clients:$FLINK $f:flink-runtime:$FLINK org.slf4j:slf4j-simple:1.7.36
 compile "flink-$FLINK" "$CACHE/flink/$FLINK/lib" "$HERE/java/Flink.java"
+
+# only FOLDER NAME...: removes whatever else is in it.
+only() {
+    local folder="$1" one; shift
+    for one in "$folder"/*; do
+        [ ! -e "$one" ] ||         [[ " $* " == *" ${one##*/} "* ]] || { say "removing $one, which nothing asks for" && rm -rf "$one"; }
+    done
+}
+# shellcheck disable=SC2086
+only "$CACHE/kafka" $KAFKA_ALL $KAFKA
+# shellcheck disable=SC2086
+only "$CACHE/java" $KAFKA_ALL $KAFKA "flink-$FLINK"
+only "$CACHE/flink" "$FLINK"
+only "$CACHE/go" franz sarama
 
 # A Go that can read go.mod of today fetches the rest itself; Debian's may be too old for that.
 go="$(command -v go || true)"

@@ -10,7 +10,7 @@ KSQLDB_CLIENT=1.0.5
 venv="$CACHE/ksql/venv"
 if [ "$(cat "$CACHE/ksql/version" 2>/dev/null)" != "$KSQL_PYTHON" ]; then
   echo "http clients: installing ksql $KSQL_PYTHON from PyPI into $venv"
-  [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+  rm -rf "$venv" && python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check "setuptools<81" wheel requests six
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-build-isolation "ksql==$KSQL_PYTHON"
   echo "$KSQL_PYTHON" >"$CACHE/ksql/version"
@@ -19,10 +19,10 @@ fi
 node="$CACHE/ksqldb-client"
 if [ "$(cat "$node/version" 2>/dev/null)" != "$KSQLDB_CLIENT" ]; then
   echo "http clients: installing ksqldb-client $KSQLDB_CLIENT from npm into $node"
-  mkdir -p "$node"
+  rm -rf "$node" && mkdir -p "$node"
   (
     cd "$node"
-    [ -f package.json ] || npm init -y >/dev/null 2>&1
+    npm init -y >/dev/null 2>&1
     npm install --silent --no-audit --no-fund "ksqldb-client@$KSQLDB_CLIENT"
   )
   echo "$KSQLDB_CLIENT" >"$node/version"
