@@ -155,6 +155,8 @@ struct Connection {
     turn: Option<Turn>,
     starting: Option<Handled>,
     awaited: VecDeque<Awaited>,
+    /// Whose answers are being sent: of which API, and since when.
+    sent: Vec<(i16, Instant)>,
     read_end: bool,
     /// Nothing is read before; the sender has used too much.
     muted_until: Option<Instant>,
@@ -261,6 +263,7 @@ impl Connection {
             turn: None,
             starting: None,
             awaited: VecDeque::new(),
+            sent: Vec::new(),
             read_end: false,
             muted_until: None,
             phase: Phase::Idle,
@@ -348,10 +351,13 @@ impl Connection {
         tokio::select! {
             biased;
             reply = front(&mut self.awaited), if !self.awaited.is_empty() => {
-                let awaited = self.awaited.pop_front();
-                let reply = self.settle(awaited.as_ref().and_then(|a| a.used.as_ref()), reply);
+                let mut reply = self.answered(reply);
+                let rest = self.join_answers(&mut reply);
                 send(&self.shared, writer, reply).await?;
-                if let Some((key, begun)) = awaited.and_then(|a| a.begun) {
+                if let Some(rest) = rest {
+                    send(&self.shared, writer, rest).await?;
+                }
+                for (key, begun) in self.sent.drain(..) {
                     self.shared.metrics.answered(key, begun.elapsed());
                 }
             }
@@ -397,6 +403,35 @@ impl Connection {
     fn held_by_requests(&self) -> usize {
         let permits = self.awaited.iter().map(|awaited| &awaited.permit).chain(self.starting.iter().map(|s| &s.permit));
         permits.flatten().map(Held::bytes).sum()
+    }
+
+    /// The first answer is there.
+    fn answered(&mut self, reply: Reply) -> Reply {
+        let Some(awaited) = self.awaited.pop_front() else { return reply };
+        self.sent.extend(awaited.begun);
+        self.settle(awaited.used.as_ref(), reply)
+    }
+
+    /// Lets answers that are there too, as those to batches of one commit are, go with the same call. Returns one that came
+    /// but has to go by itself.
+    fn join_answers(&mut self, reply: &mut Reply) -> Option<Reply> {
+        // Who is not ready is asked again, with who is to be woken.
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        while let Reply::Response(response) = reply
+            && let Some(next) = self.awaited.front_mut()
+            && let std::task::Poll::Ready(next) = next.poll(&mut cx)
+        {
+            match self.answered(next) {
+                Reply::Silent => {}
+                Reply::Response(next) => {
+                    if let Err(next) = response.join(next) {
+                        return Some(Reply::Response(next));
+                    }
+                }
+                last => return Some(last),
+            }
+        }
+        None
     }
 
     /// Counts an answered request, and stops reading for a while where too much was used.

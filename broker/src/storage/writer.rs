@@ -322,12 +322,15 @@ impl Writer<'_> {
         if self.broken.is_none() {
             log_space::begin_counting_if_asked(self.shared);
         }
-        let mut answers = Vec::with_capacity(work.produces.len() + work.jobs.len());
+        let produces = work.produces.len();
+        let mut answers = Vec::with_capacity(produces + work.jobs.len());
         if let Some(broken) = &self.broken {
             refuse(work, &broken.why, &mut answers);
         } else if let Err(failed) = self.write_pass(work, &mut answers) {
             return self.fail(*failed, answers);
         }
+        // Batches backwards: a connection waits for the first of its requests, and then finds the answers to all.
+        answers.get_mut(..produces).into_iter().for_each(<[Answer]>::reverse);
         for answer in answers {
             answer.give(&Ok(()));
         }

@@ -8,6 +8,8 @@ use super::{Error, RequestHead};
 
 /// Smaller responses are not counted: a connection has one at a time.
 const COUNTED_BYTES_MIN: usize = 16 * 1024;
+/// Longer ones are sent by themselves.
+const JOINED_BYTES_MAX: usize = 16 * 1024;
 
 /// What goes back for a request.
 #[derive(Debug)]
@@ -82,6 +84,16 @@ impl Response {
     pub fn is_crowding(&self, answers: &Pool) -> bool {
         let is_short = answers.used() > answers.limit() / 2;
         self.counted && self.room.as_ref().is_some_and(|room| is_short || room.pool().left() == 0)
+    }
+
+    /// Puts another behind it, to be sent with it, unless they are long together or something counts the bytes of one.
+    pub fn join(&mut self, other: Self) -> Result<(), Self> {
+        if self.room.is_some() || other.room.is_some() || self.size + other.size > JOINED_BYTES_MAX {
+            return Err(other);
+        }
+        self.size += other.size;
+        self.pieces.extend(other.pieces);
+        Ok(())
     }
 
     pub fn pieces(&self) -> &[Bytes] {
@@ -190,5 +202,18 @@ mod tests {
         assert!(!made.is_crowding(&answers), "it has again");
         let _others = answers.reserve_between(1, 1 << 20);
         assert!(made.is_crowding(&answers) && !read.is_crowding(&answers));
+    }
+
+    #[test]
+    fn short_ones_that_nobody_counts_go_together() {
+        let pool = Pool::root("answers", 1 << 20);
+        let bare = |byte: u8, len: usize| Response::bare(&vec![byte; len]).unwrap();
+        let mut first = bare(1, 10);
+        first.join(bare(2, 20)).unwrap();
+        assert_eq!(first.pieces().concat(), [bare(1, 10).pieces().concat(), bare(2, 20).pieces().concat()].concat());
+        assert_eq!(first.size(), 38);
+        assert_eq!(first.join(bare(3, JOINED_BYTES_MAX)).unwrap_err().size(), JOINED_BYTES_MAX + 4);
+        assert!(first.join(bare(3, 10).holding(pool.reserve_between(1, 10))).is_err(), "its bytes are counted");
+        assert_eq!(first.size(), 38);
     }
 }
