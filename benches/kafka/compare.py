@@ -12,10 +12,12 @@ Clients: librdkafka's rdkafka_performance ("c") and Java's kafka-producer-perf-t
 
 Columns: throughput as the client saw it (MB/s, 10^6 bytes), CPU seconds of the server per GB, the most resident memory of the server in the row.
 Latency rows: from the producer's call to the consumer's, in ms (p50, p99, p99.9).
-Cold rows: the operating system's caches are dropped first, so that everything comes from disk, as it does from a log that is larger
-than memory. That needs root; who is not is told, and the row says that it was warm.
+The row from disk: the operating system's caches are dropped first. That needs root; who is not is told, and the row says that it was warm.
+The row of more than fits into memory: each server is started anew in a memory cgroup (v1 or v2) of 1.5 GiB, which its heap and
+the operating system's cache of its files share, gets 3 GB there (--short: 2.5) and is then read from the start; the clients are outside.
+The row fails if the limit was never met. Where no such cgroup can be made, that is told, and the row says so and is of dropped caches.
 
---short     a fifth of the records, without millpond-none: below a quarter of an hour on two cores; without it, about forty minutes
+--short     a fifth of the records, without millpond-none: about a quarter of an hour on two cores; without it, about forty-five minutes
 --only      some rows; --list names them
 --runs      each row so many times, the run with the median throughput (of latency: the median p99) counts
 --minutes   begins no row later than so long after the start; rows that were left out are shown as such
@@ -74,8 +76,9 @@ def free_port():
 class Server:
     """One server in a folder of its own, with what it uses read from /proc."""
 
-    def __init__(self, kind):
+    def __init__(self, kind, cgroup=None):
         self.kind = kind
+        self.cgroup = cgroup
         self.work = tempfile.mkdtemp(prefix="compare-")
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -89,6 +92,9 @@ class Server:
                 with open(self.work + "/config.toml", "w") as f:
                     f.write(settings[kind] + "\n")
                 command += ["--config", self.work + "/config.toml"]
+        if cgroup is not None:
+            # Before its first page is counted, and with all threads that it will have.
+            command = ["sh", "-ec", 'echo $$ > "$0"; exec "$@"', cgroup.path + "/cgroup.procs", *command]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.peak = 0
         for _ in range(600):
@@ -125,8 +131,9 @@ class Server:
         ]
 
     def cpu(self):
+        """Seconds of its own, and of children that have ended, in both modes."""
         fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return sum(int(ticks) for ticks in fields[11:15]) / TICKS
 
     def resident(self):
         status = open(f"/proc/{self.process.pid}/status").read()
@@ -149,6 +156,68 @@ class Server:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.work, ignore_errors=True)
+        if self.cgroup is not None:
+            self.cgroup.remove()
+
+
+class Cgroup:
+    """A memory cgroup for one server. `unavailable` says why there can be none."""
+
+    unavailable = None
+
+    def __init__(self, limit):
+        self.path = None
+        try:
+            mount, self.v2 = self.hierarchy()
+            path = f"{mount}/compare-{os.getpid()}"
+            os.mkdir(path)
+            self.path = path
+            # What is pushed out must not go on living in a swap.
+            names = ("memory.max", "memory.swap.max") if self.v2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+            self.write(names[0], limit)
+            if os.path.exists(f"{path}/{names[1]}"):
+                self.write(names[1], 0 if self.v2 else limit)
+        except OSError as e:
+            self.remove()
+            Cgroup.unavailable = str(e)
+            raise
+
+    @staticmethod
+    def hierarchy():
+        """Where cgroups with a limit on memory are made, and whether they are of version 2."""
+        mounts = [line.split() for line in open("/proc/mounts")]
+        for _, mount, kind, options, *_ in mounts:
+            if kind == "cgroup" and "memory" in options.split(","):
+                return mount, False
+            if kind == "cgroup2" and "memory" in open(mount + "/cgroup.controllers").read().split():
+                if "memory" not in open(mount + "/cgroup.subtree_control").read().split():
+                    with open(mount + "/cgroup.subtree_control", "w") as f:
+                        f.write("+memory")
+                return mount, True
+        raise OSError("no hierarchy of cgroups with memory is mounted")
+
+    def write(self, name, value):
+        with open(f"{self.path}/{name}", "w") as f:
+            f.write(str(value))
+
+    def met(self):
+        """Whether the limit was met, so that something had to go."""
+        if self.v2:
+            return int(re.search(r"^max (\d+)", open(self.path + "/memory.events").read(), re.M)[1]) > 0
+        # Whichever of the two limits, which are the same, is looked at first counts.
+        counts = [f"{self.path}/{name}" for name in ("memory.failcnt", "memory.memsw.failcnt")]
+        return any(os.path.exists(count) and int(open(count).read()) > 0 for count in counts)
+
+    def remove(self):
+        for _ in range(50):
+            try:
+                if self.path is not None:
+                    os.rmdir(self.path)
+                return
+            except OSError:
+                # Its last process may still be on the way out.
+                time.sleep(0.1)
+        print(f"(\"{self.path}\" could not be removed)", file=sys.stderr)
 
 
 def run(command, seconds=180):
@@ -250,7 +319,11 @@ def drop_caches():
 
 N = 300_000 if short else 1_500_000
 COLD_N = 3 * N if short else 2 * N
+LIMIT = 3 << 29
+LIMITED_N = 2_450_000 if short else 2_950_000
 ROWS = {}
+# Rows whose server lives in a cgroup.
+LIMITED = set()
 attempt = 0
 
 
@@ -294,12 +367,13 @@ def consume_row(name, title, count, partitions, cold, consume):
         topic(server, t, partitions)
         c_produce(server, t, count, 1024, "-a", "-1")
         os.sync()
-        if cold:
-            cold_rows[name] = drop_caches()
+        if cold and not drop_caches():
+            remarks[name] = "warm: not root"
         return lambda: (consume(server, t, count, partitions), count * 1024 / 1e9)
 
 
-cold_rows = {}
+# By row: what its title must say besides.
+remarks = {}
 by_java = lambda server, name, count, _partitions: java_consume(server, name, count)
 consume_row("c-start", "consume from the start, 1 KB, from disk, librdkafka", COLD_N, 1, True, c_consume)
 consume_row("java-start", "consume from the start, 1 KB, just written, Java", N, 1, False, by_java)
@@ -337,6 +411,22 @@ def latency_row(name, title, rate):
 
 latency_row("latency20", "produce to consume at 20 MB/s", 20_000)
 latency_row("latency100", "produce to consume at 100 MB/s", 100_000)
+
+
+@row("c-limit", f"consume from the start, 1 KB, {LIMITED_N * 1024 / 1e9:.1f} GB within {LIMIT / 2**30} GiB of memory, librdkafka")
+def c_limit(server):
+    t = fresh("limit")
+    topic(server, t, 1)
+    c_produce(server, t, LIMITED_N, 1024, "-a", "-1")
+    os.sync()
+    if server.cgroup is None:
+        remarks["c-limit"] = "no memory cgroup: " + ("caches dropped" if drop_caches() else "warm, not root")
+    elif not server.cgroup.met():
+        raise Failed(f"{LIMITED_N * 1024 / 1e9:.1f} GB were written, and the limit of {LIMIT} bytes was not met")
+    return lambda: (c_consume(server, t, LIMITED_N, 1), LIMITED_N * 1024 / 1e9)
+
+
+LIMITED.add("c-limit")
 
 
 class Measured:
@@ -384,6 +474,27 @@ def measure(server, name):
     return Measured(result, gigabytes, server.cpu() - before, server.peak)
 
 
+def cgroup_of(name):
+    """The cgroup that a row's server is to live in. Where it cannot be made, that is told once."""
+    if name not in LIMITED or Cgroup.unavailable:
+        return None
+    try:
+        return Cgroup(LIMIT)
+    except OSError as e:
+        print(f"WARNING: no memory cgroup can be made ({e}): nothing is limited, \"{name}\" is measured after dropping the operating system's "
+              "caches", file=sys.stderr, flush=True)
+        return None
+
+
+def started(kind, cgroup):
+    try:
+        return Server(kind, cgroup)
+    except Failed:
+        if cgroup is not None:
+            cgroup.remove()
+        raise
+
+
 def measure_all(wanted):
     """By server and row: what was measured, or why not."""
     global attempt
@@ -396,8 +507,12 @@ def measure_all(wanted):
                 results[kind, name] = "left out: the time was over"
                 continue
             try:
+                limited = name in LIMITED and not Cgroup.unavailable
+                if server is not None and (server.cgroup is not None) != limited:
+                    server.end()
+                    server = None
                 if server is None:
-                    server = Server(kind)
+                    server = started(kind, cgroup_of(name))
                     warm_up(server)
                 measured = []
                 for attempt in range(runs):
@@ -417,8 +532,7 @@ def measure_all(wanted):
 
 
 def title(name):
-    warm = cold_rows.get(name) is False
-    return ROWS[name][0] + (" (warm: not root)" if warm else "")
+    return ROWS[name][0] + (f" ({remarks[name]})" if name in remarks else "")
 
 
 def main():
@@ -436,7 +550,7 @@ def main():
     if markdown:
         minutes = (time.monotonic() - begin) / 60
         print(f"{time.strftime('%Y-%m-%d')}, `compare.py {' '.join(sys.argv[1:])}`: {N:,} records of 1 KB a row ({4 * N:,} of 100 B, {COLD_N:,} from "
-              f"disk), {runs} run(s) of each, {os.cpu_count()} processors, {minutes:.0f} minutes. Latency is from the producer's call to the "
+              f"disk, {LIMITED_N:,} within a limit), {runs} run(s) of each, {os.cpu_count()} processors, {minutes:.0f} minutes. Latency is from the producer's call to the "
               "consumer's: p50, p99, p99.9.\n")
     print("| what | " + " | ".join(servers) + (" | aims reached |" if both else " |"))
     print("|---|" + "---|" * (len(servers) + both))
