@@ -5,8 +5,9 @@
 
 Servers: Apache Kafka 4.1 (one KRaft node, the settings and the 1 GiB heap that it comes with; it never forces data to disk),
 Millpond as it comes (every group commit is forced to disk before it is acknowledged), and Millpond with durability = "none", which
-promises what Kafka promises. One server runs at a time; each is warmed up before its first row, so that the Java virtual machine
-has compiled what the rows use. For each row, each server gets a fresh topic.
+promises what Kafka promises. Each is warmed up before its first row, so that the Java virtual machine has compiled what the rows use.
+The servers take turns: each run of a row is made on one after the other, on a fresh topic, while the others have nothing to do, as what
+the machine does best (pages that its host has or has not taken back) changes by the minute.
 
 Clients: librdkafka's rdkafka_performance ("c") and Java's kafka-producer-perf-test and kafka-consumer-perf-test ("java").
 
@@ -17,11 +18,12 @@ The row of more than fits into memory: each server is started anew in a memory c
 the operating system's cache of its files share, gets 3 GB there (--short: 2.5) and is then read from the start; the clients are outside.
 The row fails if the limit was never met. Where no such cgroup can be made, that is told, and the row says so and is of dropped caches.
 
---short     a fifth of the records, without millpond-none: about a quarter of an hour on two cores; without it, about forty-five minutes
+--short     a fifth of the records, and without millpond-none: rows of half a second, which tell of the clients' start as much as of the
+            servers; a quarter of an hour on two cores, without it about half an hour
 --only      some rows; --list names them
 --runs      each row so many times, the run with the median throughput (of latency: the median p99) counts
 --minutes   begins no row later than so long after the start; rows that were left out are shown as such
---markdown  a heading, what was done, and after each row whether Millpond reaches the aims, as docs/benchmarks.md has it
+--markdown  a heading, what was done, after each row which aims Millpond reaches, and how many are reached of all, as docs/benchmarks.md has it
 
 A row that fails is shown as failed, and the others go on; the exit status then is 1.
 """
@@ -79,6 +81,7 @@ class Server:
     def __init__(self, kind, cgroup=None):
         self.kind = kind
         self.cgroup = cgroup
+        self.topics = []
         self.work = tempfile.mkdtemp(prefix="compare-")
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -164,12 +167,14 @@ class Cgroup:
     """A memory cgroup for one server. `unavailable` says why there can be none."""
 
     unavailable = None
+    made = 0
 
     def __init__(self, limit):
         self.path = None
         try:
             mount, self.v2 = self.hierarchy()
-            path = f"{mount}/compare-{os.getpid()}"
+            Cgroup.made += 1
+            path = f"{mount}/compare-{os.getpid()}-{Cgroup.made}"
             os.mkdir(path)
             self.path = path
             # What is pushed out must not go on living in a swap.
@@ -204,9 +209,8 @@ class Cgroup:
         """Whether the limit was met, so that something had to go."""
         if self.v2:
             return int(re.search(r"^max (\d+)", open(self.path + "/memory.events").read(), re.M)[1]) > 0
-        # Whichever of the two limits, which are the same, is looked at first counts.
-        counts = [f"{self.path}/{name}" for name in ("memory.failcnt", "memory.memsw.failcnt")]
-        return any(os.path.exists(count) and int(open(count).read()) > 0 for count in counts)
+        # Not by its count of failures, which stays zero in some kernels where only the cache has to give way.
+        return int(open(self.path + "/memory.max_usage_in_bytes").read()) > LIMIT - (1 << 20)
 
     def remove(self):
         for _ in range(50):
@@ -235,8 +239,15 @@ def java(args):
 
 
 def topic(server, name, partitions):
-    java(["org.apache.kafka.tools.TopicCommand", "--bootstrap-server", server.address, "--create", "--topic", name,
-          "--partitions", str(partitions), "--replication-factor", "1"])
+    run([MILLPOND, "topic", "create", name, "--partitions", str(partitions), "--bootstrap", server.address])
+    server.topics.append(name)
+
+
+def delete_topics(server):
+    """Gives the space back; Kafka does so a minute later."""
+    if server.topics:
+        run([MILLPOND, "topic", "delete", *server.topics, "--yes", "--bootstrap", server.address])
+    server.topics = []
 
 
 def megabytes(text):
@@ -376,7 +387,9 @@ def consume_row(name, title, count, partitions, cold, consume):
 remarks = {}
 by_java = lambda server, name, count, _partitions: java_consume(server, name, count)
 consume_row("c-start", "consume from the start, 1 KB, from disk, librdkafka", COLD_N, 1, True, c_consume)
+consume_row("java-disk", "consume from the start, 1 KB, from disk, Java", COLD_N, 1, True, by_java)
 consume_row("java-start", "consume from the start, 1 KB, just written, Java", N, 1, False, by_java)
+consume_row("java-start64", "consume from the start, 1 KB, 64 partitions, just written, Java", N, 64, False, by_java)
 consume_row("c-start64", "consume from the start, 1 KB, 64 partitions, just written, librdkafka", N, 64, False, c_consume)
 
 
@@ -451,7 +464,7 @@ class Measured:
         """What it reaches of the aims beside Kafka's."""
         first = ("p99", self.p99 <= kafka.p99) if self.latency else ("speed", self.rate >= kafka.rate)
         aims = [first, ("half the CPU", self.cpu <= kafka.cpu / 2), ("a tenth of the memory", self.peak <= kafka.peak / 10)]
-        return ", ".join(name for name, reached in aims if reached) or "none"
+        return [name for name, reached in aims if reached]
 
 
 def warm_up(server):
@@ -495,40 +508,62 @@ def started(kind, cgroup):
         raise
 
 
+def server_for(running, kind, name):
+    """The server of a kind that a row is measured on, warmed up."""
+    key = kind, name in LIMITED and not Cgroup.unavailable
+    if key not in running:
+        running[key] = started(kind, cgroup_of(name))
+        warm_up(running[key])
+        delete_topics(running[key])
+    return running[key]
+
+
 def measure_all(wanted):
     """By server and row: what was measured, or why not."""
     global attempt
-    results = {}
-    over = lambda: end_at is not None and time.monotonic() > end_at
-    for kind in servers:
-        server = None
+    running, results = {}, {}
+
+    def end(of):
+        for key in [key for key in running if of(*key)]:
+            running.pop(key).end()
+
+    try:
         for name in wanted:
-            if over():
-                results[kind, name] = "left out: the time was over"
-                continue
-            try:
-                limited = name in LIMITED and not Cgroup.unavailable
-                if server is not None and (server.cgroup is not None) != limited:
-                    server.end()
-                    server = None
-                if server is None:
-                    server = started(kind, cgroup_of(name))
-                    warm_up(server)
-                measured = []
-                for attempt in range(runs):
-                    measured.append(measure(server, name))
-                    print(f"{kind:14} {name:12} {measured[-1]}", file=sys.stderr, flush=True)
-                results[kind, name] = sorted(measured, key=lambda m: m.rank)[len(measured) // 2]
-            except Failed as e:
-                print(f"{kind:14} {name:12} failed: {e}", file=sys.stderr, flush=True)
-                results[kind, name] = "failed"
-                # It may be the server, and must not be that of the next row.
-                if server is not None:
-                    server.end()
-                server = None
-        if server is not None:
-            server.end()
+            measured = {kind: [] for kind in servers}
+            for attempt in range(runs):
+                for kind in servers:
+                    if end_at is not None and time.monotonic() > end_at:
+                        results.setdefault((kind, name), "left out: the time was over")
+                    if (kind, name) in results:
+                        continue
+                    try:
+                        server = server_for(running, kind, name)
+                        measured[kind].append(measure(server, name))
+                        delete_topics(server)
+                        print(f"{kind:14} {name:12} {measured[kind][-1]}", file=sys.stderr, flush=True)
+                    except Failed as e:
+                        print(f"{kind:14} {name:12} failed: {e}", file=sys.stderr, flush=True)
+                        results[kind, name] = "failed"
+                        # It may be the server, and must not be that of the next row.
+                        end(lambda of, _limited: of == kind)
+            for kind in servers:
+                if measured[kind] and results.get((kind, name)) != "failed":
+                    results[kind, name] = sorted(measured[kind], key=lambda m: m.rank)[len(measured[kind]) // 2]
+            end(lambda _of, limited: limited)
+    finally:
+        end(lambda _of, _limited: True)
     return results
+
+
+def conclusion(results, wanted):
+    """How many aims are reached, by server."""
+    for kind in (kind for kind in servers if kind != "kafka"):
+        pairs = [(results[kind, name], results["kafka", name]) for name in wanted]
+        pairs = [(ours, theirs) for ours, theirs in pairs if isinstance(ours, Measured) and isinstance(theirs, Measured)]
+        reached = [aim for ours, theirs in pairs for aim in ours.aims(theirs)]
+        speed = sum(not ours.latency for ours, _ in pairs)
+        of = {"speed": speed, "p99": len(pairs) - speed, "half the CPU": len(pairs), "a tenth of the memory": len(pairs)}
+        yield f"`{kind}`: " + ", ".join(f"{aim} {reached.count(aim)} of {total}" for aim, total in of.items())
 
 
 def title(name):
@@ -546,21 +581,23 @@ def main():
     wanted = [name for name in ROWS if only is None or name in only]
     begin = time.monotonic()
     results = measure_all(wanted)
-    both = markdown and "kafka" in servers and "millpond" in servers
+    beside = [kind for kind in servers if kind != "kafka"] if markdown and "kafka" in servers else []
     if markdown:
         minutes = (time.monotonic() - begin) / 60
         print(f"{time.strftime('%Y-%m-%d')}, `compare.py {' '.join(sys.argv[1:])}`: {N:,} records of 1 KB a row ({4 * N:,} of 100 B, {COLD_N:,} from "
               f"disk, {LIMITED_N:,} within a limit), {runs} run(s) of each, {os.cpu_count()} processors, {minutes:.0f} minutes. Latency is from the producer's call to the "
               "consumer's: p50, p99, p99.9.\n")
-    print("| what | " + " | ".join(servers) + (" | aims reached |" if both else " |"))
-    print("|---|" + "---|" * (len(servers) + both))
+    print("| what | " + " | ".join([*servers, *(f"aims reached by `{kind}`" for kind in beside)]) + " |")
+    print("|---|" + "---|" * (len(servers) + len(beside)))
     for name in wanted:
         cells = [str(results[kind, name]) for kind in servers]
-        if both:
-            ours, theirs = results["millpond", name], results["kafka", name]
+        for kind in beside:
+            ours, theirs = results[kind, name], results["kafka", name]
             comparable = isinstance(ours, Measured) and isinstance(theirs, Measured)
-            cells.append(ours.aims(theirs) if comparable else "")
+            cells.append(", ".join(ours.aims(theirs)) or "none" if comparable else "")
         print(f"| {title(name)} | " + " | ".join(cells) + " |")
+    if beside:
+        print("\nAims reached: " + "; ".join(conclusion(results, wanted)) + ".")
     if any(result == "failed" for result in results.values()):
         sys.exit(1)
 
