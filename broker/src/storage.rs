@@ -117,6 +117,8 @@ pub struct StorageOptions {
     /// So many batches are looked at in a start after an end without warning, to count what is live in log files; the rest
     /// is counted beside the work.
     pub start_keys_max: usize,
+    /// Dead log files go when all keys were looked at; one part of so many of the time is spent on that, unless much is dead.
+    pub look_part: u32,
     /// Batches of one write that together have no more than this, and each no more than an eighth, go into the database
     /// instead of a log file.
     pub inline_bytes_max: usize,
@@ -183,6 +185,7 @@ impl StorageOptions {
             log_file_bytes: 64 << 20,
             log_files_open_max: 128,
             start_keys_max: 20_000,
+            look_part: 50,
             inline_bytes_max: 32 << 10,
             background_jobs: 2,
             tail_bytes: 64 << 20,

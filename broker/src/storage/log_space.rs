@@ -45,9 +45,11 @@ const WAITING_MAX: usize = 1000;
 /// on.
 const SMALL_FILES_MAX: usize = 64;
 /// Before dead files go all keys are looked at, so many before somebody who wants to end or to open the database anew gets
-/// his way; and not for more than this part of the time, unless the disk is nearly full.
+/// his way.
 const LOOKED_AT_ONCE: usize = 20_000;
-const LOOK_PART: u32 = 50;
+/// They are looked at whatever part of the time that takes where dead files are as much as so many full ones, and as half of
+/// what is live.
+const DEAD_FILES_MAX: u64 = 4;
 /// Files that stay because a part of the database cannot be read are counted again after so long: what is damaged may be
 /// deleted by then.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
@@ -318,7 +320,7 @@ fn look(shared: &Shared, stop: Option<&Stop>, files: &BTreeSet<u32>, doomed: &mu
     let space = &shared.log_space;
     let begun = now();
     let waits = space.look_after.lock().is_some_and(|after| begun < after);
-    if stop.is_some() && waits && shared.space.free() >= room_enough(shared) {
+    if stop.is_some() && waits && shared.space.free() >= room_enough(shared) && !is_much(shared, doomed) {
         return Ok(());
     }
     let (mut from, mut named, mut damaged, mut is_end) = (Vec::new(), BTreeSet::new(), 0, false);
@@ -339,7 +341,7 @@ fn look(shared: &Shared, stop: Option<&Stop>, files: &BTreeSet<u32>, doomed: &mu
         damaged += walked.damaged;
         is_end = walked.is_end;
     }
-    *space.look_after.lock() = Some(now() + begun.elapsed() * LOOK_PART);
+    *space.look_after.lock() = Some(now() + begun.elapsed().saturating_mul(shared.options.look_part));
     if !named.is_empty() {
         tracing::error!("keys name log files that were taken for dead, {named:?}: what is live is counted anew");
     }
@@ -360,6 +362,17 @@ fn room_enough(shared: &Shared) -> u64 {
     shared.options.disk_free_bytes_min.saturating_mul(2)
 }
 
+/// Whether so much is dead that what it costs to look at all keys is little beside it: under full load dead files would come
+/// faster than they go, the more keys there are.
+fn is_much(shared: &Shared, doomed: &BTreeMap<u32, Doomed>) -> bool {
+    let (mut dead, mut live) = (0u64, 0u64);
+    for file in shared.files.uses() {
+        live = live.saturating_add(file.live);
+        dead = dead.saturating_add(if doomed.contains_key(&file.number) { file.size } else { 0 });
+    }
+    dead >= shared.options.log_file_bytes.saturating_mul(DEAD_FILES_MAX).max(live / 2)
+}
+
 /// Whether deleted space in files with live batches is to be given back: so many bytes, and a third of all.
 fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
     let dead = uses.iter().fold(0u64, |sum, file| sum.saturating_add(file.dead()));
@@ -377,7 +390,12 @@ fn is_due(uses: &[FileUse], bytes_min: u64) -> bool {
 pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &mut dyn FnMut()) -> Result<()> {
     let enough = room_enough(shared);
     let low = shared.space.is_low();
-    let waits = || shared.log_space.doomed.lock().values().any(|doomed| !doomed.is_told);
+    let waits = || {
+        let doomed = shared.log_space.doomed.lock();
+        // Where there is room, not for files that wait for a look at all keys: some do at any moment under load.
+        let all = shared.space.free() < enough;
+        all && doomed.values().any(|doomed| !doomed.is_told) || !all && is_much(shared, &doomed)
+    };
     while shared.files.is_counted() && !waits() {
         shared.space.look();
         let free = shared.space.free();

@@ -168,6 +168,24 @@ fn live_batches_are_moved_together_while_retention_goes_on() {
 }
 
 #[test]
+fn dead_files_go_before_they_are_many_however_long_the_keys_take() {
+    let (fixture, _) = in_small_files(1, |o| {
+        o.segment_bytes = 3000;
+        o.retention_interval = Duration::from_millis(1);
+        // After the first look never again, as long as little is dead.
+        o.look_part = u32::MAX;
+    });
+    let storage = &fixture.storage;
+    let short = create(storage, "short", &[("retention.bytes", "3000")]);
+    for _ in 0..5 {
+        for i in 0..200 {
+            send(storage, short, &[&value(i)]);
+        }
+        wait_until("dead files stay", || in_files(&fixture.options.path).1 < 7 * fixture.options.log_file_bytes);
+    }
+}
+
+#[test]
 fn what_a_start_left_uncounted_is_counted_beside_the_work() {
     let (fixture, places) = in_small_files(100, |o| {
         o.segment_bytes = 3000;
