@@ -32,6 +32,7 @@ cat >"$work/config.toml" <<'TOML'
 group_initial_rebalance_delay_ms = 0
 group_min_session_timeout_ms = 100
 group_consumer_heartbeat_interval_ms = 300
+transaction_timeout_max_ms = 3600000
 TOML
 if [ -n "${CAPTURE:-}" ]; then
   mkdir -p "$CAPTURE"

@@ -2,11 +2,14 @@
 //!
 //! Every setting has a default; an unknown one is an error that names it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use millpond_broker::groups::GroupSettings;
 use millpond_broker::security::AuthorizationSettings;
+use millpond_broker::server::ServerSettings;
 use millpond_broker::storage::TOPIC_PARTITIONS_MAX;
 use serde::Deserialize;
 
@@ -42,7 +45,7 @@ pub struct Config {
     pub broker: Broker,
     /// Properties of ksqlDB for all sessions.
     #[serde(default)]
-    pub ksql: std::collections::BTreeMap<String, String>,
+    pub ksql: BTreeMap<String, String>,
 }
 
 /// `[memory]`
@@ -123,11 +126,17 @@ pub struct Broker {
     pub any_replication_factor: Option<bool>,
     pub group_initial_rebalance_delay_ms: Option<i64>,
     pub group_min_session_timeout_ms: Option<i32>,
+    pub group_max_session_timeout_ms: Option<i32>,
+    pub group_members_max: Option<i32>,
+    pub group_offset_metadata_max: Option<i32>,
     pub group_lag_rows_max: Option<usize>,
     pub group_offsets_retention_ms: Option<i64>,
     pub log_retention_check_interval_ms: Option<u64>,
     pub group_consumer_session_timeout_ms: Option<i32>,
     pub group_consumer_heartbeat_interval_ms: Option<i32>,
+    pub transaction_timeout_max_ms: Option<i32>,
+    pub transactional_id_expiration_ms: Option<i32>,
+    pub producer_id_expiration_ms: Option<i32>,
 }
 
 /// `[[listener]]`
@@ -273,15 +282,70 @@ impl Config {
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == Some(0)) {
             bail!("{name} is 0; it must be 1 or more");
         }
-        if self.broker.log_retention_check_interval_ms == Some(0) {
+        let broker = &self.broker;
+        if broker.log_retention_check_interval_ms == Some(0) {
             bail!("[broker] log_retention_check_interval_ms is 0; it must be 1 or more");
         }
-        match self.broker.partitions_default {
+        let at_least = [
+            ("group_max_session_timeout_ms", broker.group_max_session_timeout_ms, 1),
+            ("group_members_max", broker.group_members_max, 1),
+            ("group_offset_metadata_max", broker.group_offset_metadata_max, 0),
+            ("transaction_timeout_max_ms", broker.transaction_timeout_max_ms, 1),
+            ("transactional_id_expiration_ms", broker.transactional_id_expiration_ms, 1),
+            ("producer_id_expiration_ms", broker.producer_id_expiration_ms, 1),
+        ];
+        for (name, value, least) in at_least {
+            if let Some(value) = value.filter(|value| *value < least) {
+                bail!("[broker] {name} is {value}; it must be {least} or more");
+            }
+        }
+        let of = GroupSettings::default();
+        let min = broker.group_min_session_timeout_ms.unwrap_or(of.session_timeout_min_ms);
+        let max = broker.group_max_session_timeout_ms.unwrap_or(of.session_timeout_max_ms);
+        if min > max {
+            bail!(
+                "[broker] group_min_session_timeout_ms is {min}, more than group_max_session_timeout_ms, which is {max}"
+            );
+        }
+        match broker.partitions_default {
             Some(partitions) if !(1..=TOPIC_PARTITIONS_MAX).contains(&partitions) => {
                 bail!("[broker] partitions_default is {partitions}; it must be from 1 to {TOPIC_PARTITIONS_MAX}")
             }
             _ => Ok(()),
         }
+    }
+
+    /// The settings of a broker that are given here, by Kafka's names.
+    pub fn named(&self) -> BTreeSet<&'static str> {
+        let (limits, broker) = (&self.limits, &self.broker);
+        let advertised = self.kafka_advertised.is_some() || self.listener.iter().any(|l| l.advertised.is_some());
+        let fetch_bytes = limits.fetch_answers_bytes_max;
+        let named = [
+            ("advertised.listeners", advertised),
+            ("auto.create.topics.enable", broker.auto_create_topics.is_some()),
+            // It is given as a part of what all take, which is mostly more than one may.
+            ("fetch.max.bytes", fetch_bytes.is_some_and(|b| b < ServerSettings::default().fetch_bytes_max)),
+            ("group.consumer.heartbeat.interval.ms", broker.group_consumer_heartbeat_interval_ms.is_some()),
+            ("group.consumer.max.size", broker.group_members_max.is_some()),
+            ("group.consumer.session.timeout.ms", broker.group_consumer_session_timeout_ms.is_some()),
+            ("group.initial.rebalance.delay.ms", broker.group_initial_rebalance_delay_ms.is_some()),
+            ("group.max.session.timeout.ms", broker.group_max_session_timeout_ms.is_some()),
+            ("group.max.size", broker.group_members_max.is_some()),
+            ("group.min.session.timeout.ms", broker.group_min_session_timeout_ms.is_some()),
+            ("listeners", self.kafka.is_some() || !self.listener.is_empty()),
+            ("log.retention.check.interval.ms", broker.log_retention_check_interval_ms.is_some()),
+            ("max.connections", limits.connections_max.is_some()),
+            ("max.connections.per.ip", limits.connections_per_address_max.is_some()),
+            ("max.incremental.fetch.session.cache.slots", limits.fetch_sessions_max.is_some()),
+            ("num.partitions", broker.partitions_default.is_some()),
+            ("offset.metadata.max.bytes", broker.group_offset_metadata_max.is_some()),
+            ("offsets.retention.minutes", broker.group_offsets_retention_ms.is_some()),
+            ("producer.id.expiration.ms", broker.producer_id_expiration_ms.is_some()),
+            ("socket.request.max.bytes", limits.request_bytes_max.is_some()),
+            ("transaction.max.timeout.ms", broker.transaction_timeout_max_ms.is_some()),
+            ("transactional.id.expiration.ms", broker.transactional_id_expiration_ms.is_some()),
+        ];
+        named.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
     /// The host and port that clients are told.
@@ -319,7 +383,20 @@ mod tests {
         assert_eq!(check("[limits]\nworkers = 1\n[broker]\npartitions_default = 12\n"), Ok(()));
         assert_eq!(check("[limits]\nworkers = 0\n"), Err("[limits] workers is 0; it must be 1 or more".into()));
         assert!(check("[broker]\npartitions_default = 0\n").unwrap_err().contains("from 1 to"));
-        assert!(check("[broker]\nlog_retention_check_interval_ms = 0\n").unwrap_err().contains("1 or more"));
+        for zero in ["log_retention_check_interval_ms", "transaction_timeout_max_ms", "producer_id_expiration_ms"] {
+            assert!(check(&format!("[broker]\n{zero} = 0\n")).unwrap_err().contains("1 or more"), "{zero}");
+        }
+        assert!(check("[broker]\ngroup_max_session_timeout_ms = 99\n").unwrap_err().contains("which is 99"));
+    }
+
+    #[test]
+    fn what_is_given_has_kafkas_names() {
+        let named = |text: &str| toml::from_str::<Config>(text).unwrap().named().into_iter().collect::<Vec<_>>();
+        assert_eq!(named("data = 'd'\n[limits]\nworkers = 1\nfetch_answers_bytes_max = 1000000000\n"), [""; 0]);
+        let some = "kafka = 'h:1'\n[broker]\nauto_create_topics = true\ngroup_members_max = 9\n[limits]\nfetch_answers_bytes_max = 9\n";
+        let names =
+            ["auto.create.topics.enable", "fetch.max.bytes", "group.consumer.max.size", "group.max.size", "listeners"];
+        assert_eq!(named(some), names);
     }
 
     #[test]

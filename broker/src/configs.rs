@@ -8,7 +8,9 @@ mod group;
 
 use std::collections::BTreeMap;
 
-pub use self::changed::{ChangedConfigs, ChangedFor, NUM_PARTITIONS, changeable};
+pub use self::changed::{
+    ChangedConfigs, ChangedFor, NUM_PARTITIONS, PRODUCER_ID_EXPIRATION, changeable, changeable_names,
+};
 pub use self::group::{
     GroupConfigs, HEARTBEAT_INTERVAL, SESSION_TIMEOUT, check_group_configs, decode_group_configs, encode_group_configs,
     group_config, group_configs, group_number,

@@ -11,6 +11,7 @@ mod connection;
 mod listener;
 mod throttle;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -112,6 +113,8 @@ pub struct ServerSettings {
     pub quotas: QuotaSettings,
     pub groups: GroupSettings,
     pub transactions: TransactionSettings,
+    /// Kafka's names of the settings that somebody gave, in a file or otherwise: they are told as such.
+    pub named: BTreeSet<&'static str>,
 }
 
 impl Default for ServerSettings {
@@ -151,6 +154,7 @@ impl Default for ServerSettings {
             quotas: QuotaSettings::default(),
             groups: GroupSettings::default(),
             transactions: TransactionSettings::default(),
+            named: BTreeSet::new(),
         }
     }
 }

@@ -163,7 +163,7 @@ pub struct StorageOptions {
     pub retention_interval: Duration,
     /// Nothing is deleted for its age within so long of its append, however old it says it is.
     pub retention_grace: Duration,
-    /// An idempotent producer that appended nothing for so long is forgotten.
+    /// An idempotent producer that appended nothing for so long is forgotten, unless it was changed since.
     pub producer_expiration: Duration,
     /// Idempotent producers remembered per partition; the one idle longest makes room.
     pub partition_producers_max: usize,
@@ -429,6 +429,11 @@ impl Storage {
     /// As at start, whatever was changed since.
     pub fn started_partitions(&self) -> i32 {
         self.shared.options.partitions_default
+    }
+
+    /// How long idle producers are remembered: as at start, whatever was changed since.
+    pub fn started_producer_expiration(&self) -> Duration {
+        self.shared.options.producer_expiration
     }
 
     /// How long what was appended is safe from retention by time.

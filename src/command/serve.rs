@@ -328,6 +328,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
         options.storage.retention_interval = options.storage.retention_interval.min(interval);
     }
     set(&mut options.storage.partitions_default, config.broker.partitions_default);
+    set(&mut options.storage.producer_expiration, config.broker.producer_id_expiration_ms.map(milliseconds));
     set(&mut options.storage.any_replication_factor, config.broker.any_replication_factor);
     set(&mut options.engine.pull_rows_max, limits.pull_rows_max);
     set(&mut options.engine.push_queries_max, limits.push_queries_max);
@@ -342,6 +343,11 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     options.compiler = Some(CompileCommand { program, args: vec!["compile-udf".into()] });
     Ok(options)
+}
+
+/// Of a setting that was checked to be positive.
+fn milliseconds(ms: i32) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or_default())
 }
 
 /// What suits the budget, unless a setting says otherwise.
@@ -469,6 +475,23 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     if let Some(ms) = config.broker.group_offsets_retention_ms {
         settings.groups.offsets_retention_ms = ms;
     }
+    if let Some(ms) = config.broker.group_max_session_timeout_ms {
+        settings.groups.session_timeout_max_ms = ms;
+    }
+    let count = |value: Option<i32>| value.and_then(|value| usize::try_from(value).ok());
+    if let Some(members) = count(config.broker.group_members_max) {
+        settings.groups.members_max = members;
+    }
+    if let Some(characters) = count(config.broker.group_offset_metadata_max) {
+        settings.groups.offset_metadata_max = characters;
+    }
+    if let Some(ms) = config.broker.transaction_timeout_max_ms {
+        settings.transactions.timeout_max_ms = ms;
+    }
+    if let Some(ms) = config.broker.transactional_id_expiration_ms {
+        settings.transactions.expiration_ms = ms.into();
+    }
+    settings.named = config.named();
     Ok(settings)
 }
 

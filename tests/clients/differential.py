@@ -43,7 +43,9 @@ EXPLAINED = [
     (r"_CONFIGS v\d (group.*share|logger|type 8|type 16)", "there are no share groups; levels of the log are RUST_LOG's; clients send no metrics"),
     (r"DESCRIBE_CONFIGS v\d group.*configs\[(share|streams)\.", "there are no share groups and streams groups"),
     (r"LIST_CONFIG_RESOURCES v1 resources \[(8)?\]", "levels of the log are RUST_LOG's"),
-    (r"DESCRIBE_CONFIGS v4 broker results.*configs\[(advertised.listeners|auto.create.topics.enable|broker.id|listeners|num.partitions|offsets.topic.replication.factor)\]", "where they are set, and what can be changed"),
+    (r"DESCRIBE_CONFIGS v4 broker results.*configs\[(broker.id|node.id|offsets.topic.replication.factor)\]", "the file of that Kafka gives them; nothing does here"),
+    (r"DESCRIBE_CONFIGS v4 broker results.*configs\[listeners\].(value|readOnly|synonyms\S*)", "other ports, a controller's too; they cannot be changed here"),
+    (r"DESCRIBE_CONFIGS v4 broker results.*configs\[num.partitions\].readOnly", "it can be changed here"),
     (r"((DELETE_GROUPS|OFFSET_COMMIT) v\d nameless|ADD_OFFSETS_TO_TXN .*nameless)", "offsets of a group without a name are refused"),
     (r"DESCRIBE_CONFIGS v4 two at once|DESCRIBE_GROUPS v5 deleted group groups:", "what is named twice is answered once"),
     (r"LIST_CONFIG_RESOURCES v1 resources \[32\]", "a group whose settings were taken back is not listed"),
@@ -256,12 +258,22 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=2
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=100
+auto.create.topics.enable=true
+transaction.max.timeout.ms=1000000
+offsets.retention.minutes=20000
+group.max.session.timeout.ms=1000000
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
+# Gives what KAFKA gives, and what is compared else nobody gives.
 MILLPOND = """[security]
 authorizer = true
 super_users = ["User:ANONYMOUS"]
+[broker]
+auto_create_topics = true
+transaction_timeout_max_ms = 1000000
+group_offsets_retention_ms = 1200000000
+group_max_session_timeout_ms = 1000000
 """
 
 if __name__ == "__main__":

@@ -563,7 +563,7 @@ def producers_and_transactions(t):
     t.every("idempotent", "INIT_PRODUCER_ID", {"transactionalId": None, "transactionTimeoutMs": 60000}, normal=hide, keep=kept)
     t.every("transactional", "INIT_PRODUCER_ID", {"transactionalId": "tx", "transactionTimeoutMs": 60000}, normal=hide)
     t.every("empty id", "INIT_PRODUCER_ID", {"transactionalId": "", "transactionTimeoutMs": 60000}, normal=hide)
-    for timeout in (0, -1, 900001):
+    for timeout in (0, -1, 1000001, 1000000):
         t.every(f"timeout {timeout}", "INIT_PRODUCER_ID", {"transactionalId": "tx", "transactionTimeoutMs": timeout}, normal=hide)
     t.every("idempotent, strange timeout", "INIT_PRODUCER_ID", {"transactionalId": None, "transactionTimeoutMs": -1}, normal=hide)
     t.every("with an id of its own", "INIT_PRODUCER_ID", {"transactionalId": None, "transactionTimeoutMs": 60000, "producerId": 5, "producerEpoch": 3}, versions=[3, 4], normal=hide)
@@ -861,7 +861,10 @@ def delete(t):
 
 
 BROKER_KEYS = ["advertised.listeners", "auto.create.topics.enable", "delete.topic.enable", "default.replication.factor", "log.retention.ms", "log.retention.hours", "num.partitions",
-               "min.insync.replicas", "message.max.bytes", "offsets.topic.replication.factor", "log.cleanup.policy", "compression.type", "listeners", "node.id", "broker.id"]
+               "min.insync.replicas", "message.max.bytes", "offsets.topic.replication.factor", "log.cleanup.policy", "compression.type", "listeners", "node.id", "broker.id",
+               "socket.request.max.bytes", "transaction.max.timeout.ms", "transactional.id.expiration.ms", "producer.id.expiration.ms", "offsets.retention.minutes",
+               "group.max.session.timeout.ms", "group.consumer.session.timeout.ms", "group.consumer.heartbeat.interval.ms", "offset.metadata.max.bytes",
+               "max.incremental.fetch.session.cache.slots", "connections.max.idle.ms", "log.retention.check.interval.ms", "controlled.shutdown.enable"]
 
 KEYS = dict(enumerate("""PRODUCE FETCH LIST_OFFSETS METADATA 4 5 6 7 OFFSET_COMMIT OFFSET_FETCH FIND_COORDINATOR JOIN_GROUP HEARTBEAT LEAVE_GROUP SYNC_GROUP
 DESCRIBE_GROUPS LIST_GROUPS SASL_HANDSHAKE API_VERSIONS CREATE_TOPICS DELETE_TOPICS DELETE_RECORDS INIT_PRODUCER_ID OFFSET_FOR_LEADER_EPOCH ADD_PARTITIONS_TO_TXN

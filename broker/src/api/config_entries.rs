@@ -5,9 +5,11 @@ use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourc
 use super::Shared;
 use super::k35_describe_log_dirs::DIRECTORY;
 use crate::configs::{
-    ChangedConfigs, ChangedFor, ConfigKind, NUM_PARTITIONS, TOPIC_CONFIGS, TopicConfig, changeable, group_configs,
+    ChangedConfigs, ChangedFor, ConfigKind, NUM_PARTITIONS, PRODUCER_ID_EXPIRATION, TOPIC_CONFIGS, TopicConfig,
+    changeable, changeable_names, group_configs,
 };
-use crate::storage::Topic;
+use crate::server::ServerSettings;
+use crate::storage::{StorageOptions, Topic};
 use crate::wire::text;
 
 pub(super) const RESOURCE_TOPIC: i8 = 2;
@@ -102,9 +104,10 @@ fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
 /// A setting of the broker as it was at start.
 struct Fixed {
     name: &'static str,
-    value: String,
+    value: Option<String>,
+    /// What it would be if nobody had given it; `None` where nobody can.
+    default: Option<String>,
     kind: ConfigKind,
-    source: i8,
     documentation: &'static str,
 }
 
@@ -112,21 +115,43 @@ struct Fixed {
 fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
     let settings = &shared.settings;
     let (groups, transactions) = (&settings.groups, &settings.transactions);
-    let of = |source, name, value: &dyn ToString, kind, documentation| Fixed {
+    let of = ServerSettings::default();
+    let (of_groups, of_transactions) = (&of.groups, &of.transactions);
+    let of_storage = StorageOptions::new("");
+    let set = |name, value: &dyn ToString, default: &dyn ToString, kind, documentation| Fixed {
         name,
-        value: value.to_string(),
+        value: Some(value.to_string()),
+        default: Some(default.to_string()),
         kind,
-        source,
         documentation,
     };
-    let set = |name, value: &dyn ToString, kind, documentation| of(SOURCE_STATIC, name, value, kind, documentation);
-    let always = |name, value: &dyn ToString, kind, documentation| of(SOURCE_DEFAULT, name, value, kind, documentation);
+    let always = |name, value: &dyn ToString, kind, documentation| Fixed {
+        name,
+        value: Some(value.to_string()),
+        default: None,
+        kind,
+        documentation,
+    };
+    let advertised = settings.named.contains(ADVERTISED).then(|| listener.to_owned());
+    let int = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
     use ConfigKind::{Boolean, Int, List, Long, Short, Str};
     vec![
-        set("advertised.listeners", &listener, Str, "where clients are told to connect"),
-        set("auto.create.topics.enable", &settings.auto_create_topics, Boolean, "metadata requests create topics"),
-        set("broker.id", &shared.storage.node_id(), Int, "the id of this broker"),
+        Fixed {
+            name: ADVERTISED,
+            value: advertised,
+            default: None,
+            kind: Str,
+            documentation: "where clients are told to connect; not set, where the server listens",
+        },
         set(
+            "auto.create.topics.enable",
+            &settings.auto_create_topics,
+            &of.auto_create_topics,
+            Boolean,
+            "metadata requests create topics",
+        ),
+        always("broker.id", &shared.storage.node_id(), Int, "the id of this broker"),
+        always(
             "connections.max.idle.ms",
             &settings.idle_timeout.as_millis(),
             Long,
@@ -135,45 +160,107 @@ fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
         always("controlled.shutdown.enable", &true, Boolean, "the server ends what it is at before it stops"),
         always("default.replication.factor", &1, Int, "replicas of a topic; there is one broker"),
         always("delete.topic.enable", &true, Boolean, "topics can be deleted"),
-        set("fetch.max.bytes", &settings.fetch_bytes_max, Int, "the largest answer to a fetch"),
+        set("fetch.max.bytes", &settings.fetch_bytes_max, &of.fetch_bytes_max, Int, "the largest answer to a fetch"),
+        set(
+            "group.consumer.heartbeat.interval.ms",
+            &groups.consumer_heartbeat_interval_ms,
+            &of_groups.consumer_heartbeat_interval_ms,
+            Int,
+            "how often members under the consumer protocol are told to speak",
+        ),
+        set(
+            "group.consumer.max.size",
+            &groups.members_max,
+            &of_groups.members_max,
+            Int,
+            "the most members of a group under the consumer protocol",
+        ),
+        set(
+            "group.consumer.session.timeout.ms",
+            &groups.consumer_session_timeout_ms,
+            &of_groups.consumer_session_timeout_ms,
+            Int,
+            "how long a member under the consumer protocol may be silent",
+        ),
         set(
             "group.initial.rebalance.delay.ms",
             &groups.initial_rebalance_delay_ms,
+            &of_groups.initial_rebalance_delay_ms,
             Int,
             "how long the first member of a group waits for others",
         ),
-        set("group.max.session.timeout.ms", &groups.session_timeout_max_ms, Int, "the longest session of a member"),
-        set("group.max.size", &groups.members_max, Int, "the most members of a group"),
-        set("group.min.session.timeout.ms", &groups.session_timeout_min_ms, Int, "the shortest session of a member"),
-        set("listeners", &listener, Str, "where the server listens"),
+        set(
+            "group.max.session.timeout.ms",
+            &groups.session_timeout_max_ms,
+            &of_groups.session_timeout_max_ms,
+            Int,
+            "the longest session of a member",
+        ),
+        set("group.max.size", &groups.members_max, &of_groups.members_max, Int, "the most members of a group"),
+        set(
+            "group.min.session.timeout.ms",
+            &groups.session_timeout_min_ms,
+            &of_groups.session_timeout_min_ms,
+            Int,
+            "the shortest session of a member",
+        ),
+        set("listeners", &listener, &LISTENERS_DEFAULT, Str, "where the server listens"),
         always("log.dirs", &DIRECTORY, Str, "the one directory of all data, whatever its path is"),
         set(
             "log.retention.check.interval.ms",
             &shared.storage.retention_grace().as_millis(),
+            &of_storage.retention_grace.as_millis(),
             Long,
             "nothing is deleted for its age within so long of its append; by size it is looked at more often",
         ),
         always("log.retention.hours", &168, Int, "see log.retention.ms, which holds"),
-        set("max.connections", &settings.connections_max, Int, "the most connections"),
+        set("max.connections", &int(settings.connections_max), &of.connections_max, Int, "the most connections"),
+        set(
+            "max.connections.per.ip",
+            &int(settings.connections_per_address_max),
+            &settings.connections_max.div_ceil(2),
+            Int,
+            "the most connections of one address",
+        ),
         set(
             "max.incremental.fetch.session.cache.slots",
-            &settings.fetch_sessions_max,
+            &int(settings.fetch_sessions_max),
+            &of.fetch_sessions_max,
             Int,
             "the most fetch sessions that are kept",
         ),
-        set("node.id", &shared.storage.node_id(), Int, "the id of this broker"),
-        set("offset.metadata.max.bytes", &groups.offset_metadata_max, Int, "the longest text with an offset"),
+        always("node.id", &shared.storage.node_id(), Int, "the id of this broker"),
+        set(
+            "offset.metadata.max.bytes",
+            &groups.offset_metadata_max,
+            &of_groups.offset_metadata_max,
+            Int,
+            "the longest text with an offset",
+        ),
         set(
             "offsets.retention.minutes",
             &(groups.offsets_retention_ms / 60_000),
+            &(of_groups.offsets_retention_ms / 60_000),
             Int,
             "how long offsets of a group without members are kept",
         ),
         always("offsets.topic.num.partitions", &1, Int, "no effect here; offsets are not in a topic"),
         always("offsets.topic.replication.factor", &1, Short, "no effect here; offsets are not in a topic"),
         always("process.roles", &"broker,controller", List, "what this server is"),
-        set("socket.request.max.bytes", &settings.request_bytes_max, Int, "the largest request"),
-        set("transaction.max.timeout.ms", &transactions.timeout_max_ms, Int, "the longest timeout of a transaction"),
+        set(
+            "socket.request.max.bytes",
+            &int(settings.request_bytes_max),
+            &of.request_bytes_max,
+            Int,
+            "the largest request",
+        ),
+        set(
+            "transaction.max.timeout.ms",
+            &transactions.timeout_max_ms,
+            &of_transactions.timeout_max_ms,
+            Int,
+            "the longest timeout of a transaction",
+        ),
         always("transaction.state.log.num.partitions", &1, Int, "no effect here; transactions are not in a topic"),
         always(
             "transaction.state.log.replication.factor",
@@ -184,14 +271,27 @@ fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
         set(
             "transactional.id.expiration.ms",
             &transactions.expiration_ms,
+            &of_transactions.expiration_ms,
             Int,
             "a transactional id that nobody used for so long is forgotten",
         ),
     ]
 }
 
+const ADVERTISED: &str = "advertised.listeners";
+const LISTENERS_DEFAULT: &str = "PLAINTEXT://127.0.0.1:9092";
+
+/// What can be changed while the broker runs and was given at start, where no topic falls back on it.
+fn started(shared: &Shared, name: &str) -> Option<String> {
+    match name {
+        NUM_PARTITIONS => Some(shared.storage.started_partitions().to_string()),
+        PRODUCER_ID_EXPIRATION => Some(shared.storage.started_producer_expiration().as_millis().to_string()),
+        _ => None,
+    }
+}
+
 /// The broker's settings: those that can be changed while it runs, which are what topics fall back on, and others that
-/// tools and clients look at.
+/// tools and clients look at. What nobody has given is told as a default.
 pub(super) fn of_broker(
     shared: &Shared,
     listener: &str,
@@ -200,25 +300,34 @@ pub(super) fn of_broker(
     docs: bool,
 ) -> Vec<DescribeConfigsResourceResult> {
     let changed = shared.storage.broker_configs();
-    let started = shared.storage.started_partitions().to_string();
+    let given = |name: &str| shared.settings.named.contains(name);
     let fixed = fixed(shared, listener).into_iter().map(|fixed| {
+        let mut values = Vec::new();
+        let source = if given(fixed.name) { SOURCE_STATIC } else { SOURCE_DEFAULT };
+        values.extend(fixed.value.as_ref().map(|value| synonym(fixed.name, value, source)));
+        if source == SOURCE_STATIC {
+            values.extend(fixed.default.as_ref().map(|value| synonym(fixed.name, value, SOURCE_DEFAULT)));
+        }
         DescribeConfigsResourceResult::default()
             .with_name(text(fixed.name))
-            .with_value(Some(text(&fixed.value)))
+            .with_value(fixed.value.as_deref().map(text))
             .with_read_only(true)
-            .with_config_source(fixed.source)
-            .with_synonyms(if synonyms { vec![synonym(fixed.name, &fixed.value, fixed.source)] } else { Vec::new() })
+            .with_config_source(source)
+            .with_synonyms(if synonyms { values } else { Vec::new() })
             .with_config_type(fixed.kind as i8)
             .with_documentation(docs.then(|| text(fixed.documentation)))
     });
-    let names = TOPIC_CONFIGS.iter().filter_map(|config| config.synonym).chain([NUM_PARTITIONS]);
-    let changeable = names.filter_map(|name| Some((name, changeable(name)?))).map(|(name, config)| {
+    let changeable = changeable_names().filter_map(|name| Some((name, changeable(name)?))).map(|(name, config)| {
+        let started = started(shared, name);
         let changes = changed.values(name).map(|(value, by)| (name, value, source_of(by)));
         let mut values: Vec<(&str, &str, i8)> = changes.collect();
         let is_set = !values.is_empty();
-        match name {
-            NUM_PARTITIONS => values.push((name, started.as_str(), SOURCE_STATIC)),
-            _ => values.extend(by_default(config, is_set).map(|(name, value)| (name, value, SOURCE_DEFAULT))),
+        match &started {
+            Some(value) if given(name) => {
+                values.extend([(name, value.as_str(), SOURCE_STATIC), (name, config.default, SOURCE_DEFAULT)]);
+            }
+            Some(value) => values.push((name, value, SOURCE_DEFAULT)),
+            None => values.extend(by_default(config, is_set).map(|(name, value)| (name, value, SOURCE_DEFAULT))),
         }
         let value = values.first().map(|(_, value, _)| text(value));
         let source = values.first().map_or(SOURCE_DEFAULT, |(.., source)| *source);

@@ -1,9 +1,11 @@
 //! Settings of the broker that were changed while it runs, for this broker or for all there are.
 //!
-//! What can be changed is what a topic's setting falls back on, and how many partitions a topic gets; the rest is as it
-//! was at start. Who asks for a value gets this broker's before that of all brokers.
+//! What can be changed is what a topic's setting falls back on, how many partitions a topic gets, and when idle producers
+//! are forgotten; the rest is as it was at start. Who asks for a value gets this broker's before that of all brokers.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
 
 use super::{Allowed, ConfigKind, TOPIC_CONFIGS, TopicConfig};
 use crate::keys::{Fields, put_text};
@@ -20,6 +22,20 @@ static PARTITIONS: TopicConfig = TopicConfig {
     documentation: "partitions of a topic whose creator does not say",
     allowed: Allowed::Between(1, TOPIC_PARTITIONS_MAX as i64),
 };
+
+pub const PRODUCER_ID_EXPIRATION: &str = "producer.id.expiration.ms";
+
+static PRODUCER_EXPIRATION: TopicConfig = TopicConfig {
+    name: PRODUCER_ID_EXPIRATION,
+    default: "86400000",
+    kind: ConfigKind::Int,
+    synonym: None,
+    documentation: "an idempotent producer that appended nothing to a partition for so long is forgotten there",
+    allowed: Allowed::AtLeast(1),
+};
+
+/// What can be changed though no topic falls back on it.
+static OF_BROKER: [&TopicConfig; 2] = [&PARTITIONS, &PRODUCER_EXPIRATION];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangedConfigs {
@@ -38,10 +54,13 @@ pub enum ChangedFor {
 
 /// The rules of a broker's setting that can be changed while it runs.
 pub fn changeable(name: &str) -> Option<&'static TopicConfig> {
-    if name == NUM_PARTITIONS {
-        return Some(&PARTITIONS);
-    }
-    TOPIC_CONFIGS.iter().find(|config| config.synonym == Some(name))
+    let of_broker = OF_BROKER.into_iter().find(|config| config.name == name);
+    of_broker.or_else(|| TOPIC_CONFIGS.iter().find(|config| config.synonym == Some(name)))
+}
+
+/// The names of all that can be changed while the broker runs.
+pub fn changeable_names() -> impl Iterator<Item = &'static str> {
+    TOPIC_CONFIGS.iter().filter_map(|config| config.synonym).chain(OF_BROKER.into_iter().map(|config| config.name))
 }
 
 impl ChangedConfigs {
@@ -59,7 +78,15 @@ impl ChangedConfigs {
     }
 
     pub fn partitions(&self) -> Option<i32> {
-        self.values(NUM_PARTITIONS).next().and_then(|(value, _)| value.trim().parse().ok())
+        self.number(NUM_PARTITIONS)
+    }
+
+    pub fn producer_expiration(&self) -> Option<Duration> {
+        self.number(PRODUCER_ID_EXPIRATION).map(Duration::from_millis)
+    }
+
+    fn number<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.values(name).next().and_then(|(value, _)| value.trim().parse().ok())
     }
 
     /// Says what cannot be.
@@ -120,9 +147,13 @@ mod tests {
         for cut in 0..stored.len() {
             assert_eq!(ChangedConfigs::decode(&stored[..cut]), None);
         }
-        for (name, value) in
-            [("log.retention.ms", "-2"), ("num.partitions", "0"), ("broker.id", "7"), ("nonsense", "1")]
-        {
+        for (name, value) in [
+            ("log.retention.ms", "-2"),
+            ("num.partitions", "0"),
+            ("producer.id.expiration.ms", "0"),
+            ("broker.id", "7"),
+            ("nonsense", "1"),
+        ] {
             assert!(ChangedConfigs { node: of(&[(name, value)]), ..Default::default() }.check().is_err(), "{name}");
         }
     }

@@ -185,7 +185,8 @@ fn drop_resting_tails(shared: &Shared) {
 /// Retention of all partitions; without an end to wait for, somebody asked for it.
 pub fn retain(shared: &Shared, stop: Option<&Stop>) -> Result<()> {
     let now_ms = shared.options.clock.now_ms();
-    let expiration_ms = i64::try_from(shared.options.producer_expiration.as_millis()).unwrap_or(i64::MAX);
+    let expiration = shared.configs().producer_expiration().unwrap_or(shared.options.producer_expiration);
+    let expiration_ms = i64::try_from(expiration.as_millis()).unwrap_or(i64::MAX);
     let unused_since_ms = now_ms.saturating_sub(expiration_ms);
     let topics: Vec<Arc<Topic>> = shared.topics.read().by_id.values().cloned().collect();
     for topic in topics {

@@ -95,13 +95,22 @@ public final class Flink {
         StreamExecutionEnvironment env = StreamExecutionEnvironment.createLocalEnvironment(2, c);
         env.fromSource(source(bootstrap, run, OffsetsInitializer.earliest(), false), WatermarkStrategy.noWatermarks(), "in")
             .uid("in").map(new Failing(restore == null)).uid("map")
-            .sinkTo(KafkaSink.<String>builder().setBootstrapServers(bootstrap).setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                .setTransactionalIdPrefix(run).setProperty("transaction.timeout.ms", "300000")
-                .setTransactionNamingStrategy(TransactionNamingStrategy.valueOf(naming))
-                .setRecordSerializer(KafkaRecordSerializationSchema.builder().setTopic(run + "-out")
-                    .setValueSerializationSchema(new SimpleStringSchema()).build())
-                .build()).uid("out");
+            .sinkTo(sink(bootstrap, run, naming)).uid("out");
         env.execute(run);
+    }
+
+    /** How long a transaction may take: once what is asked for, once what the connector asks for of its own accord. */
+    private static int timeout(String naming) {
+        return naming.equals("POOLING") ? 3_600_000 : 300_000;
+    }
+
+    private static KafkaSink<String> sink(String bootstrap, String run, String naming) {
+        var sink = KafkaSink.<String>builder().setBootstrapServers(bootstrap).setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
+            .setTransactionalIdPrefix(run).setTransactionNamingStrategy(TransactionNamingStrategy.valueOf(naming))
+            .setRecordSerializer(KafkaRecordSerializationSchema.builder().setTopic(run + "-out")
+                .setValueSerializationSchema(new SimpleStringSchema()).build());
+        if (!naming.equals("POOLING")) sink.setProperty("transaction.timeout.ms", "" + timeout(naming));
+        return sink.build();
     }
 
     private interface Condition {
@@ -181,6 +190,10 @@ public final class Flink {
                 for (Map.Entry<String, Integer> e : seen.entrySet()) check(e.getValue() == 1, e.getKey() + " is there " + e.getValue() + " times");
                 until("the group's offsets", () -> admin.listConsumerGroupOffsets(run).partitionsToOffsetAndMetadata().get().values()
                     .stream().mapToLong(o -> o.offset()).sum() == COUNT);
+                var ids = admin.listTransactions().all().get().stream().map(t -> t.transactionalId()).filter(id -> id.startsWith(run)).toList();
+                check(!ids.isEmpty(), "no transactional ids of " + run);
+                for (var t : admin.describeTransactions(ids).all().get().values())
+                    check(t.transactionTimeoutMs() == timeout(naming), "a transaction may take " + t.transactionTimeoutMs() + " ms");
                 process.destroy();
                 check(process.waitFor(60, TimeUnit.SECONDS), "the job does not end");
                 say(naming + ": " + COUNT + " records exactly once, after a failure and a kill; offsets committed");

@@ -7,11 +7,13 @@ use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicR
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
+use millpond_broker::batch::Codec;
+use millpond_types::Clock;
 
 use super::answers::name;
 use super::client::{Client, Server};
 use super::transactions::{ABORTABLE, begin, init, produce, produce_in};
-use crate::fixture::{Fixture, block_on, create, read_all, spec};
+use crate::fixture::{Fixture, batch, block_on, create, produce as append, read_all, spec, with_producer};
 
 /// Names with the first partition and the count of each, and where the next page begins.
 type Page = (Vec<(String, i16, i32, usize)>, Option<(String, i32)>);
@@ -162,7 +164,7 @@ fn described(client: &mut Client, kind: i8, resource: &str, key: &str) -> Option
     let entry = result.configs.first()?;
     assert!(entry.documentation.as_ref().is_some_and(|text| !text.is_empty()));
     let synonyms = entry.synonyms.iter().map(|s| (s.value.as_ref().unwrap().to_string(), s.source)).collect();
-    Some((entry.value.as_ref().unwrap().to_string(), entry.config_source, synonyms))
+    Some((entry.value.as_ref().map_or_else(|| "null".into(), ToString::to_string), entry.config_source, synonyms))
 }
 
 fn change(client: &mut Client, resource: (i8, &str), operation: i8, key: &str, value: Option<&str>) -> i16 {
@@ -209,15 +211,11 @@ fn the_brokers_settings_change_while_it_runs_and_stay() {
     assert_eq!(change(&mut client, node, 3, "log.cleanup.policy", Some("compact")), 0);
     assert_eq!(change(&mut client, node, 0, "num.partitions", Some("3")), 0);
     assert_eq!(change(&mut client, node, 0, "message.max.bytes", Some("100")), 0);
-    let large = super::answers::produce_request(
-        "t",
-        -1,
-        crate::fixture::batch(&[(&"x".repeat(200), 1)], millpond_broker::batch::Codec::None),
-    );
+    let large = super::answers::produce_request("t", -1, crate::fixture::batch(&[(&"x".repeat(200), 1)], Codec::None));
     assert_eq!(client.call(9, &large).responses[0].partition_responses[0].error_code, 10);
     // What cannot be changed, or cannot be, is refused, and nothing of it happens.
     let interval = "log.retention.check.interval.ms";
-    assert_eq!(described(&mut client, 4, "1", interval), Some(("90000".into(), 4, vec![("90000".into(), 4)])));
+    assert_eq!(described(&mut client, 4, "1", interval), Some(("90000".into(), 5, vec![("90000".into(), 5)])));
     for (key, value) in [
         ("broker.id", "7"),
         ("auto.create.topics.enable", "true"),
@@ -245,6 +243,71 @@ fn the_brokers_settings_change_while_it_runs_and_stay() {
     assert!(response.responses.iter().all(|r| r.error_code == 0));
     assert_eq!(retention(&mut client, 2, "t"), (started().0, 5, vec![]));
     assert_eq!(described(&mut client, 4, "", "log.retention.ms"), None);
+}
+
+#[test]
+fn only_what_was_given_is_told_as_such() {
+    const GIVEN: [&str; 3] = ["transaction.max.timeout.ms", "advertised.listeners", "num.partitions"];
+    let fixture = Fixture::with(|o| o.partitions_default = 2);
+    let server = Server::with(fixture, |settings, _| {
+        settings.transactions.timeout_max_ms = 3_600_000;
+        settings.named.extend(GIVEN);
+    });
+    let mut client = server.client();
+    let mut told = |key: &str| described(&mut client, 4, "1", key).unwrap();
+    let pairs = |pairs: &[(&str, i8)]| pairs.iter().map(|(value, source)| ((*value).to_owned(), *source)).collect();
+    assert_eq!(told(GIVEN[0]), ("3600000".into(), 4, pairs(&[("3600000", 4), ("900000", 5)])));
+    assert_eq!(told("num.partitions"), ("2".into(), 4, pairs(&[("2", 4), ("1", 5)])));
+    assert_eq!(told("group.max.session.timeout.ms"), ("1800000".into(), 5, pairs(&[("1800000", 5)])));
+    assert_eq!(told("listeners").1, 5);
+    let resource = describe_configs_request::DescribeConfigsResource::default();
+    let resource = resource.with_resource_type(4).with_resource_name("1".into()).with_configuration_keys(None);
+    let all = client.call(4, &DescribeConfigsRequest::default().with_resources(vec![resource])).results.remove(0);
+    let given = all.configs.iter().filter(|c| c.config_source == 4).map(|c| c.name.as_str()).collect::<Vec<_>>();
+    assert_eq!(given, [GIVEN[1], GIVEN[2], GIVEN[0]]);
+    // The limit that is told is the one that holds.
+    assert!(init(&mut client, 4, 3_600_000).is_ok());
+    assert_eq!(init(&mut client, 4, 3_600_001), Err(50));
+
+    let server = Server::new();
+    let mut client = server.client();
+    assert_eq!(described(&mut client, 4, "1", GIVEN[1]), Some(("null".into(), 5, vec![])));
+    assert_eq!(described(&mut client, 4, "1", "num.partitions"), Some(("1".into(), 5, pairs(&[("1", 5)]))));
+}
+
+#[test]
+fn idle_producers_are_forgotten_when_that_is_changed() {
+    const KEY: &str = "producer.id.expiration.ms";
+    let fixture = Fixture::with(|o| {
+        o.producer_expiration = Duration::from_secs(50);
+        o.retention_interval = Duration::from_secs(3600);
+    });
+    let clock = fixture.clock.clone();
+    let server = Server::with(fixture, |settings, _| settings.named.extend([KEY]));
+    let place = create(server.storage(), "t", &[]);
+    let sent = |sequence| with_producer(&batch(&[("v", 1)], Codec::None), 7, 0, sequence);
+    append(server.storage(), place, &sent(0)).unwrap();
+    let mut client = server.client();
+    let remembered_after = |ms: i64| {
+        clock.set(clock.now_ms() + ms);
+        server.storage().retain().unwrap();
+        server.storage().active_producers(place).unwrap().len()
+    };
+    assert_eq!(remembered_after(50_000), 1);
+    assert_eq!(change(&mut client, (4, ""), 0, KEY, Some("0")), 42);
+    assert_eq!(change(&mut client, (4, ""), 0, KEY, Some("90000")), 0);
+    let started = [("50000".to_owned(), 4), ("86400000".to_owned(), 5)];
+    let all = [&[("90000".to_owned(), 3)][..], &started].concat();
+    assert_eq!(described(&mut client, 4, "1", KEY), Some(("90000".into(), 3, all)));
+    assert_eq!(remembered_after(40_000), 1);
+    assert_eq!(change(&mut client, (4, ""), 1, KEY, None), 0);
+    assert_eq!(described(&mut client, 4, "1", KEY), Some(("50000".into(), 4, started.to_vec())));
+    // Who is known goes on where it was; who is forgotten may begin anywhere, also after a restart.
+    assert!(append(server.storage(), place, &sent(9)).is_err());
+    assert_eq!(remembered_after(0), 0);
+    let server = Server::with(server.stop().reopen(false), |_, _| {});
+    assert_eq!(server.storage().active_producers(place).unwrap(), []);
+    append(server.storage(), place, &sent(9)).unwrap();
 }
 
 #[test]
@@ -305,7 +368,7 @@ fn what_a_topics_settings_forbid_is_refused() {
     let compacted = create(server.storage(), "compacted", &[("cleanup.policy", "compact")]);
     crate::fixture::send(server.storage(), compacted, &["a"]);
     let mut client = server.client();
-    let one = || crate::fixture::batch(&[("x", 1)], millpond_broker::batch::Codec::None);
+    let one = || crate::fixture::batch(&[("x", 1)], Codec::None);
     let mut produce = |acks| {
         let response = client.call(9, &super::answers::produce_request("two", acks, one()));
         response.responses[0].partition_responses[0].error_code
