@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 
-use crate::process::{Process, binary, client, serve};
+use crate::process::{Process, binary};
 
 /// A server, and its address for the commands.
-struct Pond {
-    server: Process,
+pub struct Pond {
+    pub server: Process,
     _directory: tempfile::TempDir,
 }
 
@@ -67,7 +67,7 @@ fn damage_is_told_with_the_way_on_behind_it() {
     );
 }
 
-struct Ran {
+pub struct Ran {
     status: Option<i32>,
     out: String,
     err: String,
@@ -83,20 +83,20 @@ impl Ran {
     }
 
     #[track_caller]
-    fn ok(self) -> String {
+    pub fn ok(self) -> String {
         assert_eq!(self.status, Some(0), "{}{}", self.out, self.err);
         self.out
     }
 
     #[track_caller]
-    fn json(self) -> Json {
+    pub fn json(self) -> Json {
         let out = self.ok();
         serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"))
     }
 
     /// It failed, with these words.
     #[track_caller]
-    fn fails(self, parts: &[&str]) {
+    pub fn fails(self, parts: &[&str]) {
         assert_eq!(self.status, Some(1), "{}{}", self.out, self.err);
         for part in parts {
             assert!(self.err.contains(part), "no {part:?} in: {}", self.err);
@@ -104,7 +104,7 @@ impl Ran {
     }
 }
 
-fn command(bootstrap: &str, args: &[&str]) -> Command {
+pub fn command(bootstrap: &str, args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env("MILLPOND_BOOTSTRAP", bootstrap).env_remove("MILLPOND_PASSWORD");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -112,7 +112,7 @@ fn command(bootstrap: &str, args: &[&str]) -> Command {
 }
 
 #[track_caller]
-fn feed(mut command: Command, input: &[u8]) -> Ran {
+pub fn feed(mut command: Command, input: &[u8]) -> Ran {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
@@ -126,12 +126,12 @@ fn feed(mut command: Command, input: &[u8]) -> Ran {
 }
 
 impl Pond {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self { server: Process::start(directory.path()), _directory: directory }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         command(&self.server.kafka.to_string(), args)
     }
 
@@ -145,7 +145,7 @@ impl Pond {
         feed(self.command(args), input)
     }
 
-    fn topic(&self, name: &str, partitions: i32) {
+    pub fn topic(&self, name: &str, partitions: i32) {
         self.run(&["topic", "create", name, "--partitions", &partitions.to_string()]).ok();
     }
 
@@ -158,13 +158,13 @@ impl Pond {
         lines
     }
 
-    fn stop(self) {
+    pub fn stop(self) {
         self.server.stop();
     }
 }
 
 /// A child that is killed with the test.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -179,7 +179,7 @@ impl Running {
     }
 
     #[track_caller]
-    fn ended(&mut self) -> std::process::ExitStatus {
+    pub fn ended(&mut self) -> std::process::ExitStatus {
         until("the command ends", || self.0.try_wait().unwrap())
     }
 }
@@ -635,278 +635,14 @@ fn constant(text: &str) -> String {
     out
 }
 
-/// TLS in front of a server, as a proxy has it: decrypts, and passes on. Ends with its runtime.
-struct TlsProxy {
-    address: String,
-    runtime: tokio::runtime::Runtime,
-    to: std::sync::Arc<std::sync::OnceLock<std::net::SocketAddr>>,
-}
-
-impl TlsProxy {
-    fn start(config: rustls::ServerConfig) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let to = std::sync::Arc::new(std::sync::OnceLock::<std::net::SocketAddr>::new());
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-        let target = to.clone();
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, to) = (acceptor.clone(), target.get().copied());
-                tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    let mut server = tokio::net::TcpStream::connect(to.unwrap()).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
-                });
-            }
-        });
-        Self { address, runtime, to }
-    }
-}
-
-/// A certificate for some names, in PEM form, and its key.
-fn certificate(names: &[&str]) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-    (made.cert.pem(), made.signing_key.serialize_pem())
-}
-
-#[test]
-fn tls_and_a_clients_own_properties() {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_string()
-    };
-    let ((server_cert, server_key), (client_cert, client_key)) =
-        (certificate(&["127.0.0.1"]), certificate(&["client"]));
-    let (ca, cert, key) = (file("ca.pem", &server_cert), file("cert.pem", &client_cert), file("key.pem", &client_key));
-    let other = file("other.pem", &certificate(&["127.0.0.1"]).0);
-
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let mut clients = rustls::RootCertStore::empty();
-    clients.add(CertificateDer::from_pem_slice(client_cert.as_bytes()).unwrap()).unwrap();
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(clients.into(), provider.clone()).build().unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(server_cert.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(server_key.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let proxy = TlsProxy::start(config);
-    let settings = file("server.toml", &format!("kafka_advertised = \"{}\"\n", proxy.address));
-    let mut serve = crate::process::serve(&directory.path().join("data"));
-    serve.args(["--config", &settings]);
-    let server = Process::spawn(serve);
-    proxy.to.set(server.kafka).unwrap();
-    let run = |args: &[&str]| feed(command(&proxy.address, args), b"x\n");
-
-    let flags = ["--cacert", &ca, "--cert", &cert, "--key", &key];
-    run(&[&["produce", "t"][..], &flags].concat()).ok();
-    assert_eq!(run(&[&["consume", "t", "-e"][..], &flags].concat()).ok(), "x\n");
-    run(&["topic", "list"]).fails(&["--tls"]);
-    run(&["topic", "list", "--cacert", &other]).fails(&["--cacert"]);
-    run(&["topic", "list", "--cacert", &ca]).fails(&["--cert"]);
-    run(&["topic", "list", "--cacert", &ca, "--cert", &key, "--key", &key]).fails(&["key.pem", "no certificate"]);
-
-    // As Kafka's own tools have them.
-    let properties = format!(
-        "bootstrap.servers={}\nsecurity.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location={ca}\n\
-         ssl.keystore.type=PEM\nssl.keystore.certificate.chain={}\nssl.keystore.key={}\nacks=all\n",
-        proxy.address,
-        client_cert.replace('\n', "\\n"),
-        client_key.trim().replace('\n', " ")
-    );
-    let properties = file("client.properties", &properties);
-    let list =
-        feed(command("127.0.0.1:1", &["topic", "list", "--config", &properties, "--output", "json"]), b"").json();
-    assert_eq!(list[0]["topic"], "t");
-
-    // A certificate for another name is refused, unless the names are not to be checked.
-    let by_name = proxy.address.replace("127.0.0.1", "localhost");
-    feed(command(&by_name, &[&["topic", "list"][..], &flags].concat()), b"").fails(&["another name"]);
-    server.stop();
-    proxy.runtime.shutdown_background();
-}
-
-#[test]
-fn users_log_in_to_a_server_that_asks() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        path.to_str().unwrap().to_string()
-    };
-    let secret = "it's \\ a=\"secret\"";
-    let added = feed(command("", &["user", "add", "anna", "--data", data.to_str().unwrap()]), secret.as_bytes());
-    added.ok();
-    let (cert, key) = certificate(&["127.0.0.1"]);
-    let (cert, key) = (file("server.pem", &cert), file("server.key", &key));
-    let settings = format!(
-        "[[listener]]\naddress = '127.0.0.1:0'\nprotocol = 'SASL_SSL'\ncertificate = '{cert}'\nkey = '{key}'\n\
-         [http_security]\nauthentication = false\n[security]\nfailed_authentication_delay_ms = 50\n"
-    );
-    let mut serve = crate::process::serve(&data);
-    serve.args(["--config", &file("server.toml", &settings)]);
-    let mut server = Process::spawn(serve);
-    let lines = server.lines().to_vec();
-    let address = lines.iter().find_map(|l| l.strip_prefix("kafka SASL_SSL listening on ")).unwrap().to_string();
-    let run = |mechanism: &str, password: &str, args: &[&str]| {
-        let mut command = command(&address, args);
-        command.args(["--cacert", &cert, "--user", "anna", "--sasl-mechanism", mechanism]);
-        command.env("MILLPOND_PASSWORD", password);
-        feed(command, b"x\n")
-    };
-    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512", "plain"] {
-        run(mechanism, secret, &["produce", "t"]).ok();
-        run(mechanism, "wrong", &["topic", "list"]).fails(&["refuses the login", &mechanism.to_uppercase()]);
-    }
-    assert_eq!(run("SCRAM-SHA-512", secret, &["consume", "t", "-e"]).ok(), "x\nx\nx\n");
-    run("OAUTHBEARER", secret, &["topic", "list"]).fails(&["MILLPOND_TOKEN"]);
-    run("GSSAPI", secret, &["topic", "list"]).fails(&["GSSAPI", "SCRAM-SHA-512"]);
-    let password = file("password", &format!("{secret}\n"));
-    let args = ["topic", "list", "--cacert", &cert, "--user", "anna", "--password-file", &password];
-    feed(command(&address, &args), b"").ok();
-    let escaped = secret.replace('\\', "\\\\").replace('"', "\\\"");
-    let jaas = format!(
-        "org.apache.kafka.common.security.scram.ScramLoginModule required username=\"anna\" password=\"{escaped}\";"
-    );
-    let properties = format!(
-        "bootstrap.servers={address}\nsecurity.protocol=SASL_SSL\nssl.truststore.type=PEM\nssl.truststore.location={cert}\n\
-         sasl.mechanism=SCRAM-SHA-256\nsasl.jaas.config={}\n",
-        jaas.replace('\\', "\\\\")
-    );
-    let properties = file("client.properties", &properties);
-    feed(command("127.0.0.1:1", &["topic", "describe", "t", "--config", &properties]), b"").ok();
-    // Without a login, or without TLS, it says what is missing.
-    feed(command(&address, &["topic", "list", "--cacert", &cert]), b"").fails(&["--user"]);
-    feed(command(&address, &["topic", "list"]), b"").fails(&["--tls"]);
-    // Failed logins are worth a warning in the server's log, which ends what it is asked to end.
-    server.kill();
-}
-
-/// Ends a client's transaction one way or the other, with one record in it.
-pub fn transaction(address: std::net::SocketAddr, topic: &str, value: &str, commit: bool) {
-    use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-    use kafka_protocol::messages::*;
-
-    let mut client = crate::kafka::Client::connect(address).unwrap();
-    let name = TopicName(kafka_protocol::protocol::StrBytes::from_string(topic.to_string()));
-    let id = TransactionalId(kafka_protocol::protocol::StrBytes::from_string(format!("id of {value}")));
-    let request =
-        InitProducerIdRequest::default().with_transactional_id(Some(id.clone())).with_transaction_timeout_ms(60_000);
-    client.send((22, 1), &request).unwrap();
-    let who: InitProducerIdResponse = client.receive(1).unwrap();
-    assert_eq!(who.error_code, 0);
-    let added = AddPartitionsToTxnTopic::default().with_name(name).with_partitions(vec![0]);
-    let request = AddPartitionsToTxnRequest::default()
-        .with_v3_and_below_transactional_id(id.clone())
-        .with_v3_and_below_producer_id(who.producer_id)
-        .with_v3_and_below_producer_epoch(who.producer_epoch)
-        .with_v3_and_below_topics(vec![added]);
-    client.send((24, 1), &request).unwrap();
-    let _: AddPartitionsToTxnResponse = client.receive(1).unwrap();
-    let producer = crate::kafka::Producer { id: who.producer_id.0, epoch: who.producer_epoch, next: vec![0] };
-    let sent = crate::kafka::Sent { key: None, value: value.to_string(), timestamp: 1000 };
-    let batch = crate::kafka::encode_transactional(&[sent], &producer).unwrap();
-    client.send_transactional(topic, &id, batch).unwrap();
-    client.acknowledged().unwrap();
-    let request = EndTxnRequest::default()
-        .with_transactional_id(id)
-        .with_producer_id(who.producer_id)
-        .with_producer_epoch(who.producer_epoch)
-        .with_committed(commit);
-    client.send((26, 1), &request).unwrap();
-    let ended: EndTxnResponse = client.receive(1).unwrap();
-    assert_eq!(ended.error_code, 0);
-}
-
 #[test]
 fn aborted_transactions_are_not_read() {
     let pond = Pond::start();
     pond.topic("t", 1);
     for (value, commit) in [("a", true), ("b", false), ("c", true), ("d", false)] {
-        transaction(pond.server.kafka, "t", value, commit);
+        crate::kafka::transaction(pond.server.kafka, "t", value, commit);
     }
     assert_eq!(pond.run(&["consume", "t", "-e", "--read-committed"]).ok(), "a\nc\n");
     assert_eq!(pond.run(&["consume", "t", "-e"]).ok(), "a\nb\nc\nd\n");
-    pond.stop();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let server = Process::start(&data);
-    let bootstrap = server.kafka.to_string();
-    feed(command(&bootstrap, &["topic", "create", "t"]), b"").ok();
-    server.stop();
-
-    let config = directory.path().join("c.toml");
-    let volume = rustix::fs::statvfs(&data).unwrap();
-    let min = volume.f_bavail * volume.f_frsize / 2 * 3;
-    std::fs::write(&config, format!("[limits]\ndisk_free_bytes_min = {min}\n")).unwrap();
-    let mut full = serve(&data);
-    full.arg("--config").arg(&config);
-    let server = Process::spawn(full);
-    let bootstrap = server.kafka.to_string();
-    let until = Instant::now() + Duration::from_secs(60);
-    let health = loop {
-        let answer = client().get(format!("{}/healthcheck", server.http)).send().await.unwrap();
-        if answer.status().as_u16() == 503 {
-            break answer.json::<serde_json::Value>().await.unwrap();
-        }
-        assert!(Instant::now() < until, "healthy though nothing can be written");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert_eq!((&health["isHealthy"], &health["details"]["kafka"]["isHealthy"]), (&false.into(), &false.into()));
-    assert_eq!(health["serverState"], "READY");
-    let ran = tokio::task::spawn_blocking(move || {
-        feed(command(&bootstrap, &["produce", "t", "--delivery-timeout", "3"]), b"a record\n")
-    });
-    let ran = ran.await.unwrap();
-    ran.fails(&["trying again for", "disk"]);
-    // It is told in the log, too.
-    let log = server.kill();
-    assert!(log.contains("disk_free_bytes_min"), "{log}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn topics_count_groups_and_queries_that_read_them() {
-    let pond = Pond::start();
-    pond.topic("t", 2);
-    pond.topic("none", 1);
-    pond.server
-        .sql(
-            "CREATE STREAM S (K STRING KEY, V INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON');
-             CREATE TABLE COUNTS WITH (KAFKA_TOPIC='counts') AS SELECT K, COUNT(*) AS N FROM S GROUP BY K;
-             CREATE STREAM SAME WITH (KAFKA_TOPIC='same') AS SELECT * FROM S;",
-        )
-        .await;
-    let members = ["one", "two", "two"].map(|group| {
-        let mut command = pond.command(&["consume", "t", "--group", group]);
-        Running(command.stdin(Stdio::null()).spawn().unwrap())
-    });
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        let shown = pond.server.sql("SHOW ALL TOPICS EXTENDED;").await;
-        let topics = shown[0]["topics"].as_array().unwrap().iter();
-        let counts: Vec<_> = topics.map(|t| json!([t["name"], t["consumerGroupCount"], t["consumerCount"]])).collect();
-        if counts == [json!(["counts", 0, 0]), json!(["none", 0, 0]), json!(["same", 0, 0]), json!(["t", 4, 5])] {
-            break;
-        }
-        assert!(Instant::now() < end, "{counts:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    drop(members);
     pond.stop();
 }

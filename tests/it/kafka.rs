@@ -288,3 +288,41 @@ fn encode_as(records: &[Sent], producer: Option<(&Producer, i32)>, transactional
     RecordBatchEncoder::encode(&mut bytes, &records, &options)?;
     Ok(bytes.freeze())
 }
+
+/// Ends a client's transaction one way or the other, with one record in it.
+pub fn transaction(address: SocketAddr, topic: &str, value: &str, commit: bool) {
+    use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+    use kafka_protocol::messages::{
+        AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, EndTxnRequest, EndTxnResponse,
+    };
+
+    let mut client = Client::connect(address).unwrap();
+    let name = topic_name(topic);
+    let id = TransactionalId(text(&format!("id of {value}")));
+    let request =
+        InitProducerIdRequest::default().with_transactional_id(Some(id.clone())).with_transaction_timeout_ms(60_000);
+    client.send((22, 1), &request).unwrap();
+    let who: InitProducerIdResponse = client.receive(1).unwrap();
+    assert_eq!(who.error_code, 0);
+    let added = AddPartitionsToTxnTopic::default().with_name(name).with_partitions(vec![0]);
+    let request = AddPartitionsToTxnRequest::default()
+        .with_v3_and_below_transactional_id(id.clone())
+        .with_v3_and_below_producer_id(who.producer_id)
+        .with_v3_and_below_producer_epoch(who.producer_epoch)
+        .with_v3_and_below_topics(vec![added]);
+    client.send((24, 1), &request).unwrap();
+    let _: AddPartitionsToTxnResponse = client.receive(1).unwrap();
+    let producer = Producer { id: who.producer_id.0, epoch: who.producer_epoch, next: vec![0] };
+    let sent = Sent { key: None, value: value.to_string(), timestamp: 1000 };
+    let batch = encode_transactional(&[sent], &producer).unwrap();
+    client.send_transactional(topic, &id, batch).unwrap();
+    client.acknowledged().unwrap();
+    let request = EndTxnRequest::default()
+        .with_transactional_id(id)
+        .with_producer_id(who.producer_id)
+        .with_producer_epoch(who.producer_epoch)
+        .with_committed(commit);
+    client.send((26, 1), &request).unwrap();
+    let ended: EndTxnResponse = client.receive(1).unwrap();
+    assert_eq!(ended.error_code, 0);
+}

@@ -1,5 +1,5 @@
-//! A server that asks who somebody is: users from the command line, TLS and credentials on HTTP, `millpond sql` against
-//! it, and a log without secrets.
+//! A server that asks who somebody is: users from the command line, TLS and credentials on HTTP, `millpond sql` and the
+//! commands of Kafka's side against it, and a log without secrets.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -13,6 +13,7 @@ use reqwest::StatusCode;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
+use crate::cli::{command, feed};
 use crate::process::{Process, binary, serve};
 
 const PASSWORD: &str = "Tr0ub4dor-and-3";
@@ -456,4 +457,163 @@ fn bad_settings_are_named() {
     for (said, expected) in cases {
         assert!(said.contains(expected), "no {expected:?} in: {said}");
     }
+}
+
+/// TLS in front of a server, as a proxy has it: decrypts, and passes on. Ends with its runtime.
+struct TlsProxy {
+    address: String,
+    runtime: tokio::runtime::Runtime,
+    to: std::sync::Arc<std::sync::OnceLock<std::net::SocketAddr>>,
+}
+
+impl TlsProxy {
+    fn start(config: rustls::ServerConfig) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let to = std::sync::Arc::new(std::sync::OnceLock::<std::net::SocketAddr>::new());
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let target = to.clone();
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, to) = (acceptor.clone(), target.get().copied());
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut server = tokio::net::TcpStream::connect(to.unwrap()).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+                });
+            }
+        });
+        Self { address, runtime, to }
+    }
+}
+
+/// A certificate for some names, in PEM form, and its key.
+fn certificate(names: &[&str]) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[test]
+fn tls_and_a_clients_own_properties() {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let ((server_cert, server_key), (client_cert, client_key)) =
+        (certificate(&["127.0.0.1"]), certificate(&["client"]));
+    let (ca, cert, key) = (file("ca.pem", &server_cert), file("cert.pem", &client_cert), file("key.pem", &client_key));
+    let other = file("other.pem", &certificate(&["127.0.0.1"]).0);
+
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut clients = rustls::RootCertStore::empty();
+    clients.add(CertificateDer::from_pem_slice(client_cert.as_bytes()).unwrap()).unwrap();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(clients.into(), provider.clone()).build().unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(server_cert.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(server_key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let proxy = TlsProxy::start(config);
+    let settings = file("server.toml", &format!("kafka_advertised = \"{}\"\n", proxy.address));
+    let mut serve = serve(&directory.path().join("data"));
+    serve.args(["--config", &settings]);
+    let server = Process::spawn(serve);
+    proxy.to.set(server.kafka).unwrap();
+    let run = |args: &[&str]| feed(command(&proxy.address, args), b"x\n");
+
+    let flags = ["--cacert", &ca, "--cert", &cert, "--key", &key];
+    run(&[&["produce", "t"][..], &flags].concat()).ok();
+    assert_eq!(run(&[&["consume", "t", "-e"][..], &flags].concat()).ok(), "x\n");
+    run(&["topic", "list"]).fails(&["--tls"]);
+    run(&["topic", "list", "--cacert", &other]).fails(&["--cacert"]);
+    run(&["topic", "list", "--cacert", &ca]).fails(&["--cert"]);
+    run(&["topic", "list", "--cacert", &ca, "--cert", &key, "--key", &key]).fails(&["key.pem", "no certificate"]);
+
+    // As Kafka's own tools have them.
+    let properties = format!(
+        "bootstrap.servers={}\nsecurity.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location={ca}\n\
+         ssl.keystore.type=PEM\nssl.keystore.certificate.chain={}\nssl.keystore.key={}\nacks=all\n",
+        proxy.address,
+        client_cert.replace('\n', "\\n"),
+        client_key.trim().replace('\n', " ")
+    );
+    let properties = file("client.properties", &properties);
+    let list =
+        feed(command("127.0.0.1:1", &["topic", "list", "--config", &properties, "--output", "json"]), b"").json();
+    assert_eq!(list[0]["topic"], "t");
+
+    // A certificate for another name is refused, unless the names are not to be checked.
+    let by_name = proxy.address.replace("127.0.0.1", "localhost");
+    feed(command(&by_name, &[&["topic", "list"][..], &flags].concat()), b"").fails(&["another name"]);
+    server.stop();
+    proxy.runtime.shutdown_background();
+}
+
+#[test]
+fn users_log_in_to_a_server_that_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let secret = "it's \\ a=\"secret\"";
+    let added = feed(command("", &["user", "add", "anna", "--data", data.to_str().unwrap()]), secret.as_bytes());
+    added.ok();
+    let (cert, key) = certificate(&["127.0.0.1"]);
+    let (cert, key) = (file("server.pem", &cert), file("server.key", &key));
+    let settings = format!(
+        "[[listener]]\naddress = '127.0.0.1:0'\nprotocol = 'SASL_SSL'\ncertificate = '{cert}'\nkey = '{key}'\n\
+         [http_security]\nauthentication = false\n[security]\nfailed_authentication_delay_ms = 50\n"
+    );
+    let mut serve = serve(&data);
+    serve.args(["--config", &file("server.toml", &settings)]);
+    let mut server = Process::spawn(serve);
+    let lines = server.lines().to_vec();
+    let address = lines.iter().find_map(|l| l.strip_prefix("kafka SASL_SSL listening on ")).unwrap().to_string();
+    let run = |mechanism: &str, password: &str, args: &[&str]| {
+        let mut command = command(&address, args);
+        command.args(["--cacert", &cert, "--user", "anna", "--sasl-mechanism", mechanism]);
+        command.env("MILLPOND_PASSWORD", password);
+        feed(command, b"x\n")
+    };
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512", "plain"] {
+        run(mechanism, secret, &["produce", "t"]).ok();
+        run(mechanism, "wrong", &["topic", "list"]).fails(&["refuses the login", &mechanism.to_uppercase()]);
+    }
+    assert_eq!(run("SCRAM-SHA-512", secret, &["consume", "t", "-e"]).ok(), "x\nx\nx\n");
+    run("OAUTHBEARER", secret, &["topic", "list"]).fails(&["MILLPOND_TOKEN"]);
+    run("GSSAPI", secret, &["topic", "list"]).fails(&["GSSAPI", "SCRAM-SHA-512"]);
+    let password = file("password", &format!("{secret}\n"));
+    let args = ["topic", "list", "--cacert", &cert, "--user", "anna", "--password-file", &password];
+    feed(command(&address, &args), b"").ok();
+    let escaped = secret.replace('\\', "\\\\").replace('"', "\\\"");
+    let jaas = format!(
+        "org.apache.kafka.common.security.scram.ScramLoginModule required username=\"anna\" password=\"{escaped}\";"
+    );
+    let properties = format!(
+        "bootstrap.servers={address}\nsecurity.protocol=SASL_SSL\nssl.truststore.type=PEM\nssl.truststore.location={cert}\n\
+         sasl.mechanism=SCRAM-SHA-256\nsasl.jaas.config={}\n",
+        jaas.replace('\\', "\\\\")
+    );
+    let properties = file("client.properties", &properties);
+    feed(command("127.0.0.1:1", &["topic", "describe", "t", "--config", &properties]), b"").ok();
+    // Without a login, or without TLS, it says what is missing.
+    feed(command(&address, &["topic", "list", "--cacert", &cert]), b"").fails(&["--user"]);
+    feed(command(&address, &["topic", "list"]), b"").fails(&["--tls"]);
+    // Failed logins are worth a warning in the server's log, which ends what it is asked to end.
+    server.kill();
 }

@@ -123,7 +123,7 @@ fn transact(address: SocketAddr, stop: &AtomicBool) -> Vec<String> {
             break;
         }
         let value = format!("writer-{}", n % 10);
-        crate::cli::transaction(address, "ledger", &value, n % 4 != 3);
+        crate::kafka::transaction(address, "ledger", &value, n % 4 != 3);
         if n % 4 != 3 {
             committed.push(value);
         }

@@ -1,12 +1,15 @@
-//! A disk that is really full: queries stand still, say so, and go on by themselves when there is space again.
+//! A full disk: queries stand still, say so, and go on by themselves when there is space again; producers and the
+//! healthcheck tell of it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use millpond::{Database, OwnedRecord};
 
+use crate::cli::{command, feed};
 use crate::disk::Disk;
 use crate::library::{explain, open_with, options, records, settle};
+use crate::process::{Process, client, serve};
 
 const MB: usize = 1 << 20;
 const ROWS: usize = 60;
@@ -82,4 +85,42 @@ fn a_query_on_a_full_disk_is_stalled_and_goes_on_exactly_once() {
     db.close().unwrap();
     drop(db);
     check(&open(&path));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Process::start(&data);
+    let bootstrap = server.kafka.to_string();
+    feed(command(&bootstrap, &["topic", "create", "t"]), b"").ok();
+    server.stop();
+
+    let config = directory.path().join("c.toml");
+    let volume = rustix::fs::statvfs(&data).unwrap();
+    let min = volume.f_bavail * volume.f_frsize / 2 * 3;
+    std::fs::write(&config, format!("[limits]\ndisk_free_bytes_min = {min}\n")).unwrap();
+    let mut full = serve(&data);
+    full.arg("--config").arg(&config);
+    let server = Process::spawn(full);
+    let bootstrap = server.kafka.to_string();
+    let until = Instant::now() + Duration::from_secs(60);
+    let health = loop {
+        let answer = client().get(format!("{}/healthcheck", server.http)).send().await.unwrap();
+        if answer.status().as_u16() == 503 {
+            break answer.json::<serde_json::Value>().await.unwrap();
+        }
+        assert!(Instant::now() < until, "healthy though nothing can be written");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((&health["isHealthy"], &health["details"]["kafka"]["isHealthy"]), (&false.into(), &false.into()));
+    assert_eq!(health["serverState"], "READY");
+    let ran = tokio::task::spawn_blocking(move || {
+        feed(command(&bootstrap, &["produce", "t", "--delivery-timeout", "3"]), b"a record\n")
+    });
+    let ran = ran.await.unwrap();
+    ran.fails(&["trying again for", "disk"]);
+    // It is told in the log, too.
+    let log = server.kill();
+    assert!(log.contains("disk_free_bytes_min"), "{log}");
 }

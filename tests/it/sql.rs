@@ -1,12 +1,14 @@
-//! `millpond sql` as a process, against a server: scripts, their output and exit status, Ctrl-C.
+//! `millpond sql` as a process, against a server: scripts, their output and exit status, Ctrl-C. What statements tell of
+//! Kafka's clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
+use crate::cli::{Pond, Running};
 use crate::process::{Process, binary};
 
 const SOURCE: &str =
@@ -174,4 +176,35 @@ fn interrupt_ends_the_query_on_the_server() {
     let ran = run(&http, &["-e", "SHOW STREAMS;"]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.problems.contains("cannot reach the server"), "{}", ran.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_count_groups_and_queries_that_read_them() {
+    let pond = Pond::start();
+    pond.topic("t", 2);
+    pond.topic("none", 1);
+    pond.server
+        .sql(
+            "CREATE STREAM S (K STRING KEY, V INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON');
+             CREATE TABLE COUNTS WITH (KAFKA_TOPIC='counts') AS SELECT K, COUNT(*) AS N FROM S GROUP BY K;
+             CREATE STREAM SAME WITH (KAFKA_TOPIC='same') AS SELECT * FROM S;",
+        )
+        .await;
+    let members = ["one", "two", "two"].map(|group| {
+        let mut command = pond.command(&["consume", "t", "--group", group]);
+        Running(command.stdin(Stdio::null()).spawn().unwrap())
+    });
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let shown = pond.server.sql("SHOW ALL TOPICS EXTENDED;").await;
+        let topics = shown[0]["topics"].as_array().unwrap().iter();
+        let counts: Vec<_> = topics.map(|t| json!([t["name"], t["consumerGroupCount"], t["consumerCount"]])).collect();
+        if counts == [json!(["counts", 0, 0]), json!(["none", 0, 0]), json!(["same", 0, 0]), json!(["t", 4, 5])] {
+            break;
+        }
+        assert!(Instant::now() < end, "{counts:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(members);
+    pond.stop();
 }
