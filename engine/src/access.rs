@@ -23,6 +23,13 @@ impl Session {
         self.rights().is_none_or(|rights| rights.allow(Right::Describe, Protected::Topic(topic)))
     }
 
+    /// Whether a consumer group may be shown: whoever may describe the cluster sees all.
+    pub(crate) fn may_see_group(&self, group: &str) -> bool {
+        self.rights().is_none_or(|rights| {
+            rights.allow(Right::Describe, Protected::Cluster) || rights.allow(Right::Describe, Protected::Group(group))
+        })
+    }
+
     pub(crate) fn check_topic(&self, right: Right, topic: &str) -> Result<()> {
         self.rights().map_or(Ok(()), |rights| rights.check_topics(right, [topic]))
     }

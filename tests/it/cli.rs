@@ -131,12 +131,22 @@ impl Pond {
         Self { server: Process::start(directory.path()), _directory: directory }
     }
 
+    /// With a file of settings.
+    pub fn with(settings: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("millpond.toml");
+        std::fs::write(&file, settings).unwrap();
+        let mut serve = crate::process::serve(&directory.path().join("data"));
+        serve.arg("--config").arg(file);
+        Self { server: Process::spawn(serve), _directory: directory }
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         command(&self.server.kafka.to_string(), args)
     }
 
     #[track_caller]
-    fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Ran {
         feed(self.command(args), b"")
     }
 

@@ -180,7 +180,7 @@ fn interrupt_ends_the_query_on_the_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_count_groups_and_queries_that_read_them() {
-    let pond = Pond::start();
+    let pond = Pond::with("[security]\nauthorizer = true\nallow_everyone_if_no_acl_found = true\n");
     pond.topic("t", 2);
     pond.topic("none", 1);
     pond.server
@@ -190,21 +190,39 @@ async fn topics_count_groups_and_queries_that_read_them() {
              CREATE STREAM SAME WITH (KAFKA_TOPIC='same') AS SELECT * FROM S;",
         )
         .await;
-    let members = ["one", "two", "two"].map(|group| {
+    let mut members = ["one", "two", "two"].map(|group| {
         let mut command = pond.command(&["consume", "t", "--group", group]);
         Running(command.stdin(Stdio::null()).spawn().unwrap())
     });
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        let shown = pond.server.sql("SHOW ALL TOPICS EXTENDED;").await;
-        let topics = shown[0]["topics"].as_array().unwrap().iter();
-        let counts: Vec<_> = topics.map(|t| json!([t["name"], t["consumerGroupCount"], t["consumerCount"]])).collect();
-        if counts == [json!(["counts", 0, 0]), json!(["none", 0, 0]), json!(["same", 0, 0]), json!(["t", 4, 5])] {
-            break;
+    let until = async |of_t: Json| {
+        let expected = [json!(["counts", 0, 0]), json!(["none", 0, 0]), json!(["same", 0, 0]), of_t];
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let shown = pond.server.sql("SHOW ALL TOPICS EXTENDED;").await;
+            let topics = shown[0]["topics"].as_array().unwrap().iter();
+            let counts = topics.map(|t| json!([t["name"], t["consumerGroupCount"], t["consumerCount"]]));
+            let counts: Vec<_> = counts.collect();
+            if counts == expected {
+                break;
+            }
+            assert!(Instant::now() < end, "{counts:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(Instant::now() < end, "{counts:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
+    until(json!(["t", 4, 5])).await;
+    // A group that may be read but not described is not counted.
+    let acl = |args: &str| {
+        let all = format!("acl add --principal {args}");
+        let args: Vec<&str> = all.split(' ').collect();
+        pond.run(&args).ok();
+    };
+    acl("ANONYMOUS -o Read --group two");
+    acl("ANONYMOUS -o Describe --group two --deny");
+    until(json!(["t", 4, 5])).await;
+    // Until now everybody might describe the cluster, and with it all groups.
+    acl("somebody -o Describe --cluster");
+    until(json!(["t", 3, 3])).await;
+    assert!(members.iter_mut().all(|member| member.0.try_wait().unwrap().is_none()), "a member has gone");
     drop(members);
     pond.stop();
 }

@@ -22,6 +22,7 @@ pub enum Right {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protected<'a> {
     Topic(&'a str),
+    Group(&'a str),
     Cluster,
 }
 

@@ -234,8 +234,9 @@ pub struct Readers {
 
 /// Consumer groups, beside which queries read.
 pub trait Consumers: Send + Sync {
-    /// By topic's name, the groups with members that have partitions of it, and these members.
-    fn readers(&self) -> BTreeMap<String, Readers>;
+    /// By topic's name, the groups with members that have partitions of it, and these members. Groups that do not count
+    /// are not looked at.
+    fn readers(&self, counts: &dyn Fn(&str) -> bool) -> BTreeMap<String, Readers>;
 }
 
 /// Reads of committed state. The keys' layout is the engine's; storage sees bytes in order.

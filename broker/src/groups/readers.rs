@@ -11,9 +11,9 @@ use super::coordinator::Coordinator;
 use super::subscription;
 
 impl Consumers for Coordinator {
-    fn readers(&self) -> BTreeMap<String, Readers> {
+    fn readers(&self, counts: &dyn Fn(&str) -> bool) -> BTreeMap<String, Readers> {
         let mut readers = BTreeMap::<String, Readers>::new();
-        for group in self.list() {
+        for group in self.list().into_iter().filter(|group| counts(&group.group)) {
             let members = if group.is_classic { self.of_classic(&group.group) } else { self.of_consumer(&group.group) };
             for topic in members.iter().flatten().collect::<BTreeSet<_>>() {
                 readers.entry(topic.clone()).or_default().groups += 1;

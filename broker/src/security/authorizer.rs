@@ -183,6 +183,7 @@ impl Authority for Authorizer {
         };
         let (resource, name) = match of {
             Protected::Topic(name) => (ResourceType::Topic, name),
+            Protected::Group(name) => (ResourceType::Group, name),
             Protected::Cluster => (ResourceType::Cluster, CLUSTER_NAME),
         };
         Authorizer::allows(self, Who { principal, host }, operation, resource, name)

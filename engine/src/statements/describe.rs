@@ -20,7 +20,7 @@ use crate::error::Problem;
 use crate::session::Session;
 
 pub(super) fn topics(engine: &Engine, all: bool, extended: bool, session: &Session) -> Result<Entity, Problem> {
-    let readers = if extended { readers(engine) } else { BTreeMap::new() };
+    let readers = if extended { readers(engine, session) } else { BTreeMap::new() };
     let topics = engine
         .storage()
         .topics()
@@ -35,11 +35,12 @@ pub(super) fn topics(engine: &Engine, all: bool, extended: bool, session: &Sessi
     Ok(Entity::Topics { topics, extended })
 }
 
-/// Who reads each topic: consumer groups, and queries, each a group of one member.
-fn readers(engine: &Engine) -> BTreeMap<String, Readers> {
-    let mut readers = engine.0.consumers.get().map(|consumers| consumers.readers()).unwrap_or_default();
+/// Who reads each topic, as far as the session may see them: consumer groups, and queries, each a group of one member.
+fn readers(engine: &Engine, session: &Session) -> BTreeMap<String, Readers> {
+    let counts = |group: &str| session.may_see_group(group);
+    let mut readers = engine.0.consumers.get().map(|consumers| consumers.readers(&counts)).unwrap_or_default();
     let catalog = engine.catalog();
-    for query in catalog.queries.values() {
+    for query in catalog.queries.values().filter(|query| may_see(&catalog, session, query)) {
         let sources = query.sources.iter().filter_map(|name| catalog.sources.get(name));
         for topic in sources.map(|source| &source.topic).collect::<BTreeSet<_>>() {
             let of_topic = readers.entry(topic.clone()).or_default();
