@@ -39,7 +39,7 @@ enum Command {
     Acl(command::acl::AclArgs),
     /// Show and change settings of topics, brokers and groups.
     Config(command::config::ConfigArgs),
-    /// Make, list and remove users of a data directory that no server holds; list those of a server.
+    /// Make, list and remove users: of a data directory that no server holds, or of a running server.
     User(command::user::UserArgs),
     /// Run query cases in ksqlDB's JSON form and say which pass.
     Test(TestArgs),

@@ -3,7 +3,7 @@
 //! A password never stands in the arguments, where other users of the machine can read it: it comes from the
 //! environment, a file, or whoever sits at the terminal.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use crate::kafka::{Client, Settings};
 
 const BOOTSTRAP: &str = "MILLPOND_BOOTSTRAP";
 const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
-const SECRET_BYTES_MAX: u64 = 1 << 16;
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
@@ -124,7 +123,7 @@ impl Connect {
             (None, _) => bail!("{} needs a user: --user NAME", mechanism.name()),
         };
         let secret = match (&self.password_file, mechanism) {
-            (Some(path), _) => read_secret(path)?,
+            (Some(path), _) => secret::of_file(path)?,
             (None, Mechanism::OauthBearer) => secret::from_environment(secret::TOKEN_VARIABLE)?.with_context(|| {
                 format!("no token is given; put it into {} or a file for --password-file", secret::TOKEN_VARIABLE)
             })?,
@@ -132,13 +131,4 @@ impl Connect {
         };
         Ok(Login { mechanism, user, secret: Secret(secret) })
     }
-}
-
-fn read_secret(path: &Path) -> Result<String> {
-    let cannot = || format!("cannot read \"{}\"", path.display());
-    if std::fs::metadata(path).with_context(cannot)?.len() > SECRET_BYTES_MAX {
-        bail!("\"{}\" is larger than {SECRET_BYTES_MAX} bytes; it holds nothing but the password", path.display());
-    }
-    let text = std::fs::read_to_string(path).with_context(cannot)?;
-    Ok(text.trim_end_matches(['\n', '\r']).to_string())
 }

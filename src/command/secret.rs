@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, IsTerminal, Read};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustyline::completion::Completer;
@@ -18,6 +19,8 @@ pub const PASSWORD_VARIABLE: &str = "MILLPOND_PASSWORD";
 pub const TOKEN_VARIABLE: &str = "MILLPOND_TOKEN";
 /// Longest line that a password is read from.
 const LINE_BYTES_MAX: u64 = 4096;
+/// Largest file that holds one.
+const FILE_BYTES_MAX: u64 = 1 << 16;
 
 /// Shows what is typed as nothing.
 struct Hidden;
@@ -53,9 +56,21 @@ pub fn from_environment(variable: &str) -> Result<Option<String>> {
     }
 }
 
-/// A new password: from the environment, from the first line of standard input, or typed twice.
-pub fn new_password(user: &str) -> Result<String> {
-    if let Some(password) = from_environment(PASSWORD_VARIABLE)? {
+/// What a file holds, without the end of its line.
+pub fn of_file(path: &Path) -> Result<String> {
+    let cannot = || format!("cannot read \"{}\"", path.display());
+    if std::fs::metadata(path).with_context(cannot)?.len() > FILE_BYTES_MAX {
+        bail!("\"{}\" is larger than {FILE_BYTES_MAX} bytes; it holds nothing but the password", path.display());
+    }
+    let text = std::fs::read_to_string(path).with_context(cannot)?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_string())
+}
+
+/// A new password: from a file, from the first line of standard input, or typed twice.
+pub fn new_password(user: &str, file: Option<&Path>) -> Result<String> {
+    if let Some(path) = file {
+        let password = of_file(path)?;
+        ensure!(!password.is_empty(), "\"{}\", which is to hold the password, is empty", path.display());
         return Ok(password);
     }
     if !io::stdin().is_terminal() {

@@ -1,17 +1,23 @@
-//! `millpond user`: users of a data directory that no server holds, and those of a running server.
+//! `millpond user`: users of a data directory that no server holds, and those of a running server, of Millpond or of
+//! Apache Kafka.
 //!
-//! While a server runs, Kafka's own tools change its users over the network.
+//! A running server is sent a salt and the salted password, as Kafka's own tools do, and never the password.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use kafka_protocol::messages::DescribeUserScramCredentialsRequest;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::alter_user_scram_credentials_request::{
+    ScramCredentialDeletion, ScramCredentialUpsertion,
+};
+use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
+use kafka_protocol::messages::{AlterUserScramCredentialsRequest, DescribeUserScramCredentialsRequest};
 use millpond_broker::security::scram::{ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism};
-use millpond_broker::security::users::Users;
+use millpond_broker::security::users::{Users, for_broker};
 use millpond_broker::storage::{Storage, StorageOptions};
 
 use super::connect::Connect;
@@ -19,7 +25,7 @@ use super::report::note;
 use super::secret;
 use super::serve::{DATA_DEFAULT, runtime};
 use super::sql::table::printable;
-use crate::kafka::{Client, Error, Lane, To};
+use crate::kafka::{Client, Error, Lane, To, text};
 
 /// No command makes more users than any server takes.
 const USERS_MAX: usize = usize::MAX;
@@ -28,16 +34,23 @@ const USERS_MAX: usize = usize::MAX;
 pub struct UserArgs {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 #[derive(Subcommand)]
 enum Action {
     /// Make a user, or give one another password
     ///
-    /// The password comes from the variable MILLPOND_PASSWORD, from the first line of standard input, or is asked for.
+    /// Of a data directory, or, with --bootstrap or another flag of a connection, of a running server. The new password
+    /// comes from --new-password-file, from the first line of standard input, or is asked for; for a data directory also
+    /// from the variable MILLPOND_PASSWORD, which for a server is the password of --user.
     Add {
         #[command(flatten)]
         of: OfUser,
+        /// A file whose content is the new password
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<PathBuf>,
         /// How slow guessing is made
         #[arg(long, value_name = "N", default_value_t = ITERATIONS_DEFAULT,
               value_parser = clap::value_parser!(u32).range(i64::from(ITERATIONS_MIN)..=i64::from(ITERATIONS_MAX)))]
@@ -49,14 +62,23 @@ enum Action {
     List {
         #[command(flatten)]
         place: Place,
-        #[command(flatten)]
-        connect: Connect,
     },
     /// Remove a user
+    ///
+    /// Of a data directory, or, with --bootstrap or another flag of a connection, of a running server.
     Remove {
         #[command(flatten)]
         of: OfUser,
     },
+}
+
+impl Action {
+    fn place(&self) -> &Place {
+        match self {
+            Self::Add { of, .. } | Self::Remove { of } => &of.place,
+            Self::List { place } => place,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -86,10 +108,18 @@ impl Place {
 
 pub fn run(args: UserArgs) -> Result<ExitCode> {
     super::serve::start_log_quietly();
-    match args.action {
-        Action::Add { of, iterations } => {
+    if args.connect.is_given() { of_server(args) } else { of_directory(args.action) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_directory(action: Action) -> Result<()> {
+    match action {
+        Action::Add { of, new_password_file, iterations } => {
             // Before anything is opened: whoever is asked for a password should not wait, nor hold the directory.
-            let password = secret::new_password(&of.name)?;
+            let password = match secret::from_environment(secret::PASSWORD_VARIABLE)? {
+                Some(password) if new_password_file.is_none() => password,
+                _ => secret::new_password(&of.name, new_password_file.as_deref())?,
+            };
             let name = of.name.clone();
             // The first user is made before the first server starts.
             if !of.place.is_there() {
@@ -98,28 +128,90 @@ pub fn run(args: UserArgs) -> Result<ExitCode> {
             with_users(&of.place, async move |users| {
                 let is_new = users.describe(&name).is_none();
                 users.set_password(&name, &password, iterations).await?;
-                say(&format!("{} user \"{name}\"", if is_new { "added" } else { "changed the password of" }))
+                added(&name, is_new)
             })
         }
-        Action::List { place, connect } if connect.is_given() => match &place.data {
-            Some(_) => bail!("--data is a directory's, and the other flags are a server's; give one or the other"),
-            None => show(runtime()?.block_on(users_of(&*connect.client()?))?),
-        },
-        Action::List { place, .. } | Action::Remove { of: OfUser { place, .. } } if !place.is_there() => {
+        Action::List { place } | Action::Remove { of: OfUser { place, .. } } if !place.is_there() => {
             bail!("there is no data directory \"{}\"; --data names it", place.path().display())
         }
-        Action::List { place, .. } => with_users(&place, async |users| show(users.list())),
+        Action::List { place } => with_users(&place, async |users| show(users.list())),
         Action::Remove { of } => {
             let name = of.name.clone();
-            with_users(&of.place, async move |users| {
-                if !users.remove(&name).await? {
-                    bail!("there is no user \"{name}\"; \"millpond user list\" shows who there is");
-                }
-                say(&format!("removed user \"{name}\""))
+            with_users(&of.place, async move |users| match users.remove(&name).await? {
+                true => removed(&name),
+                false => unknown(&name),
             })
         }
-    }?;
-    Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn of_server(args: UserArgs) -> Result<()> {
+    if args.action.place().data.is_some() {
+        bail!("--data is a directory's, and the other flags are a server's; give one or the other");
+    }
+    let client = args.connect.client()?;
+    match args.action {
+        Action::Add { of, new_password_file, iterations } => {
+            if let Some(address) = client.in_the_open() {
+                note(&format!(
+                    "what is made of the password crosses the network in plain text to {address}; --tls changes that"
+                ));
+            }
+            let upsertions = upsertions(&of.name, new_password_file.as_deref(), iterations)?;
+            runtime()?.block_on(async {
+                let is_new = user_of(&client, &of.name).await?.is_none();
+                let request = AlterUserScramCredentialsRequest::default().with_upsertions(upsertions);
+                alter(&client, &request, "change").await?;
+                added(&of.name, is_new)
+            })
+        }
+        Action::List { .. } => show(runtime()?.block_on(users_of(&client))?),
+        Action::Remove { of } => runtime()?.block_on(async {
+            let Some(credentials) = user_of(&client, &of.name).await? else { return unknown(&of.name) };
+            let deletions = credentials.into_iter().map(|(mechanism, _)| {
+                ScramCredentialDeletion::default().with_name(text(&of.name)).with_mechanism(mechanism.number())
+            });
+            let request = AlterUserScramCredentialsRequest::default().with_deletions(deletions.collect());
+            alter(&client, &request, "remove").await?;
+            removed(&of.name)
+        }),
+    }
+}
+
+fn added(name: &str, is_new: bool) -> Result<()> {
+    say(&format!("{} user \"{name}\"", if is_new { "added" } else { "changed the password of" }))
+}
+
+fn removed(name: &str) -> Result<()> {
+    say(&format!("removed user \"{name}\""))
+}
+
+fn unknown(name: &str) -> Result<()> {
+    bail!("there is no user \"{name}\"; \"millpond user list\" shows who there is")
+}
+
+/// For all mechanisms, each with a salt of its own.
+fn upsertions(name: &str, file: Option<&Path>, iterations: u32) -> Result<Vec<ScramCredentialUpsertion>> {
+    let password = secret::new_password(name, file)?;
+    let of_mechanism = |mechanism: ScramMechanism| {
+        let (salt, salted) = for_broker(mechanism, &password, iterations)?;
+        Ok(ScramCredentialUpsertion::default()
+            .with_name(text(name))
+            .with_mechanism(mechanism.number())
+            .with_iterations(iterations as i32)
+            .with_salt(salt.to_vec().into())
+            .with_salted_password(salted.into()))
+    };
+    ScramMechanism::ALL.into_iter().map(of_mechanism).collect()
+}
+
+async fn alter(client: &Client, request: &AlterUserScramCredentialsRequest, verb: &str) -> Result<()> {
+    let answer = client.call_once(&To::Controller, Lane::Main, request, Duration::ZERO).await?;
+    for result in &answer.results {
+        let message = result.error_message.as_ref().map(|m| m.as_str());
+        Error::check(result.error_code, || format!("cannot {verb} user \"{}\"", result.user), message)?;
+    }
+    Ok(())
 }
 
 /// A user's name, and mechanisms with their iterations.
@@ -137,14 +229,29 @@ fn show(users: Vec<Described>) -> Result<()> {
     Ok(())
 }
 
-/// As a running server tells them.
+/// As a running server tells them, by name.
 async fn users_of(client: &Client) -> Result<Vec<Described>> {
-    let all = DescribeUserScramCredentialsRequest::default().with_users(None);
-    let answer = client.call_once(&To::Any, Lane::Main, &all, Duration::ZERO).await?;
+    let mut users = described(client, None).await?;
+    users.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(users)
+}
+
+/// What one user can prove themselves by, if the server has them.
+async fn user_of(client: &Client, name: &str) -> Result<Option<Vec<(ScramMechanism, u32)>>> {
+    Ok(described(client, Some(name)).await?.into_iter().next().map(|(_, credentials)| credentials))
+}
+
+async fn described(client: &Client, name: Option<&str>) -> Result<Vec<Described>> {
+    let names = name.map(|name| vec![UserName::default().with_name(text(name))]);
+    let request = DescribeUserScramCredentialsRequest::default().with_users(names);
+    let answer = client.call_once(&To::Any, Lane::Main, &request, Duration::ZERO).await?;
     let message = answer.error_message.as_ref().map(|m| m.as_str());
     Error::check(answer.error_code, || "cannot list users".to_string(), message)?;
     let mut users = Vec::with_capacity(answer.results.len());
     for result in &answer.results {
+        if name.is_some() && result.error_code == ResponseError::ResourceNotFound.code() {
+            continue;
+        }
         let message = result.error_message.as_ref().map(|m| m.as_str());
         Error::check(result.error_code, || format!("cannot describe user \"{}\"", result.user), message)?;
         let infos = result.credential_infos.iter();
@@ -152,15 +259,13 @@ async fn users_of(client: &Client) -> Result<Vec<Described>> {
             infos.filter_map(|c| Some((ScramMechanism::numbered(c.mechanism)?, c.iterations.max(0) as u32)));
         users.push((result.user.to_string(), credentials.collect()));
     }
-    users.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(users)
 }
 
 /// Opens the directory for the time of one change.
 fn with_users(place: &Place, work: impl AsyncFnOnce(&Users) -> Result<()>) -> Result<()> {
     let options = StorageOptions::new(place.path());
-    let hint = "a running server shows its users itself: millpond user list --bootstrap HOST:PORT, and changes them: \
-        kafka-configs --alter --entity-type users ...";
+    let hint = "a running server shows and changes its users itself: millpond user list --bootstrap HOST:PORT";
     let storage = Storage::open(options).context(hint)?;
     let done = runtime()?.block_on(async {
         let users = Users::open(&storage, USERS_MAX).await?;

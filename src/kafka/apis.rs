@@ -365,6 +365,10 @@ apis! {
             ]),
         ]),
     ];
+    AlterUserScramCredentialsRequest "AlterUserScramCredentials" 0..=0 0, &[
+        field("throttle_time_ms", I32),
+        list("results", &[field("user", TEXT), field("error_code", I16), field("error_message", TEXT)]),
+    ];
     DescribeUserScramCredentialsRequest "DescribeUserScramCredentials" 0..=0 0, &[
         field("throttle_time_ms", I32),
         field("error_code", I16),

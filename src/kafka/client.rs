@@ -99,6 +99,11 @@ impl Client {
         })
     }
 
+    /// An address of another machine that is reached without encryption.
+    pub fn in_the_open(&self) -> Option<&Address> {
+        self.bootstrap.iter().find(|address| self.greeting.tls.is_none() && !address.is_here())
+    }
+
     pub fn timeout(&self) -> Duration {
         self.timeout
     }

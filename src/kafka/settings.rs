@@ -52,6 +52,11 @@ impl Address {
         }
     }
 
+    /// Whether what is sent there does not leave this machine.
+    pub fn is_here(&self) -> bool {
+        self.host.parse::<std::net::IpAddr>().map_or(self.host == "localhost", |address| address.is_loopback())
+    }
+
     pub fn list(text: &str) -> Result<Vec<Self>> {
         let addresses: Vec<_> =
             text.split(',').filter(|part| !part.trim().is_empty()).map(Self::parse).collect::<Result<_>>()?;

@@ -104,6 +104,19 @@ CONFIG
 timeout 60 "$millpond" topic list --config "$WORK/client.properties" 2>/dev/null >/dev/null
 say "logins, rights, Kafka's own properties"
 
+# MILLPOND_PASSWORD, which is set here, is not taken for the new password.
+is "$(echo carls | m user add carl --bootstrap 127.0.0.1:$plain)" 'added user "carl"'
+for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do MILLPOND_PASSWORD=carls as $mechanism carl topic list >/dev/null; done
+printf 'another\n' >"$WORK/new"
+is "$(m user add carl --bootstrap 127.0.0.1:$plain --new-password-file "$WORK/new" --iterations 4096)" 'changed the password of user "carl"'
+MILLPOND_PASSWORD=carls refused 'refuses the login' as SCRAM-SHA-256 carl topic list
+MILLPOND_PASSWORD=another as SCRAM-SHA-256 carl topic list >/dev/null
+is "$(m user list --bootstrap 127.0.0.1:$plain | sed -n 2p)" $'carl\tSCRAM-SHA-256 (4096), SCRAM-SHA-512 (4096)'
+is "$(m user remove carl --bootstrap 127.0.0.1:$plain)" 'removed user "carl"'
+refused 'no user "carl"' m user remove carl --bootstrap 127.0.0.1:$plain
+MILLPOND_PASSWORD=another refused 'refuses the login' as SCRAM-SHA-256 carl topic list
+say "users"
+
 m topic alter t --partitions 4 --set retention.bytes=1000000 --unset retention.ms >/dev/null
 is "$(m config describe topic t --output json | grep -c '"name": "retention.bytes"')" 1
 m config describe broker 1 >/dev/null

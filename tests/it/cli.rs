@@ -68,7 +68,7 @@ fn damage_is_told_with_the_way_on_behind_it() {
 }
 
 pub struct Ran {
-    status: Option<i32>,
+    pub status: Option<i32>,
     out: String,
     err: String,
 }

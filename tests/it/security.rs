@@ -128,6 +128,68 @@ fn users_from_the_command_line() {
     server.stop();
 }
 
+#[test]
+fn users_of_a_running_server_are_changed_over_the_network() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write_certificate(path, &authority());
+    issuer(path);
+    assert!(user(&["add", "alice"], &path.join("data"), PASSWORD).status.success());
+    std::fs::write(path.join("c.toml"), config(path, "")).unwrap();
+    let mut serve = serve(&path.join("data"));
+    serve.arg("--config").arg(path.join("c.toml")).env("RUST_LOG", "trace");
+    let mut server = Process::spawn(serve);
+    let logins = server.lines().iter().find_map(|l| l.strip_prefix("kafka SASL_SSL listening on ")).unwrap().to_owned();
+    let ca = path.join("ca.pem").display().to_string();
+    let (first, second) = ("the first of bob's", "bob's second");
+    let logs_in = |name: &str, password: &str| {
+        let one = |mechanism: &str| {
+            let args = ["topic", "list", "--cacert", &ca, "--user", name, "--sasl-mechanism", mechanism];
+            let mut list = command(&logins, &args);
+            feed(
+                {
+                    list.env("MILLPOND_PASSWORD", password);
+                    list
+                },
+                b"",
+            )
+            .status
+                == Some(0)
+        };
+        let all = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"].map(one);
+        assert!(all.iter().all(|one| *one == all[0]), "{name}: {all:?}");
+        all[0]
+    };
+    let as_alice = |args: &[&str], input: &str| {
+        let connection = ["--bootstrap", &logins, "--cacert", &ca, "--user", "alice"];
+        let mut command = command("", &[&["user"], args, &connection[..]].concat());
+        command.env("MILLPOND_PASSWORD", PASSWORD);
+        feed(command, input.as_bytes())
+    };
+    // The variable has alice's password, and never the new one.
+    as_alice(&["add", "bob"], "").fails(&["is to be the password"]);
+    assert_eq!(as_alice(&["add", "bob", "--iterations", "4096"], &format!("{first}\n")).ok(), "added user \"bob\"\n");
+    assert!(logs_in("bob", first) && !logs_in("bob", PASSWORD));
+    let plain = server.kafka.to_string();
+    let file = path.join("new").display().to_string();
+    std::fs::write(&file, format!("{second}\n")).unwrap();
+    let args = ["user", "add", "bob", "--bootstrap", &plain, "--new-password-file", &file];
+    assert_eq!(feed(command("", &args), b"").ok(), "changed the password of user \"bob\"\n");
+    assert!(logs_in("bob", second) && !logs_in("bob", first));
+    let listed = as_alice(&["list"], "").ok();
+    assert_eq!(listed.lines().nth(1), Some("bob\tSCRAM-SHA-256 (8192), SCRAM-SHA-512 (8192)"));
+    as_alice(&["add", "a\u{1}b"], "x").fails(&["UNACCEPTABLE_CREDENTIAL", "control character"]);
+    as_alice(&["add", "bob", "--data", "."], "x").fails(&["--data"]);
+    assert_eq!(as_alice(&["add", "bob", "a password"], "").status, Some(2), "a password in the arguments");
+    assert_eq!(as_alice(&["remove", "bob"], "").ok(), "removed user \"bob\"\n");
+    assert!(!logs_in("bob", second));
+    as_alice(&["remove", "bob"], "").fails(&["no user \"bob\""]);
+    let log = server.kill();
+    for secret in [first, second, PASSWORD] {
+        assert!(!log.contains(secret), "a secret is in the log: {secret}");
+    }
+}
+
 #[tokio::test]
 async fn http_asks_who_somebody_is() {
     let directory = tempfile::tempdir().unwrap();

@@ -159,9 +159,7 @@ impl Users {
 
     /// Makes a user, or gives one another password, for all mechanisms. As slow as the iterations say.
     pub async fn set_password(&self, name: &str, password: &str, iterations: u32) -> Result<(), UserError> {
-        if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-            return Err(UserError::Password);
-        }
+        check_password(password)?;
         check(name, iterations)?;
         let mut changes = Vec::new();
         for mechanism in ScramMechanism::ALL {
@@ -302,6 +300,10 @@ impl Users {
     }
 }
 
+fn check_password(password: &str) -> Result<(), UserError> {
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX { Err(UserError::Password) } else { Ok(()) }
+}
+
 fn check(name: &str, iterations: u32) -> Result<(), UserError> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(UserError::Name);
@@ -310,6 +312,18 @@ fn check(name: &str, iterations: u32) -> Result<(), UserError> {
         return Err(UserError::Iterations(iterations));
     }
     Ok(())
+}
+
+/// What a client sends instead of a new password: a salt, and the password salted with it. As slow as the iterations say.
+pub fn for_broker(
+    mechanism: ScramMechanism,
+    password: &str,
+    iterations: u32,
+) -> Result<([u8; SALT_BYTES], Vec<u8>), UserError> {
+    check_password(password)?;
+    let salt = random::<SALT_BYTES>()?;
+    let salted = mechanism.salted(password.as_bytes(), &salt, iterations);
+    Ok((salt, salted))
 }
 
 /// A credential that a client computed; its numbers are checked before anything is made of them.
