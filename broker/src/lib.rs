@@ -14,7 +14,6 @@ mod keys;
 mod lanes;
 pub mod metrics;
 pub mod security;
-mod seldom;
 pub mod server;
 pub mod storage;
 pub mod transactions;

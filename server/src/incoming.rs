@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use millpond_types::Principal;
+use millpond_types::{Principal, Seldom};
 use rustls::ServerConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use crate::activity::Activity;
 use crate::connection::{self, ConnectionLimits};
@@ -26,6 +26,8 @@ use crate::places::{Full, Place, Places};
 
 /// How long the listener rests when a connection cannot be accepted, as when files have run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How a connection of TLS begins; no request does.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 pub type Accepting<'a> = Pin<Box<dyn Future<Output = io::Result<TlsStream<TcpStream>>> + Send + 'a>>;
 
@@ -51,6 +53,8 @@ pub(crate) struct Service {
     pub limits: ConnectionLimits,
     pub router: Router,
     pub stopped: watch::Receiver<bool>,
+    /// Connections on which TLS does not come about.
+    pub failures: Seldom,
 }
 
 /// Takes connections and serves them, until the server stops and they have ended.
@@ -141,7 +145,18 @@ async fn serve(socket: TcpStream, remote: SocketAddr, service: &Service, request
         Ok((Stream::Tls(stream), principal)) => {
             connection::serve(stream, Peer { address: remote, principal }, router, requests, limits, stopped).await;
         }
-        Err(reason) => debug!(%remote, reason, "connection closed before its first request"),
+        Err(Ended::Silent(reason)) => debug!(%remote, reason, "connection closed before its first request"),
+        // At the level, and in the words, of Kafka's listeners.
+        Err(Ended::Tls) => {
+            if let Some(left_out) = service.failures.due() {
+                info!(%remote, listener = "HTTP", left_out, "connection closed: TLS on a listener of plain text");
+            }
+        }
+        Err(Ended::NoTls(reason)) => {
+            if let Some(left_out) = service.failures.due() {
+                info!(%remote, listener = "HTTP", reason, left_out, "connection closed: no TLS");
+            }
+        }
     }
 }
 
@@ -150,22 +165,36 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// Why a connection ended before its first request.
+enum Ended {
+    /// It said nothing, to a listener of plain text.
+    Silent(String),
+    /// It spoke TLS to a listener of plain text.
+    Tls,
+    NoTls(String),
+}
+
 /// Waits for the first byte, and agrees on TLS where it is spoken.
 async fn begin(
     socket: TcpStream,
     from: IpAddr,
     tls: Option<&dyn TlsSource>,
     timeout: Duration,
-) -> Result<(Stream, Option<Principal>), String> {
+) -> Result<(Stream, Option<Principal>), Ended> {
     let late = |_| "it took too long".to_owned();
     let Some(tls) = tls else {
         // The system may call a socket readable on which nothing came.
-        tokio::time::timeout(timeout, socket.peek(&mut [0])).await.map_err(late)?.map_err(|e| e.to_string())?;
+        let mut first = [0];
+        let read = tokio::time::timeout(timeout, socket.peek(&mut first)).await;
+        read.map_err(late).and_then(|read| read.map_err(|e| e.to_string())).map_err(Ended::Silent)?;
+        if first == [TLS_HANDSHAKE] {
+            return Err(Ended::Tls);
+        }
         return Ok((Stream::Plain(socket), None));
     };
     let agreed = tokio::time::timeout(timeout, tls.accept(socket, from)).await;
-    let stream = agreed.map_err(late)?.map_err(|e| e.to_string())?;
-    let principal = tls.principal(stream.get_ref().1)?;
+    let stream = agreed.map_err(late).and_then(|agreed| agreed.map_err(|e| e.to_string())).map_err(Ended::NoTls)?;
+    let principal = tls.principal(stream.get_ref().1).map_err(Ended::NoTls)?;
     Ok((Stream::Tls(Box::new(stream)), principal))
 }
 

@@ -35,8 +35,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use millpond_engine::Engine;
-use millpond_types::Pool;
 use millpond_types::access::Authority;
+use millpond_types::{Pool, Seldom};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -180,7 +180,13 @@ pub fn serve(
     });
     let gate = access::Gate { access: security.access, healthcheck_open: security.healthcheck_open };
     let router = router(app, &options, gate);
-    let service = incoming::Service { tls: security.tls, limits: options.connections, router, stopped };
+    let service = incoming::Service {
+        tls: security.tls,
+        limits: options.connections,
+        router,
+        stopped,
+        failures: Seldom::default(),
+    };
     #[allow(clippy::disallowed_methods, reason = "awaited in HttpServer::shutdown")]
     let task = tokio::spawn(incoming::accept_all(listener, service));
     Ok(HttpServer { address, stop, task, grace: options.shutdown_grace })

@@ -367,9 +367,15 @@ async fn a_server_on_all_addresses_says_what_is_in_the_open_and_where_it_is() {
     let hosts: Vec<_> = status["clusterStatus"].as_object().unwrap().keys().collect();
     assert_eq!(hosts, [&format!("localhost:{port}")], "an address that the client can use");
 
+    let mut tls = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    tls.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).unwrap();
+    tls.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(std::io::Read::read(&mut tls, &mut [0; 10]).unwrap_or(0), 0);
+
     server.signal(Signal::TERM);
     assert!(server.wait().success());
     let log = server.log();
+    assert!(log.contains("TLS on a listener of plain text") && log.contains("listener=\"HTTP\""), "{log}");
     assert!(log.contains("passwords and tokens cross the network in plain text over HTTP"), "{log}");
 }
 
@@ -464,6 +470,9 @@ fn who_speaks_another_language_is_told_which() {
     assert!(server.wait().success());
     let log = server.log();
     assert!(log.contains("the client's certificate cannot be used: it is of X.509's version 1"), "{log}");
+    let of_http = |l: &str| l.contains("connection closed: no TLS") && l.contains("listener=\"HTTP\"");
+    let line = log.lines().find(|l| of_http(l)).expect("HTTP's side is in the log too");
+    assert!(line.contains(" INFO ") && line.contains("remote=127.0.0.1:") && line.contains("reason=\""), "{line}");
 }
 
 #[tokio::test]

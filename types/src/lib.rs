@@ -14,6 +14,7 @@ pub mod ports;
 pub mod principal;
 pub mod record;
 pub mod schema;
+pub mod seldom;
 pub mod sql_type;
 pub mod value;
 
@@ -24,5 +25,6 @@ pub use ids::{Offset, PartitionId, Sequence, TopicId, TopicPartition};
 pub use network::network;
 pub use principal::Principal;
 pub use schema::{Column, ColumnRole, Schema};
+pub use seldom::Seldom;
 pub use sql_type::{Field, SqlType};
 pub use value::Value;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use millpond_types::Principal;
+use millpond_types::{Principal, Seldom};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -19,7 +19,6 @@ use super::delegation::{DelegationSettings, DelegationTokens};
 use super::tokens::{TokenSettings, Tokens, Verified};
 use super::users::{UserError, Users};
 use crate::lanes::{Lane, Lanes};
-use crate::seldom::Seldom;
 use crate::storage::Storage;
 
 /// Limits and times of authentication.

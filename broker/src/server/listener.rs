@@ -8,12 +8,13 @@ use std::task::Poll;
 
 use tokio::net::{TcpListener, TcpStream};
 
+use millpond_types::Seldom;
+
 use crate::metrics::ListenerCount;
 use crate::security::sasl::Sasl;
 use crate::security::scram::ScramMechanism;
 use crate::security::tls::Tls;
 use crate::security::{Authenticator, Caller, Endpoint, Mechanism, Principal};
-use crate::seldom::Seldom;
 use crate::storage::StorageError;
 
 /// A listener to be served.

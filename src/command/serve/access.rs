@@ -2,6 +2,7 @@
 //!
 //! Not here: how somebody is known (`broker::security`), HTTP's side of it (`server`).
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use millpond::config::{Config, HttpSecurity, Tls as TlsConfig, host_and_port};
 use millpond_broker::security::delegation::DelegationSettings;
-use millpond_broker::security::tls::{ClientAuth, Tls, TlsSettings};
+use millpond_broker::security::tls::{ClientAuth, Tls, TlsSettings, disagreement};
 use millpond_broker::security::tokens::TokenSettings;
 use millpond_broker::security::turns::Turns;
 use millpond_broker::security::{
@@ -232,7 +233,10 @@ struct HttpTls {
 
 impl TlsSource for HttpTls {
     fn accept(&self, socket: TcpStream, from: IpAddr) -> Accepting<'_> {
-        Box::pin(self.turns.accept(&self.tls, socket, from))
+        Box::pin(async move {
+            let accepted = self.turns.accept(&self.tls, socket, from).await;
+            accepted.map_err(|error| io::Error::other(disagreement(&error)))
+        })
     }
 
     fn principal(&self, connection: &rustls::ServerConnection) -> Result<Option<Principal>, String> {
