@@ -44,7 +44,7 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
         let why = e.to_string();
         // Above it is the pattern, with a mark.
         let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").trim_end_matches('.');
-        format!("pattern \"{pattern}\" is not supported: {why}")
+        format!("pattern \"{pattern}\" cannot be used: {why}")
     })
 }
 
