@@ -115,19 +115,29 @@ impl Environment for CatalogEnvironment<'_> {
             (Some(_), _) => false,
             // As ksqlDB does, which says nothing.
             (None, Some(warnings)) => {
-                let warning = format!("{why}: the call gives NULL in each row");
-                let mut warnings = warnings.borrow_mut();
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
-                }
+                warn(warnings, format!("{why}: it gives NULL in each row"));
                 false
             }
             (None, None) => true,
         }
     }
 
+    fn warn(&self, warning: &str) {
+        if let Some(warnings) = self.warnings {
+            warn(warnings, warning.to_owned());
+        }
+    }
+
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool {
         let objection = |f: Format| f.objection(millpond_formats::Side::Key, &fields(columns));
         Format::parse(name).is_ok_and(|format| objection(format).is_none())
+    }
+}
+
+/// Each is told once.
+fn warn(warnings: &RefCell<Vec<String>>, warning: String) {
+    let mut warnings = warnings.borrow_mut();
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
     }
 }

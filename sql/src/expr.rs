@@ -265,3 +265,9 @@ impl TypedExpr {
         columns
     }
 }
+
+/// Why a pattern of LIKE cannot be used, if it ends with an escape character that escapes nothing.
+pub fn escape_at_end(pattern: &str, escape: char) -> Option<String> {
+    let count = pattern.chars().rev().take_while(|c| *c == escape).count();
+    (count % 2 == 1).then(|| format!("the LIKE pattern \"{pattern}\" ends with its escape character \"{escape}\""))
+}

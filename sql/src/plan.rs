@@ -442,6 +442,11 @@ pub trait Environment {
         true
     }
 
+    /// Tells of what is taken, if to no purpose.
+    fn warn(&self, warning: &str) {
+        let _ = warning;
+    }
+
     /// Whether this format, with several or one columns, can be a key.
     fn key_format_supports(&self, name: &str, columns: &[(String, SqlType)]) -> bool;
 }

@@ -1,15 +1,17 @@
-//! LIKE: `%` is any run, `_` one character; neither matches a line terminator. A NULL operand is a row error.
+//! LIKE: `%` is any run, `_` one character; neither matches a line terminator. A NULL operand is a row error,
+//! and so is a pattern that ends with its escape character, which escapes nothing then.
 
 use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::buffer::BooleanBuffer;
 use millpond_sql::diagnostic::Span;
+use millpond_sql::expr::escape_at_end;
 use millpond_types::{Error, Result};
 
 use super::arithmetic::{Operands, operands};
 use super::compare::boolean;
-use super::{EvalContext, EvalInput, Evaluated, Node, NodeRef};
+use super::{EvalContext, EvalInput, Evaluated, Node, NodeRef, union_errors};
 
 struct Like {
     operand: NodeRef,
@@ -29,7 +31,8 @@ impl Node for Like {
         let wrong = || Error::bug("LIKE on columns that are not STRING");
         let texts = left.array().as_string_opt::<i32>().ok_or_else(wrong)?;
         let patterns = right.array().as_string_opt::<i32>().ok_or_else(wrong)?;
-        let mut compiled: Option<(usize, Pattern)> = None;
+        let mut compiled: Option<(usize, Result<Pattern, String>)> = None;
+        let mut failed = Vec::new();
         let bits = BooleanBuffer::collect_bool(input.rows(), |row| {
             if errors.as_ref().is_some_and(|e| e.value(row)) {
                 return false;
@@ -38,9 +41,19 @@ impl Node for Like {
             if compiled.as_ref().is_none_or(|(i, _)| *i != at) {
                 compiled = Some((at, Pattern::compile(patterns.value(at), self.escape)));
             }
-            compiled.as_ref().is_some_and(|(_, p)| p.matches(texts.value(left.index(row)))) != self.negated
+            match &compiled {
+                Some((_, Ok(pattern))) => pattern.matches(texts.value(left.index(row))) != self.negated,
+                Some((_, Err(why))) => {
+                    cx.log(input.row(row), self.span, || why.clone());
+                    failed.push(row);
+                    false
+                }
+                None => false,
+            }
         });
-        Ok(boolean(bits, errors))
+        let failed = (!failed.is_empty())
+            .then(|| BooleanBuffer::collect_bool(input.rows(), |row| failed.binary_search(&row).is_ok()));
+        Ok(boolean(bits, union_errors(errors, failed)))
     }
 }
 
@@ -70,15 +83,15 @@ fn one_line(text: &str) -> bool {
 }
 
 impl Pattern {
-    fn compile(pattern: &str, escape: Option<char>) -> Self {
+    fn compile(pattern: &str, escape: Option<char>) -> Result<Self, String> {
+        if let Some(why) = escape.and_then(|escape| escape_at_end(pattern, escape)) {
+            return Err(why);
+        }
         let mut tokens = Vec::new();
         let mut chars = pattern.chars();
         while let Some(c) = chars.next() {
             tokens.push(match c {
-                c if Some(c) == escape => match chars.next() {
-                    Some(next) => Token::Literal(next),
-                    None => Token::Literal(c),
-                },
+                c if Some(c) == escape => Token::Literal(chars.next().unwrap_or(c)),
                 '%' => Token::Run,
                 '_' => Token::One,
                 c => Token::Literal(c),
@@ -88,14 +101,14 @@ impl Pattern {
         let text = |tokens: &[Token]| {
             tokens.iter().map(|t| if let Token::Literal(c) = t { Some(*c) } else { None }).collect::<Option<String>>()
         };
-        match tokens.as_slice() {
+        Ok(match tokens.as_slice() {
             [Token::Run, middle @ .., Token::Run] if text(middle).is_some() => {
                 Self::Contains(text(middle).unwrap_or_default())
             }
             [Token::Run, rest @ ..] if text(rest).is_some() => Self::Suffix(text(rest).unwrap_or_default()),
             [rest @ .., Token::Run] if text(rest).is_some() => Self::Prefix(text(rest).unwrap_or_default()),
             all => text(all).map_or_else(|| Self::Tokens(all.to_vec()), Self::Exact),
-        }
+        })
     }
 
     fn matches(&self, text: &str) -> bool {
@@ -161,6 +174,7 @@ mod tests {
             ("a%c", "a\nc", false),
             ("a!%", "a%", true),
             ("a!%", "ab", false),
+            ("a!!", "a!", true),
             ("%a%b%c%", "xxaxxbxxc", true),
             ("%a%b%c%", "xxaxxcxxb", false),
             ("%", "", true),
@@ -169,7 +183,11 @@ mod tests {
             ("a%_", "ab", true),
             ("a%_", "a", false),
         ] {
-            assert_eq!(Pattern::compile(pattern, Some('!')).matches(text), expected, "{pattern} on {text:?}");
+            assert_eq!(Pattern::compile(pattern, Some('!')).unwrap().matches(text), expected, "{pattern} on {text:?}");
         }
+        for pattern in ["!", "a!", "a!!!", "%!"] {
+            assert!(Pattern::compile(pattern, Some('!')).unwrap_err().contains("escape character"), "{pattern}");
+        }
+        assert!(Pattern::compile("a!", None).unwrap().matches("a!"));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Builder, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Builder, StringArray, StringBuilder};
 use millpond_sql::functions::ResultType;
 use millpond_types::{Error, Result, SqlType};
 
@@ -12,7 +12,7 @@ use super::typed::{
     Bind, BindVolatile, Builtin, Byt, Def, Int, Kind as _, List, Opt, Read as _, Str, VALUE_BYTES_MAX, exact, param,
     same, scalar,
 };
-use super::{Args, CallSite, Returned, ScalarImpl};
+use super::{Args, CallSite, Failures, Returned, ScalarImpl};
 use crate::expr::EvalContext;
 
 const CATEGORY: &str = "STRING";
@@ -462,9 +462,21 @@ fn concat_bytes(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     Ok(Returned::ok(Arc::new(out.finish())))
 }
 
+/// As many NULLs as there are, each of them a failure.
+fn nothing_to_join(nulls: ArrayRef) -> Returned {
+    let mut failures = Failures::default();
+    for row in 0..nulls.len() {
+        failures.push(row, || "CONCAT_WS needs something to join behind its separator".to_owned());
+    }
+    Returned { array: nulls, failures }
+}
+
 fn concat_ws_text(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     let columns = texts(args)?;
     let mut out = StringBuilder::new();
+    if columns.len() < 2 {
+        return Ok(nothing_to_join(Arc::new(StringArray::new_null(args.rows))));
+    }
     for row in 0..args.rows {
         let Some(separator) = columns.first().and_then(|c| text_at(c, row)) else {
             out.append_null();
@@ -478,6 +490,9 @@ fn concat_ws_text(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
 
 fn concat_ws_bytes(args: &Args<'_>, _: &mut EvalContext) -> Result<Returned> {
     let mut out = BinaryBuilder::new();
+    if args.args.len() < 2 {
+        return Ok(nothing_to_join(Arc::new(BinaryArray::new_null(args.rows))));
+    }
     for row in 0..args.rows {
         let Some(separator) = bytes_at(args, 0, row)? else {
             out.append_null();

@@ -197,6 +197,7 @@ fn constants_with_which_a_call_gives_nothing_are_told_of() {
         .unwrap();
     for (call, wrong, said) in [
         ("REGEXP_EXTRACT('(?=x)', t)", "'(?=x)'", "look-around"),
+        ("t LIKE 'a!' ESCAPE '!'", "'a!'", "escape character"),
         ("REGEXP_EXTRACT_ALL('(', t, 1)", "'('", "unclosed group"),
         ("REGEXP_REPLACE(t, '[', '')", "'['", "unclosed"),
         ("REGEXP_SPLIT_TO_ARRAY(t, '*')", "'*'", "repetition"),
@@ -213,10 +214,13 @@ fn constants_with_which_a_call_gives_nothing_are_told_of() {
         let create = format!("CREATE STREAM r{} AS SELECT id, {call} AS c FROM s;", engine.catalog().queries.len());
         for statement in [format!("EXPLAIN {create}"), create] {
             let answers = engine.execute(&statement, &mut session()).unwrap();
-            let warning = format!("{}: the call gives NULL in each row", told.message);
+            let warning = format!("{}: it gives NULL in each row", told.message);
             assert_eq!(answers[0].warnings, [warning], "{statement}");
         }
     }
+    let create = "CREATE STREAM f (a INT) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON', TIMESTAMP_FORMAT='yyyy');";
+    let answers = engine.execute(create, &mut session()).unwrap();
+    assert_eq!(answers[0].warnings, ["TIMESTAMP_FORMAT has no effect without TIMESTAMP"]);
     // What a column says is only known in each row.
     run(&engine, "CREATE STREAM of_rows AS SELECT id, REGEXP_EXTRACT(t, t) AS c FROM s;").unwrap();
     run(&engine, "CREATE STREAM kept AS SELECT id, REGEXP_EXTRACT('x', t) AS c FROM s;").unwrap();

@@ -662,14 +662,10 @@ pub(super) fn timestamp(
         })?;
     }
     let Some(written) = with.string("TIMESTAMP")? else {
-        return match format {
-            Some(_) => Err(Diagnostic::at(
-                Code::Property,
-                with.span("TIMESTAMP_FORMAT"),
-                "'TIMESTAMP_FORMAT' is set but 'TIMESTAMP' is not",
-            )),
-            None => Ok(None),
-        };
+        if format.is_some() {
+            env.warn("TIMESTAMP_FORMAT has no effect without TIMESTAMP");
+        }
+        return Ok(None);
     };
     let span = with.span("TIMESTAMP");
     let name = match written.strip_prefix('`').and_then(|w| w.strip_suffix('`')) {

@@ -11,7 +11,7 @@ use super::shown::shown;
 use super::timestamp::parse_partial_timestamp;
 use super::types::resolve_type;
 use crate::diagnostic::{Code, Diagnostic, suggest};
-use crate::expr::{ArithmeticOp, CompareOp, ExprKind, TypedExpr};
+use crate::expr::{ArithmeticOp, CompareOp, ExprKind, TypedExpr, escape_at_end};
 use crate::functions::FunctionKind;
 use crate::plan::{AnalysisResult, Environment};
 use crate::syntax::{self, BinaryOp, Expr, Literal, Span, UnaryOp};
@@ -171,6 +171,12 @@ impl<'a> Typer<'a> {
                         span,
                         format!("like condition must be between strings, not {} and {}", operand.ty, pattern.ty),
                     ));
+                }
+                if let (ExprKind::Literal(Value::String(text)), Some(escape)) = (&pattern.kind, escape)
+                    && let Some(why) = escape_at_end(text, *escape)
+                    && self.env.refuses_constant(&why)
+                {
+                    return Err(Diagnostic::at(Code::Invalid, pattern.span, why));
                 }
                 let (operand, pattern) = (Box::new(operand), Box::new(pattern));
                 make(ExprKind::Like { operand, pattern, escape: *escape, negated: *negated }, SqlType::Boolean)
