@@ -16,6 +16,7 @@ pub mod columns;
 pub mod decode;
 pub mod descriptor;
 pub mod encode;
+mod features;
 pub mod read;
 pub mod schema;
 pub mod wire;

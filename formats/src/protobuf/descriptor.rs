@@ -1,19 +1,27 @@
 //! Protobuf schemas in their compiled form, `FileDescriptorProto`: some clients register and ask for them so.
 //!
-//! What text cannot say through this crate's reading of it (comments, options but those of decimals, reserved numbers) is lost.
+//! What text cannot say through this crate's reading of it (comments, options but `packed`, features and those of decimals,
+//! reserved numbers, that a field is required) is lost.
 
 use std::fmt::Write as _;
 
 use millpond_types::{Error, Result};
 
 use super::encode::write_bytes;
-use super::schema::{FieldType, ProtoSchema};
+use super::features::{Features, Syntax, numbers, words};
+use super::schema::{FieldType, ProtoField, ProtoSchema};
 use super::wire::{Kind, Payload, Reader, write_tag, write_varint};
 
 /// Deepest nesting of messages.
 const DEPTH_MAX: usize = 32;
 /// Number of Confluent's option that says the digits of a decimal.
 const FIELD_META: usize = 1088;
+/// Numbers of the features among the options of files, fields and enums.
+const FILE_FEATURES: usize = 50;
+const FIELD_FEATURES: usize = 21;
+const ENUM_FEATURES: usize = 7;
+/// The syntax of a file that has an edition.
+const EDITIONS: &str = "editions";
 
 fn damaged() -> Error {
     Error::bad_request("neither the text of a protobuf schema nor a file descriptor")
@@ -59,10 +67,17 @@ fn number(fields: &Fields<'_>, number: usize) -> Option<u64> {
 /// The text of a compiled schema.
 pub fn text_of(bytes: &[u8]) -> Result<String> {
     let file = fields(Reader::new(bytes))?;
-    let syntax = texts(&file, 12)?.pop().unwrap_or_else(|| "proto2".to_owned());
-    let proto3 = syntax == "proto3";
+    let syntax = match texts(&file, 12)?.pop().as_deref() {
+        None | Some("") => Syntax::Proto2,
+        Some(EDITIONS) => Syntax::edition_numbered(number(&file, 14).unwrap_or(0))?,
+        Some(name) => Syntax::named(name)?,
+    };
     let mut out = String::new();
-    let _ = writeln!(out, "syntax = \"{}\";", if proto3 { "proto3" } else { "proto2" });
+    let _ = match syntax {
+        Syntax::Proto2 => writeln!(out, "syntax = \"proto2\";"),
+        Syntax::Proto3 => writeln!(out, "syntax = \"proto3\";"),
+        Syntax::Edition(edition) => writeln!(out, "edition = \"{}\";", edition.name),
+    };
     let package = name(&file, 2)?;
     if !package.is_empty() {
         let _ = writeln!(out, "package {package};");
@@ -77,9 +92,12 @@ pub fn text_of(bytes: &[u8]) -> Result<String> {
         }
         let _ = writeln!(out, "import \"{import}\";");
     }
+    for (feature, value) in features(&file, 8, FILE_FEATURES)? {
+        let _ = writeln!(out, "option features.{feature} = {value};");
+    }
     for message in messages(&file, 4) {
         out.push('\n');
-        write_message(&mut out, &fields(message)?, proto3, 0)?;
+        write_message(&mut out, &fields(message)?, syntax, 0)?;
     }
     for one in messages(&file, 5) {
         out.push('\n');
@@ -88,9 +106,27 @@ pub fn text_of(bytes: &[u8]) -> Result<String> {
     Ok(out)
 }
 
+/// The features that the options of something, at `options` in it, set at `at`.
+fn features(of: &Fields<'_>, options: usize, at: usize) -> Result<Vec<(&'static str, &'static str)>> {
+    let mut all = Vec::new();
+    for options in messages(of, options) {
+        for set in messages(&fields(options)?, at) {
+            for (feature, payload) in fields(set)? {
+                if let Payload::Varint(value) = payload {
+                    all.extend(words(feature, value).transpose()?);
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
 fn write_enum(out: &mut String, one: &Fields<'_>, depth: usize) -> Result<()> {
     let indent = "  ".repeat(depth);
     let _ = writeln!(out, "{indent}enum {} {{", name(one, 1)?);
+    for (feature, value) in features(one, 3, ENUM_FEATURES)? {
+        let _ = writeln!(out, "{indent}  option features.{feature} = {value};");
+    }
     for value in messages(one, 2) {
         let value = fields(value)?;
         let _ = writeln!(out, "{indent}  {} = {};", name(&value, 1)?, number(&value, 2).unwrap_or(0) as i32);
@@ -99,7 +135,7 @@ fn write_enum(out: &mut String, one: &Fields<'_>, depth: usize) -> Result<()> {
     Ok(())
 }
 
-fn write_message(out: &mut String, message: &Fields<'_>, proto3: bool, depth: usize) -> Result<()> {
+fn write_message(out: &mut String, message: &Fields<'_>, syntax: Syntax, depth: usize) -> Result<()> {
     if depth > DEPTH_MAX {
         return Err(damaged());
     }
@@ -136,14 +172,14 @@ fn write_message(out: &mut String, message: &Fields<'_>, proto3: bool, depth: us
         let label = match number(field, 4) {
             Some(3) => "repeated ",
             Some(2) => "required ",
-            _ if synthetic || !proto3 => "optional ",
+            _ if synthetic || syntax == Syntax::Proto2 => "optional ",
             _ => "",
         };
         write_field(out, field, label, &entries, depth + 1)?;
     }
     for one in nested {
         out.push('\n');
-        write_message(out, &one, proto3, depth + 1)?;
+        write_message(out, &one, syntax, depth + 1)?;
     }
     for one in messages(message, 4) {
         out.push('\n');
@@ -172,7 +208,15 @@ fn write_field(
         }
         None => format!("{label}{ty}"),
     };
-    let mut options = String::new();
+    let mut options = Vec::new();
+    for (feature, value) in features(field, 8, FIELD_FEATURES)? {
+        options.push(format!("features.{feature} = {value}"));
+    }
+    if let Some(given) = messages(field, 8).next()
+        && let Some(packed) = number(&fields(given)?, 2)
+    {
+        options.push(format!("packed = {}", packed != 0));
+    }
     if let Some(given) = messages(field, 8).next()
         && let Some(meta) = messages(&fields(given)?, FIELD_META).next()
     {
@@ -181,8 +225,9 @@ fn write_field(
             let pair = fields(pair)?;
             pairs.push(format!("{{ key: \"{}\", value: \"{}\" }}", name(&pair, 1)?, name(&pair, 2)?));
         }
-        let _ = write!(options, " [(confluent.field_meta) = {{ params: [{}] }}]", pairs.join(", "));
+        options.push(format!("(confluent.field_meta) = {{ params: [{}] }}", pairs.join(", ")));
     }
+    let options = if options.is_empty() { String::new() } else { format!(" [{}]", options.join(", ")) };
     let _ = writeln!(out, "{indent}{shown} {} = {}{options};", name(field, 1)?, number(field, 3).unwrap_or(0));
     Ok(())
 }
@@ -241,7 +286,14 @@ pub fn descriptor_of(schema: &ProtoSchema, file: &str) -> Vec<u8> {
     for one in enums_in(schema, &schema.package, schema.own_enums) {
         write_bytes(&mut out, 5, &one);
     }
-    put_text(&mut out, 12, if schema.proto2 { "proto2" } else { "proto3" });
+    match schema.syntax {
+        Syntax::Proto2 => put_text(&mut out, 12, "proto2"),
+        Syntax::Proto3 => put_text(&mut out, 12, "proto3"),
+        Syntax::Edition(edition) => {
+            put_text(&mut out, 12, EDITIONS);
+            put_number(&mut out, 14, edition.number);
+        }
+    }
     out
 }
 
@@ -256,6 +308,11 @@ fn enums_in(schema: &ProtoSchema, scope: &str, own: usize) -> Vec<Vec<u8>> {
             put_number(&mut entry, 2, i64::from(*value) as u64);
             write_bytes(&mut out, 2, &entry);
         }
+        let mut set = Vec::new();
+        if schema.syntax.is_edition() && one.closed != Features::of(schema.syntax).closed {
+            put_feature(&mut set, "enum_type", if one.closed { "CLOSED" } else { "OPEN" });
+        }
+        put_options(&mut out, 3, ENUM_FEATURES, &set, &[]);
         out
     })
     .collect()
@@ -274,6 +331,46 @@ fn entry_name(field: &str) -> String {
         out.push_str(chars.as_str());
     }
     out + "Entry"
+}
+
+fn put_feature(out: &mut Vec<u8>, name: &str, value: &str) {
+    if let Some((feature, value)) = numbers(name, value) {
+        put_number(out, feature, value);
+    }
+}
+
+/// Options, of which the features are one; nothing where there are none.
+fn put_options(out: &mut Vec<u8>, number: usize, at: usize, features: &[u8], others: &[u8]) {
+    let mut options = others.to_vec();
+    if !features.is_empty() {
+        write_bytes(&mut options, at, features);
+    }
+    if !options.is_empty() {
+        write_bytes(out, number, &options);
+    }
+}
+
+/// What a field says otherwise than its file's syntax.
+fn put_field_options(out: &mut Vec<u8>, syntax: Syntax, field: &ProtoField) {
+    let usual = Features::of(syntax);
+    let (mut features, mut others) = (Vec::new(), Vec::new());
+    let is_single = !field.repeated && field.oneof.is_none();
+    let is_number =
+        !matches!(field.ty, FieldType::String | FieldType::Bytes | FieldType::Message(_) | FieldType::Map(..));
+    let is_scalar = !matches!(field.ty, FieldType::Message(_) | FieldType::Map(..));
+    if syntax.is_edition() && is_single && is_scalar && !field.optional {
+        put_feature(&mut features, "field_presence", "IMPLICIT");
+    }
+    if field.repeated && is_number && field.packed != usual.packed {
+        match syntax {
+            Syntax::Edition(_) => {
+                let value = if field.packed { "PACKED" } else { "EXPANDED" };
+                put_feature(&mut features, "repeated_field_encoding", value);
+            }
+            _ => put_number(&mut others, 2, u64::from(field.packed)),
+        }
+    }
+    put_options(out, 8, FIELD_FEATURES, &features, &others);
 }
 
 fn put_type(out: &mut Vec<u8>, schema: &ProtoSchema, ty: &FieldType) {
@@ -328,13 +425,14 @@ fn message_of(schema: &ProtoSchema, at: usize) -> Vec<u8> {
         }
         match field.oneof {
             Some(oneof) => put_number(&mut one, 9, oneof as u64),
-            None if field.optional && !schema.proto2 => {
+            None if field.optional && schema.syntax == Syntax::Proto3 => {
                 put_number(&mut one, 9, (message.oneofs.len() + synthetic.len()) as u64);
                 put_number(&mut one, 17, 1);
                 synthetic.push(format!("_{}", field.name));
             }
             None => {}
         }
+        put_field_options(&mut one, schema.syntax, field);
         write_bytes(&mut out, 2, &one);
     }
     for &nested in &message.nested {

@@ -41,7 +41,7 @@ struct FieldRead {
 #[derive(Debug)]
 enum Kind {
     Scalar(FieldType),
-    Enum(HashMap<i32, String>),
+    Enum(Symbols),
     /// A message that stands for one value.
     Value,
     /// A message around a scalar.
@@ -55,6 +55,25 @@ enum Kind {
         value: Box<Kind>,
     },
     Mismatch(String),
+}
+
+/// The values of an enum.
+#[derive(Debug)]
+struct Symbols {
+    names: HashMap<i32, String>,
+    closed: bool,
+}
+
+impl Kind {
+    /// Whether a payload counts as not there: a closed enum does not have its value.
+    fn is_unknown(&self, payload: &Payload<'_>) -> bool {
+        match (self, payload) {
+            (Self::Enum(symbols), Payload::Varint(value)) => {
+                symbols.closed && !symbols.names.contains_key(&(*value as i32))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What a target becomes at its message's end.
@@ -118,7 +137,9 @@ impl Plan {
                 Kind::Map { .. } => End::Map,
                 Kind::Struct(_) => End::Struct(written.number),
                 Kind::Scalar(_) if !written.optional => End::Default(String::new()),
-                Kind::Enum(symbols) if !written.optional => End::Default(symbols.get(&0).cloned().unwrap_or_default()),
+                Kind::Enum(symbols) if !written.optional => {
+                    End::Default(symbols.names.get(&0).cloned().unwrap_or_default())
+                }
                 _ => End::Null,
             };
             self.targets.push((target, end));
@@ -186,7 +207,9 @@ fn single(schema: &ProtoSchema, written: &FieldType, ty: &SqlType) -> Kind {
             _ => mismatch(),
         },
         (FieldType::Enum(at), SqlType::String) => {
-            Kind::Enum(schema.enums[*at].values.iter().rev().map(|(name, n)| (*n, name.clone())).collect())
+            let declared = &schema.enums[*at];
+            let names = declared.values.iter().rev().map(|(name, n)| (*n, name.clone())).collect();
+            Kind::Enum(Symbols { names, closed: declared.closed })
         }
         (FieldType::Enum(_), SqlType::Integer | SqlType::BigInt) => Kind::Scalar(FieldType::Int32),
         (scalar, ty) if reads(scalar, ty) => Kind::Scalar(scalar.clone()),
@@ -238,6 +261,9 @@ fn message(mut reader: Reader<'_>, plan: &Plan, columns: &mut [Column], base: us
 
 /// One of a oneof: those that came before it are gone.
 fn one_of(column: &mut Column, part: usize, kind: &Kind, payload: Payload<'_>, at: usize, base: usize) -> Scan<()> {
+    if kind.is_unknown(&payload) {
+        return Ok(());
+    }
     if column.len() == base {
         column.valid.push(true);
     }
@@ -258,13 +284,16 @@ fn one_of(column: &mut Column, part: usize, kind: &Kind, payload: Payload<'_>, a
 
 /// One occurrence of a field.
 fn field(column: &mut Column, kind: &Kind, payload: Payload<'_>, at: usize, base: usize) -> Scan<()> {
+    if kind.is_unknown(&payload) {
+        return Ok(());
+    }
     match (kind, payload) {
         (Kind::Mismatch(why), _) => fail(at, why.clone()),
         (Kind::Scalar(ty), _) => scalar(column, ty, payload, at, base),
         (Kind::Enum(symbols), Payload::Varint(value)) => {
             column.truncate(base);
-            // Enums are open: a value that a newer writer has is no error.
-            let Some(symbol) = symbols.get(&(value as i32)) else {
+            // Of an open one: a value that a newer writer has is no error.
+            let Some(symbol) = symbols.names.get(&(value as i32)) else {
                 column.push_null();
                 return Ok(());
             };
@@ -306,6 +335,7 @@ fn field(column: &mut Column, kind: &Kind, payload: Payload<'_>, at: usize, base
             let Data::Map { keys, values, .. } = &mut column.data else { return Ok(()) };
             reader.spend(values.width())?;
             let (key_base, value_base) = (keys.len(), values.len());
+            let mut unknown = false;
             while !reader.is_at_end() {
                 let at = reader.pos;
                 match reader.field()? {
@@ -314,9 +344,16 @@ fn field(column: &mut Column, kind: &Kind, payload: Payload<'_>, at: usize, base
                         keys.data.extend_from_slice(decode::utf8(text)?);
                         keys.end();
                     }
-                    (2, payload) => field(values, value, payload, at, value_base)?,
+                    (2, payload) => {
+                        unknown |= value.is_unknown(&payload);
+                        field(values, value, payload, at, value_base)?;
+                    }
                     _ => {}
                 }
+            }
+            if unknown && values.len() == value_base {
+                keys.truncate(key_base);
+                return Ok(());
             }
             if keys.len() == key_base {
                 keys.end();
@@ -372,7 +409,7 @@ fn end(column: &mut Column, kind: &Kind, base: usize) {
         (_, Kind::List(_) | Kind::Map { .. }) => decode::end_items(column),
         (_, Kind::Scalar(_)) => decode::push_default(column),
         (Data::String(text), Kind::Enum(symbols)) => {
-            text.data.extend_from_slice(symbols.get(&0).map_or("", |s| s).as_bytes());
+            text.data.extend_from_slice(symbols.names.get(&0).map_or("", |s| s).as_bytes());
             text.end();
             column.valid.push(true);
         }

@@ -1,13 +1,16 @@
 //! Protobuf schemas, read from their `.proto` text: messages, enums and what they refer to.
 //!
 //! Read in two passes: declarations with the names that they mention, then the names are looked up by protobuf's rules of scope.
-//! Options but those that say a decimal's digits, services and extensions mean nothing here and are passed over.
+//! Options but `packed`, features and those that say a decimal's digits, services and extensions mean nothing here and are
+//! passed over.
 //!
 //! Invariants: every index has its message or enum; nesting is bounded, and all else by the text's length.
 
 use std::collections::{HashMap, HashSet};
 
 use millpond_types::{Error, Result};
+
+use super::features::{Features, Syntax, Target};
 
 /// Deepest nesting of messages and of brackets that are passed over.
 const DEPTH_MAX: usize = 32;
@@ -29,7 +32,7 @@ pub struct ProtoSchema {
     pub roots: Vec<usize>,
     pub package: String,
     pub imports: Vec<String>,
-    pub proto2: bool,
+    pub syntax: Syntax,
     /// How many of the enums are the schema's own: they come first.
     pub own_enums: usize,
 }
@@ -64,6 +67,8 @@ impl Message {
 pub struct Enum {
     pub full_name: String,
     pub values: Vec<(String, i32)>,
+    /// A field with another value counts as not there.
+    pub closed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +78,8 @@ pub struct ProtoField {
     pub repeated: bool,
     /// Whether a scalar tells not being there from its default.
     pub optional: bool,
+    /// Whether a list of numbers is written in one piece; either way is read.
+    pub packed: bool,
     pub oneof: Option<usize>,
     pub ty: FieldType,
     /// Precision and scale of a decimal, where the field says them.
@@ -235,7 +242,22 @@ struct File {
     messages: Vec<usize>,
     imports: Vec<String>,
     package: String,
-    proto2: bool,
+    syntax: Syntax,
+}
+
+/// What a field's label and place say of its presence.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Label {
+    None,
+    Repeated,
+    /// Labelled so, or one of a oneof.
+    Optional,
+}
+
+/// What a field's options say.
+struct Options {
+    features: Features,
+    digits: (Option<u8>, Option<u8>),
 }
 
 #[derive(Default)]
@@ -310,22 +332,32 @@ impl Builder {
                 ty => *ty = found,
             }
         }
-        let File { messages: roots, imports, package, proto2 } = main;
-        Ok(ProtoSchema { messages: self.messages, enums: self.enums, roots, package, imports, proto2, own_enums })
+        let File { messages: roots, imports, package, syntax } = main;
+        Ok(ProtoSchema { messages: self.messages, enums: self.enums, roots, package, imports, syntax, own_enums })
     }
 
     fn file(&mut self, text: &str) -> Result<File> {
         let mut tokens = Tokens { text, pos: 0, line: 1 };
-        let mut file = File { messages: Vec::new(), imports: Vec::new(), package: String::new(), proto2: false };
+        let mut file =
+            // What a file is that does not say it.
+            File { messages: Vec::new(), imports: Vec::new(), package: String::new(), syntax: Syntax::Proto2 };
         let mut package = String::new();
-        // What a file is that does not say it.
-        let mut proto2 = true;
+        let mut features = Features::of(file.syntax);
         while let Some(token) = tokens.next()? {
             match token {
-                Token::Word("syntax" | "edition") => {
+                Token::Word("syntax") => {
                     tokens.symbol('=')?;
-                    proto2 = tokens.string()? == "proto2";
+                    file.syntax = Syntax::named(&tokens.string()?)?;
                     tokens.symbol(';')?;
+                    features = Features::of(file.syntax);
+                }
+                Token::Word("edition") => {
+                    tokens.symbol('=')?;
+                    file.syntax = Syntax::edition(&tokens.string()?)?;
+                    tokens.symbol(';')?;
+                    features = Features::of(file.syntax);
+                    // Wherever they stand, they are of the whole file.
+                    tokens.clone().features_of_file(file.syntax, &mut features)?;
                 }
                 Token::Word("package") => {
                     package = tokens.word()?.to_owned();
@@ -333,6 +365,11 @@ impl Builder {
                 }
                 Token::Word("import") => {
                     let mut import = tokens.required()?;
+                    if let Token::Word("option") = import {
+                        // Of a file that says options alone.
+                        tokens.skip_statement()?;
+                        continue;
+                    }
                     if let Token::Word("public" | "weak") = import {
                         import = tokens.required()?;
                     }
@@ -343,16 +380,18 @@ impl Builder {
                     tokens.symbol(';')?;
                 }
                 Token::Word("message") => {
-                    let index = self.message(&mut tokens, &package, proto2, 0)?;
+                    let index = self.message(&mut tokens, &package, (file.syntax, features), 0)?;
                     file.messages.push(index);
                 }
-                Token::Word("enum") => self.enumeration(&mut tokens, &package)?,
+                Token::Word("enum") => self.enumeration(&mut tokens, &package, (file.syntax, features))?,
+                // In front of messages and enums.
+                Token::Word("export" | "local") if file.syntax.is_edition() => {}
                 Token::Word("option" | "service" | "extend") => tokens.skip_statement()?,
                 Token::Symbol(';') => {}
                 _ => return Err(tokens.expected("a declaration")),
             }
         }
-        (file.package, file.proto2) = (package, proto2);
+        file.package = package;
         Ok(file)
     }
 
@@ -376,7 +415,13 @@ impl Builder {
         }
     }
 
-    fn message(&mut self, tokens: &mut Tokens<'_>, scope: &str, proto2: bool, depth: usize) -> Result<usize> {
+    fn message(
+        &mut self,
+        tokens: &mut Tokens<'_>,
+        scope: &str,
+        (syntax, features): (Syntax, Features),
+        depth: usize,
+    ) -> Result<usize> {
         if depth > DEPTH_MAX {
             return Err(bad(format!("messages are nested deeper than {DEPTH_MAX} levels")));
         }
@@ -391,10 +436,16 @@ impl Builder {
                 Token::Symbol('}') => break,
                 Token::Symbol(';') => {}
                 Token::Word("message") => {
-                    let nested = self.message(tokens, &full_name, proto2, depth + 1)?;
+                    let nested = self.message(tokens, &full_name, (syntax, features), depth + 1)?;
                     self.messages[index].nested.push(nested);
                 }
-                Token::Word("enum") => self.enumeration(tokens, &full_name)?,
+                Token::Word("enum") => self.enumeration(tokens, &full_name, (syntax, features))?,
+                Token::Word("export" | "local") if syntax.is_edition() && tokens.is_type_ahead()? => {}
+                Token::Word("option") if syntax.is_edition() => {
+                    // None that counts here can be set on a message.
+                    let mut ignored = Options { features, digits: (None, None) };
+                    tokens.option(syntax, Target::Message, &mut ignored)?;
+                }
                 Token::Word("option" | "reserved" | "extensions" | "extend") => tokens.skip_statement()?,
                 Token::Word("oneof") => {
                     let name = tokens.word()?.to_owned();
@@ -406,16 +457,24 @@ impl Builder {
                             Token::Symbol('}') => break,
                             Token::Symbol(';') => {}
                             Token::Word("option") => tokens.skip_statement()?,
-                            Token::Word(ty) => self.field(tokens, index, ty, false, true, Some(oneof))?,
+                            Token::Word(ty) => {
+                                self.field(tokens, index, ty, Label::Optional, Some(oneof), (syntax, features))?;
+                            }
                             _ => return Err(tokens.expected("a field")),
                         }
                     }
                 }
                 Token::Word(label @ ("repeated" | "optional" | "required")) => {
+                    if syntax.is_edition() && label != "repeated" {
+                        return Err(tokens.refused(&format!(
+                            "editions have no label \"{label}\"; the feature \"field_presence\" says it"
+                        )));
+                    }
                     let ty = tokens.word()?;
-                    self.field(tokens, index, ty, label == "repeated", label != "repeated", None)?;
+                    let label = if label == "repeated" { Label::Repeated } else { Label::Optional };
+                    self.field(tokens, index, ty, label, None, (syntax, features))?;
                 }
-                Token::Word(ty) => self.field(tokens, index, ty, false, proto2, None)?,
+                Token::Word(ty) => self.field(tokens, index, ty, Label::None, None, (syntax, features))?,
                 _ => return Err(tokens.expected("a field")),
             }
         }
@@ -427,9 +486,9 @@ impl Builder {
         tokens: &mut Tokens<'_>,
         message: usize,
         ty: &str,
-        repeated: bool,
-        optional: bool,
+        label: Label,
         oneof: Option<usize>,
+        (syntax, features): (Syntax, Features),
     ) -> Result<()> {
         let mut open = None;
         let ty = if ty == "map" {
@@ -454,15 +513,18 @@ impl Builder {
         let number = tokens.word()?;
         let number = parse_number(number).and_then(|n| u32::try_from(n).ok()).filter(|n| (1..1 << 29).contains(n));
         let number = number.ok_or_else(|| bad(format!("field \"{name}\" has no number of 1 to 536870911")))?;
-        let mut digits = (None, None);
+        let mut options = Options { features, digits: (None, None) };
         match tokens.required()? {
             Token::Symbol(';') => {}
             Token::Symbol('[') => {
-                digits = tokens.options()?;
+                while tokens.option(syntax, Target::Field, &mut options)? == ',' {}
                 tokens.symbol(';')?;
             }
             _ => return Err(tokens.expected("';'")),
         }
+        let Options { features, digits } = options;
+        let repeated = label == Label::Repeated;
+        let optional = label == Label::Optional || label == Label::None && features.presence;
         let fields = &mut self.messages[message].fields;
         if !self.numbers.insert((message, number)) || !self.field_names.insert((message, name.clone())) {
             return Err(bad(format!("field \"{name}\" or its number {number} is there twice")));
@@ -470,19 +532,28 @@ impl Builder {
         if let Some(name) = open {
             self.open.push(RawField { message, field: fields.len(), name });
         }
-        fields.push(ProtoField { name, number, repeated, optional, oneof, ty, digits });
+        fields.push(ProtoField { name, number, repeated, optional, packed: features.packed, oneof, ty, digits });
         Ok(())
     }
 
-    fn enumeration(&mut self, tokens: &mut Tokens<'_>, scope: &str) -> Result<()> {
+    fn enumeration(
+        &mut self,
+        tokens: &mut Tokens<'_>,
+        scope: &str,
+        (syntax, features): (Syntax, Features),
+    ) -> Result<()> {
         let name = tokens.word()?;
         let full_name = self.define(scope, name, FieldType::Enum(self.enums.len()))?;
         let mut values = Vec::new();
+        let mut options = Options { features, digits: (None, None) };
         tokens.symbol('{')?;
         loop {
             match tokens.required()? {
                 Token::Symbol('}') => break,
                 Token::Symbol(';') => {}
+                Token::Word("option") if syntax.is_edition() => {
+                    tokens.option(syntax, Target::Enum, &mut options)?;
+                }
                 Token::Word("option" | "reserved") => tokens.skip_statement()?,
                 Token::Word(symbol) => {
                     tokens.symbol('=')?;
@@ -493,7 +564,8 @@ impl Builder {
                     match tokens.required()? {
                         Token::Symbol(';') => {}
                         Token::Symbol('[') => {
-                            tokens.options()?;
+                            // Nothing that counts here can be set on a value.
+                            tokens.skip_brackets()?;
                             tokens.symbol(';')?;
                         }
                         _ => return Err(tokens.expected("';'")),
@@ -502,7 +574,7 @@ impl Builder {
                 _ => return Err(tokens.expected("a value")),
             }
         }
-        self.enums.push(Enum { full_name, values });
+        self.enums.push(Enum { full_name, values, closed: options.features.closed });
         Ok(())
     }
 }
@@ -546,6 +618,7 @@ enum Token<'a> {
     Symbol(char),
 }
 
+#[derive(Clone)]
 struct Tokens<'a> {
     text: &'a str,
     pos: usize,
@@ -555,6 +628,10 @@ struct Tokens<'a> {
 impl<'a> Tokens<'a> {
     fn expected(&self, what: &str) -> Error {
         bad(format!("not a protobuf schema: expected {what} in line {}", self.line))
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        bad(format!("{why}, in line {}", self.line))
     }
 
     fn next(&mut self) -> Result<Option<Token<'a>>> {
@@ -662,30 +739,111 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// A field's options behind the bracket: only the digits of a decimal are of interest, which stand as pairs of `key` and
-    /// `value` in either order.
-    fn options(&mut self) -> Result<(Option<u8>, Option<u8>)> {
+    /// Up to the bracket that closes the one before it.
+    fn skip_brackets(&mut self) -> Result<()> {
         let mut depth = 1;
-        let (mut name, mut value) = (None::<String>, None::<String>);
-        let mut digits = (None, None);
-        let mut last = "";
         while depth > 0 {
             match self.required()? {
                 Token::Symbol('[' | '{' | '(') => depth += 1,
-                Token::Symbol(']' | '}' | ')') => {
-                    depth -= 1;
-                    match (name.take(), value.take()) {
-                        (Some(key), Some(number)) if key == "precision" => digits.0 = number.trim().parse().ok(),
-                        (Some(key), Some(number)) if key == "scale" => digits.1 = number.trim().parse().ok(),
-                        _ => {}
-                    }
-                }
-                Token::Word(word) => last = word,
-                Token::String(text) if last == "key" => name = Some(text),
-                Token::String(text) if last == "value" => value = Some(text),
+                Token::Symbol(']' | '}' | ')') => depth -= 1,
                 _ => {}
             }
         }
-        Ok(digits)
+        Ok(())
+    }
+
+    /// Whether a message or an enum is declared next.
+    fn is_type_ahead(&self) -> Result<bool> {
+        let mut ahead = self.clone();
+        // A field of a type that is called so has `name = number` there.
+        let declares = matches!(ahead.required()?, Token::Word("message" | "enum"));
+        Ok(declares && matches!(ahead.required()?, Token::Word(_)))
+    }
+
+    /// Features that the rest of a file sets for all of it.
+    fn features_of_file(mut self, syntax: Syntax, features: &mut Features) -> Result<()> {
+        let mut options = Options { features: *features, digits: (None, None) };
+        while let Some(token) = self.next()? {
+            match token {
+                Token::Word("option") => {
+                    self.option(syntax, Target::File, &mut options)?;
+                }
+                Token::Symbol(';') => {}
+                _ => self.skip_statement()?,
+            }
+        }
+        *features = options.features;
+        Ok(())
+    }
+
+    /// One option up to what ends it, which is returned: a semicolon, or in brackets a comma or the bracket. Of interest are
+    /// features of editions, `packed` of the others, and the digits of a decimal, which stand as pairs of `key` and `value` in
+    /// either order.
+    fn option(&mut self, syntax: Syntax, target: Target, options: &mut Options) -> Result<char> {
+        let mut name = String::new();
+        loop {
+            match self.required()? {
+                Token::Word(word) => name.push_str(word),
+                Token::Symbol('=') => break,
+                Token::Symbol(end @ (';' | ',' | ']')) => return Ok(end),
+                Token::Symbol(c) => name.push(c),
+                Token::String(_) => return Err(self.expected("an option")),
+            }
+        }
+        let features = syntax.is_edition().then(|| name.strip_prefix("features")).flatten();
+        let features = features.filter(|rest| rest.is_empty() || rest.starts_with('.'));
+        let mut depth = 0;
+        let (mut key, mut value) = (None::<String>, None::<String>);
+        let mut last = "";
+        let end = loop {
+            match self.required()? {
+                Token::Symbol(end @ (';' | ',' | ']')) if depth == 0 => break end,
+                Token::Symbol('[' | '{' | '(') => depth += 1,
+                Token::Symbol(']' | '}' | ')') => {
+                    depth -= 1;
+                    if depth < 0 {
+                        return Err(self.expected("the end of an option"));
+                    }
+                    match (key.take(), value.take()) {
+                        (Some(key), Some(number)) if key == "precision" => {
+                            options.digits.0 = number.trim().parse().ok();
+                        }
+                        (Some(key), Some(number)) if key == "scale" => options.digits.1 = number.trim().parse().ok(),
+                        _ => {}
+                    }
+                }
+                Token::Word(word) => {
+                    match features {
+                        // Several in braces, `name: VALUE` each.
+                        Some("") if depth == 1 && last.is_empty() => last = word,
+                        Some("") if depth == 1 => self.feature(options, std::mem::take(&mut last), word, target)?,
+                        Some(one) if depth == 0 => {
+                            self.feature(options, one.trim_start_matches('.'), word, target)?;
+                        }
+                        _ => {}
+                    }
+                    if features.is_some() {
+                        continue;
+                    }
+                    if depth == 0 && name == "packed" {
+                        if syntax.is_edition() {
+                            let why =
+                                "editions have no option \"packed\"; the feature \"repeated_field_encoding\" says it";
+                            return Err(self.refused(why));
+                        }
+                        options.features.packed = word == "true";
+                    }
+                    last = word;
+                }
+                Token::String(text) if last == "key" => key = Some(text),
+                Token::String(text) if last == "value" => value = Some(text),
+                _ => {}
+            }
+        };
+        Ok(end)
+    }
+
+    fn feature(&self, options: &mut Options, name: &str, value: &str, target: Target) -> Result<()> {
+        options.features.set(name, value, target).map_err(|e| self.refused(e.message()))
     }
 }

@@ -37,7 +37,11 @@ enum Kind {
     Wrapper(FieldType),
     Struct(Plan),
     Around(Box<Plan>),
-    List(Box<Kind>),
+    List {
+        item: Box<Kind>,
+        /// In one piece, where the items are numbers.
+        packed: bool,
+    },
     Map(Box<Kind>),
 }
 
@@ -115,7 +119,9 @@ fn kind_of(schema: &ProtoSchema, field: &ProtoField, ty: &SqlType) -> Result<Kin
         (FieldType::Map(key, value), SqlType::Map(_, from), _) if **key == FieldType::String => {
             Ok(Kind::Map(Box::new(single(schema, value, from)?)))
         }
-        (_, SqlType::Array(item), true) => Ok(Kind::List(Box::new(single(schema, &field.ty, item)?))),
+        (_, SqlType::Array(item), true) => {
+            Ok(Kind::List { item: Box::new(single(schema, &field.ty, item)?), packed: field.packed })
+        }
         (FieldType::Message(message), SqlType::Map(_, from), true) if schema.messages[*message].is_entry() => {
             Ok(Kind::Map(Box::new(kind_of(schema, &schema.messages[*message].fields[1], from)?)))
         }
@@ -186,16 +192,29 @@ fn write_field(
     row: usize,
 ) -> Result<()> {
     match (kind, cells) {
-        (Kind::List(item), Cells::List(offsets, _, items)) => {
+        (Kind::List { item, packed }, Cells::List(offsets, _, items)) => {
             let rows = offsets[row] as usize..offsets[row + 1] as usize;
             match &**item {
-                Kind::Scalar(ty) if !matches!(ty, FieldType::String | FieldType::Bytes) => {
+                Kind::Scalar(ty) if *packed && !matches!(ty, FieldType::String | FieldType::Bytes) => {
                     if rows.is_empty() {
                         return Ok(());
                     }
                     let mut packed = Vec::new();
                     for i in rows {
                         write_number(&mut packed, ty, items, i)?;
+                    }
+                    write_bytes(out, number, &packed);
+                    Ok(())
+                }
+                Kind::Enum(symbols) if *packed => {
+                    let Cells::String(array) = &**items else { return Err(Error::bug("text was expected")) };
+                    if rows.is_empty() {
+                        return Ok(());
+                    }
+                    let mut packed = Vec::new();
+                    for i in rows {
+                        let value = if items.is_null(i) { 0 } else { symbol(symbols, array.value(i))? };
+                        write_varint(&mut packed, i64::from(value) as u64);
                     }
                     write_bytes(out, number, &packed);
                     Ok(())
@@ -278,7 +297,7 @@ fn write_item(out: &mut Vec<u8>, number: usize, kind: &Kind, cells: &Cells<'_>, 
             }
             write_bytes(out, number, &inner);
         }
-        Kind::List(_) | Kind::Map(_) => return write_field(out, number, kind, true, cells, row),
+        Kind::List { .. } | Kind::Map(_) => return write_field(out, number, kind, true, cells, row),
     }
     Ok(())
 }

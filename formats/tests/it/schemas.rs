@@ -470,6 +470,122 @@ fn a_file_without_syntax_is_proto2() {
     }
 }
 
+/// What an edition and its features say of presence, enums and lists.
+const EDITION: &str = r#"edition = "2023"; package shop;
+    message M {
+      int32 told = 1; int32 untold = 2 [features.field_presence = IMPLICIT]; E one = 3;
+      repeated E closed = 4; repeated Open open = 5;
+      repeated int32 apart = 6 [deprecated = true, features = { repeated_field_encoding: EXPANDED }]; repeated int32 packed = 7;
+      map<string, E> named = 8; message Inner { option features.json_format = ALLOW; string s = 1; } Inner inner = 9;
+      reserved 20 to 29; reserved old, older;
+      string required = 10 [features.field_presence = LEGACY_REQUIRED, features.(pb.cpp).string_type = VIEW];
+    }
+    enum E { NONE = 0; A = 1; }
+    enum Open { option features.enum_type = OPEN; ZERO = 0; ONE = 1; }
+    option features.enum_type = CLOSED; option features = { utf8_validation: NONE [pb.java] { large_enum: true } };"#;
+
+#[test]
+fn editions_are_read_and_written_by_their_features() {
+    let made = schema(SchemaKind::Protobuf, EDITION);
+    let numbers = || SqlType::array(SqlType::Integer);
+    let texts = || SqlType::array(SqlType::String);
+    let columns = [
+        field("TOLD", SqlType::Integer),
+        field("UNTOLD", SqlType::Integer),
+        field("ONE", SqlType::String),
+        field("CLOSED", texts()),
+        field("OPEN", texts()),
+        field("APART", numbers()),
+        field("PACKED", numbers()),
+        field("NAMED", SqlType::map(SqlType::String, SqlType::String)),
+        field("REQUIRED", SqlType::String),
+    ];
+    let read = |schema: &Arc<Schema>, payload: &[u8]| {
+        let framed = [&[0, 0, 0, 0, 1, 0], payload].concat();
+        let decoded = decoder(Format::Protobuf, &columns, &known(&[(1, schema)])).decode([Some(&framed[..])]).unwrap();
+        assert!(decoded.errors.is_empty(), "{:?}", decoded.errors);
+        values(&decoded, &columns).remove(0)
+    };
+    let empty = Value::Array(Vec::new());
+    let list = |items: &[i32]| Value::Array(items.iter().map(|n| Value::Integer(*n)).collect());
+    let nothing = vec![
+        Value::Null,
+        Value::Integer(0),
+        Value::Null,
+        empty.clone(),
+        empty.clone(),
+        empty.clone(),
+        empty.clone(),
+        Value::Map(Vec::new()),
+        Value::Null,
+    ];
+    // 7 is none of the enums' values; lists come in both ways.
+    #[rustfmt::skip]
+    let strange: &[u8] = &[
+        0x18, 7, 0x22, 2, 1, 7, 0x20, 0, 0x2a, 2, 1, 7, 0x32, 2, 1, 2, 0x38, 3, 0x3a, 1, 4,
+        0x42, 5, 0x0a, 1, b'x', 0x10, 7, 0x42, 5, 0x0a, 1, b'y', 0x10, 1,
+    ];
+    let mut known_alone = nothing.clone();
+    known_alone[3] = Value::Array(vec![text("A"), text("NONE")]);
+    known_alone[4] = Value::Array(vec![text("ONE"), Value::Null]);
+    (known_alone[5], known_alone[6]) = (list(&[1, 2]), list(&[3, 4]));
+    known_alone[7] = Value::Map(vec![(text("y"), text("A"))]);
+    // Compiled and read again it says the same.
+    let compiled = made.compiled("file").unwrap();
+    let again = schema(SchemaKind::Protobuf, &compiled);
+    assert_eq!(again.compiled("file").unwrap(), compiled, "{}", again.text);
+    for schema in [&made, &again] {
+        assert_eq!(read(schema, &[]), nothing);
+        assert_eq!(read(schema, strange), known_alone);
+        let zero = || Value::Integer(0);
+        let row = vec![zero(), zero(), text("NONE"), Value::Array(vec![text("A"), text("NONE")]), Value::Null];
+        let row = [row, vec![list(&[1, 2]), list(&[1, 2]), Value::Null, text("")]].concat();
+        let out = write(Format::Protobuf, &columns, &writer(1, schema), &[row]).unwrap();
+        #[rustfmt::skip]
+        let expected: &[u8] = &[
+            0x08, 0, 0x18, 0, 0x22, 2, 1, 0, 0x30, 1, 0x30, 2, 0x3a, 2, 1, 2, 0x52, 0,
+        ];
+        assert_eq!(&out.get(0).unwrap()[6..], expected);
+    }
+    // Of the whole file, wherever it stands.
+    let made = schema(
+        SchemaKind::Protobuf,
+        "edition = '2024'; import option 'x.proto'; export message M { local message I {} int32 told = 1; } \
+         option features.field_presence = IMPLICIT;",
+    );
+    assert_eq!(read(&made, &[])[0], Value::Integer(0));
+}
+
+#[test]
+fn what_editions_have_not_is_refused() {
+    for (text, said) in [
+        ("edition = '2022'; message M {}", "edition \"2022\" is not known; there are 2023, 2024, 2026"),
+        ("syntax = 'proto4'; message M {}", "syntax \"proto4\" is not known"),
+        ("edition = '2023'; message M {\n optional int32 a = 1; }", "no label \"optional\"; the feature"),
+        ("edition = '2023'; message M { required int32 a = 1; }", "no label \"required\""),
+        ("edition = '2023'; message M { repeated int32 a = 1 [packed = true]; }", "\"repeated_field_encoding\""),
+        (
+            "edition = '2023'; message M { M a = 1 [features.message_encoding = DELIMITED]; }",
+            "groups are not supported",
+        ),
+        ("edition = '2023'; option features.message_encoding = DELIMITED; message M {}", "groups are not supported"),
+        ("edition = '2023'; message M { int32 a = 1 [features.field_presence = MAYBE]; }", "EXPLICIT or IMPLICIT or"),
+        ("edition = '2023'; message M { int32 a = 1 [features.presence = IMPLICIT]; }", "no feature \"presence\""),
+        ("edition = '2023'; message M { option features.field_presence = IMPLICIT; }", "no file and no field"),
+        ("edition = '2023'; message M { int32 a = 1 [features.enum_type = OPEN]; }", "no file and no enum"),
+        ("edition = '2023'; message M { int32 a = 1 [features = { enum_type: OPEN ]; }", "in line 1"),
+    ] {
+        let problem = Schema::parse(SchemaKind::Protobuf, text, &[]).unwrap_err();
+        assert!(problem.message().contains(said), "{text}: {}", problem.message());
+    }
+    // Other syntaxes know no features.
+    let text =
+        "syntax = 'proto3'; message M { int32 a = 1 [features.presence = X]; repeated int32 b = 2 [packed = false]; }";
+    let made = schema(SchemaKind::Protobuf, text);
+    let again = schema(SchemaKind::Protobuf, &made.compiled("file").unwrap());
+    assert!(again.text.contains("repeated int32 b = 2 [packed = false];"), "{}", again.text);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
