@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Real clients against one server: clients.sh [NAME...]    (default: all)
 #
-# Kafka: kcat, confluent-kafka, kafka-python, kafkajs, franz-go, sarama, the Java tools of two releases, Streams, Flink's
-# connector; the same requests to Millpond and to Apache Kafka, answer held against answer; Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
+# Kafka: kcat, confluent-kafka, kafka-python, aiokafka, kafkajs, franz-go, sarama, kafka-go, the Java tools of two releases, Streams,
+# Flink's connector; the same requests to Millpond and to Apache Kafka, answer held against answer; Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
 # ksql, npm's ksqldb-client.
 # Prints ok or FAILED with the seconds of each; the output of those that failed follows.
 #
@@ -87,9 +87,11 @@ client churn-consumer "$python" tests/clients/churn.py "$kafka" consumer
 client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 30 classic
 client eos-consumer "$python" tests/clients/eos_copy.py "$MILLPOND" 30 consumer
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
+client aiokafka "$python" tests/clients/aio_kafka.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"
 client franz-go "$MILLPOND_CACHE/go/franz" "$kafka"
 client sarama "$MILLPOND_CACHE/go/sarama" "$kafka"
+client kafka-go "$MILLPOND_CACHE/go/segmentio" "$kafka"
 client java-3.7 tests/clients/java.sh 3.7.2 "$kafka"
 client java-4.1 tests/clients/java.sh 4.1.2 "$kafka"
 jvm=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error)

@@ -9,6 +9,7 @@ CACHE="${MILLPOND_CACHE:-$HOME/.cache/millpond}"
 KAFKA_ALL="3.7.2 4.1.2"
 CONFLUENT_KAFKA=2.16.1
 KAFKA_PYTHON=3.0.12
+AIOKAFKA=0.14.0
 KAFKA="${KAFKA_JAVA:-$KAFKA_ALL}"
 FLINK=2.2.1
 FLINK_KAFKA=5.0.0-2.2
@@ -36,7 +37,7 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 venv="$CACHE/venv"
-python="confluent-kafka==$CONFLUENT_KAFKA kafka-python==$KAFKA_PYTHON python-snappy==0.7.3 lz4==4.4.5 zstandard==0.25.0"
+python="confluent-kafka==$CONFLUENT_KAFKA kafka-python==$KAFKA_PYTHON aiokafka==$AIOKAFKA cramjam==2.14.0 python-snappy==0.7.3 lz4==4.4.5 zstandard==0.25.0"
 # What its serializers need, by name: its extras ask for versions that are not always there.
 python+=" fastavro==1.13.1 httpx==0.28.1 Authlib==1.9.8 cachetools==8.0.0 attrs==26.1.0 certifi==2026.10.18 jsonschema==4.26.0 protobuf==7.36.2 googleapis-common-protos==1.76.0 orjson==3.13.0 requests==2.34.2"
 if [ "$(cat "$venv/clients" 2>/dev/null)" != "$python" ]; then
@@ -128,7 +129,7 @@ if ! { [ -n "$go" ] && "$go" version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])'; }; t
         curl -sSf --max-time 300 "https://go.dev/dl/go$GO.linux-$(dpkg --print-architecture).tar.gz" | tar -xz -C "$CACHE/goroot"
     fi
 fi
-(cd "$HERE/go" && GOFLAGS=-mod=readonly "$go" build -o "$CACHE/go/" ./franz ./sarama)
+(cd "$HERE/go" && GOFLAGS=-mod=readonly "$go" build -o "$CACHE/go/" ./franz ./sarama ./segmentio)
 
-say "ready: kcat, confluent-kafka $CONFLUENT_KAFKA, kafka-python $KAFKA_PYTHON, kafkajs $KAFKAJS, Java $KAFKA, Flink $FLINK," \
-    "$(cd "$HERE/go" && sed -nE 's/^\t[^ ]*\/(franz-go|sarama) (v[^ ]+)$/\1 \2/p' go.mod | paste -sd, | sed 's/,/, /')"
+say "ready: kcat, confluent-kafka $CONFLUENT_KAFKA, kafka-python $KAFKA_PYTHON, aiokafka $AIOKAFKA, kafkajs $KAFKAJS, Java $KAFKA, Flink $FLINK," \
+    "$(cd "$HERE/go" && sed -nE 's/^\t[^ ]*\/(franz-go|sarama|kafka-go) (v[^ ]+)$/\1 \2/p' go.mod | paste -sd, | sed 's/,/, /')"

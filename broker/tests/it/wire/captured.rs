@@ -16,9 +16,10 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use super::client::{Server, read};
 
 /// Whose requests there are.
-const CLIENTS: [&str; 18] = [
+const CLIENTS: [&str; 20] = [
     "acls-admin",
     "acls-users",
+    "aiokafka",
     "churn",
     "churn-consumer",
     "confluent",
@@ -27,6 +28,7 @@ const CLIENTS: [&str; 18] = [
     "franz-go",
     "java-3.7",
     "java-4.1",
+    "kafka-go",
     "kafka-python",
     "kafkajs",
     "kcat",
