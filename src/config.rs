@@ -63,6 +63,7 @@ pub struct Limits {
     pub write_buffer_bytes: Option<usize>,
     pub block_cache_bytes: Option<usize>,
     pub produce_queue_bytes: Option<usize>,
+    pub decoder_bytes: Option<usize>,
     pub step_queue_bytes: Option<usize>,
     pub tail_bytes: Option<usize>,
     pub read_ahead_bytes: Option<usize>,
@@ -268,6 +269,7 @@ impl Config {
         let at_least_one = [
             ("[limits] workers", limits.workers),
             ("[limits] request_bytes_max", limits.request_bytes_max),
+            ("[limits] decoder_bytes", limits.decoder_bytes),
             ("[limits] decompressed_bytes_max", limits.decompressed_bytes_max),
             ("[limits] request_elements_max", limits.request_elements_max),
             ("[limits] connections_max", limits.connections_max),

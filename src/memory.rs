@@ -28,6 +28,8 @@ pub struct FixedParts {
     /// Large batches read from disk in advance.
     pub read_ahead: usize,
     pub produce_queue: usize,
+    /// Decoders of produced batches that need more than is usual.
+    pub decoders: usize,
     pub step_queue: usize,
     /// One write of the storage; four times that is set aside.
     pub write: usize,
@@ -56,6 +58,7 @@ impl FixedParts {
             tails: part(64 * MIB, 24),
             read_ahead: part(8 * MIB, 128),
             produce_queue: part(64 * MIB, 24),
+            decoders: part(48 * MIB, 32),
             step_queue: part(64 * MIB, 24),
             write: part(4 * MIB, 256),
             compaction_map: part(32 * MIB, 32),

@@ -67,7 +67,7 @@ async fn append(storage: &Storage, size: usize) -> Result<f64, Box<dyn std::erro
     let batches = (BYTES_MAX / batch.len()).min(BATCHES_MAX);
     for i in 0..batches {
         let place = TopicPartition { topic, partition: i as i32 % 4 };
-        let prepared = storage.prepare(place, &batch)?;
+        let prepared = storage.prepare(place, &batch).await?;
         pending.push_back(storage.append(place, prepared).await?);
         if pending.len() >= IN_FLIGHT
             && let Some(first) = pending.pop_front()

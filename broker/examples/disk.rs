@@ -85,7 +85,7 @@ async fn send(storage: &Storage, places: &[TopicPartition], round: usize, codec:
         let Some(place) = places.get(i % places.len()) else { continue };
         let batch = batch(first, round, BATCH_RECORDS, codec)?;
         sent += batch.len() as u64;
-        pending.push(storage.append(*place, storage.prepare(*place, &batch)?).await?);
+        pending.push(storage.append(*place, storage.prepare(*place, &batch).await?).await?);
     }
     for pending in pending {
         pending.await?;
@@ -195,7 +195,7 @@ async fn latency(directory: &Path) -> Result<()> {
             for _ in 0..2500 {
                 tick.tick().await;
                 let sent = Instant::now();
-                storage.append(place, storage.prepare(place, &one)?).await?.await?;
+                storage.append(place, storage.prepare(place, &one).await?).await?.await?;
                 times.push(sent.elapsed());
             }
             drop(stop);

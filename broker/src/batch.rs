@@ -15,15 +15,18 @@
 
 mod codec;
 mod control;
+mod decoder;
 mod encode;
 mod records;
 mod retain;
 mod validate;
+mod walk;
 
 use std::ops::Range;
 
 pub use codec::{Codec, DecompressError, compress, decompress};
 pub use control::control_batch;
+pub use decoder::{DECODER_BYTES_USUAL, decoder_bytes};
 pub use encode::{EncodeOptions, RecordTooLarge, encode};
 pub use records::{RawRecord, RecordIter, Span};
 pub use retain::{Retained, empty_batch, retain};

@@ -25,6 +25,7 @@ mod log_space;
 mod lookup;
 mod measures;
 mod note;
+mod ordered;
 mod partition;
 mod pass;
 mod port;
@@ -57,7 +58,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millpond_types::ports::{Cursor, PartitionOffsets, TopicSpec};
 use millpond_types::{Clock, Offset, Sequence, SystemClock, TopicId, TopicPartition};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::compaction::Compaction;
 pub use self::directory::OPEN_FILES_MAX;
@@ -65,13 +66,14 @@ pub use self::error::{OpenError, StorageError};
 use self::housekeeping::Threads;
 pub use self::lookup::{ListedOffset, OffsetQuery};
 pub use self::measures::StorageSnapshot;
+pub use self::ordered::{ProtocolWrite, Room};
 pub use self::partition::{Waiter, Wakeups};
 pub use self::read::{AbortedTransaction, FetchLimits, Fetched};
 use self::shared::Shared;
 use self::topics::NewTopic;
 pub use self::topics::{Topic, check_name as check_topic_name};
 use self::writer::{Change, ProduceJob};
-use crate::batch::{BatchRules, Codec, ValidBatch, validate};
+use crate::batch::{BatchRules, Codec, DECODER_BYTES_USUAL, ValidBatch, decoder_bytes, validate};
 use crate::configs::ChangedConfigs;
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
@@ -142,6 +144,9 @@ pub struct StorageOptions {
     pub write_bytes_max: usize,
     /// How long a write that is forced to disk waits, at most, for more from producers that were just answered.
     pub gather_wait_max: Duration,
+    /// Memory of decoders that check produced batches and need more for it than is usual (`DECODER_BYTES_USUAL`): large
+    /// blocks and windows. Who needs more than this waits until nobody else has any.
+    pub decoder_bytes: usize,
     /// Records of one batch when decompressed.
     pub decompressed_bytes_max: usize,
     /// Retention, compaction and time lookups see runs of batches of about this size.
@@ -197,6 +202,7 @@ impl StorageOptions {
             step_bytes_max: 64 << 20,
             write_bytes_max: 4 << 20,
             gather_wait_max: Duration::from_millis(1),
+            decoder_bytes: 48 << 20,
             decompressed_bytes_max: 128 << 20,
             segment_bytes: 1 << 20,
             compaction_interval: Duration::from_secs(15),
@@ -216,13 +222,14 @@ impl StorageOptions {
 
     /// All limits on memory, without what callers hold of answers: by the names of their settings, or, what cannot be set,
     /// by names of their own.
-    pub fn memory_limits(&self) -> [(&'static str, usize); 9] {
+    pub fn memory_limits(&self) -> [(&'static str, usize); 10] {
         [
             ("write_buffer_bytes", self.write_buffer_bytes),
             ("block_cache_bytes", self.block_cache_bytes),
             ("tail_bytes", self.tail_bytes),
             ("read_ahead_bytes", self.read_ahead_bytes),
             ("produce_queue_bytes", self.produce_queue_bytes),
+            ("decoder_bytes", self.decoder_bytes),
             ("step_queue_bytes", self.step_queue_bytes),
             // The write in the making: produced batches, steps, and the batch of both.
             ("writes", self.write_bytes_max.saturating_mul(4)),
@@ -237,6 +244,8 @@ impl StorageOptions {
 pub struct Storage {
     shared: Arc<Shared>,
     threads: Arc<Threads>,
+    /// Bytes of decoders that need more than is usual.
+    decoders: Arc<Semaphore>,
 }
 
 /// A checked batch, ready to be appended.
@@ -274,7 +283,7 @@ pub struct Appended {
 
 /// The outcome of something queued; ready when it is durable and visible.
 #[derive(Debug)]
-pub struct Pending<T>(oneshot::Receiver<Result<T>>);
+pub struct Pending<T>(pub(crate) oneshot::Receiver<Result<T>>);
 
 pub type PendingAppend = Pending<Appended>;
 
@@ -368,12 +377,17 @@ impl Watch {
     }
 }
 
+fn decoders_bytes(options: &StorageOptions) -> usize {
+    options.decoder_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize))
+}
+
 impl Storage {
     /// Opens a data directory, making it where it is missing or empty. Blocks on disk.
     pub fn open(options: StorageOptions) -> Result<Storage, OpenError> {
         let shared = Arc::new(load::open(options)?);
         let threads = housekeeping::start(&shared)?;
-        Ok(Self { shared, threads: Arc::new(threads) })
+        let decoders = Arc::new(Semaphore::new(decoders_bytes(&shared.options)));
+        Ok(Self { shared, threads: Arc::new(threads), decoders })
     }
 
     /// Writes what is queued, flushes, and lets go of the directory. Later calls fail with [`StorageError::Closed`].
@@ -385,7 +399,10 @@ impl Storage {
 
     /// What of its limits on memory is used now, by the limit's name.
     pub fn memory_used(&self) -> Vec<(&'static str, usize)> {
-        self.shared.memory_used()
+        let mut used = self.shared.memory_used();
+        let decoders = decoders_bytes(&self.shared.options) - self.decoders.available_permits();
+        used.push(("decoder_bytes", decoders));
+        used
     }
 
     pub fn health(&self) -> Health {
@@ -530,8 +547,17 @@ impl Storage {
         self.shared.change(Change::AllocateProducerId).await
     }
 
-    /// Checks the records of a produce request for one partition. Only computes.
-    pub fn prepare(&self, place: TopicPartition, batch: &Bytes) -> Result<PreparedBatch> {
+    /// Checks the records of a produce request for one partition. Only computes, but for those that are compressed so that
+    /// it takes much memory: these wait for it.
+    pub async fn prepare(&self, place: TopicPartition, batch: &Bytes) -> Result<PreparedBatch> {
+        let needed = decoder_bytes(batch);
+        let _room = match needed > DECODER_BYTES_USUAL {
+            true => {
+                let permits = needed.min(decoders_bytes(&self.shared.options)) as u32;
+                Some(self.decoders.acquire_many(permits).await.map_err(|_| StorageError::Closed)?)
+            }
+            false => None,
+        };
         let topic = self.shared.topic(place.topic)?;
         let settings = &topic.settings;
         let rules = BatchRules {

@@ -298,6 +298,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     options.storage.write_buffer_bytes = parts.write_buffer;
     options.storage.block_cache_bytes = parts.block_cache;
     options.storage.produce_queue_bytes = parts.produce_queue;
+    options.storage.decoder_bytes = parts.decoders;
     options.storage.step_queue_bytes = parts.step_queue;
     options.storage.tail_bytes = parts.tails;
     options.storage.read_ahead_bytes = parts.read_ahead;
@@ -360,6 +361,7 @@ fn fixed_parts(config: &Config) -> FixedParts {
         tails: limits.tail_bytes.unwrap_or(parts.tails),
         read_ahead: limits.read_ahead_bytes.unwrap_or(parts.read_ahead),
         produce_queue: limits.produce_queue_bytes.unwrap_or(parts.produce_queue),
+        decoders: limits.decoder_bytes.unwrap_or(parts.decoders),
         step_queue: limits.step_queue_bytes.unwrap_or(parts.step_queue),
         write: parts.write,
         compaction_map: limits.compaction_map_bytes.unwrap_or(parts.compaction_map),

@@ -212,7 +212,7 @@ async fn queue(
         let message = "a produce request holds a batch for each partition, and here is none";
         return Err(Refusal::new(ResponseError::InvalidRecord, message).into());
     }
-    let batch = shared.storage.prepare(id, &records)?;
+    let batch = shared.storage.prepare(id, &records).await?;
     if version < 7 && batch.codec() == Codec::Zstd {
         let message = "zstd needs version 7 of produce requests";
         return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message).into());

@@ -7,15 +7,14 @@ use std::io::{self, BufRead, Read, Write};
 use bytes::Bytes;
 
 use super::ATTRIBUTE_CODEC;
+use super::decoder::{ZSTD_WINDOW_LOG_MAX, blocks};
 
-/// The largest window a zstd batch may ask for (2^25 = 32 MiB), which bounds the decoder's memory.
-const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 const ZSTD_LEVEL: i32 = 3;
-const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
-const XERIAL_HEADER_LEN: usize = 16;
+pub(super) const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+pub(super) const XERIAL_HEADER_LEN: usize = 16;
 const XERIAL_BLOCK: usize = 32 * 1024;
 /// A snappy copy of three bytes gives at most 64; what claims to expand further is damaged.
-const SNAPPY_EXPANSION_MAX: usize = 32;
+pub(super) const SNAPPY_EXPANSION_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
@@ -72,7 +71,7 @@ pub enum DecompressError {
 
 type Result<T> = std::result::Result<T, DecompressError>;
 
-fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn damaged(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
@@ -119,20 +118,8 @@ fn take_all(mut reader: impl BufRead, compressed: usize, bytes_max: usize) -> Re
 
 fn unsnap(bytes: &Bytes, bytes_max: usize) -> Result<Bytes> {
     let mut out = Vec::new();
-    match bytes.strip_prefix(&XERIAL_MAGIC) {
-        None => unsnap_block(bytes, bytes_max, &mut out)?,
-        Some(_) => {
-            let mut rest = bytes.get(XERIAL_HEADER_LEN..).ok_or_else(|| damaged("snappy framing is cut short"))?;
-            while !rest.is_empty() {
-                let (len, after) =
-                    rest.split_first_chunk::<4>().ok_or_else(|| damaged("snappy framing is cut short"))?;
-                let (block, after) = after
-                    .split_at_checked(u32::from_be_bytes(*len) as usize)
-                    .ok_or_else(|| damaged("a snappy block is cut short"))?;
-                unsnap_block(block, bytes_max, &mut out)?;
-                rest = after;
-            }
-        }
+    for block in blocks(bytes) {
+        unsnap_block(block?, bytes_max, &mut out)?;
     }
     Ok(out.into())
 }
@@ -155,32 +142,90 @@ fn unsnap_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<()>
 
 /// Appends the compressed form of `records` to `out`.
 pub fn compress(codec: Codec, records: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    match codec {
-        Codec::None => out.extend_from_slice(records),
-        Codec::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
-            encoder.write_all(records)?;
-            encoder.finish()?;
-        }
-        Codec::Lz4 => {
-            let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
-            encoder.write_all(records)?;
-            encoder.finish().map_err(damaged)?;
-        }
-        Codec::Zstd => zstd::stream::copy_encode(records, out, ZSTD_LEVEL)?,
-        Codec::Snappy => {
-            out.extend_from_slice(&XERIAL_MAGIC);
-            out.extend_from_slice(&1u32.to_be_bytes());
-            out.extend_from_slice(&1u32.to_be_bytes());
-            let mut encoder = snap::raw::Encoder::new();
-            for block in records.chunks(XERIAL_BLOCK) {
-                let compressed = encoder.compress_vec(block).map_err(damaged)?;
-                out.extend_from_slice(&(compressed.len() as u32).to_be_bytes());
-                out.extend_from_slice(&compressed);
+    let mut encoder = Encoder::new(codec, out)?;
+    encoder.write_all(records)?;
+    encoder.finish()
+}
+
+/// Compresses what is written to it.
+pub(super) enum Encoder<W: Write> {
+    None(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Snappy(Snappy<W>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+impl<W: Write> Encoder<W> {
+    pub fn new(codec: Codec, mut out: W) -> io::Result<Self> {
+        Ok(match codec {
+            Codec::None => Self::None(out),
+            Codec::Gzip => Self::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::default())),
+            Codec::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(out))),
+            Codec::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?),
+            Codec::Snappy => {
+                out.write_all(&XERIAL_MAGIC)?;
+                out.write_all(&1u32.to_be_bytes())?;
+                out.write_all(&1u32.to_be_bytes())?;
+                Self::Snappy(Snappy { out, block: Vec::new(), encoder: snap::raw::Encoder::new() })
             }
+        })
+    }
+
+    pub fn finish(self) -> io::Result<()> {
+        match self {
+            Self::None(_) => {}
+            Self::Gzip(encoder) => drop(encoder.finish()?),
+            Self::Snappy(mut encoder) => encoder.end_block()?,
+            Self::Lz4(encoder) => drop(encoder.finish().map_err(damaged)?),
+            Self::Zstd(encoder) => drop(encoder.finish()?),
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::None(out) => out.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Snappy(encoder) => encoder.write(bytes),
+            Self::Lz4(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
         }
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Blocks in xerial's framing.
+pub(super) struct Snappy<W> {
+    out: W,
+    block: Vec<u8>,
+    encoder: snap::raw::Encoder,
+}
+
+impl<W: Write> Snappy<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(XERIAL_BLOCK - self.block.len());
+        self.block.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        if self.block.len() == XERIAL_BLOCK {
+            self.end_block()?;
+        }
+        Ok(count)
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let compressed = self.encoder.compress_vec(&self.block).map_err(damaged)?;
+        self.block.clear();
+        self.out.write_all(&(compressed.len() as u32).to_be_bytes())?;
+        self.out.write_all(&compressed)
+    }
 }
 
 #[cfg(test)]

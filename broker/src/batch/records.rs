@@ -59,35 +59,41 @@ impl<'a> RecordIter<'a> {
         let len = varint(self.bytes, &mut self.at).ok_or("a record's length is cut short")?;
         let len = usize::try_from(len).map_err(|_| "a record's length is negative")?;
         let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len()).ok_or("a record is cut short")?;
-        // Nothing below reads past the record's own end.
-        let body = self.bytes.get(..end).ok_or("a record is cut short")?;
-        let mut at = self.at + 1;
-        let timestamp_delta = varint(body, &mut at).ok_or("a record's timestamp is cut short")?;
-        let offset_delta = varint(body, &mut at).ok_or("a record's offset is cut short")?;
-        let offset_delta = i32::try_from(offset_delta).map_err(|_| "a record's offset is out of range")?;
-        let key = nullable(body, &mut at).ok_or("a record's key is cut short")?;
-        let value = nullable(body, &mut at).ok_or("a record's value is cut short")?;
-        let headers_at = at;
-        let headers = varint(body, &mut at).ok_or("a record's headers are cut short")?;
-        if headers < 0 {
-            return Err("a record's count of headers is negative");
-        }
-        if self.check_headers {
-            for _ in 0..headers {
-                nullable(body, &mut at).ok_or("a header's key is cut short")?.ok_or("a header's key is null")?;
-                nullable(body, &mut at).ok_or("a header's value is cut short")?;
-            }
-            if at != end {
-                return Err("a record's length does not match its contents");
-            }
-        }
+        let record = record(self.bytes, self.at, end, self.check_headers)?;
         self.at = end;
-        let headers = match headers {
-            0 => Span::default(),
-            _ => Span { start: headers_at as u32, len: (end - headers_at) as u32 },
-        };
-        Ok(RawRecord { offset_delta, timestamp_delta, key, value, headers })
+        Ok(record)
     }
+}
+
+/// The record whose length lies before `start`, and which ends with `end`.
+pub(super) fn record(bytes: &[u8], start: usize, end: usize, check_headers: bool) -> Result<RawRecord, &'static str> {
+    // Nothing below reads past the record's own end.
+    let body = bytes.get(..end).ok_or("a record is cut short")?;
+    let mut at = start + 1;
+    let timestamp_delta = varint(body, &mut at).ok_or("a record's timestamp is cut short")?;
+    let offset_delta = varint(body, &mut at).ok_or("a record's offset is cut short")?;
+    let offset_delta = i32::try_from(offset_delta).map_err(|_| "a record's offset is out of range")?;
+    let key = nullable(body, &mut at).ok_or("a record's key is cut short")?;
+    let value = nullable(body, &mut at).ok_or("a record's value is cut short")?;
+    let headers_at = at;
+    let headers = varint(body, &mut at).ok_or("a record's headers are cut short")?;
+    if headers < 0 {
+        return Err("a record's count of headers is negative");
+    }
+    if check_headers {
+        for _ in 0..headers {
+            nullable(body, &mut at).ok_or("a header's key is cut short")?.ok_or("a header's key is null")?;
+            nullable(body, &mut at).ok_or("a header's value is cut short")?;
+        }
+        if at != end {
+            return Err("a record's length does not match its contents");
+        }
+    }
+    let headers = match headers {
+        0 => Span::default(),
+        _ => Span { start: headers_at as u32, len: (end - headers_at) as u32 },
+    };
+    Ok(RawRecord { offset_delta, timestamp_delta, key, value, headers })
 }
 
 impl Iterator for RecordIter<'_> {

@@ -1,11 +1,16 @@
 //! Checks a batch that a client sent, as Kafka's log does, and rewrites what the log rewrites.
 //!
-//! Pure: the caller gives the time. Not here: producer sequences and offsets, which only the writer knows.
+//! Pure: the caller gives the time. Records are looked at while they come out of the decoder, and compressed again, where
+//! that is to be, at the same time: what it takes beside the batch is a decoder's memory (`decoder`), however much comes
+//! out. Not here: producer sequences and offsets, which only the writer knows.
+
+use std::io::{self, Write};
 
 use bytes::Bytes;
 
-use super::codec::{Codec, DecompressError, compress, decompress};
-use super::records::RecordIter;
+use super::codec::{Codec, Encoder};
+use super::decoder::decoder;
+use super::walk::{Walk, WalkError};
 use super::{
     ATTRIBUTE_CODEC, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTES_AT, BatchHeader, HEADER_LEN, LENGTH_OVERHEAD,
     MAX_TIMESTAMP_AT, seal,
@@ -74,7 +79,7 @@ pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchEr
     if magic.is_some_and(|m| m != 2) {
         return Err(invalid("only record batches of version 2 are accepted"));
     }
-    let header = BatchHeader::parse(bytes).ok_or_else(|| BatchError::Corrupt("the batch is cut short".into()))?;
+    let mut header = BatchHeader::parse(bytes).ok_or_else(|| BatchError::Corrupt("the batch is cut short".into()))?;
     let size = usize::try_from(header.length).ok().and_then(|l| l.checked_add(LENGTH_OVERHEAD)).unwrap_or(0);
     if size < HEADER_LEN || size > bytes.len() {
         return Err(BatchError::Corrupt(format!(
@@ -122,38 +127,77 @@ pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchEr
     let codec = header
         .codec()
         .ok_or_else(|| BatchError::UnsupportedCompression("the batch is compressed by an unknown codec".into()))?;
-    let records =
-        decompress(codec, &bytes.slice(HEADER_LEN..), rules.decompressed_bytes_max).map_err(|error| match error {
-            // Its producer can send what is in it in smaller ones.
-            DecompressError::TooLarge(max) => BatchError::ExpandsTooMuch { max },
-            DecompressError::Damaged(e) => BatchError::Corrupt(format!("the batch cannot be decompressed: {e}")),
-        })?;
-
-    let walk = walk(&records, &header, rules)?;
-    rewrite(bytes, header, codec, &records, walk, rules)
+    let records = bytes.get(HEADER_LEN..).unwrap_or_default();
+    let mut out = Out { bytes: Vec::with_capacity(rules.room_before + bytes.len()), max: usize::MAX, is_over: false };
+    out.bytes.resize(rules.room_before, 0);
+    let Some(wanted) = rules.codec.filter(|wanted| *wanted != codec) else {
+        let looked = look(codec, records, &header, rules, None)?;
+        out.bytes.extend_from_slice(bytes);
+        return stamp(out.bytes, header, &looked, rules, false);
+    };
+    out.bytes.extend_from_slice(bytes.get(..HEADER_LEN).unwrap_or_default());
+    out.max = rules.room_before.saturating_add(rules.batch_bytes_max);
+    let failed = |e: io::Error| BatchError::Corrupt(format!("the batch cannot be compressed again: {e}"));
+    let mut encoder = Encoder::new(wanted, &mut out).map_err(failed)?;
+    let looked = look(codec, records, &header, rules, Some(&mut encoder))?;
+    encoder.finish().map_err(failed)?;
+    let (size, max) = (out.bytes.len() - rules.room_before, rules.batch_bytes_max);
+    if out.is_over {
+        return Err(BatchError::TooLarge { size: size.max(max.saturating_add(1)), max });
+    }
+    header.length = i32::try_from(size - LENGTH_OVERHEAD).map_err(|_| BatchError::TooLarge { size, max })?;
+    header.attributes = (header.attributes & !ATTRIBUTE_CODEC) | wanted.bits();
+    stamp(out.bytes, header, &looked, rules, true)
 }
 
-struct Walk {
+/// What is written to it, up to a limit; what is beyond is dropped.
+struct Out {
+    bytes: Vec<u8>,
+    max: usize,
+    is_over: bool,
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.is_over |= bytes.len() > self.max.saturating_sub(self.bytes.len());
+        if !self.is_over {
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Looked {
     max_timestamp: i64,
     keyless: bool,
 }
 
-fn walk(records: &[u8], header: &BatchHeader, rules: &BatchRules) -> Result<Walk, BatchError> {
+/// Looks at all records; `copy` gets them too.
+fn look<'a>(
+    codec: Codec,
+    records: &'a [u8],
+    header: &BatchHeader,
+    rules: &BatchRules,
+    copy: Option<&'a mut (dyn Write + 'a)>,
+) -> Result<Looked, BatchError> {
     let mut max_timestamp = -1;
     let mut keyless = false;
     let mut errors = Vec::new();
     let mut late = Vec::new();
     let earliest = rules.now_ms.saturating_sub(rules.before_max_ms);
     let latest = rules.now_ms.saturating_add(rules.after_max_ms);
-    for (index, record) in (0i32..).zip(RecordIter::new(records, header.count).check_headers()) {
-        let record = record.map_err(|e| BatchError::InvalidRecord {
-            message: format!("record {index} is damaged: {e}"),
-            records: vec![(index, e.to_owned())],
-        })?;
+    let corrupt = |e: io::Error| BatchError::Corrupt(format!("the batch cannot be decompressed: {e}"));
+    let bytes_max = if codec == Codec::None { usize::MAX } else { rules.decompressed_bytes_max };
+    let mut walk = Walk::new(decoder(codec, records).map_err(corrupt)?, bytes_max, copy);
+    let walked = walk.each(header.count, |index, record| {
         if record.offset_delta != index && errors.len() < RECORD_ERRORS_MAX {
             errors.push((index, format!("the record's offset delta is {}, not {index}", record.offset_delta)));
         }
-        if record.key.is_none() {
+        if !record.has_key {
             keyless = true;
             if rules.compacted && errors.len() < RECORD_ERRORS_MAX {
                 errors.push((index, "records of a compacted topic need a key".to_owned()));
@@ -168,7 +212,16 @@ fn walk(records: &[u8], header: &BatchHeader, rules: &BatchRules) -> Result<Walk
         {
             late.push((index, format!("timestamp {timestamp} is not between {earliest} and {latest}")));
         }
-    }
+    });
+    walked.map_err(|(index, error)| match error {
+        WalkError::Io(e) => corrupt(e),
+        // Its producer can send what is in it in smaller ones.
+        WalkError::TooLarge => BatchError::ExpandsTooMuch { max: rules.decompressed_bytes_max },
+        WalkError::Record(what) => BatchError::InvalidRecord {
+            message: format!("record {index} is damaged: {what}"),
+            records: vec![(index, what.to_owned())],
+        },
+    })?;
     if let Some((index, first)) = errors.first() {
         let message = format!("record {index}: {first}");
         return Err(BatchError::InvalidRecord { message, records: errors });
@@ -177,39 +230,19 @@ fn walk(records: &[u8], header: &BatchHeader, rules: &BatchRules) -> Result<Walk
         let message = format!("record {index}: {first}");
         return Err(BatchError::InvalidTimestamp { message, records: late });
     }
-    Ok(Walk { max_timestamp, keyless })
+    Ok(Looked { max_timestamp, keyless })
 }
 
-/// Copies the batch, with the codec, times and checksum that the topic asks for.
-fn rewrite(
-    bytes: &Bytes,
+/// Gives the batch the times that the topic asks for, and seals it where anything of it has changed.
+fn stamp(
+    mut out: Vec<u8>,
     mut header: BatchHeader,
-    codec: Codec,
-    records: &Bytes,
-    walk: Walk,
+    looked: &Looked,
     rules: &BatchRules,
+    mut changed: bool,
 ) -> Result<ValidBatch, BatchError> {
-    let mut out = Vec::with_capacity(rules.room_before + bytes.len());
-    out.resize(rules.room_before, 0);
-    let mut changed = false;
-    match rules.codec.filter(|wanted| *wanted != codec) {
-        None => out.extend_from_slice(bytes),
-        Some(wanted) => {
-            out.extend_from_slice(bytes.get(..HEADER_LEN).unwrap_or_default());
-            compress(wanted, records, &mut out)
-                .map_err(|e| BatchError::Corrupt(format!("the batch cannot be compressed again: {e}")))?;
-            let size = out.len() - rules.room_before;
-            if size > rules.batch_bytes_max {
-                return Err(BatchError::TooLarge { size, max: rules.batch_bytes_max });
-            }
-            header.length = i32::try_from(size - LENGTH_OVERHEAD)
-                .map_err(|_| BatchError::TooLarge { size, max: rules.batch_bytes_max })?;
-            header.attributes = (header.attributes & !ATTRIBUTE_CODEC) | wanted.bits();
-            changed = true;
-        }
-    }
     let max_timestamp = match rules.timestamp_type {
-        TimestampType::CreateTime => walk.max_timestamp,
+        TimestampType::CreateTime => looked.max_timestamp,
         TimestampType::LogAppendTime => {
             header.attributes |= ATTRIBUTE_LOG_APPEND_TIME;
             changed = true;
@@ -231,7 +264,7 @@ fn rewrite(
         }
         seal(batch);
     }
-    Ok(ValidBatch { bytes: out, header, keyless: walk.keyless })
+    Ok(ValidBatch { bytes: out, header, keyless: looked.keyless })
 }
 
 #[cfg(test)]
@@ -239,7 +272,7 @@ mod tests {
     use millpond_types::record::{Header, RecordBuffer, encode_headers};
     use proptest::prelude::*;
 
-    use super::super::{EncodeOptions, encode};
+    use super::super::{DECODER_BYTES_USUAL, EncodeOptions, RecordIter, decoder_bytes, decompress, encode};
     use super::*;
 
     const RULES: BatchRules = BatchRules {
@@ -371,6 +404,105 @@ mod tests {
         let tight = BatchRules { decompressed_bytes_max: 9000, ..RULES };
         assert_eq!(validate(&packed, &tight).err(), Some(BatchError::ExpandsTooMuch { max: 9000 }));
         assert!(validate(&packed, &BatchRules { decompressed_bytes_max: 9100, ..RULES }).is_ok());
+    }
+
+    /// Records that reach over any number of pieces, damaged or not, are judged as if all lay in memory.
+    #[test]
+    fn what_comes_piece_by_piece_is_judged_as_a_whole() {
+        let rules = BatchRules { batch_bytes_max: 1 << 24, before_max_ms: i64::MAX, ..RULES };
+        let mut random = 7u64;
+        let mut below = move |count: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % count
+        };
+        let (mut good, mut bad) = (0, 0);
+        for round in 0..200 {
+            let rows: Vec<Row> = (0..1 + below(40))
+                .map(|_| {
+                    let size = [10, 3000, 70_000, 200_000][below(4)];
+                    let mut bytes = |max: usize| Some((0..below(max)).map(|i| (i / 3) as u8).collect::<Vec<u8>>());
+                    let (key, value) = (bytes(size / 4 + 1), bytes(size));
+                    let headers = vec![Header { key: "h".into(), value: bytes(size) }];
+                    (key, value, 5, if value_is_even(&headers) { headers } else { vec![] })
+                })
+                .collect();
+            let mut plain = {
+                let mut records = RecordBuffer::default();
+                for (key, value, timestamp, headers) in &rows {
+                    let headers = if headers.is_empty() { Vec::new() } else { encode_headers(headers) };
+                    records.push(key.as_deref(), value.as_deref(), *timestamp, &headers);
+                }
+                let options = EncodeOptions {
+                    codec: Codec::None,
+                    batch_bytes_max: 1 << 24,
+                    log_append_time: None,
+                    room_before: 0,
+                };
+                encode(&records, options).unwrap().remove(0).bytes
+            };
+            if round % 2 == 0 {
+                for _ in 0..1 + below(3) {
+                    // Where lengths are, or anywhere.
+                    let near = [12, plain.len() - HEADER_LEN][below(2)].min(plain.len() - HEADER_LEN);
+                    plain[HEADER_LEN + below(near)] ^= 1 << below(8);
+                }
+            }
+            let count = BatchHeader::parse(&plain).unwrap().count;
+            let whole = RecordIter::new(&plain[HEADER_LEN..], count).check_headers().all(|record| record.is_ok());
+            for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+                let mut packed = plain[..HEADER_LEN].to_vec();
+                packed[22] = codec.bits() as u8;
+                super::super::compress(codec, &plain[HEADER_LEN..], &mut packed).unwrap();
+                let len = packed.len() - LENGTH_OVERHEAD;
+                packed[8..12].copy_from_slice(&(len as u32).to_be_bytes());
+                seal(&mut packed);
+                // Blocks of this encoder are as large as what it is given.
+                assert!(codec == Codec::Lz4 || decoder_bytes(&packed) <= DECODER_BYTES_USUAL, "{codec:?}");
+                let rules = BatchRules { decompressed_bytes_max: plain.len() - HEADER_LEN, ..rules };
+                let judged = validate(&packed.clone().into(), &rules);
+                let by_delta = matches!(&judged, Err(BatchError::InvalidRecord { message, .. })
+                    if message.contains("offset delta"));
+                let by_time = matches!(&judged, Err(BatchError::InvalidTimestamp { .. }));
+                assert_eq!(judged.is_ok() || by_delta || by_time, whole, "{codec:?}, round {round}: {judged:?}");
+                if whole {
+                    good += 1;
+                    let less = BatchRules { decompressed_bytes_max: plain.len() - HEADER_LEN - 1, ..rules };
+                    let refused = matches!(validate(&packed.into(), &less), Err(BatchError::ExpandsTooMuch { .. }));
+                    assert!(refused || codec == Codec::None || by_delta || by_time, "{codec:?}");
+                } else {
+                    bad += 1;
+                }
+            }
+        }
+        assert!(good > 100 && bad > 100, "{good} good, {bad} bad");
+    }
+
+    fn value_is_even(headers: &[Header]) -> bool {
+        headers.iter().all(|header| header.value.as_ref().is_some_and(|value| value.len() % 2 == 0))
+    }
+
+    #[test]
+    fn what_a_decoder_takes_is_known_before() {
+        let of = |codec: Codec, frame: &[u8]| {
+            let mut batch = batch(&[(None, None, 5, vec![])], Codec::None)[..HEADER_LEN].to_vec();
+            batch[22] = codec.bits() as u8;
+            decoder_bytes(&[&batch, frame].concat())
+        };
+        // A window of 32 MiB, one of 8 MiB and an eighth, one segment of 5 MiB; and one that no decoder is given.
+        assert_eq!(of(Codec::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0, 15 << 3]) >> 20, 32);
+        assert_eq!(of(Codec::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0, 13 << 3 | 1]) >> 20, 16);
+        assert_eq!(of(Codec::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0x50, 0]) >> 20, 8);
+        assert_eq!(of(Codec::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0, 0xff]) >> 20, 32);
+        // Blocks of 4 MiB, alone and with a look back.
+        assert_eq!(of(Codec::Lz4, &[4, 0x22, 0x4d, 0x18, 0x60, 0x70]) >> 20, 8);
+        assert_eq!(of(Codec::Lz4, &[4, 0x22, 0x4d, 0x18, 0x40, 0x70]) >> 20, 12);
+        // A block that says that it holds 20 MiB, and one of xerial's framing after a small one.
+        let block = [0x80, 0x80, 0x80, 0x0a];
+        assert_eq!(of(Codec::Snappy, &block), 20 << 20);
+        let framed = [&[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1][..], &[0, 0, 0, 2, 1, 0]];
+        let framed = [framed.concat(), vec![0, 0, 0, 4], block.to_vec()].concat();
+        assert_eq!(of(Codec::Snappy, &framed), 20 << 20);
+        assert_eq!(of(Codec::Snappy, &[0xff; 4]), 0);
     }
 
     #[test]

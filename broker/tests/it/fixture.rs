@@ -92,8 +92,7 @@ pub fn batch(rows: &[(&str, i64)], codec: Codec) -> Bytes {
 }
 
 pub fn produce(storage: &Storage, place: TopicPartition, batch: &Bytes) -> Result<Appended, StorageError> {
-    let prepared = storage.prepare(place, batch)?;
-    block_on(async { storage.append(place, prepared).await?.await })
+    block_on(async { storage.append(place, storage.prepare(place, batch).await?).await?.await })
 }
 
 pub fn send(storage: &Storage, place: TopicPartition, values: &[&str]) -> Appended {

@@ -115,7 +115,7 @@ fn batches_of_one_write_are_checked_against_each_other() {
     let results = block_on(async {
         let mut pending = Vec::new();
         for sequence in [0, 1, 1, 3, 2] {
-            let prepared = storage.prepare(place, &with_producer(&value, 5, 0, sequence)).unwrap();
+            let prepared = storage.prepare(place, &with_producer(&value, 5, 0, sequence)).await.unwrap();
             pending.push(storage.append(place, prepared).await.unwrap());
         }
         let mut results = Vec::new();
@@ -293,7 +293,7 @@ fn times_of_the_log_are_in_the_order_of_offsets() {
         .into_iter()
         .map(|batch| {
             fixture.clock.set(fixture.clock.now_ms() + 10);
-            storage.prepare(place, batch).unwrap()
+            block_on(storage.prepare(place, batch)).unwrap()
         })
         .collect();
     let mut told = Vec::new();
@@ -523,7 +523,7 @@ fn those_who_wait_are_woken() {
     block_on(async {
         let quiet = tokio::time::timeout(Duration::from_millis(20), watch.changed()).await;
         assert!(quiet.is_err(), "another partition's append wakes nobody");
-        let prepared = storage.prepare(place, &batch(&[("v", START_MS)], Codec::None)).unwrap();
+        let prepared = storage.prepare(place, &batch(&[("v", START_MS)], Codec::None)).await.unwrap();
         storage.append(place, prepared).await.unwrap().await.unwrap();
         tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.unwrap();
         storage.delete_records(place, -1).await.unwrap();
