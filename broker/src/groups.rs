@@ -18,12 +18,16 @@ mod lag;
 mod machine;
 mod member;
 mod offsets;
+mod order;
+#[cfg(test)]
+mod races;
 mod readers;
 mod record;
 #[cfg(test)]
 mod script;
 mod state;
 mod subscription;
+mod writes;
 
 use std::time::Duration;
 
@@ -34,7 +38,6 @@ pub use lag::{GroupLag, GroupLags};
 pub use machine::{Described, DescribedConsumer, DescribedMember, Effect, Listed, Machine, Ticket};
 pub use member::{JoinAnswer, JoinRequest, JoinedMember, LeaveRequest, SyncAnswer, SyncRequest};
 pub use offsets::{Committed, OffsetKey};
-pub(crate) use record::offset_entries;
 pub use state::State;
 
 /// Limits and times of groups.

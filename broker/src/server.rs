@@ -280,7 +280,7 @@ pub async fn serve(
         let quotas = Quotas::load(stored.clone(), of_quotas)?;
         let features = Features::load(stored.clone())?;
         let groups = Coordinator::load(stored.clone(), of_groups, clock.clone(), queries)?;
-        let transactions = transactions::Coordinator::load(stored, groups.clone(), of_transactions, clock.as_ref())?;
+        let transactions = transactions::Coordinator::load(stored, groups.clone(), of_transactions, clock.clone())?;
         Ok::<_, StorageError>((groups, transactions, authorizer, quotas, features))
     };
     let (groups, transactions, authorizer, quotas, features) = tokio::task::spawn_blocking(load)

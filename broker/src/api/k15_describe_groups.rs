@@ -8,7 +8,7 @@ use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
 use super::access::NOT_ASKED;
 use super::{Request, Shared, code_of_group};
-use crate::groups::{Described, GroupError};
+use crate::groups::GroupError;
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
@@ -26,11 +26,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             true => shared.group_operations(&request.caller, &id),
             false => NOT_ASKED,
         };
-        // Before that: a group that comes to be at a commit is seen as the one or the other.
-        let pending = shared.transactions.is_group_pending(&id);
-        let is_other = || shared.groups.describe_consumer(&id).is_some();
         let found = shared.groups.describe(&id);
-        let found = found.or_else(|| (pending && !is_other()).then(Described::without_members));
         let group = DescribedGroup::default().with_group_id(id).with_authorized_operations(operations);
         let Some(found) = found else {
             let group = group.with_group_state(text("Dead"));

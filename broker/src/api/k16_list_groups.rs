@@ -16,18 +16,6 @@ fn type_of(group: &Listed) -> &'static str {
     if group.is_classic { "classic" } else { "consumer" }
 }
 
-/// Groups that only open transactions have offsets of.
-fn add_pending(shared: &Shared, groups: &mut Vec<Listed>) {
-    let mut pending = shared.transactions.pending_groups();
-    if pending.is_empty() {
-        return;
-    }
-    let listed: HashSet<&str> = groups.iter().map(|g| g.group.as_str()).collect();
-    pending.retain(|group| !listed.contains(group.as_str()));
-    pending.sort_unstable();
-    groups.extend(pending.into_iter().map(Listed::without_members));
-}
-
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ListGroupsRequest = request.decode()?;
     // Looked up and not searched through, since every group is held against them.
@@ -36,8 +24,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
     let passes =
         |filter: &HashSet<String>, value: &str| filter.is_empty() || filter.contains(&value.to_ascii_lowercase());
     let all = shared.may_cluster(&request.caller, Operation::Describe);
-    let mut groups = shared.groups.list();
-    add_pending(shared, &mut groups);
+    let groups = shared.groups.list();
     let groups = groups
         .into_iter()
         .filter(|g| all || shared.may_group(&request.caller, Operation::Describe, &g.group))

@@ -49,7 +49,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
         }
         let topic =
             |(name, partitions): (String, _)| TopicData::default().with_topic(text(&name)).with_partitions(partitions);
-        let began = if found.state == State::Ongoing { found.since } else { -1 };
+        let began = if found.state == State::Ongoing { found.stamp } else { -1 };
         response
             .with_transaction_state(text(name_of(found.state)))
             .with_transaction_timeout_ms(found.timeout_ms)

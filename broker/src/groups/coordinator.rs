@@ -1,4 +1,4 @@
-//! The async edge of groups: parks answers, runs timers, writes what the machine says is to be written.
+//! The async edge of groups: parks answers, runs timers, has written what the machine says is to be written (`writes`).
 //!
 //! A change of a group is written by one task that takes all that changed since its last write in one atomic write; of
 //! several changes of one entry only the last is written. Under the classic protocol the machine is told of the write
@@ -6,7 +6,7 @@
 //! Offsets are written by who commits them.
 //! Lock order: only `held`, and never across an await.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use millpond_types::{Clock, TopicId, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, warn};
 
 use super::consumer::member::Member as ConsumerMember;
 use super::consumer::{self, HeartbeatAnswer, HeartbeatRequest, Refused, Times, Topics};
@@ -22,18 +21,18 @@ use super::group::Commit;
 use super::machine::{Described, DescribedConsumer, Effect, JoinError, Listed, Machine, Ticket};
 use super::member::{JoinAnswer, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest};
 use super::offsets::{Committed, OffsetKey};
+use super::order::Order;
 use super::record::{self, GroupRecord};
+use super::writes::{Queued, Writer};
 use super::{GroupError, GroupSettings, State};
-use crate::configs::{GroupConfigs, decode_group_configs, encode_group_configs};
+use crate::configs::{GroupConfigs, decode_group_configs};
 use crate::storage::{Storage, StorageError};
 
-/// How long a write that failed waits before it is tried again.
-const WRITE_RETRY: Duration = Duration::from_millis(500);
 /// How long an answer waits for what it says to be written.
-const WRITE_WAIT: Duration = Duration::from_secs(5);
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(5);
 
 /// An entry of storage, to be put or deleted.
-type Entry = (Vec<u8>, Option<Vec<u8>>);
+pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
 
 /// How far a query has read, shown as an offset of a group that nobody can join or change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +56,14 @@ pub trait QueryGroups: Send + Sync {
 
 #[derive(Clone)]
 pub struct Coordinator {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    held: Mutex<Held>,
-    storage: Storage,
+pub(super) struct Inner {
+    pub held: Mutex<Held>,
+    pub storage: Storage,
+    /// Where changes are queued: the same, but for tests.
+    pub queue: Arc<dyn Writer>,
     queries: Option<Arc<dyn QueryGroups>>,
     clock: Arc<dyn Clock>,
     /// Wall clock at `started`; group time goes on from there with the monotonic clock, so that no member's time is over
@@ -70,22 +71,26 @@ struct Inner {
     started_ms: i64,
     started: Instant,
     timer: Notify,
-    writer: Notify,
+    pub writer: Notify,
     /// The number of the last of `Held::changes` that was written with all before it.
-    written: watch::Sender<u64>,
+    pub written: watch::Sender<u64>,
     /// Changes of groups' settings go one after the other.
-    configuring: tokio::sync::Mutex<()>,
+    pub configuring: tokio::sync::Mutex<()>,
 }
 
-struct Held {
-    machine: Machine,
+pub(super) struct Held {
+    pub machine: Machine,
     parked: HashMap<Ticket, Parked>,
     next_ticket: Ticket,
     /// Groups to be written, the last change of each.
-    dirty: HashMap<String, GroupRecord>,
+    pub dirty: HashMap<String, GroupRecord>,
     /// Other entries to be written, the last change of each, and how many changes there ever were.
-    entries: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    changes: u64,
+    pub entries: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    pub changes: u64,
+    /// What is on its way to storage.
+    pub order: Order<Queued>,
+    /// Groups that are being deleted and of which nothing else is to be written since, with the deletions' numbers.
+    pub deleting: BTreeSet<(String, u64)>,
     /// Joins that are answered once so many changes were written.
     unwritten: Vec<(u64, Ticket, JoinAnswer)>,
     /// When the timer task will look next.
@@ -101,6 +106,17 @@ impl Coordinator {
     /// Reads what storage has of groups and offsets. Blocks on disk.
     pub fn load(
         storage: Storage,
+        settings: GroupSettings,
+        clock: Arc<dyn Clock>,
+        queries: Option<Arc<dyn QueryGroups>>,
+    ) -> Result<Self, StorageError> {
+        let queue = Arc::new(storage.clone());
+        Self::load_with(storage, queue, settings, clock, queries)
+    }
+
+    pub(super) fn load_with(
+        storage: Storage,
+        queue: Arc<dyn Writer>,
         settings: GroupSettings,
         clock: Arc<dyn Clock>,
         queries: Option<Arc<dyn QueryGroups>>,
@@ -134,6 +150,8 @@ impl Coordinator {
             dirty: HashMap::new(),
             entries: BTreeMap::new(),
             changes: 0,
+            order: Order::default(),
+            deleting: BTreeSet::new(),
             unwritten: Vec::new(),
             timer_at: i64::MAX,
         };
@@ -141,6 +159,7 @@ impl Coordinator {
             inner: Arc::new(Inner {
                 held: Mutex::new(held),
                 storage,
+                queue,
                 queries,
                 clock,
                 started_ms: now,
@@ -172,7 +191,7 @@ impl Coordinator {
         self.write_dirty().await;
     }
 
-    fn now(&self) -> i64 {
+    pub(super) fn now(&self) -> i64 {
         self.inner.started_ms + self.inner.started.elapsed().as_millis() as i64
     }
 
@@ -268,16 +287,6 @@ impl Coordinator {
         self.inner.held.lock().machine.configured()
     }
 
-    /// Sets a group's settings in place of those it had; durable when it returns.
-    pub async fn set_configs(&self, group: &str, configs: GroupConfigs) -> Result<(), StorageError> {
-        let _one_by_one = self.inner.configuring.lock().await;
-        self.inner.held.lock().machine.may_configure(group, &configs).map_err(StorageError::InvalidRequest)?;
-        let value = (!configs.is_empty()).then(|| encode_group_configs(&configs));
-        self.inner.storage.group_write(vec![(record::configs_key(group), value)]).await?;
-        self.inner.held.lock().machine.set_configs(group, configs);
-        Ok(())
-    }
-
     // --- looking ---
 
     pub fn list(&self) -> Vec<Listed> {
@@ -327,27 +336,12 @@ impl Coordinator {
         if self.is_query(group) {
             return Err(GroupError::QueryGroup);
         }
-        {
-            let mut held = self.inner.held.lock();
-            let now = self.now();
-            held.machine.may_commit(group, member_id, instance_id, generation, way, &offsets, now)?;
-            self.wind(&mut held);
-        }
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let entries =
-            offsets.iter().map(|(key, c)| (record::offset_key(group, key), Some(c.encode()))).collect::<Vec<_>>();
-        if let Err(error) = self.inner.storage.group_write(entries).await {
-            warn!(group, %error, "offsets not written");
-            return Err(GroupError::NotPersisted);
-        }
-        let now = self.now();
-        let mut held = self.inner.held.lock();
-        for (key, committed) in offsets {
-            held.machine.set_offset(group, key, committed, now);
-        }
-        Ok(())
+        let may = |held: &mut Held, offsets: &[(OffsetKey, Committed)]| {
+            held.machine.may_commit(group, member_id, instance_id, generation, way, offsets, self.now())?;
+            self.wind(held);
+            Ok(())
+        };
+        self.write_offsets(group, offsets, may).await
     }
 
     /// Whether somebody who names a member of the consumer protocol may see its group's offsets.
@@ -375,18 +369,6 @@ impl Coordinator {
         let allowed = held.machine.may_commit_in_transaction(group, member_id, instance_id, generation, offsets, now);
         self.wind(&mut held);
         allowed
-    }
-
-    /// Takes in offsets that a transaction wrote when it was committed.
-    pub(crate) fn offsets_written(&self, offsets: Vec<(String, OffsetKey, Committed)>) {
-        if offsets.is_empty() {
-            return;
-        }
-        let now = self.now();
-        let mut held = self.inner.held.lock();
-        for (group, key, committed) in offsets {
-            held.machine.set_offset(&group, key, committed, now);
-        }
     }
 
     /// Wall-clock time to stamp commits with, which another start holds against its own.
@@ -447,77 +429,24 @@ impl Coordinator {
         self.inner.storage.find_topic(&key.topic).is_some_and(|topic| topic.id == committed.topic_id)
     }
 
+    /// An open transaction has offsets of a group, which is there from then on.
+    pub(crate) fn hold(&self, group: &str) {
+        let now = self.now();
+        self.inner.held.lock().machine.hold(group, now);
+    }
+
     /// Whether offsets may be deleted by hand, each by itself; fails as a whole where the group cannot be changed.
-    /// `pending`: there are offsets of it in open transactions.
     pub(crate) fn may_delete_offsets(
         &self,
         group: &str,
         keys: &[OffsetKey],
-        pending: bool,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         if self.is_query(group) {
             return Err(GroupError::QueryGroup);
         }
         let held = self.inner.held.lock();
-        match held.machine.may_delete_offsets(group) {
-            Err(GroupError::GroupNotFound) if pending => return Ok(vec![Ok(()); keys.len()]),
-            other => other?,
-        }
+        held.machine.may_delete_offsets(group)?;
         Ok(keys.iter().map(|key| held.machine.may_delete_offset(group, &key.topic)).collect())
-    }
-
-    /// `also` is written with it.
-    pub(crate) async fn remove_offsets(
-        &self,
-        group: &str,
-        keys: Vec<OffsetKey>,
-        also: Vec<Entry>,
-    ) -> Result<(), GroupError> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let mut entries: Vec<Entry> = keys.iter().map(|key| (record::offset_key(group, key), None)).collect();
-        entries.extend(also);
-        if let Err(error) = self.inner.storage.group_write(entries).await {
-            warn!(group, %error, "offsets not deleted");
-            return Err(GroupError::NotPersisted);
-        }
-        let mut held = self.inner.held.lock();
-        for key in &keys {
-            held.machine.remove_offset(group, key);
-        }
-        Ok(())
-    }
-
-    /// Deletes a group without members and its offsets. `also` is written with it: what open transactions are without
-    /// the offsets that they held of it, by which alone it may have been there.
-    pub(crate) async fn delete_with(&self, group: &str, also: Vec<Entry>) -> Result<(), GroupError> {
-        if self.is_query(group) {
-            return Err(GroupError::QueryGroup);
-        }
-        let offsets = {
-            let mut held = self.inner.held.lock();
-            let offsets = match held.machine.may_delete(group) {
-                Err(GroupError::GroupNotFound) if !also.is_empty() => Vec::new(),
-                other => other?,
-            };
-            held.dirty.remove(group);
-            held.entries.remove(&consumer::record::group_key(group));
-            offsets
-        };
-        let mut entries: Vec<_> = offsets.iter().map(|key| (record::offset_key(group, key), None)).collect();
-        entries.extend([(record::group_key(group), None), (consumer::record::group_key(group), None)]);
-        entries.extend(also);
-        if let Err(error) = self.inner.storage.group_write(entries).await {
-            warn!(group, %error, "group not deleted");
-            return Err(GroupError::NotPersisted);
-        }
-        let mut held = self.inner.held.lock();
-        for key in &offsets {
-            held.machine.remove_offset(group, key);
-        }
-        held.machine.delete(group);
-        Ok(())
     }
 
     // --- queries ---
@@ -527,7 +456,7 @@ impl Coordinator {
     }
 
     /// A group that clients made keeps its name, should a query come to have the same.
-    fn is_query(&self, group: &str) -> bool {
+    pub(super) fn is_query(&self, group: &str) -> bool {
         if self.inner.held.lock().machine.exists(group) {
             return false;
         }
@@ -566,7 +495,7 @@ impl Coordinator {
 
     // --- effects, timers, writes ---
 
-    fn apply(&self, held: &mut Held, effects: Vec<Effect>) {
+    pub(super) fn apply(&self, held: &mut Held, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Joined(ticket, result) => held.joined(ticket, result),
@@ -586,6 +515,9 @@ impl Coordinator {
                     for (key, value) in entries {
                         if let Some(group) = record::group_of_key(&key) {
                             held.dirty.remove(&group);
+                            held.goes_on(&group);
+                        } else if let Some(group) = consumer::record::group_of_key(&key) {
+                            held.goes_on(&group);
                         }
                         held.entries.insert(key, value);
                     }
@@ -594,6 +526,7 @@ impl Coordinator {
                 }
                 Effect::Persist(record) => {
                     held.entries.remove(&record::group_key(&record.group));
+                    held.goes_on(&record.group);
                     held.dirty.insert(record.group.clone(), record);
                     self.inner.writer.notify_one();
                 }
@@ -613,8 +546,6 @@ impl Coordinator {
     }
 
     async fn run_timers(&self) {
-        let every = self.settings().offsets_check;
-        let mut offsets_check = Instant::now() + every;
         loop {
             let due = {
                 let mut held = self.inner.held.lock();
@@ -625,85 +556,11 @@ impl Coordinator {
                 due.min(held.timer_at)
             };
             let wait = u64::try_from(due.saturating_sub(self.now())).unwrap_or(0);
-            let until = offsets_check.min(Instant::now() + Duration::from_millis(wait.min(86_400_000)));
             tokio::select! {
                 () = self.inner.timer.notified() => {}
-                () = tokio::time::sleep_until(until) => {}
-            }
-            if Instant::now() >= offsets_check {
-                self.expire_offsets().await;
-                offsets_check = Instant::now() + every;
+                () = tokio::time::sleep(Duration::from_millis(wait.min(86_400_000))) => {}
             }
         }
-    }
-
-    async fn expire_offsets(&self) {
-        // What has expired has by both clocks: a clock that is set forward takes nothing at once.
-        let now = self.now().min(self.time());
-        let (offsets, groups) = self.inner.held.lock().machine.expired(now);
-        let mut by_group: HashMap<String, Vec<OffsetKey>> = HashMap::new();
-        for (group, key) in offsets {
-            by_group.entry(group).or_default().push(key);
-        }
-        for (group, keys) in by_group {
-            debug!(group, offsets = keys.len(), "offsets expired");
-            // Logged where it failed; the next check tries again.
-            let _failed = self.remove_offsets(&group, keys, Vec::new()).await;
-        }
-        for group in groups {
-            let _failed = self.delete_with(&group, Vec::new()).await;
-        }
-    }
-
-    async fn run_writes(&self) {
-        loop {
-            self.inner.writer.notified().await;
-            while !self.write_dirty().await {
-                tokio::time::sleep(WRITE_RETRY).await;
-            }
-        }
-    }
-
-    /// Writes all that changed. False: it failed, and what is still wanted is to be written again.
-    async fn write_dirty(&self) -> bool {
-        let (records, others, changes) = {
-            let mut held = self.inner.held.lock();
-            let records: Vec<GroupRecord> = held.dirty.drain().map(|(_, record)| record).collect();
-            let (others, changes) = (std::mem::take(&mut held.entries), held.changes);
-            if records.is_empty() && others.is_empty() {
-                self.inner.written.send_replace(changes);
-                held.written(changes);
-                return true;
-            }
-            (records, others, changes)
-        };
-        let mut entries: Vec<Entry> = records.iter().map(|r| (record::group_key(&r.group), Some(r.encode()))).collect();
-        entries.extend(others.iter().map(|(key, value)| (key.clone(), value.clone())));
-        let written = self.inner.storage.group_write(entries).await;
-        if let Err(error) = &written {
-            warn!(groups = records.len(), entries = others.len(), %error, "groups not written");
-        }
-        let now = self.now();
-        let mut held = self.inner.held.lock();
-        for record in records {
-            let fx = held.machine.persisted(&record, written.is_ok(), now);
-            self.apply(&mut held, fx);
-            if written.is_err() && record.members.is_empty() {
-                held.dirty.entry(record.group.clone()).or_insert(record);
-            }
-        }
-        match &written {
-            Ok(()) => {
-                self.inner.written.send_replace(changes);
-                held.written(changes);
-            }
-            Err(_) => {
-                for (key, value) in others {
-                    held.entries.entry(key).or_insert(value);
-                }
-            }
-        }
-        written.is_ok()
     }
 }
 
@@ -755,12 +612,21 @@ impl Held {
     }
 
     /// So many changes are written: answers that waited for them.
-    fn written(&mut self, changes: u64) {
+    pub(super) fn written(&mut self, changes: u64) {
         let (ready, waiting) = std::mem::take(&mut self.unwritten).into_iter().partition(|(n, ..)| *n <= changes);
         self.unwritten = waiting;
         let ready: Vec<_> = ready;
         for (_, ticket, answer) in ready {
             self.joined(ticket, Ok(answer));
+        }
+    }
+
+    /// What became of a group is written after all deletions of it that are under way.
+    fn goes_on(&mut self, group: &str) {
+        let all = (group.to_owned(), 0)..=(group.to_owned(), u64::MAX);
+        let under_way: Vec<_> = self.deleting.range(all).cloned().collect();
+        for deletion in under_way {
+            self.deleting.remove(&deletion);
         }
     }
 

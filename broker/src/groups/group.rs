@@ -33,6 +33,9 @@ pub(super) struct Group {
     pub leader: Option<String>,
     pub members: BTreeMap<String, Member>,
     pub offsets: BTreeMap<OffsetKey, Committed>,
+    /// It has had offsets, or an open transaction has some of it. So it is there until it is deleted, or found to have
+    /// nothing left.
+    pub had_offsets: bool,
     /// The group is one of the consumer protocol; the other fields about members are then as in an empty group.
     pub consumer: Option<Box<Consumer>>,
     /// Member id of each static member.
@@ -86,6 +89,7 @@ impl Group {
             leader: None,
             members: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            had_offsets: false,
             consumer: None,
             statics: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -161,7 +165,7 @@ impl Group {
             && self.consumer.is_none()
             && self.generation == 0
             && self.pending.is_empty()
-            && self.offsets.is_empty()
+            && !self.had_offsets
     }
 
     /// Nobody is a member.

@@ -49,13 +49,6 @@ pub struct Listed {
     pub is_classic: bool,
 }
 
-impl Listed {
-    /// A group of nothing but offsets.
-    pub fn without_members(group: String) -> Self {
-        Self { group, protocol_type: String::new(), state: State::Empty.name(), is_classic: true }
-    }
-}
-
 /// A group of the consumer protocol and its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedConsumer {
@@ -72,13 +65,6 @@ pub struct Described {
     pub protocol_type: String,
     pub protocol: String,
     pub members: Vec<DescribedMember>,
-}
-
-impl Described {
-    /// A group of nothing but offsets.
-    pub fn without_members() -> Self {
-        Self { state: State::Empty, protocol_type: String::new(), protocol: String::new(), members: Vec::new() }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,16 +239,22 @@ impl Machine {
 
     /// Takes in what storage knows of an offset, at start or after it was written.
     pub fn set_offset(&mut self, group: &str, key: OffsetKey, committed: Committed, now: i64) {
-        let group = self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(group.to_owned(), now));
         self.offsets_bytes += offsets::bytes_of(&key, &committed);
-        if let Some(before) = group.offsets.insert(key.clone(), committed) {
+        if let Some(before) = self.hold(group, now).offsets.insert(key.clone(), committed) {
             self.offsets_bytes -= offsets::bytes_of(&key, &before);
         }
+    }
+
+    /// A group is there whose offsets somebody has committed, if only in a transaction that is open.
+    pub(super) fn hold(&mut self, group: &str, now: i64) -> &mut Group {
+        let group = self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(group.to_owned(), now));
+        group.had_offsets = true;
         // A group that an offset has made is counted with its name.
         if group.counted == 0 {
             group.counted = group.bytes();
             self.members_bytes += group.counted;
         }
+        group
     }
 
     pub fn join(&mut self, request: &JoinRequest, ticket: Ticket, now: i64) -> Vec<Effect> {
@@ -591,19 +583,38 @@ impl Machine {
         })
     }
 
-    /// Offsets whose time is over, by group; and groups with nothing left.
-    pub fn expired(&self, now: i64) -> (Vec<(String, OffsetKey)>, Vec<String>) {
+    /// Groups with offsets whose time is over; and groups with nothing left.
+    pub fn expired(&self, now: i64) -> (Vec<String>, Vec<String>) {
         let mut offsets = Vec::new();
         let mut groups = Vec::new();
         for group in self.groups.values() {
-            let over = group.expired_offsets(&self.settings, now);
-            let nothing_left = over.len() == group.offsets.len();
-            offsets.extend(over.into_iter().map(|key| (group.id.clone(), key)));
-            if group.is_idle() && nothing_left && group.since().saturating_add(EMPTY_KEPT_MS) <= now {
+            if !group.expired_offsets(&self.settings, now).is_empty() {
+                offsets.push(group.id.clone());
+            }
+            if self.is_over(&group.id, now) {
                 groups.push(group.id.clone());
             }
         }
         (offsets, groups)
+    }
+
+    /// Offsets of a group whose time is over.
+    pub fn expired_offsets(&self, group: &str, now: i64) -> Vec<OffsetKey> {
+        self.groups.get(group).map(|group| group.expired_offsets(&self.settings, now)).unwrap_or_default()
+    }
+
+    /// Whether a group has nothing left.
+    pub fn is_over(&self, group: &str, now: i64) -> bool {
+        self.groups.get(group).is_some_and(|group| {
+            group.is_idle()
+                && group.since().saturating_add(EMPTY_KEPT_MS) <= now
+                && group.expired_offsets(&self.settings, now).len() == group.offsets.len()
+        })
+    }
+
+    /// Whether what its leader assigned counts.
+    pub fn is_stable(&self, group: &str) -> bool {
+        self.groups.get(group).is_some_and(|group| group.state == State::Stable)
     }
 
     /// When [`Machine::tick`] has something to do.

@@ -79,12 +79,12 @@ pub(super) fn offset_of_key(key: &[u8]) -> Option<(String, OffsetKey)> {
     Some((group, OffsetKey { topic, partition }))
 }
 
-/// What offsets that count from now on write, each with its group.
-pub(crate) fn offset_entries(offsets: &[(String, OffsetKey, Committed)]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-    offsets.iter().map(|(group, key, committed)| (offset_key(group, key), Some(committed.encode()))).collect()
-}
-
 impl GroupRecord {
+    /// About what it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.members.iter().map(Member::bytes).sum::<usize>() + self.group.len() + self.leader.len() + 64
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend(self.generation.to_be_bytes());

@@ -40,6 +40,7 @@ struct Inner {
     hasher: RandomState,
     storage: Storage,
     groups: groups::Coordinator,
+    clock: Arc<dyn Clock>,
     /// Wall clock at `started`; the coordinator's time goes on from there with the monotonic clock.
     started_ms: i64,
     started: Instant,
@@ -52,7 +53,7 @@ impl Coordinator {
         storage: Storage,
         groups: groups::Coordinator,
         settings: TransactionSettings,
-        clock: &dyn Clock,
+        clock: Arc<dyn Clock>,
     ) -> std::result::Result<Self, StorageError> {
         let mut machine = Machine::new(settings);
         let started_ms = clock.now_ms();
@@ -61,7 +62,8 @@ impl Coordinator {
                 .zip(Transaction::decode(&value))
                 .ok_or_else(|| StorageError::Corrupt("a transactional id cannot be read".into()))?;
             // The clock may have been set back since, and then it would be open until it is there again.
-            transaction.since = transaction.since.min(started_ms);
+            transaction.since = transaction.stamp.min(started_ms);
+            transaction.holds().iter().for_each(|group| groups.hold(group));
             machine.apply(&id, Some(transaction));
         }
         Ok(Self {
@@ -71,6 +73,7 @@ impl Coordinator {
                 hasher: RandomState::new(),
                 storage,
                 groups,
+                clock,
                 started_ms,
                 started: Instant::now(),
                 timer: Notify::new(),
@@ -82,11 +85,18 @@ impl Coordinator {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             () = self.run_timers() => {}
+            () = self.run_offsets_check() => {}
             _over = shutdown.wait_for(|over| *over) => {}
         }
         for turn in &self.inner.turns {
             drop(turn.lock().await);
         }
+    }
+
+    /// Whether no change is under way.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inner.turns.iter().all(|turn| turn.try_lock().is_ok())
     }
 
     fn now(&self) -> i64 {
@@ -96,6 +106,15 @@ impl Coordinator {
     /// What the times of transactions are held against.
     pub fn time(&self) -> i64 {
         self.now()
+    }
+
+    /// How far the wall clock is ahead of that: somebody may have set it since.
+    fn ahead_ms(&self) -> i64 {
+        self.wall().saturating_sub(self.now())
+    }
+
+    fn wall(&self) -> i64 {
+        self.inner.clock.now_ms()
     }
 
     /// Looks at all of the machine.
@@ -162,22 +181,17 @@ impl Coordinator {
         .await
     }
 
-    /// Groups that are there by offsets of open transactions alone, if by nothing else.
-    pub fn pending_groups(&self) -> Vec<String> {
-        self.look(|machine| machine.pending_groups().cloned().collect())
-    }
-
-    pub fn is_group_pending(&self, group: &str) -> bool {
-        self.look(|machine| machine.pending_of(group).next().is_some())
-    }
-
     /// Deletes a group with all its offsets, also those that open transactions hold, so that no commit brings it back.
     pub async fn delete_group(&self, group: &str) -> GroupResult<()> {
         let (name, this) = (group.to_owned(), self.clone());
         self.with_holders(group, async move |holders| {
-            let forgotten = this.forget(&holders, &name, None);
-            this.inner.groups.delete_with(&name, entries_of(&forgotten)).await?;
+            let mut forgotten = this.forget(&holders, &name, None);
+            this.inner.groups.delete_with(&name, this.entries_of(&mut forgotten)).await?;
             this.forgotten(forgotten);
+            // By another transaction meanwhile.
+            if this.look(|machine| machine.pending_of(&name).next().is_some()) {
+                this.inner.groups.hold(&name);
+            }
             Ok(())
         })
         .await
@@ -189,11 +203,11 @@ impl Coordinator {
         let (name, this) = (group.to_owned(), self.clone());
         self.with_holders(group, async move |holders| {
             let groups = &this.inner.groups;
-            let checks = groups.may_delete_offsets(&name, &keys, !holders.is_empty())?;
+            let checks = groups.may_delete_offsets(&name, &keys)?;
             let allowed = keys.into_iter().zip(&checks).filter(|(_, check)| check.is_ok()).map(|(key, _)| key);
             let allowed: Vec<OffsetKey> = allowed.collect();
-            let forgotten = this.forget(&holders, &name, Some(&allowed.iter().collect()));
-            groups.remove_offsets(&name, allowed, entries_of(&forgotten)).await?;
+            let mut forgotten = this.forget(&holders, &name, Some(&allowed.iter().collect()));
+            groups.remove_offsets(&name, allowed, this.entries_of(&mut forgotten)).await?;
             this.forgotten(forgotten);
             Ok(checks)
         })
@@ -218,6 +232,11 @@ impl Coordinator {
 
     fn forget(&self, holders: &[String], group: &str, keys: Option<&HashSet<&OffsetKey>>) -> Vec<Change> {
         self.look(|machine| holders.iter().filter_map(|id| machine.forget_offsets(id, group, keys)).collect())
+    }
+
+    /// What is written for them beside what made them.
+    fn entries_of(&self, changes: &mut [Change]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        changes.iter_mut().map(|change| change.stamped(self.ahead_ms())).collect()
     }
 
     fn forgotten(&self, changes: Vec<Change>) {
@@ -277,9 +296,12 @@ impl Coordinator {
 
     /// Writes a change, then makes it true.
     async fn write(&self, change: Option<Change>) -> Result<()> {
-        let Some(Change { id, after, mut write, offsets }) = change else { return Ok(()) };
-        write.entries.extend(groups::offset_entries(&offsets));
-        self.inner.storage.transaction_write(write).await.map_err(|e| match e {
+        let Some(mut change) = change else { return Ok(()) };
+        let entry = change.stamped(self.ahead_ms());
+        let Change { id, after, mut write, offsets } = change;
+        write.entries.push(entry);
+        // The groups' offsets are true before it is: who sees that one is no longer held back then sees the new one.
+        self.inner.groups.write_transaction(write, offsets).await.map_err(|e| match e {
             StorageError::UnknownTopicOrPartition(_) | StorageError::UnknownTopicId(_) => {
                 TransactionError::UnknownPartition
             }
@@ -288,11 +310,10 @@ impl Coordinator {
                 TransactionError::NotPersisted
             }
         })?;
+        after.iter().flat_map(Transaction::holds).for_each(|group| self.inner.groups.hold(group));
         let earlier = {
             let mut machine = self.inner.machine.lock();
             let before = machine.deadline();
-            // Groups first: who sees that an offset is no longer held back then sees the new one.
-            self.inner.groups.offsets_written(offsets);
             machine.apply(&id, after);
             machine.deadline().is_some_and(|at| before.is_none_or(|before| at < before))
         };
@@ -302,14 +323,24 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Offsets of groups expire, but for those that open transactions may yet change.
+    async fn run_offsets_check(&self) {
+        let every = self.inner.groups.settings().offsets_check;
+        loop {
+            tokio::time::sleep(every).await;
+            let pending = self.look(Machine::pending);
+            self.inner.groups.expire_offsets(&pending).await;
+        }
+    }
+
     async fn run_timers(&self) {
         loop {
-            let due = self.look(|machine| machine.due(self.now()));
+            let due = self.look(|machine| machine.due(self.now(), self.wall()));
             let mut failed = false;
             for id in due {
                 let (name, this) = (id.clone(), self.clone());
                 let expired = self.in_turn(&id, async move {
-                    let change = this.look(|machine| machine.expire(&name, this.now()));
+                    let change = this.look(|machine| machine.expire(&name, this.now(), this.wall()));
                     if let Some(after) = change.as_ref().and_then(|c| c.after.as_ref()) {
                         debug!(id = name, producer = after.producer_id, epoch = after.epoch, "transaction timed out");
                     }
@@ -317,7 +348,7 @@ impl Coordinator {
                 });
                 failed |= expired.await.is_err();
             }
-            let next = self.look(Machine::deadline).unwrap_or(i64::MAX);
+            let next = self.look(|machine| machine.next_look(self.now())).unwrap_or(i64::MAX);
             let wait = Duration::from_millis(u64::try_from(next.saturating_sub(self.now())).unwrap_or(0));
             let wait = if failed { WRITE_RETRY } else { wait.min(TIMERS_MAX) };
             tokio::select! {
@@ -326,11 +357,6 @@ impl Coordinator {
             }
         }
     }
-}
-
-/// What is written for them beside what made them.
-fn entries_of(changes: &[Change]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-    changes.iter().flat_map(|change| change.write.entries.iter().cloned()).collect()
 }
 
 fn not_written(error: &StorageError) -> TransactionError {

@@ -35,6 +35,8 @@ pub struct Transaction {
     pub state: State,
     /// When it came into this state.
     pub since: i64,
+    /// When that was by the wall clock, as it went when this was written: another start holds it against its own.
+    pub stamp: i64,
     pub partitions: BTreeSet<TopicPartition>,
     /// Groups whose offsets it may commit.
     pub groups: BTreeSet<String>,
@@ -52,6 +54,7 @@ impl Transaction {
             timeout_ms,
             state: State::Empty,
             since: now,
+            stamp: now,
             partitions: BTreeSet::new(),
             groups: BTreeSet::new(),
             offsets: BTreeMap::new(),
@@ -84,6 +87,11 @@ impl Transaction {
     fn had(&self, (producer_id, epoch): (i64, i16)) -> bool {
         let id = producer_id == self.producer_id || producer_id == self.last_producer_id;
         producer_id >= 0 && id && epoch >= 0 && epoch == self.last_epoch
+    }
+
+    /// Groups that it has offsets of.
+    pub(super) fn holds(&self) -> BTreeSet<&String> {
+        self.offsets.keys().map(|(group, _)| group).collect()
     }
 
     fn deadline(&self, settings: &TransactionSettings) -> i64 {
@@ -143,18 +151,24 @@ pub struct Change {
     pub id: String,
     /// `None`: it is forgotten.
     pub after: Option<Transaction>,
-    /// The state is among its entries; offsets that count from now on are to be added.
+    /// Without the state, which [`Change::stamped`] gives, and the offsets that count from now on.
     pub write: TransactionWrite,
     pub offsets: Vec<(String, OffsetKey, Committed)>,
 }
 
 impl Change {
     fn new(id: &str, after: Option<Transaction>) -> Self {
-        let entry = (record::key(id), after.as_ref().map(Transaction::encode));
         let (producer_id, producer_epoch) = after.as_ref().map_or((-1, -1), |t| (t.producer_id, t.epoch));
-        let write =
-            TransactionWrite { producer_id, producer_epoch, entries: vec![entry], ..TransactionWrite::default() };
+        let write = TransactionWrite { producer_id, producer_epoch, ..TransactionWrite::default() };
         Self { id: id.to_owned(), after, write, offsets: Vec::new() }
+    }
+
+    /// The state as it is to be written, by a wall clock that is so far ahead of the time that the machine is told.
+    pub fn stamped(&mut self, ahead_ms: i64) -> (Vec<u8>, Option<Vec<u8>>) {
+        if let Some(after) = &mut self.after {
+            after.stamp = after.since.saturating_add(ahead_ms);
+        }
+        (record::key(&self.id), self.after.as_ref().map(Transaction::encode))
     }
 }
 
@@ -171,8 +185,10 @@ fn ended_as(commit: bool) -> State {
 pub struct Machine {
     settings: TransactionSettings,
     ids: HashMap<String, Transaction>,
-    /// When each id has something due.
+    /// When transactions time out.
     timers: BTreeSet<(i64, String)>,
+    /// When ids without a transaction are forgotten.
+    idle: BTreeSet<(i64, String)>,
     /// How many transactions hold an offset back, by group.
     pending: HashMap<String, BTreeMap<OffsetKey, u32>>,
     bytes: usize,
@@ -196,7 +212,8 @@ impl Machine {
     pub fn apply(&mut self, id: &str, after: Option<Transaction>) {
         if let Some(before) = self.ids.remove(id) {
             self.bytes -= bytes_of(id, &before);
-            self.timers.remove(&(before.deadline(&self.settings), id.to_owned()));
+            let deadline = before.deadline(&self.settings);
+            self.timers_of(before.state).remove(&(deadline, id.to_owned()));
             for (group, key) in before.offsets.keys() {
                 let Some(keys) = self.pending.get_mut(group) else { continue };
                 if let Some(count) = keys.get_mut(key) {
@@ -212,11 +229,16 @@ impl Machine {
         }
         let Some(after) = after else { return };
         self.bytes += bytes_of(id, &after);
-        self.timers.insert((after.deadline(&self.settings), id.to_owned()));
+        let deadline = after.deadline(&self.settings);
+        self.timers_of(after.state).insert((deadline, id.to_owned()));
         for (group, key) in after.offsets.keys() {
             *self.pending.entry(group.clone()).or_default().entry(key.clone()).or_default() += 1;
         }
         self.ids.insert(id.to_owned(), after);
+    }
+
+    fn timers_of(&mut self, state: State) -> &mut BTreeSet<(i64, String)> {
+        if state == State::Ongoing { &mut self.timers } else { &mut self.idle }
     }
 
     /// Whether an open transaction may yet change a group's offset.
@@ -229,9 +251,12 @@ impl Machine {
         self.pending.get(group).into_iter().flat_map(BTreeMap::keys)
     }
 
-    /// Groups that have offsets held back, in no order.
-    pub fn pending_groups(&self) -> impl Iterator<Item = &String> {
-        self.pending.keys()
+    /// All offsets that open transactions may yet change, each with its group.
+    pub fn pending(&self) -> BTreeSet<(String, OffsetKey)> {
+        let of = |(group, keys): (&String, &BTreeMap<OffsetKey, u32>)| {
+            keys.keys().map(|key| (group.clone(), key.clone())).collect::<Vec<_>>()
+        };
+        self.pending.iter().flat_map(of).collect()
     }
 
     /// Transactional ids whose open transactions hold offsets of a group back.
@@ -481,19 +506,33 @@ impl Machine {
         Ok(End::Ready { producer, change: Some(Box::new(change)) })
     }
 
-    /// When [`Machine::due`] has something.
+    /// When the next transaction times out.
     pub fn deadline(&self) -> Option<i64> {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// When to look again, where all that is due was done: what is due but for the wall clock may wait for long.
+    pub fn next_look(&self, now: i64) -> Option<i64> {
+        let idle = self.idle.first().map(|(at, _)| *at).filter(|at| *at > now);
+        self.deadline().into_iter().chain(idle).min()
+    }
+
     /// Ids with something due.
-    pub fn due(&self, now: i64) -> Vec<String> {
-        self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect()
+    pub fn due(&self, now: i64, wall: i64) -> Vec<String> {
+        let over = |timers| BTreeSet::iter(timers).take_while(|(at, _): &&(i64, String)| *at <= now).map(|(_, id)| id);
+        let is_due = |id: &&String| self.ids.get(*id).is_some_and(|found| self.is_due(found, now, wall));
+        over(&self.timers).chain(over(&self.idle)).filter(is_due).cloned().collect()
+    }
+
+    /// An id is forgotten when its time is over by both clocks: one that is set forward takes nothing at once.
+    fn is_due(&self, found: &Transaction, now: i64, wall: i64) -> bool {
+        let by_wall = || found.stamp.saturating_add(self.settings.expiration_ms) <= wall;
+        found.deadline(&self.settings) <= now && (found.state == State::Ongoing || by_wall())
     }
 
     /// What time asks of an id: its transaction is aborted and its producer fenced, or it is forgotten.
-    pub fn expire(&self, id: &str, now: i64) -> Option<Change> {
-        let found = self.ids.get(id).filter(|t| t.deadline(&self.settings) <= now)?;
+    pub fn expire(&self, id: &str, now: i64, wall: i64) -> Option<Change> {
+        let found = self.ids.get(id).filter(|found| self.is_due(found, now, wall))?;
         if found.state != State::Ongoing {
             return Some(Change::new(id, None));
         }

@@ -52,7 +52,7 @@ impl Transaction {
             State::Committed => 2,
             State::Aborted => 3,
         });
-        out.extend(self.since.to_be_bytes());
+        out.extend(self.stamp.to_be_bytes());
         if !plain {
             out.extend(self.last_producer_id.to_be_bytes());
         }
@@ -120,6 +120,7 @@ impl Transaction {
             timeout_ms,
             state,
             since,
+            stamp: since,
             partitions,
             groups,
             offsets,

@@ -45,9 +45,11 @@ impl Script {
 
     /// As if it was written: what is stored is read back.
     fn apply(&mut self, change: &Change) {
-        let after = change.after.as_ref().map(|t| Transaction::decode(&t.encode()).unwrap());
+        let mut change = change.clone();
+        let (_, stored) = change.stamped(0);
+        let after = stored.map(|stored| Transaction::decode(&stored).unwrap());
         assert_eq!(after, change.after);
-        assert_eq!(change.write.entries.len(), 1);
+        assert_eq!(change.write.entries.len(), 0);
         self.machine.apply(&change.id, after);
     }
 
@@ -164,7 +166,7 @@ fn a_producer_goes_on_with_the_epoch_that_an_end_gave_it() {
     s.add(a, &[0]).unwrap();
     assert_eq!(s.init_as(Some((101, -1))), Err(TransactionError::Fenced));
     s.now += i64::from(TIMEOUT);
-    let change = s.machine.expire("x", s.now).unwrap();
+    let change = s.machine.expire("x", s.now, s.now).unwrap();
     s.apply(&change);
     // Timed out: asked twice, and no longer once it has begun.
     let (b, change) = s.init_as(Some(a)).unwrap();
@@ -205,7 +207,7 @@ fn a_producer_without_an_epoch_left_goes_on_with_another_id() {
     let last = wear_out(&mut s);
     s.add(last, &[0]).unwrap();
     s.now += i64::from(TIMEOUT);
-    let change = s.machine.expire("x", s.now).unwrap();
+    let change = s.machine.expire("x", s.now, s.now).unwrap();
     s.apply(&change);
     assert_eq!(s.machine.get("x").unwrap().epoch, i16::MAX);
     let (next, _) = s.init_as(Some(last)).unwrap();
@@ -231,6 +233,24 @@ fn epochs_run_out_into_a_new_producer_id() {
 }
 
 #[test]
+fn an_id_is_forgotten_when_its_time_is_over_by_both_clocks() {
+    let mut s = Script::new();
+    let (_, change) = s.init_as(None).unwrap();
+    // The wall clock was set since the start, and is set again: forward, back to where it was, and on.
+    let (ahead, expiration) = (5_000_000, TransactionSettings::default().expiration_ms);
+    let mut change = change.unwrap();
+    let (_, stored) = change.stamped(ahead);
+    assert_eq!(Transaction::decode(&stored.unwrap()).unwrap().since, ahead, "what another start reads");
+    s.machine.apply("x", change.after.clone());
+    assert!(s.machine.due(1000, ahead + 2 * expiration).is_empty() && s.machine.next_look(1000) == Some(expiration));
+    assert!(s.machine.due(expiration, expiration).is_empty());
+    assert!(s.machine.expire("x", expiration, expiration + ahead - 1).is_none());
+    assert_eq!(s.machine.next_look(expiration), None, "nothing to wait for but the wall clock");
+    assert_eq!(s.machine.due(expiration, ahead + expiration), ["x"]);
+    assert!(s.machine.expire("x", expiration, ahead + expiration).unwrap().after.is_none());
+}
+
+#[test]
 fn time_aborts_and_fences_and_in_the_end_forgets() {
     let mut s = Script::new();
     let a = s.init();
@@ -240,17 +260,17 @@ fn time_aborts_and_fences_and_in_the_end_forgets() {
     s.add(a, &[1]).unwrap();
     assert_eq!(s.machine.deadline(), Some(10 + i64::from(TIMEOUT)), "counted from its begin");
     s.now = 1009;
-    assert!(s.machine.due(s.now).is_empty() && s.machine.expire("x", s.now).is_none());
+    assert!(s.machine.due(s.now, s.now).is_empty() && s.machine.expire("x", s.now, s.now).is_none());
     s.now = 1010;
-    assert_eq!(s.machine.due(s.now), ["x"]);
-    let change = s.machine.expire("x", s.now).unwrap();
+    assert_eq!(s.machine.due(s.now, s.now), ["x"]);
+    let change = s.machine.expire("x", s.now, s.now).unwrap();
     assert_eq!((change.write.producer_epoch, change.write.ending.as_ref().unwrap().commit), (1, false));
     s.apply(&change);
     assert_eq!(s.state(), State::Aborted);
     assert_eq!(s.end(a, true), Err(TransactionError::Fenced));
     assert_eq!(s.init(), (101, 2));
     s.now += TransactionSettings::default().expiration_ms;
-    let change = s.machine.expire("x", s.now).unwrap();
+    let change = s.machine.expire("x", s.now, s.now).unwrap();
     assert_eq!((change.after.clone(), change.write.ending.clone()), (None, None));
     s.apply(&change);
     assert_eq!((s.machine.get("x"), s.machine.deadline()), (None, None));
@@ -300,7 +320,7 @@ fn offsets_that_are_deleted_do_not_come_with_the_commit() {
     assert!(!forget(&mut s, "g", Some(&[key(1)])) && !forget(&mut s, "nobody", None));
     assert_eq!((s.machine.pending_of("g").count(), s.machine.pending_of("h").count()), (2, 3));
     assert!(forget(&mut s, "h", None));
-    assert_eq!((s.machine.holders("h"), s.machine.pending_groups().count()), (vec![], 1));
+    assert_eq!((s.machine.holders("h"), s.machine.pending().len()), (vec![], 2));
     // It goes on, and the group is still part of it.
     let added = s.machine.add_offsets("x", a, "h", false, vec![(key(1), at(8))], s.now);
     s.run(added).unwrap();
@@ -338,7 +358,7 @@ fn each_end_raises_the_epoch() {
     assert_eq!((e, s.raise(d, true)), ((101, 4), Err(TransactionError::Fenced)));
     s.add(e, &[0]).unwrap();
     s.now += i64::from(TIMEOUT);
-    let change = s.machine.expire("x", s.now).unwrap();
+    let change = s.machine.expire("x", s.now, s.now).unwrap();
     s.apply(&change);
     assert_eq!(s.raise(e, true), Err(TransactionError::InvalidState));
     assert_eq!(s.raise(e, false), Ok(((101, 5), None)), "time has done so already");
