@@ -21,6 +21,8 @@ def all_steps(t):
     classic_groups(t)
     consumer_groups(t)
     producers_and_transactions(t)
+    groups_of_transactions(t)
+    sessions_and_new_topics(t)
     acls(t)
     quotas_and_users(t)
     cluster(t)
@@ -674,6 +676,100 @@ def producers_and_transactions(t):
     state("nameless", "")
     t.ask("markers of nobody", "WRITE_TXN_MARKERS", 1, {"markers": [{"producerId": 4242, "producerEpoch": 0, "transactionResult": False, "coordinatorEpoch": 0, "topics": [{"name": "nowhere", "partitionIndexes": [0]}]}]},
           normal=lambda a: a)
+
+
+def groups_of_transactions(t):
+    """Groups whose offsets are committed in transactions alone, or deleted one by one."""
+    hide = lambda a: {**a, "producerId": a["producerId"] >= 0}
+
+    def group(name, id):
+        listed = lambda a: {**a, "groups": [g for g in a["groups"] if g["groupId"] == id]}
+        t.ask(f"{name}, listed", "LIST_GROUPS", 4, {}, normal=listed)
+        t.ask(f"{name}, described", "DESCRIBE_GROUPS", 5, {"groups": [id]})
+        t.ask(f"{name}, fetched", "OFFSET_FETCH", 8, {"groups": [{"groupId": id, "topics": None}]})
+
+    def begin(id):
+        t.ask(f"init for {id}", "INIT_PRODUCER_ID", 4, {"transactionalId": f"tx-{id}", "transactionTimeoutMs": 60000}, normal=hide,
+              keep=lambda a: {"gp": a["producerId"], "ge": a["producerEpoch"]})
+        who = lambda k: {"transactionalId": f"tx-{id}", "producerId": k["gp"], "producerEpoch": k["ge"]}
+        t.ask(f"adds {id}", "ADD_OFFSETS_TO_TXN", 3, lambda k: {**who(k), "groupId": id})
+        group(f"added {id}", id)
+        t.ask(f"commits to {id}", "TXN_OFFSET_COMMIT", 3, lambda k: {**who(k), "groupId": id, "topics": [{"name": "t", "partitions": [{"partitionIndex": 0, "committedOffset": 4}]}]})
+        group(f"pending {id}", id)
+
+    def end(id, committed):
+        t.ask(f"ends {id}", "END_TXN", 3, lambda k: {"transactionalId": f"tx-{id}", "producerId": k["gp"], "producerEpoch": k["ge"], "committed": committed})
+        for _ in range(600):
+            if all(t.wire.ask(server=t.addresses[s], connection="", api="DESCRIBE_TRANSACTIONS", version=0, body={"transactionalIds": [f"tx-{id}"]})["transactionStates"][0]["transactionState"] not in ("PrepareCommit", "PrepareAbort") for s in t.addresses):
+                return
+            time.sleep(0.05)
+
+    def deletes(name, id):
+        t.ask(name, "OFFSET_DELETE", 0, {"groupId": id, "topics": [{"name": "t", "partitions": [{"partitionIndex": 0}]}]})
+    begin("aborted-group")
+    end("aborted-group", False)
+    group("aborted", "aborted-group")
+    deletes("what was aborted", "aborted-group")
+    group("aborted and deleted", "aborted-group")
+    t.ask("aborted group", "DELETE_GROUPS", 2, {"groupsNames": ["aborted-group"]})
+    group("deleted after the abort", "aborted-group")
+    begin("half-deleted-group")
+    deletes("what is pending", "half-deleted-group")
+    group("half deleted", "half-deleted-group")
+    end("half-deleted-group", False)
+    group("half deleted and aborted", "half-deleted-group")
+    t.ask("commits to offsets-group", "OFFSET_COMMIT", 8, {"groupId": "offsets-group", "generationIdOrMemberEpoch": -1, "topics": [{"name": "t", "partitions": [{"partitionIndex": 0, "committedOffset": 4}]}]})
+    deletes("all offsets", "offsets-group")
+    group("without offsets", "offsets-group")
+    t.ask("group without offsets", "DELETE_GROUPS", 2, {"groupsNames": ["offsets-group"]})
+    group("without offsets, deleted", "offsets-group")
+
+
+def sessions_and_new_topics(t):
+    """Fetch sessions that go on while a topic is deleted, made anew under its name, and deleted for good."""
+    plain = lambda a: {**a, "sessionId": a["sessionId"] > 0}
+    name, other = "anew", "beside"
+
+    def make(*topics):
+        t.ask(f"{topics[0]} {len(topics)}", "CREATE_TOPICS", 7, {"topics": [topic(x, 2) for x in topics], "timeoutMs": 10000}, keep=lambda a: {f"{x['name']}": x["topicId"] for x in a["topics"]})
+        led(*[(x, i) for x in topics for i in (0, 1)])
+
+    def led(*places):
+        t.until_alike("FETCH", 12, {"maxWaitMs": 0, "sessionEpoch": -1, "topics": [
+            {"topic": x, "partitions": [{"partition": i, "fetchOffset": 0, "partitionMaxBytes": 1000}]} for x, i in places]})
+
+    for version in (12, 13, 17):
+        make(name, other)
+        first = {server: dict(t.kept[server]) for server in t.kept}
+
+        def parts(k, indexes=(0, 1)):
+            old = first["kafka"] if k is t.kept["kafka"] else first["millpond"]
+            return [{"topic": x, "topicId": old[x], "partitions": [{"partition": i, "fetchOffset": 0, "partitionMaxBytes": 1000} for i in indexes]} for x in (name, other)]
+
+        def fetch(what, epoch, topics=lambda k: []):
+            t.ask(what, "FETCH", version, lambda k: {"maxWaitMs": 0, "sessionId": 0 if epoch <= 0 else k["anew-session"], "sessionEpoch": epoch, "maxBytes": 10000, "topics": topics(k)},
+                  normal=plain, keep=(lambda a: {"anew-session": a["sessionId"]}) if epoch == 0 else None)
+
+        def gone():
+            t.ask("goes", "DELETE_TOPICS", 4, {"topicNames": [name], "timeoutMs": 5000})
+            t.until_alike("METADATA", 12, {"topics": [{"name": name}], "allowAutoTopicCreation": False})
+        fetch("session of both", 0, parts)
+        fetch("nothing new", 1)
+        gone()
+        fetch("gone", 2)
+        fetch("gone and named again", 3, parts)
+        fetch("gone, without a session", -1, parts)
+        t.ask("fewer", "CREATE_TOPICS", 7, {"topics": [topic(name, 1)], "timeoutMs": 10000})
+        led((name, 0))
+        fetch("anew with one partition", 4)
+        fetch("anew and named again", 5, parts)
+        fetch("anew, without a session", -1, lambda k: parts(k, [0]))
+        fetch("anew, with a session that begins", 0, lambda k: parts(k, [0]))
+        fetch("anew, and this goes on", 1)
+        gone()
+        fetch("gone again", 2)
+        t.ask("the other goes", "DELETE_TOPICS", 4, {"topicNames": [other], "timeoutMs": 5000})
+        t.until_alike("METADATA", 12, {"topics": [{"name": other}], "allowAutoTopicCreation": False})
 
 
 def acls(t):

@@ -251,8 +251,13 @@ fn due(shared: &Shared, request: &Request, session: &Mutex<Session>) -> (Vec<u32
         };
         if lost || shared.authorizer.is_some() {
             let topic = find(shared, request, &part.topic);
-            let id = locate(&shared.storage, topic.as_deref().map_err(|code| *code), part.index, part.epoch);
-            if let Some(located) = session.locate_again(&shared.storage, *token, id) {
+            let (mut id, name) = (at(&shared.storage, &topic, part.index, part.epoch), name_of(&part.topic, &topic));
+            if let (Err(_), Some(known)) = (&topic, &part.name) {
+                // What it may not know of is not told to be gone either.
+                let may = shared.check_topic(&request.caller, Operation::Read, known);
+                id = id.map_err(|code| may.map_or_else(|refusal| refusal.code(), |()| code));
+            }
+            if let Some(located) = session.locate_again(&shared.storage, *token, id, name) {
                 *part = located.clone();
             }
         }
@@ -298,14 +303,15 @@ fn parts_of(shared: &Shared, request: &Request, topics: &[FetchTopic]) -> Vec<Pa
     for asked in topics {
         let topic = named(&asked.topic, asked.topic_id, request.head.version);
         let found = find(shared, request, &topic);
+        let name = name_of(&topic, &found);
         parts.extend(asked.partitions.iter().map(|p| Part {
             topic: Arc::clone(&topic),
             index: p.partition,
             from: p.fetch_offset,
             bytes_max: limit(shared, p.partition_max_bytes),
             epoch: p.current_leader_epoch,
-            id: locate(&shared.storage, found.as_deref().map_err(|code| *code), p.partition, p.current_leader_epoch),
-            known: false,
+            id: at(&shared.storage, &found, p.partition, p.current_leader_epoch),
+            name: name.clone(),
         }));
     }
     parts
@@ -327,8 +333,16 @@ fn find(shared: &Shared, request: &Request, topic: &Named) -> Result<Arc<Topic>,
     }
 }
 
-fn locate(storage: &Storage, topic: Result<&Topic, i16>, index: i32, epoch: i32) -> Result<TopicPartition, i16> {
-    let topic = topic?;
+/// Of a topic that was asked for by its id.
+fn name_of(topic: &Named, found: &Result<Arc<Topic>, i16>) -> Option<Arc<str>> {
+    match (topic, found) {
+        (Named::Id(_), Ok(found)) => Some(found.name.as_str().into()),
+        _ => None,
+    }
+}
+
+fn at(storage: &Storage, topic: &Result<Arc<Topic>, i16>, index: i32, epoch: i32) -> Result<TopicPartition, i16> {
+    let topic = topic.as_ref().map_err(|code| *code)?;
     if index < 0 || index >= topic.partition_count() {
         return Err(ResponseError::UnknownTopicOrPartition.code());
     }
@@ -433,7 +447,9 @@ fn read_with(
                     Err(ResponseError::UnsupportedCompressionType.code())
                 }
                 Ok(Some(data)) => Ok(data),
-                Err(error) if matches!(*part.topic, Named::Id(_)) && !part.known => Err(super::code_of(&error).code()),
+                Err(error) if matches!(*part.topic, Named::Id(_)) && part.name.is_none() => {
+                    Err(super::code_of(&error).code())
+                }
                 Err(error) => Err(super::code_by_name(&error).code()),
             },
         };

@@ -237,7 +237,7 @@ mod tests {
                 bytes_max: 0,
                 epoch: -1,
                 id: Err(3),
-                known: false,
+                name: None,
             };
             let data = Fetched {
                 batches: vec![Bytes::from(vec![b'x'; 200]), Bytes::from("yz")],

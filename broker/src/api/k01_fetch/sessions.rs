@@ -37,16 +37,22 @@ pub(super) struct Part {
     pub epoch: i32,
     /// Where to read; or why not.
     pub id: Result<TopicPartition, i16>,
-    /// Its session has found its topic before. That it is gone is told as of a topic with a name then, as Kafka does.
-    pub known: bool,
+    /// The name of the topic that was found by its id. Once its session knows it, it asks for the topic of that name, as
+    /// Kafka does: where there is none, or another one, it is told so.
+    pub name: Option<Arc<str>>,
 }
 
 impl Part {
-    fn locate(&mut self, id: Result<TopicPartition, i16>, known: bool) {
-        self.known = known || id != Err(UNKNOWN_ID);
-        self.id = id.map_err(|code| match code {
-            UNKNOWN_ID if self.known => ResponseError::UnknownTopicOrPartition.code(),
-            code => code,
+    fn locate(&mut self, storage: &Storage, id: Result<TopicPartition, i16>, name: Option<Arc<str>>) {
+        self.name = name.or(self.name.take());
+        self.id = id.map_err(|code| match (code, &self.name) {
+            (UNKNOWN_ID, Some(name)) => match storage.find_topic(name) {
+                Some(another) if (0..another.partition_count()).contains(&self.index) => {
+                    ResponseError::InconsistentTopicId.code()
+                }
+                _ => ResponseError::UnknownTopicOrPartition.code(),
+            },
+            _ => code,
         });
     }
 }
@@ -99,11 +105,11 @@ struct Size {
 }
 
 impl Size {
-    fn of(topic: &Named) -> Self {
+    fn of(part: &Part) -> Self {
         // Partitions of one topic may share its name, or not.
-        let name = match topic {
+        let name = match &*part.topic {
             Named::Name(name) => name.len(),
-            Named::Id(_) => 0,
+            Named::Id(_) => part.name.as_ref().map_or(0, |name| name.len()),
         };
         Self { partitions: 1, bytes: PART_BYTES + name }
     }
@@ -179,7 +185,6 @@ impl Session {
                 if token as usize == self.slots.len() {
                     self.slots.push(None);
                 }
-                self.size = self.size.plus(Size::of(&place.0));
                 self.places.insert(place, token);
                 token
             }
@@ -188,15 +193,18 @@ impl Session {
         let Some(entry) = self.slots.get_mut(token as usize) else { return };
         match entry {
             Some(slot) => {
-                let (before, known) = (slot.part.id, slot.part.known);
-                slot.part = Part { topic: Arc::clone(&slot.part.topic), ..part };
-                slot.part.locate(part.id, known);
+                self.size = self.size.minus(Size::of(&slot.part));
+                let (before, id, name) = (slot.part.id, part.id, part.name.clone());
+                let known = slot.part.name.take();
+                slot.part = Part { topic: Arc::clone(&slot.part.topic), name: known, ..part };
+                slot.part.locate(storage, id, name);
+                self.size = self.size.plus(Size::of(&slot.part));
                 if slot.part.id != before {
                     slot.waiter = None;
                 }
             }
             None => {
-                let part = Part { known: part.id != Err(UNKNOWN_ID), ..part };
+                self.size = self.size.plus(Size::of(&part));
                 *entry = Some(Slot { part, seen, queued: false, waiter: None });
             }
         }
@@ -214,9 +222,8 @@ impl Session {
         for (topic, indexes) in topics {
             for index in indexes {
                 let Some(token) = self.places.remove(&(Arc::clone(topic), *index)) else { continue };
-                self.size = self.size.minus(Size::of(topic));
-                if let Some(slot) = self.slots.get_mut(token as usize) {
-                    *slot = None;
+                if let Some(slot) = self.slots.get_mut(token as usize).and_then(Option::take) {
+                    self.size = self.size.minus(Size::of(&slot.part));
                 }
                 freed.push(token);
             }
@@ -284,11 +291,19 @@ impl Session {
     }
 
     /// Parts whose place in storage was not found, or is gone, are looked for again.
-    pub fn locate_again(&mut self, storage: &Storage, token: u32, id: Result<TopicPartition, i16>) -> Option<&Part> {
+    pub fn locate_again(
+        &mut self,
+        storage: &Storage,
+        token: u32,
+        id: Result<TopicPartition, i16>,
+        name: Option<Arc<str>>,
+    ) -> Option<&Part> {
         let wakeups = Arc::clone(&self.wakeups);
-        let slot = self.slot(token)?;
+        let slot = self.slots.get_mut(token as usize)?.as_mut()?;
+        self.size = self.size.minus(Size::of(&slot.part));
         let before = slot.part.id;
-        slot.part.locate(id, slot.part.known);
+        slot.part.locate(storage, id, name);
+        self.size = self.size.plus(Size::of(&slot.part));
         if slot.part.id != before {
             slot.waiter = id.ok().and_then(|id| storage.watch_one(id, &wakeups, token));
         }
@@ -391,7 +406,7 @@ impl FetchSessions {
             return 0;
         }
         let parts: Vec<(Part, Seen)> = parts.collect();
-        let size = parts.iter().fold(Size::default(), |size, (part, _)| size.plus(Size::of(&part.topic)));
+        let size = parts.iter().fold(Size::default(), |size, (part, _)| size.plus(Size::of(part)));
         if !self.table.lock().make_room(size, &self.limits, now_ms) {
             return 0;
         }
