@@ -53,8 +53,8 @@ fn is_about_leaders(code: i16) -> bool {
 }
 
 fn is_missing(code: i16) -> bool {
-    use ResponseError::{InconsistentTopicId, TopicAuthorizationFailed, UnknownTopicId, UnknownTopicOrPartition};
-    [UnknownTopicOrPartition, UnknownTopicId, TopicAuthorizationFailed, InconsistentTopicId]
+    use ResponseError::{TopicAuthorizationFailed, UnknownTopicId, UnknownTopicOrPartition};
+    [UnknownTopicOrPartition, UnknownTopicId, TopicAuthorizationFailed]
         .into_iter()
         .any(|error| error.code() == code)
 }

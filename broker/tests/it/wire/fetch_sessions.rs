@@ -17,6 +17,7 @@ const NOT_FOUND: i16 = 70;
 const BAD_EPOCH: i16 = 71;
 const BAD_TOPIC_IDS: i16 = 106;
 const UNKNOWN_TOPIC: i16 = 3;
+const ANOTHER_TOPIC: i16 = 103;
 const UNKNOWN_ID: i16 = 100;
 const FENCED_EPOCH: i16 = 74;
 
@@ -254,11 +255,12 @@ fn a_topic_made_anew_is_another_one() {
     assert_eq!(produce_by_id(&mut client, Uuid::nil()), (Uuid::nil(), UNKNOWN_ID));
     assert_eq!(got(client.call(17, &ask((0, -1), vec![by_id(old, &[(0, 0)])]))).2, [(0, UNKNOWN_ID, -1, false)]);
     assert_eq!(got(client.call(17, &ask((0, -1), vec![by_id(new, &[(0, 0)])]))).2, [(0, 0, 0, false)]);
-    // So it goes on, whether the client names it again or not; who never found it is told that.
-    let gone = |index| (index, UNKNOWN_TOPIC, -1, false);
-    assert_eq!(got(client.call(17, &ask((sessions[4], 1), vec![]))).2, [gone(7), gone(0)]);
+    // So it goes on, whether the client names it again or not, but that there is another one of its name; who never found
+    // it is told that.
+    let (gone, another) = (|index| (index, UNKNOWN_TOPIC, -1, false), (0, ANOTHER_TOPIC, -1, false));
+    assert_eq!(got(client.call(17, &ask((sessions[4], 1), vec![]))).2, [gone(7), another]);
     let again = vec![by_id(old, &[(0, 1)])];
-    assert_eq!(got(client.call(17, &ask((sessions[4], 2), again.clone()))).2, [gone(7), gone(0)]);
+    assert_eq!(got(client.call(17, &ask((sessions[4], 2), again.clone()))).2, [gone(7), another]);
     let (_, id, parts) = got(client.call(17, &ask((0, 0), again)));
     assert_eq!((parts, id > 0), (vec![(0, UNKNOWN_ID, -1, false)], true));
     assert_eq!(got(client.call(17, &ask((id, 1), vec![]))).2, [(0, UNKNOWN_ID, -1, false)]);
