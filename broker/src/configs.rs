@@ -9,7 +9,7 @@ mod group;
 use std::collections::BTreeMap;
 
 pub use self::changed::{
-    ChangedConfigs, ChangedFor, NUM_PARTITIONS, PRODUCER_ID_EXPIRATION, changeable, changeable_names,
+    ChangedConfigs, ChangedFor, NUM_PARTITIONS, PRODUCER_ID_EXPIRATION, changeable, changeable_names, throttle_names,
 };
 pub use self::group::{
     GroupConfigs, HEARTBEAT_INTERVAL, SESSION_TIMEOUT, check_group_configs, decode_group_configs, encode_group_configs,

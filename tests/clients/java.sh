@@ -268,6 +268,7 @@ case $VERSION in
     reassign --generate --topics-to-move-json-file "$WORK/topics.json" --broker-list 1 >"$OUT"
     sed -n '/^Proposed/,$p' "$OUT" | grep '^{' >"$WORK/plan.json"
     reassign --execute --reassignment-json-file "$WORK/plan.json" >"$OUT"; has "Successfully started partition reassignments" "$OUT"
+    reassign --execute --throttle 1000000 --reassignment-json-file "$WORK/plan.json" >"$OUT"; has "throttle limit was set to 1000000" "$OUT"
     reassign --list >"$OUT"; has "No partition reassignments found" "$OUT"
     reassign --verify --reassignment-json-file "$WORK/plan.json" >"$OUT"; has "$V-2 is completed" "$OUT"; has "Clearing topic-level throttles" "$OUT"
     reassign --cancel --reassignment-json-file "$WORK/plan.json" >"$OUT"; has "None of the specified partition reassignments are active" "$OUT"

@@ -6,7 +6,7 @@ use super::Shared;
 use super::k35_describe_log_dirs::DIRECTORY;
 use crate::configs::{
     ChangedConfigs, ChangedFor, ConfigKind, NUM_PARTITIONS, PRODUCER_ID_EXPIRATION, TOPIC_CONFIGS, TopicConfig,
-    changeable, changeable_names, group_configs,
+    changeable, changeable_names, group_configs, throttle_names,
 };
 use crate::server::ServerSettings;
 use crate::storage::{StorageOptions, Topic};
@@ -317,29 +317,31 @@ pub(super) fn of_broker(
             .with_config_type(fixed.kind as i8)
             .with_documentation(docs.then(|| text(fixed.documentation)))
     });
-    let changeable = changeable_names().filter_map(|name| Some((name, changeable(name)?))).map(|(name, config)| {
-        let started = started(shared, name);
-        let changes = changed.values(name).map(|(value, by)| (name, value, source_of(by)));
-        let mut values: Vec<(&str, &str, i8)> = changes.collect();
-        let is_set = !values.is_empty();
-        match &started {
-            Some(value) if given(name) => {
-                values.extend([(name, value.as_str(), SOURCE_STATIC), (name, config.default, SOURCE_DEFAULT)]);
+    let throttles = throttle_names().filter(|name| changed.values(name).next().is_some());
+    let changeable =
+        changeable_names().chain(throttles).filter_map(|name| Some((name, changeable(name)?))).map(|(name, config)| {
+            let started = started(shared, name);
+            let changes = changed.values(name).map(|(value, by)| (name, value, source_of(by)));
+            let mut values: Vec<(&str, &str, i8)> = changes.collect();
+            let is_set = !values.is_empty();
+            match &started {
+                Some(value) if given(name) => {
+                    values.extend([(name, value.as_str(), SOURCE_STATIC), (name, config.default, SOURCE_DEFAULT)]);
+                }
+                Some(value) => values.push((name, value, SOURCE_DEFAULT)),
+                None => values.extend(by_default(config, is_set).map(|(name, value)| (name, value, SOURCE_DEFAULT))),
             }
-            Some(value) => values.push((name, value, SOURCE_DEFAULT)),
-            None => values.extend(by_default(config, is_set).map(|(name, value)| (name, value, SOURCE_DEFAULT))),
-        }
-        let value = values.first().map(|(_, value, _)| text(value));
-        let source = values.first().map_or(SOURCE_DEFAULT, |(.., source)| *source);
-        let others = values.iter().map(|(name, value, source)| synonym(name, value, *source));
-        DescribeConfigsResourceResult::default()
-            .with_name(text(name))
-            .with_value(value)
-            .with_config_source(source)
-            .with_synonyms(if synonyms { others.collect() } else { Vec::new() })
-            .with_config_type(config.kind as i8)
-            .with_documentation(docs.then(|| text(config.documentation)))
-    });
+            let value = values.first().map(|(_, value, _)| text(value));
+            let source = values.first().map_or(SOURCE_DEFAULT, |(.., source)| *source);
+            let others = values.iter().map(|(name, value, source)| synonym(name, value, *source));
+            DescribeConfigsResourceResult::default()
+                .with_name(text(name))
+                .with_value(value)
+                .with_config_source(source)
+                .with_synonyms(if synonyms { others.collect() } else { Vec::new() })
+                .with_config_type(config.kind as i8)
+                .with_documentation(docs.then(|| text(config.documentation)))
+        });
     let mut all: Vec<_> = fixed.chain(changeable).collect();
     all.retain(|entry| only.is_none_or(|only| only.contains(&entry.name.as_str())));
     all.sort_by(|a, b| a.name.cmp(&b.name));

@@ -73,13 +73,6 @@ pub(super) enum Target {
     Group(String),
 }
 
-/// What `kafka-reassign-partitions` takes back when it is done. Nothing is copied here that could be slowed down.
-const REPLICATION_THROTTLES: [&str; 3] = [
-    "leader.replication.throttled.rate",
-    "follower.replication.throttled.rate",
-    "replica.alter.log.dirs.io.max.bytes.per.second",
-];
-
 impl Target {
     /// The rules of a setting that can be changed here.
     pub fn config(&self, name: &str) -> Result<&'static TopicConfig, Refusal> {
@@ -104,7 +97,7 @@ impl Target {
 
     /// Whether a setting can be taken back, which is no news where it was never set.
     pub fn forgets(&self, name: &str) -> bool {
-        !matches!(self, Self::Broker(_)) || self.config(name).is_ok() || REPLICATION_THROTTLES.contains(&name)
+        !matches!(self, Self::Broker(_)) || self.config(name).is_ok()
     }
 
     /// What was set here, without what it falls back on.

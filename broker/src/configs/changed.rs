@@ -1,7 +1,7 @@
 //! Settings of the broker that were changed while it runs, for this broker or for all there are.
 //!
-//! What can be changed is what a topic's setting falls back on, how many partitions a topic gets, and when idle producers
-//! are forgotten; the rest is as it was at start. Who asks for a value gets this broker's before that of all brokers.
+//! What can be changed is what a topic's setting falls back on, how many partitions a topic gets, when idle producers
+//! are forgotten, and how fast replicas are copied, which tools set around their work; the rest is as it was at start. Who asks for a value gets this broker's before that of all brokers.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -34,6 +34,24 @@ static PRODUCER_EXPIRATION: TopicConfig = TopicConfig {
     allowed: Allowed::AtLeast(1),
 };
 
+const fn throttle(name: &'static str) -> TopicConfig {
+    TopicConfig {
+        name,
+        default: "9223372036854775807",
+        kind: ConfigKind::Long,
+        synonym: None,
+        documentation: "no effect here; there are no replicas to copy",
+        allowed: Allowed::AtLeast(0),
+    }
+}
+
+static LEADER_THROTTLE: TopicConfig = throttle("leader.replication.throttled.rate");
+static FOLLOWER_THROTTLE: TopicConfig = throttle("follower.replication.throttled.rate");
+static LOG_DIRS_THROTTLE: TopicConfig = throttle("replica.alter.log.dirs.io.max.bytes.per.second");
+
+/// What `kafka-reassign-partitions --throttle` sets, and takes back when it is done. Nobody is told of it but where it is set.
+static THROTTLES: [&TopicConfig; 3] = [&LEADER_THROTTLE, &FOLLOWER_THROTTLE, &LOG_DIRS_THROTTLE];
+
 /// What can be changed though no topic falls back on it.
 static OF_BROKER: [&TopicConfig; 2] = [&PARTITIONS, &PRODUCER_EXPIRATION];
 
@@ -54,13 +72,18 @@ pub enum ChangedFor {
 
 /// The rules of a broker's setting that can be changed while it runs.
 pub fn changeable(name: &str) -> Option<&'static TopicConfig> {
-    let of_broker = OF_BROKER.into_iter().find(|config| config.name == name);
+    let of_broker = OF_BROKER.into_iter().chain(THROTTLES).find(|config| config.name == name);
     of_broker.or_else(|| TOPIC_CONFIGS.iter().find(|config| config.synonym == Some(name)))
 }
 
-/// The names of all that can be changed while the broker runs.
+/// The names of all that can be changed while the broker runs and has a value before.
 pub fn changeable_names() -> impl Iterator<Item = &'static str> {
     TOPIC_CONFIGS.iter().filter_map(|config| config.synonym).chain(OF_BROKER.into_iter().map(|config| config.name))
+}
+
+/// The names of those that have no value until one is set.
+pub fn throttle_names() -> impl Iterator<Item = &'static str> {
+    THROTTLES.into_iter().map(|config| config.name)
 }
 
 impl ChangedConfigs {

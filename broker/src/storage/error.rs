@@ -61,7 +61,7 @@ pub enum StorageError {
     InvalidTxnState(String),
     #[error("{0}")]
     InvalidTopic(String),
-    #[error("topic \"{0}\" exists already")]
+    #[error("topic \"{0}\" already exists")]
     TopicExists(String),
     #[error("{0}")]
     InvalidPartitions(String),

@@ -213,6 +213,16 @@ fn the_brokers_settings_change_while_it_runs_and_stay() {
     assert_eq!(change(&mut client, node, 0, "message.max.bytes", Some("100")), 0);
     let large = super::answers::produce_request("t", -1, crate::fixture::batch(&[(&"x".repeat(200), 1)], Codec::None));
     assert_eq!(client.call(9, &large).responses[0].partition_responses[0].error_code, 10);
+    // What slows copies of replicas down is there while it is set: tools do that around their work.
+    let throttle = "leader.replication.throttled.rate";
+    assert_eq!(described(&mut client, 4, "1", throttle), None);
+    assert_eq!(change(&mut client, node, 0, throttle, Some("1000")), 0);
+    assert_eq!(described(&mut client, 4, "1", throttle), Some(("1000".into(), 2, vec![("1000".into(), 2)])));
+    assert_eq!(
+        (change(&mut client, node, 0, throttle, Some("-1")), change(&mut client, node, 1, throttle, None)),
+        (42, 0)
+    );
+    assert_eq!(described(&mut client, 4, "1", throttle), None);
     // What cannot be changed, or cannot be, is refused, and nothing of it happens.
     let interval = "log.retention.check.interval.ms";
     assert_eq!(described(&mut client, 4, "1", interval), Some(("90000".into(), 5, vec![("90000".into(), 5)])));
