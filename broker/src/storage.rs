@@ -73,7 +73,7 @@ use self::shared::Shared;
 use self::topics::NewTopic;
 pub use self::topics::{Topic, check_name as check_topic_name};
 use self::writer::{Change, ProduceJob};
-use crate::batch::{BatchRules, Codec, DECODER_BYTES_USUAL, ValidBatch, decoder_bytes, validate};
+use crate::batch::{BatchRules, DECODER_BYTES_USUAL, ValidBatch, decoder_bytes, validate};
 use crate::configs::ChangedConfigs;
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
@@ -253,11 +253,6 @@ pub struct Storage {
 pub struct PreparedBatch(ValidBatch);
 
 impl PreparedBatch {
-    /// The codec it is stored in.
-    pub fn codec(&self) -> Codec {
-        self.0.header.codec().unwrap_or(Codec::None)
-    }
-
     pub fn len(&self) -> usize {
         self.0.bytes.len() - BATCH_PREFIX_LEN
     }

@@ -109,7 +109,7 @@ compile "flink-$FLINK" "$CACHE/flink/$FLINK/lib" "$HERE/java/Flink.java"
 only() {
     local folder="$1" one; shift
     for one in "$folder"/*; do
-        [ ! -e "$one" ] ||         [[ " $* " == *" ${one##*/} "* ]] || { say "removing $one, which nothing asks for" && rm -rf "$one"; }
+        [ ! -e "$one" ] || [[ " $* " == *" ${one##*/} "* ]] || { say "removing $one, which nothing asks for" && rm -rf "$one"; }
     done
 }
 # shellcheck disable=SC2086
@@ -117,7 +117,6 @@ only "$CACHE/kafka" $KAFKA_ALL $KAFKA
 # shellcheck disable=SC2086
 only "$CACHE/java" $KAFKA_ALL $KAFKA "flink-$FLINK"
 only "$CACHE/flink" "$FLINK"
-only "$CACHE/go" franz sarama
 
 # A Go that can read go.mod of today fetches the rest itself; Debian's may be too old for that.
 go="$(command -v go || true)"
@@ -129,7 +128,11 @@ if ! { [ -n "$go" ] && "$go" version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])'; }; t
         curl -sSf --max-time 300 "https://go.dev/dl/go$GO.linux-$(dpkg --print-architecture).tar.gz" | tar -xz -C "$CACHE/goroot"
     fi
 fi
-(cd "$HERE/go" && GOFLAGS=-mod=readonly "$go" build -o "$CACHE/go/" ./franz ./sarama ./segmentio)
+go_clients="franz sarama segmentio"
+# shellcheck disable=SC2086
+only "$CACHE/go" $go_clients
+# shellcheck disable=SC2086
+(cd "$HERE/go" && GOFLAGS=-mod=readonly "$go" build -o "$CACHE/go/" $(printf "./%s " $go_clients))
 
 say "ready: kcat, confluent-kafka $CONFLUENT_KAFKA, kafka-python $KAFKA_PYTHON, aiokafka $AIOKAFKA, kafkajs $KAFKAJS, Java $KAFKA, Flink $FLINK," \
     "$(cd "$HERE/go" && sed -nE 's/^\t[^ ]*\/(franz-go|sarama|kafka-go) (v[^ ]+)$/\1 \2/p' go.mod | paste -sd, | sed 's/,/, /')"

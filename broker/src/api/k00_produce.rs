@@ -212,11 +212,12 @@ async fn queue(
         let message = "a produce request holds a batch for each partition, and here is none";
         return Err(Refusal::new(ResponseError::InvalidRecord, message).into());
     }
-    let batch = shared.storage.prepare(id, &records).await?;
-    if version < 7 && batch.codec() == Codec::Zstd {
+    // As it was sent: the topic may have it kept otherwise.
+    if version < 7 && BatchHeader::parse(&records).is_some_and(|header| header.codec() == Some(Codec::Zstd)) {
         let message = "zstd needs version 7 of produce requests";
         return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message).into());
     }
+    let batch = shared.storage.prepare(id, &records).await?;
     Ok(shared.storage.append(id, batch).await?)
 }
 

@@ -21,6 +21,8 @@ fn small(path: &Path) -> StorageOptions {
     options.durability = Durability::Group;
     options.tail_bytes = 0;
     options.write_buffer_bytes = 6 * MB;
+    // Nothing is so old that retention takes it.
+    options.clock = Arc::new(ManualClock::at(START_MS));
     options
 }
 
@@ -83,7 +85,6 @@ fn after_a_write_that_failed_it_goes_on_by_itself() {
     let mut options = small(&disk.data());
     options.disk_free_bytes_min = 0;
     // So that retention does not take what is looked for, however long this takes.
-    options.clock = Arc::new(ManualClock::at(START_MS));
     let storage = open(options.clone()).unwrap();
     let place = create(&storage, "t", &[]);
     for i in 0..10 {
@@ -129,7 +130,6 @@ fn a_directory_can_be_opened_on_a_disk_that_others_have_filled() {
     let mut options = small(&disk.data());
     options.disk_free_bytes_min = 20 * MB as u64;
     options.disk_reserve_bytes = 8 * MB as u64;
-    options.clock = Arc::new(ManualClock::at(START_MS));
     let reserve = disk.data().join("reserve");
     let is_there = || {
         let found = std::fs::metadata(&reserve).ok();
@@ -190,7 +190,6 @@ fn deleted_on_a_full_disk(durability: Durability, goes: usize, stays: usize) {
     options.durability = durability;
     options.disk_free_bytes_min = 24 * MB as u64;
     options.log_file_bytes = 4 * MB as u64;
-    options.clock = Arc::new(ManualClock::at(START_MS));
     let storage = open(options.clone()).unwrap();
     let places = ["goes", "stays"].map(|name| create(&storage, name, &[]));
     fill_up(&storage, &[(places[0], goes), (places[1], stays)]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millpond_broker::batch::{BatchHeader, Codec};
-use millpond_broker::storage::{Durability, FetchLimits, ListedOffset, OffsetQuery, StorageError};
+use millpond_broker::storage::{Durability, FetchLimits, ListedOffset, OffsetQuery, Storage, StorageError};
 use millpond_types::ports::{Cursor, Outcome, ReadLimits, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
 use millpond_types::{Clock, ErrorKind, TopicPartition};
@@ -14,6 +14,7 @@ use crate::fixture::{
     ALL, Fixture, START_MS, batch, block_on, crc32c_of, create, produce, read_all, send, spec, step, topic,
     with_producer,
 };
+use crate::transactions;
 
 const EVERYTHING: FetchLimits = FetchLimits { bytes_max: usize::MAX, at_least_one: true, committed: false };
 
@@ -104,6 +105,55 @@ fn a_duplicate_is_answered_as_the_first_time_even_after_a_restart() {
     assert_eq!(produce(&fixture.storage, place, &newer).unwrap().base_offset, 7);
     let fenced = with_producer(&batches[0], id, 0, 7);
     assert!(matches!(produce(&fixture.storage, place, &fenced), Err(StorageError::InvalidProducerEpoch(_))));
+}
+
+#[test]
+fn a_producer_that_rests_for_too_long_is_forgotten() {
+    const EXPIRATION_MS: i64 = 10_000;
+    for clean in [true, false] {
+        let fixture = Fixture::with(|o| o.producer_expiration = Duration::from_millis(EXPIRATION_MS as u64));
+        let storage = &fixture.storage;
+        let place = create(storage, "t", &[]);
+        let value = batch(&[("v", START_MS)], Codec::None);
+        let send = |storage: &Storage, id, sequence| produce(storage, place, &with_producer(&value, id, 0, sequence));
+        let known =
+            |storage: &Storage| storage.active_producers(place).unwrap().iter().map(|p| p.id).collect::<Vec<_>>();
+        let (resting, used, open) = (5, 6, 7);
+        send(storage, resting, 0).unwrap();
+        send(storage, used, 0).unwrap();
+        transactions::add(storage, &[place], open, 0);
+        produce(storage, place, &transactions::transactional(&["v"], open, 0, 0)).unwrap();
+
+        fixture.clock.set(START_MS + EXPIRATION_MS);
+        storage.retain().unwrap();
+        assert_eq!(known(storage), [resting, used, open]);
+        assert!(matches!(send(storage, resting, 40), Err(StorageError::OutOfOrderSequence(_))));
+        send(storage, used, 1).unwrap();
+        fixture.clock.set(START_MS + EXPIRATION_MS + 1);
+        storage.retain().unwrap();
+        assert_eq!(known(storage), [used, open]);
+
+        let fixture = fixture.reopen(clean);
+        let storage = &fixture.storage;
+        assert_eq!(known(storage), [used, open]);
+        let taken = send(storage, resting, 40).unwrap();
+        assert!(!taken.duplicate, "any sequence may be the first of a producer that nothing is known of");
+        assert!(matches!(send(storage, resting, 42), Err(StorageError::OutOfOrderSequence(_))), "it is known again");
+        assert!(send(storage, resting, 40).unwrap().duplicate);
+        assert!(send(storage, used, 1).unwrap().duplicate);
+        assert!(matches!(send(storage, used, 3), Err(StorageError::OutOfOrderSequence(_))));
+        transactions::end(storage, &[place], open, 0, true);
+        assert_eq!(
+            storage.partition_offsets(place).unwrap().stable_end,
+            taken.last_offset + 2,
+            "the marker is the last"
+        );
+
+        // Once its transaction is over, it rests as the others do.
+        fixture.clock.set(START_MS + 3 * EXPIRATION_MS);
+        storage.retain().unwrap();
+        assert_eq!(known(storage), [0i64; 0]);
+    }
 }
 
 #[test]

@@ -218,9 +218,10 @@ public class Wire {
         return null;
     }
 
-    /** {"values": ["k=v", ...], "producer", "epoch", "sequence", "transactional", "time"} as a batch. */
+    /** {"values": ["k=v", ...], "producer", "epoch", "sequence", "transactional", "time", "codec"} as a batch. */
     static JsonNode records(JsonNode given) {
         long time = given.path("time").asLong(System.currentTimeMillis());
+        Compression codec = Compression.of(given.path("codec").asText("none")).build();
         SimpleRecord[] all = new SimpleRecord[given.get("values").size()];
         for (int i = 0; i < all.length; i++) {
             String[] pair = given.get("values").get(i).asText().split("=", 2);
@@ -228,14 +229,14 @@ public class Wire {
         }
         MemoryRecords records;
         if (!given.has("producer")) {
-            records = MemoryRecords.withRecords(RecordBatch.MAGIC_VALUE_V2, 0, Compression.NONE, all);
+            records = MemoryRecords.withRecords(RecordBatch.MAGIC_VALUE_V2, 0, codec, all);
         } else {
             long producer = given.get("producer").asLong();
             short epoch = (short) given.path("epoch").asInt();
             int sequence = given.path("sequence").asInt();
             records = given.path("transactional").asBoolean()
-                ? MemoryRecords.withTransactionalRecords(Compression.NONE, producer, epoch, sequence, all)
-                : MemoryRecords.withIdempotentRecords(Compression.NONE, producer, epoch, sequence, all);
+                ? MemoryRecords.withTransactionalRecords(codec, producer, epoch, sequence, all)
+                : MemoryRecords.withIdempotentRecords(codec, producer, epoch, sequence, all);
         }
         byte[] bytes = new byte[records.sizeInBytes()];
         records.buffer().get(bytes);

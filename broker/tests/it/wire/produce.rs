@@ -82,6 +82,38 @@ fn each_refusal_has_its_code() {
     assert_eq!(code("nowhere", &keyed(&[None], 1, Codec::None)), Some(ResponseError::UnknownTopicOrPartition));
 }
 
+/// Clients of Kafka before 2.1 do not know it: they must not send it, and are not sent it. What they send otherwise a topic
+/// may keep in it.
+#[test]
+fn zstd_is_kept_from_versions_that_came_before_it() {
+    let server = Server::new();
+    let mut client = server.client();
+    let refused = ResponseError::UnsupportedCompressionType.code();
+    for (topic, configured) in [("as-sent", "producer"), ("as-gzip", "gzip"), ("as-zstd", "zstd")] {
+        create(server.storage(), topic, &[("compression.type", configured)]);
+        let mut offset = 0;
+        for codec in [Codec::Gzip, Codec::Zstd] {
+            let records = keyed(&[Some("a")], 3000, codec);
+            for version in 3..=12 {
+                let answer = send(&mut client, topic, version, &records);
+                let taken = version >= 7 || codec == Codec::Gzip;
+                let wanted = if taken { (0, offset) } else { (refused, -1) };
+                assert_eq!((answer.error_code, answer.base_offset), wanted, "{codec:?} {topic}, produce {version}");
+                offset += i64::from(taken);
+            }
+        }
+        for version in 4..=12 {
+            let mut answer = client.call(version, &fetch_request(topic, offset - 1, 1, 100));
+            let partition = answer.responses.remove(0).partitions.remove(0);
+            let taken = version >= 10 || topic == "as-gzip";
+            assert_eq!(partition.error_code, if taken { 0 } else { refused }, "{topic}, fetch {version}");
+            let codec = BatchHeader::parse(&partition.records.unwrap_or_default()).and_then(|header| header.codec());
+            let kept = if topic == "as-gzip" { Codec::Gzip } else { Codec::Zstd };
+            assert_eq!(codec, taken.then_some(kept), "{topic}, fetch {version}");
+        }
+    }
+}
+
 #[test]
 fn records_without_key_are_named_one_by_one() {
     let server = Server::new();
