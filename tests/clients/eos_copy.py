@@ -4,8 +4,10 @@
 Starts its own server in a directory of its own and kills it KILLS times. Meanwhile an idempotent producer fills the source,
 the members of a group copy it, each under a transactional id of its own, come and go and are killed too, and a reader of
 what is committed stays up. It must see each record once and in order, and of each transaction all or nothing; the source
-must have each record once and in order; what the group commits never goes back. Always ends: when no copier makes progress
-for STALL seconds they are killed with their stacks and the clients' logs shown, and that is a failure."""
+must have each record once and in order; what the group commits never goes back. Whatever was acknowledged with an offset
+or read at one, by anybody at any time and whether committed or not, is there in the end: an offset has one value for ever.
+Always ends: when no copier makes progress for STALL seconds they are killed with their stacks and the clients' logs shown,
+and that is a failure."""
 import collections
 import faulthandler
 import os
@@ -30,9 +32,17 @@ RECORDS_PER_SECOND = 1500
 A, B, GROUP = "eos-a", "eos-b", "eos-copy"
 
 
-def copy(bootstrap, protocol, number, total_file):
-    """A copier: ends with 0 when all is copied, with 3 when its producer has to begin anew, with 4 to leave the group."""
+def copy(bootstrap, protocol, number, total_file, acked_file):
+    """A copier: ends with 0 when all is copied, with 3 when its producer has to begin anew, with 4 to leave the group.
+
+    What is acknowledged to it goes to a file: partition, offset, value."""
     faulthandler.register(signal.SIGUSR1)
+    acked = open(acked_file, "w", buffering=1)
+
+    def delivered(error, message):
+        if error is None and message.offset() >= 0:
+            acked.write(f"{message.partition()} {message.offset()} {message.value().decode()}\n")
+
     settings = {"bootstrap.servers": bootstrap, "group.id": GROUP, "enable.auto.commit": False,
                 "auto.offset.reset": "earliest", "isolation.level": "read_committed", "debug": "cgrp,topic"}
     settings.update({"group.protocol": "consumer"} if protocol == "consumer" else
@@ -90,7 +100,7 @@ def copy(bootstrap, protocol, number, total_file):
         try:
             for m in messages:
                 here, all_of_it = counts[m.partition()], len(messages)
-                producer.produce(B, m.value(), partition=m.partition(),
+                producer.produce(B, m.value(), partition=m.partition(), on_delivery=delivered,
                                  headers={"transaction": name, "here": str(here), "all": str(all_of_it)})
             ends = {}
             for m in messages:
@@ -112,17 +122,66 @@ def copy(bootstrap, protocol, number, total_file):
             rewind()
 
 
+class Offsets:
+    """Which value an offset has. What contradicts what was noted before is in `problems`."""
+
+    def __init__(self, how):
+        self.how, self.values, self.problems = how, {}, []
+
+    def note(self, topic, partition, offset, value):
+        before = self.values.setdefault((topic, partition, offset), value)
+        if before != value:
+            self.problems.append(f"{topic}, partition {partition}, offset {offset}: {self.how} {before}, then {value}")
+
+    def against(self, log):
+        """What of it the log does not have, or has otherwise."""
+        wrong = [(*at, value, log.get(at)) for at, value in self.values.items() if log.get(at) != value]
+        told = [f"{t}, partition {p}, offset {o}: {self.how} {value}, in the log {there}" for t, p, o, value, there in wrong[:5]]
+        return self.problems + told + [f"{len(wrong)} {self.how} in all"] * bool(wrong)
+
+
+class Sampler(threading.Thread):
+    """Reads here and there, over all restarts, what is committed and what is not."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.address, self.stop, self.problems = address, threading.Event(), []
+        self.seen = Offsets("read")
+
+    def run(self):
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "eos-sampler", "log_level": 0,
+                             "isolation.level": "read_uncommitted", "enable.auto.commit": False, "auto.offset.reset": "latest"})
+        chance = random.Random(seed)
+        while not self.stop.is_set():
+            at = TopicPartition(chance.choice([A, B]), chance.randrange(PARTITIONS))
+            try:
+                low, high = consumer.get_watermark_offsets(at, 2)
+            except KafkaException:
+                continue  # the server is down
+            # Half of the looks are at what is newest.
+            at.offset = max(low, high - 200) if chance.random() < 0.5 else chance.randint(low, high)
+            consumer.assign([at])
+            for m in consumer.consume(300, 0.3):
+                if not m.error():
+                    self.seen.note(m.topic(), m.partition(), m.offset(), int(m.value()))
+        consumer.close()
+
+
 class Source(threading.Thread):
     """Fills the source until it is told to stop; then `total` is how many records there are."""
 
     def __init__(self, address):
         super().__init__(daemon=True)
         self.address, self.stop, self.total, self.problems = address, threading.Event(), 0, []
+        self.acked = Offsets("acknowledged")
 
     def run(self):
         def delivered(error, message):
             if error is not None:
                 self.problems.append(f"a record of the source was not taken: {error}")
+            # Without an offset where an acknowledgement came too late to tell it.
+            elif message.offset() >= 0:
+                self.acked.note(A, message.partition(), message.offset(), int(message.value()))
 
         producer = Producer({"bootstrap.servers": self.address, "enable.idempotence": True, "linger.ms": 5, "log_level": 0,
                              "on_delivery": delivered})
@@ -149,6 +208,7 @@ class Reader(threading.Thread):
         self.next = list(range(PARTITIONS))  # the value that comes next
         self.transactions = collections.Counter()
         self.sizes = {}
+        self.seen = Offsets("read as committed")
 
     def run(self):
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": "eos-reader", "log_level": 0,
@@ -173,6 +233,7 @@ class Reader(threading.Thread):
                     self.problems.append(f"partition {p}: {left} records of transaction {before} are missing")
                 open_ones[p] = (name, (left if before == name else here) - 1)
                 last[p], self.next[p] = m.offset(), value + PARTITIONS
+                self.seen.note(B, p, m.offset(), value)
                 self.transactions[name] += 1
                 self.sizes[name] = int(headers["all"])
         consumer.close()
@@ -234,28 +295,46 @@ class Server:
         self.process.wait()
 
 
-def check(address, total):
-    """The source, by a reader that begins at its start: each record once and in order."""
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "eos-check", "isolation.level": "read_committed",
+def read(address, isolation):
+    """Both topics from their start to their end: the values by offset, and what could not be read."""
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "eos-check", "isolation.level": isolation,
                          "enable.partition.eof": True, "enable.auto.commit": False})
-    problems = []
+    log, problems = {}, []
     for topic in (A, B):
         consumer.assign([TopicPartition(topic, i, 0) for i in range(PARTITIONS)])
-        values, ended, until = {i: [] for i in range(PARTITIONS)}, set(), time.time() + 60
+        ended, until = set(), time.time() + 60
         while len(ended) < PARTITIONS and time.time() < until:
             for m in consumer.consume(1000, 1):
                 if m.error():
                     ended.add(m.partition())
                 else:
-                    values[m.partition()].append(int(m.value()))
+                    log[topic, m.partition(), m.offset()] = int(m.value())
         if len(ended) < PARTITIONS:
             problems.append(f"{topic} cannot be read to its end")
-        for p, got in values.items():
-            want = list(range(p, total, PARTITIONS))
+    consumer.close()
+    return log, problems
+
+
+def check(address, source, copied, reader, sampler):
+    """The log in the end, by readers that begin at its start: each record once and in order, and what was told of it true."""
+    committed, problems = read(address, "read_committed")
+    whole, unread = read(address, "read_uncommitted")
+    values = collections.defaultdict(list)
+    for (topic, partition, _), value in sorted(committed.items()):
+        values[topic, partition].append(value)
+    for topic in (A, B):
+        for p in range(PARTITIONS):
+            got, want = values[topic, p], list(range(p, source.total, PARTITIONS))
             if got != want:
                 lost, twice = len(set(want) - set(got)), len(got) - len(set(got))
                 problems.append(f"{topic}, partition {p}: {len(got)} of {len(want)} records, {lost} lost, {twice} too many")
-    consumer.close()
+    problems += unread + source.acked.against(committed) + reader.seen.against(committed)
+    problems += copied.against(whole) + sampler.seen.against(whole)
+    if not committed.items() <= whole.items():
+        problems.append("what is committed is not what is there")
+    if len(source.acked.values) < source.total * 0.8 or len(copied.values) < source.total * 0.8 or len(sampler.seen.values) < 300:
+        problems.append(f"too few offsets are known: {len(source.acked.values)} and {len(copied.values)} acknowledged of "
+                        f"{source.total}, {len(sampler.seen.values)} read")
     return problems
 
 
@@ -282,7 +361,8 @@ class Copiers:
                 log = f"{self.work}/copier-{self.begun}"
                 self.logs.append(log)
                 with open(log, "wb") as out, open(log + ".client", "wb") as err:
-                    command = [sys.executable, __file__, "--copy", self.address, self.protocol, str(number), f"{self.work}/total"]
+                    command = [sys.executable, __file__, "--copy", self.address, self.protocol, str(number), f"{self.work}/total",
+                               log + ".acked"]
                     self.running[number] = subprocess.Popen(command, stdout=out, stderr=err)
 
     def kill(self, number, how=signal.SIGKILL):
@@ -295,6 +375,16 @@ class Copiers:
         """Grows with every transaction that was committed."""
         return sum(line.startswith("copied") for log in self.logs for line in open(log, errors="replace"))
 
+    def acked(self):
+        """Where what they produced lies, by what was acknowledged to them; the last line of one that was killed may be torn."""
+        offsets = Offsets("acknowledged")
+        for log in filter(lambda log: os.path.exists(log + ".acked"), self.logs):
+            with open(log + ".acked") as lines:
+                for line in lines.read().split("\n")[:-1]:
+                    partition, offset, value = map(int, line.split())
+                    offsets.note(B, partition, offset, value)
+        return offsets
+
     def aborted(self):
         lines = [line.split() for log in self.logs for line in open(log, errors="replace")]
         return [words[1] for words in lines if len(words) == 2 and words[0] == "aborted"]
@@ -306,14 +396,13 @@ def main():
     work = tempfile.mkdtemp(prefix="eos-copy-")
     server = Server(binary, work)
     copiers, problems, threads, made, began = Copiers(server.address, protocol, work), [], [], 0, time.time()
-    seed = int(os.environ.get("SEED", time.time()))
-    random.seed(seed)
     try:
         server.start()
         admin = AdminClient({"bootstrap.servers": server.address, "log_level": 0})
         [f.result(20) for f in admin.create_topics([NewTopic(A, PARTITIONS), NewTopic(B, PARTITIONS)]).values()]
         source, reader, watch = Source(server.address), Reader(server.address), Watch(server.address)
-        threads = [source, reader, watch]
+        sampler = Sampler(server.address)
+        threads = [source, reader, watch, sampler]
         [t.start() for t in threads]
         copied, moved = 0, time.time()
         while time.time() < began + 60 + 10 * kills:
@@ -357,7 +446,8 @@ def main():
                 problems.append(f"the reader saw {sum(reader.transactions.values())} of {source.total} records")
             if made < kills or not copiers.aborted() or watch.looks < kills:
                 problems.append(f"too little was tried: {made} kills, {len(copiers.aborted())} aborted, {watch.looks} looks")
-            problems += check(server.address, source.total)
+            copied = copiers.acked()
+            problems += check(server.address, source, copied, reader, sampler)
     finally:
         for process in [*copiers.running.values(), server.process]:
             if process is not None and process.poll() is None:
@@ -367,11 +457,14 @@ def main():
         print(f"FAILED (seed {seed}, logs in {work}):", *problems[:20], sep="\n")
         sys.exit(1)
     print(f"eos_copy: ok, {source.total} records in {len(reader.transactions)} transactions by {copiers.begun} copiers, "
-          f"{len(copiers.aborted())} aborted, {made} kills of the server, {copiers.killed} of copiers, {watch.looks} looks, {protocol}, "
+          f"{len(copiers.aborted())} aborted, {made} kills of the server, {copiers.killed} of copiers, {watch.looks} looks, {protocol}; "
+          f"{len(source.acked.values)} and {len(copied.values)} acknowledged offsets held, {len(sampler.seen.values)} sampled, "
           f"{time.time() - began:.0f} s")
     shutil.rmtree(work)
 
 
 if len(sys.argv) > 1 and sys.argv[1] == "--copy":
     sys.exit(copy(*sys.argv[2:]))
+seed = int(os.environ.get("SEED", time.time()))
+random.seed(seed)
 main()
