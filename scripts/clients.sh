@@ -83,6 +83,7 @@ client kcat tests/clients/kcat.sh "$kafka"
 client confluent "$python" tests/clients/confluent.py "$kafka"
 client registry "$python" tests/clients/registry.py "$kafka" "$http"
 client churn "$python" tests/clients/churn.py "$kafka"
+client churn-cooperative "$python" tests/clients/churn.py "$kafka" cooperative
 client churn-consumer "$python" tests/clients/churn.py "$kafka" consumer
 client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 30 classic
 client eos-consumer "$python" tests/clients/eos_copy.py "$MILLPOND" 30 consumer
@@ -97,7 +98,7 @@ client java-4.1 tests/clients/java.sh 4.1.2 "$kafka"
 jvm=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error)
 client command tests/clients/command.sh "$MILLPOND"
 client differential "$python" tests/clients/differential.py
-client streams "${jvm[@]}" -cp "$MILLPOND_CACHE/java/4.1.2:$MILLPOND_CACHE/kafka/4.1.2/lib/*" Streams "$kafka"
+client streams "$python" tests/clients/streams.py
 client flink "${jvm[@]}" --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.lang=ALL-UNNAMED \
   -cp "$MILLPOND_CACHE/java/flink-2.2.1:$MILLPOND_CACHE/flink/2.2.1/lib/*" Flink "$kafka"
 client connect "$python" tests/clients/connect.py

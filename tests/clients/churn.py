@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A group whose members come and go while records flow: churn.py BOOTSTRAP [classic|consumer]. Nothing may be lost, no
+"""A group whose members come and go while records flow: churn.py BOOTSTRAP [classic|cooperative|consumer]. Nothing may be lost, no
 partition may be read by two members at once, and committed offsets never go back. Takes about half a minute."""
 import random
 import signal
@@ -19,7 +19,7 @@ random.seed(1)
 admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 [f.result(20) for f in admin.create_topics([NewTopic(RUN, PARTITIONS)]).values()]
 over, lock = threading.Event(), threading.Lock()
-owner, seen, problems, produced = {}, set(), [], [0]
+owner, seen, problems, produced, moves = {}, set(), [], [0], [0]
 
 
 def produce():
@@ -45,10 +45,12 @@ def member(name, lifetime):
         with lock:
             for p in partitions:
                 owner[p.partition] = None
+                moves[0] += 1
 
-    # Eager assignment gives up everything before the next generation begins.
-    classic = {"session.timeout.ms": 45000, "heartbeat.interval.ms": 300,
-               "partition.assignment.strategy": random.choice(["range,roundrobin", "roundrobin,range"])}
+    # Eager assignment gives up everything before the next generation begins; cooperative what goes to others, and they
+    # get it in the generation after.
+    strategy = "cooperative-sticky" if PROTOCOL == "cooperative" else random.choice(["range,roundrobin", "roundrobin,range"])
+    classic = {"session.timeout.ms": 45000, "heartbeat.interval.ms": 300, "partition.assignment.strategy": strategy}
     by_server = {"group.protocol": "consumer", "group.remote.assignor": random.choice(["uniform", "range"])}
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": RUN, "auto.offset.reset": "earliest",
                          "auto.commit.interval.ms": 200, **(by_server if PROTOCOL == "consumer" else classic)})
@@ -93,4 +95,5 @@ over.set()
 [t.join(60) for t in threads[1:]]
 assert not problems, "\n".join(problems[:10])
 assert seen == set(range(produced[0])), f"{produced[0] - len(seen)} of {produced[0]} records were never read"
-print(f"churn: ok, {produced[0]} records, {PROTOCOL} protocol")
+assert moves[0] > PARTITIONS, "no partition moved"
+print(f"churn: ok, {produced[0]} records, {moves[0]} times a partition was given up, {PROTOCOL} protocol")

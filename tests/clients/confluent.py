@@ -6,13 +6,15 @@ import sys
 import threading
 import time
 import uuid
+import warnings
 
 from confluent_kafka import (
-    OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, Producer,
-    TopicCollection, TopicPartition,
+    OFFSET_BEGINNING, Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, ElectionType, IsolationLevel, KafkaError,
+    KafkaException, Producer, TopicCollection, TopicPartition,
 )
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType,
+    ScramCredentialInfo, ScramMechanism, UserScramCredentialDeletion, UserScramCredentialUpsertion,
 )
 
 signal.alarm(380)
@@ -248,6 +250,48 @@ def topics():
     say("topics, configs, partitions, deleted records, deleted and created again")
 
 
+def administration():
+    topic = create(RUN + "-more", 2)
+    part = TopicPartition(topic, 0)
+    config = lambda: list(done(admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)])).values())[0]
+    # The older way, which sets all that there is.
+    for settings in {"retention.ms": "777"}, {"segment.ms": "999999"}:
+        change = ConfigResource(ResourceType.TOPIC, topic)
+        [change.set_config(key, value) for key, value in settings.items()]
+        with warnings.catch_warnings(action="ignore"):
+            done(admin.alter_configs([change]))
+        assert {k: v.value for k, v in config().items() if k in settings} == settings
+    assert config()["retention.ms"].value == "604800000"
+    # Of one broker there is nothing to elect.
+    elected = admin.elect_leaders(ElectionType.PREFERRED, [part]).result(20)
+    assert [e.code() for e in elected.values()] == [KafkaError.ELECTION_NOT_NEEDED], elected
+    made = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    done(admin.alter_user_scram_credentials([UserScramCredentialUpsertion(RUN, made, b"a password of its own")]))
+    described = admin.describe_user_scram_credentials([RUN])[RUN].result(20)
+    assert [(i.mechanism, i.iterations) for i in described.scram_credential_infos] == [(ScramMechanism.SCRAM_SHA_512, 4096)]
+    assert RUN in admin.describe_user_scram_credentials().result(20)
+    done(admin.alter_user_scram_credentials([UserScramCredentialDeletion(RUN, ScramMechanism.SCRAM_SHA_512)]))
+    assert code_of(admin.describe_user_scram_credentials([RUN])[RUN]) == KafkaError.RESOURCE_NOT_FOUND
+
+    # One that knows which epoch its offset is of asks where that ended.
+    produce(topic, [{"value": str(i), "partition": 0} for i in range(10)])
+    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": topic, "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topic, 0, 4)])
+    message = consumer.consume(1, 20)[0]
+    assert message.offset() == 4 and message.leader_epoch() >= 0, message.leader_epoch()
+    consumer.assign([TopicPartition(topic, 0, 7, leader_epoch=message.leader_epoch())])
+    assert [m.offset() for m in consumer.consume(3, 20)] == [7, 8, 9]
+    consumer.commit(offsets=[TopicPartition(topic, 0, 8, leader_epoch=message.leader_epoch())], asynchronous=False)
+    committed = consumer.committed([part], 20)[0]
+    assert (committed.offset, committed.leader_epoch) == (8, message.leader_epoch()), committed
+    consumer.close()
+    empty = admin.list_consumer_groups(states={ConsumerGroupState.EMPTY}).result(20).valid
+    assert topic in {g.group_id for g in empty}, empty
+    cluster = admin.describe_cluster(include_authorized_operations=True).result(20)
+    assert len(cluster.authorized_operations) > 3, cluster.authorized_operations
+    say("all of a topic's settings, elections, users, epochs of offsets")
+
+
 def times():
     topic = create(RUN + "-times")
     produce(topic, [{"value": str(i), "timestamp": 1_700_000_000_000 + i * 1000} for i in range(100)])
@@ -341,6 +385,6 @@ def wait_for(condition, what, seconds=90):
         time.sleep(0.1)
 
 
-for check in [codecs, idempotence, transactions, exactly_once, limits, topics, times, rebalance, static_member]:
+for check in [codecs, idempotence, transactions, exactly_once, limits, topics, administration, times, rebalance, static_member]:
     check()
 say("ok")

@@ -12,6 +12,8 @@ setTimeout(() => { console.error('kafkajs: FAILED: out of time'); process.exit(1
 const kafka = new Kafka({ clientId: 'check', brokers: [process.argv[2]], logLevel: logLevel.ERROR, connectionTimeout: 20000 });
 const run = 'kafkajs-' + Math.random().toString(16).slice(2, 10);
 const admin = kafka.admin();
+// What is refused on purpose is not for the log.
+const quiet = new Kafka({ clientId: 'check', brokers: [process.argv[2]], logLevel: logLevel.NOTHING, retry: { retries: 0 } }).admin();
 
 async function until(condition, what, seconds = 90) {
   for (const end = Date.now() + seconds * 1000; !(await condition());) {
@@ -20,8 +22,59 @@ async function until(condition, what, seconds = 90) {
   }
 }
 
+async function administration(producer) {
+  const topic = `${run}-admin`;
+  await admin.createTopics({ topics: [{ topic, numPartitions: 2 }] });
+  await assert.rejects(admin.createPartitions({ topicPartitions: [{ topic, count: 1 }] }));
+  await admin.createPartitions({ topicPartitions: [{ topic, count: 4 }] });
+  const metadata = await admin.fetchTopicMetadata({ topics: [topic] });
+  assert.deepStrictEqual(metadata.topics[0].partitions.map((p) => [p.partitionId, p.leader]).sort(), [[0, 1], [1, 1], [2, 1], [3, 1]]);
+  // Its only way, which sets all that there is.
+  for (const [name, value] of [['retention.ms', '5555'], ['segment.ms', '66666']]) {
+    await admin.alterConfigs({ resources: [{ type: 2, name: topic, configEntries: [{ name, value }] }] });
+  }
+  const { resources } = await admin.describeConfigs({ resources: [{ type: 2, name: topic }], includeSynonyms: true });
+  const set = resources[0].configEntries.filter((c) => !c.isDefault).map((c) => [c.configName, c.configValue]);
+  assert.deepStrictEqual(set, [['segment.ms', '66666']]);
+  const broker = (await admin.describeConfigs({ resources: [{ type: 4, name: '1' }] })).resources[0];
+  assert(broker.configEntries.find((c) => c.configName === 'advertised.listeners').readOnly);
+
+  const begin = 1700000000000;
+  const messages = Array.from({ length: 10 }, (_, i) => ({ value: `${i}`, partition: 0, timestamp: `${begin + i * 1000}` }));
+  await producer.send({ topic, messages });
+  const offsets = async () => (await admin.fetchTopicOffsets(topic)).find((p) => p.partition === 0);
+  // Which is also how its administrator learns who leads a partition.
+  assert.strictEqual((await offsets()).high, '10');
+  await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '2' }] });
+  const first = await offsets();
+  assert.deepStrictEqual([first.low, first.high], ['2', '10']);
+  const at = await admin.fetchTopicOffsetsByTimestamp(topic, begin + 5000);
+  assert.strictEqual(at.find((p) => p.partition === 0).offset, '5');
+  // All of a partition, by kafkajs's own sign for it.
+  await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '-1' }] });
+  assert.strictEqual((await offsets()).low, '10');
+
+  await admin.setOffsets({ groupId: topic, topic, partitions: [{ partition: 0, offset: '10' }] });
+  assert((await admin.listGroups()).groups.some((g) => g.groupId === topic));
+  await admin.deleteGroups([topic]);
+  assert(!(await admin.listGroups()).groups.some((g) => g.groupId === topic));
+  const cluster = await admin.describeCluster();
+  assert.deepStrictEqual([cluster.brokers.length, cluster.controller], [1, 1]);
+  await admin.alterPartitionReassignments({ topics: [{ topic, partitionAssignment: [{ partition: 0, replicas: [1] }] }] });
+  assert.deepStrictEqual(await admin.listPartitionReassignments({ topics: [{ topic, partitions: [0] }] }), { topics: [] });
+  // Without an authorizer there are none.
+  const acl = { resourceType: 2, resourceName: topic, resourcePatternType: 3, principal: 'User:alice', host: '*', operation: 3, permissionType: 3 };
+  await assert.rejects(quiet.createAcls({ acl: [acl] }), { type: 'SECURITY_DISABLED' });
+  await assert.rejects(quiet.describeAcls(acl), { type: 'SECURITY_DISABLED' });
+  await assert.rejects(quiet.deleteAcls({ filters: [acl] }), { type: 'SECURITY_DISABLED' });
+  await quiet.disconnect();
+  await admin.deleteTopics({ topics: [topic] });
+  say('partitions, settings, deleted records, groups, reassignments');
+}
+
 async function main() {
   await admin.connect();
+  await quiet.connect();
   const topic = `${run}-topic`;
   assert(await admin.createTopics({ topics: [{ topic, numPartitions: 2 }] }));
   const producer = kafka.producer();
@@ -102,6 +155,7 @@ async function main() {
   await admin.deleteTopics({ topics: [topic] });
   assert(!(await admin.listTopics()).includes(topic));
   say('offsets, configs, deletes');
+  await administration(producer);
   await producer.disconnect();
   await admin.disconnect();
   say('ok');

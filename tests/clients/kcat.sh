@@ -34,6 +34,14 @@ k -P -t "$topic" -X enable.idempotence=true -X acks=all <"$WORK/lines"
 k -C -t "$topic" -o beginning -e -q | cmp -s "$WORK/lines" - || die "idempotent producing"
 say "idempotent producing"
 
+topic="$RUN-transaction"
+# One transaction, which ends with the input.
+k -P -t "$topic" -X transactional.id="$topic" <"$WORK/lines" 2>"$WORK/debug" || die "a transaction: $(tail -n 3 "$WORK/debug")"
+k -C -t "$topic" -o beginning -e -q -X isolation.level=read_committed | cmp -s "$WORK/lines" - || die "what was committed"
+# Its marker takes an offset.
+[ "$(k -Q -t "$topic:0:-1")" = "$topic [0] offset 5001" ] || die "the marker: $(k -Q -t "$topic:0:-1")"
+say "transactions"
+
 topic="$RUN-acks0"
 k -P -t "$topic" -X acks=0 <"$WORK/lines"
 count() { [ "$(k -Q -t "$1:0:-1")" = "$1 [0] offset $2" ]; }

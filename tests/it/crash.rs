@@ -1,5 +1,6 @@
 //! A server that is killed at random moments, again and again, while a client produces and queries run: every
-//! acknowledged record is in the filter's topic once, and every window's count is right.
+//! acknowledged record is in the filter's topic once, and every window's count is right. An offset that was acknowledged, or
+//! read between two ends, has that record for ever.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use crate::kafka::{Client, Producer, Sent};
@@ -24,11 +26,13 @@ struct Event {
     key: u64,
     value: i64,
     timestamp: i64,
+    /// Its partition, and its offset as it was acknowledged, where that was told.
+    place: (usize, Option<i64>),
 }
 
 impl Event {
     fn sent(&self) -> Sent {
-        let Self { id, key, value, timestamp } = self;
+        let Self { id, key, value, timestamp, .. } = self;
         Sent {
             key: Some(format!("id-{id}")),
             value: json!({ "K": format!("k{key}"), "V": value, "FILLER": "x".repeat((id % 97) as usize) }).to_string(),
@@ -52,7 +56,8 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random, d
             let count = 1 + random.below(40);
             let of_partition = (0..count).map(|_| {
                 let id = acknowledged.len() as u64 + events.iter().map(|(_, e)| e.len() as u64).sum::<u64>();
-                Event { id, key: random.below(KEYS), value: random.below(100) as i64, timestamp: 0 }
+                let (key, value) = (random.below(KEYS), random.below(100) as i64);
+                Event { id, key, value, timestamp: 0, place: (partition, None) }
             });
             let mut of_partition: Vec<Event> = of_partition.collect();
             for (i, event) in of_partition.iter_mut().enumerate() {
@@ -68,8 +73,8 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random, d
             continue;
         }
         let until = Instant::now() + Duration::from_secs(120);
-        loop {
-            let attempt = (|| -> anyhow::Result<()> {
+        let offsets = loop {
+            let attempt = (|| -> anyhow::Result<BTreeMap<usize, i64>> {
                 let client = match &mut connection {
                     Some(client) => client,
                     None => {
@@ -84,13 +89,19 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random, d
                 client.produce("events", producer, &batches)
             })();
             match attempt {
-                Ok(()) => break,
+                Ok(offsets) => break offsets,
                 Err(e) => {
                     // The server is gone, or is being started: the same bytes again.
                     assert!(Instant::now() < until, "not acknowledged within two minutes: {e:#}");
                     connection = None;
                     std::thread::sleep(Duration::from_millis(5));
                 }
+            }
+        };
+        for (partition, batch) in &mut events {
+            let base = offsets.get(partition);
+            for (i, event) in batch.iter_mut().enumerate() {
+                event.place.1 = base.map(|base| base + i as i64);
             }
         }
         if let Some(producer) = &mut producer {
@@ -141,6 +152,7 @@ async fn killed_again_and_again_it_loses_and_doubles_nothing() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
+    let mut seen = Seen::default();
     for kill in 0..kills {
         // Also soon after a start, while the producer and the queries catch up.
         let soon = random.below(3) == 0;
@@ -157,6 +169,9 @@ async fn killed_again_and_again_it_loses_and_doubles_nothing() {
         assert!(alarming.is_empty(), "kill {kill}: {alarming:#?}");
         server = Process::start(directory.path());
         *address.lock().unwrap() = server.kafka;
+        if kill % 4 == 0 {
+            seen.read(server.kafka, kill % PARTITIONS);
+        }
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     enough(kills).await;
@@ -165,26 +180,51 @@ async fn killed_again_and_again_it_loses_and_doubles_nothing() {
     println!("{} records acknowledged over {kills} kills", events.len());
     assert!(events.len() > 1_000 * (1 + kills / 3), "only {} records", events.len());
 
-    check_log(&server, &events);
+    for partition in 0..PARTITIONS {
+        seen.read(server.kafka, partition);
+    }
+    check_log(&seen, &events);
     check_filter(&server, &events).await;
     check_windows(&server, &events).await;
     server.stop();
 }
 
-/// The input topic itself: each acknowledged record once.
-fn check_log(server: &Process, events: &[Event]) {
-    let mut kafka = Client::connect(server.kafka).unwrap();
-    let mut times: BTreeMap<String, usize> = BTreeMap::new();
-    for partition in 0..PARTITIONS {
-        for record in kafka.read_all("events", partition).unwrap() {
-            *times.entry(String::from_utf8(record.key.unwrap().to_vec()).unwrap()).or_default() += 1;
+/// What the input topic was seen to have, by partition and offset.
+#[derive(Default)]
+struct Seen(BTreeMap<(usize, i64), Bytes>);
+
+impl Seen {
+    /// Reads a partition, which must have what it had before.
+    fn read(&mut self, kafka: SocketAddr, partition: usize) {
+        let records = Client::connect(kafka).unwrap().read_all("events", partition).unwrap();
+        let there: BTreeMap<(usize, i64), Bytes> =
+            records.into_iter().map(|record| ((partition, record.offset), record.key.unwrap())).collect();
+        for (place, key) in self.0.range((partition, 0)..=(partition, i64::MAX)) {
+            assert_eq!(there.get(place), Some(key), "read at {place:?} before");
         }
+        self.0.extend(there);
+    }
+}
+
+/// The input topic itself: each acknowledged record once, where the acknowledgement said.
+fn check_log(seen: &Seen, events: &[Event]) {
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for key in seen.0.values() {
+        *times.entry(String::from_utf8(key.to_vec()).unwrap()).or_default() += 1;
     }
     let wrong: Vec<_> = times.iter().filter(|(_, n)| **n != 1).take(5).collect();
     assert!(wrong.is_empty(), "not once in the log: {wrong:?}");
     let lost: Vec<u64> = events.iter().filter(|e| !times.contains_key(&format!("id-{}", e.id))).map(|e| e.id).collect();
     assert!(lost.is_empty(), "{} acknowledged and lost, such as {:?}", lost.len(), &lost[..lost.len().min(5)]);
     assert_eq!(times.len(), events.len());
+    let mut told = 0;
+    for Event { id, place: (partition, offset), .. } in events {
+        let Some(offset) = offset else { continue };
+        let there = seen.0.get(&(*partition, *offset));
+        assert_eq!(there, Some(&Bytes::from(format!("id-{id}"))), "acknowledged at {partition}, {offset}");
+        told += 1;
+    }
+    assert!(told * 2 > events.len(), "only {told} of {} offsets were told", events.len());
 }
 
 async fn check_filter(server: &Process, events: &[Event]) {

@@ -1,6 +1,7 @@
 //! A small blocking Kafka client over the wire: produces with sequence numbers, so that a repeated request is no second
 //! record, and reads partitions from offset to end. One connection; nothing is retried here.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -117,9 +118,14 @@ impl Client {
         Ok(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch, next: vec![0; partitions] })
     }
 
-    /// Sends batches, one per partition, in one request with acks=all; true where all are acknowledged, now or by an
-    /// earlier attempt. The caller moves `producer.next` on.
-    pub fn produce(&mut self, topic: &str, producer: &Producer, batches: &[(usize, Vec<Sent>)]) -> Result<()> {
+    /// Sends batches, one per partition, in one request with acks=all; all are acknowledged then, now or by an earlier
+    /// attempt. The offset of each batch's first record, where it is told. The caller moves `producer.next` on.
+    pub fn produce(
+        &mut self,
+        topic: &str,
+        producer: &Producer,
+        batches: &[(usize, Vec<Sent>)],
+    ) -> Result<BTreeMap<usize, i64>> {
         let batches = batches
             .iter()
             .map(|(partition, records)| Ok((*partition, encode(records, Some((producer, producer.next[*partition])))?)))
@@ -150,16 +156,21 @@ impl Client {
         self.send(PRODUCE, &request.with_timeout_ms(30_000).with_topic_data(vec![topic]))
     }
 
-    /// Takes the answer to a produce request; an error where it says anything but yes.
-    pub fn acknowledged(&mut self) -> Result<()> {
+    /// Takes the answer to a produce request, with each partition's base offset; an error where it says anything but yes.
+    /// A batch that came before, and longer ago than the broker knows where to, has none.
+    pub fn acknowledged(&mut self) -> Result<BTreeMap<usize, i64>> {
         let answer: ProduceResponse = self.receive(PRODUCE.1)?;
+        let mut offsets = BTreeMap::new();
         for partition in answer.responses.iter().flat_map(|t| &t.partition_responses) {
             let code = partition.error_code;
             if code != 0 && code != DUPLICATE_SEQUENCE {
                 bail!("produce to partition {}: error {code}: {:?}", partition.index, partition.error_message);
             }
+            if partition.base_offset >= 0 {
+                offsets.insert(usize::try_from(partition.index)?, partition.base_offset);
+            }
         }
-        Ok(())
+        Ok(offsets)
     }
 
     /// Creates a topic with settings.

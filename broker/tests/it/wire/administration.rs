@@ -122,12 +122,15 @@ fn a_transaction_that_hangs_is_aborted_where_it_hangs() {
     };
     let now = server.storage().leader_epoch();
     assert_eq!(abort(producer.0, producer.1, now, true, 0), 42, "commits are whole");
-    assert_eq!(abort(producer.0, producer.1, now - 1, false, 0), 52);
+    assert_eq!(
+        (abort(producer.0, producer.1, now - 1, false, 0), abort(producer.0, producer.1, -2, false, 0)),
+        (52, 52)
+    );
     assert_eq!(abort(producer.0, producer.1 - 1, now, false, 0), 47);
     assert_eq!(abort(producer.0, producer.1, now, false, 3), 3);
     assert_eq!(abort(producer.0 + 5, 0, now, false, 0), 0, "nothing is open there");
     assert_eq!(server.storage().partition_offsets(t).unwrap().stable_end, 0);
-    assert_eq!(abort(producer.0, producer.1, now, false, 0), 0);
+    assert_eq!(abort(producer.0, producer.1, -1, false, 0), 0, "by who knows of no coordinator");
     let offsets = server.storage().partition_offsets(t).unwrap();
     assert_eq!((offsets.stable_end, offsets.end, read_all(server.storage(), t, 0).len()), (2, 2, 0));
     assert_eq!(produce_in(&mut client, 11, "t", producer, 1, "late"), ABORTABLE);
