@@ -1,4 +1,4 @@
-// kafkajs by each way in: node security.js LOGIN MUTUAL DIRECTORY, with users and secrets as JSON on standard input.
+// kafkajs by each way in: node security.js LOGIN MUTUAL DIRECTORY, or without TLS: node security.js LOGIN; with users and secrets as JSON on standard input.
 'use strict';
 const fs = require('fs');
 const path = require('path');
@@ -15,8 +15,8 @@ setTimeout(() => { console.error('security: FAILED: kafkajs is out of time'); pr
 const over = (broker, ssl, sasl) => new Kafka({
   clientId: 'security', brokers: [broker], ssl, sasl, logLevel: logLevel.NOTHING, connectionTimeout: 20000, retry: { retries: 1 },
 });
-const ca = { ca: [file('ca.pem')] };
-const named = (mechanism, secret = password) => over(login, ca, { mechanism, username: user, password: secret });
+const ca = () => ({ ca: [file('ca.pem')] });
+const named = (mechanism, secret = password) => over(login, ca(), { mechanism, username: user, password: secret });
 
 async function works(name, kafka) {
   const topic = `kafkajs-${name}`;
@@ -34,15 +34,21 @@ async function works(name, kafka) {
 }
 
 async function main() {
+  if (!mutual) {
+    for (const mechanism of ['plain', 'scram-sha-256']) {
+      await works(`without-tls-${mechanism}`, over(login, false, { mechanism, username: user, password }));
+    }
+    return;
+  }
+  const certificate = { ...ca(), cert: file('client.pem'), key: file('client.key') };
   for (const mechanism of ['plain', 'scram-sha-256', 'scram-sha-512']) await works(mechanism, named(mechanism));
   const oauthBearerProvider = async () => ({ value: token });
-  await works('oauthbearer', over(login, ca, { mechanism: 'oauthbearer', oauthBearerProvider }));
-  const certificate = { ...ca, cert: file('client.pem'), key: file('client.key') };
+  await works('oauthbearer', over(login, ca(), { mechanism: 'oauthbearer', oauthBearerProvider }));
   await works('mutual-tls', over(mutual, certificate));
   for (const mechanism of ['plain', 'scram-sha-512']) {
     await assert.rejects(named(mechanism, wrong).admin().connect(), mechanism);
   }
-  await assert.rejects(over(mutual, ca).admin().connect());
+  await assert.rejects(over(mutual, ca()).admin().connect());
   say('is kept out without credentials');
 }
 

@@ -3,8 +3,8 @@
 Starts a server of its own with four listeners, makes certificates with openssl, users with `millpond user`, tokens with a
 key of its own, and lets kcat, confluent-kafka, kafka-python, kafkajs and the Java tools in by each way they have; and
 sees that they are kept out with wrong credentials. Sessions are short, so that clients that stay renew theirs. Last, no
-secret may be in the server's log. With CAPTURE=FOLDER what librdkafka and kafka-python send to log in is kept there, as
-clients.sh says.
+secret may be in the server's log. With CAPTURE=FOLDER what librdkafka, kafka-python, kafkajs and Java send to log in is
+kept there, as clients.sh says.
 """
 
 import base64
@@ -274,7 +274,18 @@ def without_tls(address):
             sasl_plain_username=USER, sasl_plain_password=PASSWORD)
         producer.send(topic, b"two").get(30)
         producer.close()
-    say("confluent-kafka and kafka-python log in without TLS")
+        version = KAFKA_JAVA[-1]
+        kept_as("sasl-java-" + version.rsplit(".", 1)[0])
+        module = "scram.ScramLoginModule" if mechanism.startswith("SCRAM") else "plain.PlainLoginModule"
+        with open(path("without-tls.properties"), "w") as out:
+            out.write(f"security.protocol=SASL_PLAINTEXT\nsasl.mechanism={mechanism}\nsasl.jaas.config=org.apache.kafka.common."
+                      f'security.{module} required username="{USER}" password="{PASSWORD}";\n')
+        said = java(version, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config",
+                    path("without-tls.properties"), "--list")
+        assert topic in said.split(), said
+    kept_as("sasl-kafkajs")
+    print(run("node", os.path.join(HERE, "security.js"), address, given=json.dumps({"user": USER, "password": PASSWORD})), end="")
+    say("confluent-kafka, kafka-python, Java and kafkajs log in without TLS")
 
 
 def with_kcat(bootstrap):
@@ -297,10 +308,15 @@ def with_kcat(bootstrap):
     say("kcat by PLAIN, SCRAM, mutual TLS")
 
 
-def with_java(bootstrap, version):
+def java(version, name, *arguments, **more):
     lib = os.path.join(CACHE, "kafka", version, "lib")
     assert glob.glob(lib + "/kafka-clients*"), f"Kafka's tools {version} are not in {lib}: tests/clients/setup.sh"
+    return run("java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx256m",
+               "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://" + path("token"),
+               "-cp", lib + "/*", name, *arguments, **more)
 
+
+def with_java(bootstrap, version):
     def properties(name, lines):
         name = path(f"{version}-{name}")
         with open(name, "w") as out:
@@ -327,36 +343,31 @@ def with_java(bootstrap, version):
                                              f"ssl.keystore.location={path('client-store.pem')}"]),
     }
 
-    def java(name, *arguments, **more):
-        return run("java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx256m",
-                   "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://" + path("token"),
-                   "-cp", lib + "/*", name, *arguments, **more)
-
     for name, (address, lines) in ways.items():
         file = properties("java.properties", lines)
         topic = f"java-{version}-" + name.lower().replace(" ", "-")
-        java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config", file,
+        java(version, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config", file,
              "--create", "--topic", topic)
-        said = java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config", file, "--list")
+        said = java(version, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config", file, "--list")
         assert topic in said.split(), said
         say(f"Java {version} by {name}")
     address = bootstrap["LOGIN"]
-    said = java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config",
+    said = java(version, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--command-config",
                 properties("wrong.properties", scram(WRONG)), "--list", fails=True)
     assert "authentication failed" in said, said
 
     good = properties("good.properties", scram(PASSWORD))
     # Longer than two sessions.
-    said = java("org.apache.kafka.tools.ProducerPerformance", "--topic", f"java-{version}-plain", "--num-records",
+    said = java(version, "org.apache.kafka.tools.ProducerPerformance", "--topic", f"java-{version}-plain", "--num-records",
                 str(50 * 2 * SESSION_MS // 1000 + 100), "--record-size", "100", "--throughput", "50", "--producer-props",
                 f"bootstrap.servers={address}", "--producer.config", good)
     assert "records sent" in said and "Exception" not in said, said
     configs = ["kafka.admin.ConfigCommand", "--bootstrap-server", address, "--command-config", good,
                "--entity-type", "users", "--entity-name", f"dave-{version}"]
-    java(*configs, "--alter", "--add-config", f"SCRAM-SHA-256=[iterations=4096,password={PASSWORD}]")
-    said = java(*configs, "--describe")
+    java(version, *configs, "--alter", "--add-config", f"SCRAM-SHA-256=[iterations=4096,password={PASSWORD}]")
+    said = java(version, *configs, "--describe")
     assert "SCRAM-SHA-256=iterations=4096" in said, said
-    java(*configs, "--alter", "--delete-config", "SCRAM-SHA-256")
+    java(version, *configs, "--alter", "--delete-config", "SCRAM-SHA-256")
     say(f"Java {version} renews its session; kafka-configs makes and removes a user")
 
 

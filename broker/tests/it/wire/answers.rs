@@ -1,5 +1,6 @@
 //! What is advertised is answered, in every version, in order and in time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,30 @@ fn values(count: usize) -> bytes::Bytes {
 pub fn ranges(server: &Server) -> Vec<(i16, i16, i16)> {
     let keys = server.client().call(0, &ApiVersionsRequest::default()).api_keys;
     keys.iter().map(|k| (k.api_key, k.min_version, k.max_version)).collect()
+}
+
+/// The table of docs/kafka.md is what clients are told.
+#[test]
+fn the_documented_apis_are_those_that_are_told() {
+    let document = include_str!("../../../../docs/kafka.md");
+    let mut documented = BTreeMap::new();
+    let table = document.lines().skip_while(|line| !line.starts_with("| API |")).skip(2);
+    for line in table.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        for pair in cells.chunks(3).filter(|pair| !pair[0].is_empty()) {
+            // Where more is told than is answered, that stands in parentheses.
+            let versions = pair[1].split_once('(').map_or(pair[1], |(_, told)| told.trim_end_matches(" told)"));
+            let (min, max) = versions.split_once('–').unwrap_or((versions, versions));
+            let range: (i16, i16) = (min.parse().unwrap(), max.parse().unwrap());
+            assert_eq!(documented.insert(pair[0].to_owned(), range), None, "{} stands there twice", pair[0]);
+        }
+    }
+    let server = Server::new();
+    let told = ranges(&server).into_iter();
+    let told: BTreeMap<String, (i16, i16)> =
+        told.map(|(key, min, max)| (format!("{:?}", ApiKey::try_from(key).unwrap()), (min, max))).collect();
+    assert_eq!(documented, told);
+    server.stop();
 }
 
 /// Sends an all but empty request of every advertised version, and reads the response to its last byte.
