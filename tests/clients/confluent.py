@@ -279,6 +279,8 @@ def administration():
     consumer.assign([TopicPartition(topic, 0, 4)])
     message = consumer.consume(1, 20)[0]
     assert message.offset() == 4 and message.leader_epoch() >= 0, message.leader_epoch()
+    consumer.close()
+    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": topic, "enable.auto.commit": False})
     consumer.assign([TopicPartition(topic, 0, 7, leader_epoch=message.leader_epoch())])
     assert [m.offset() for m in consumer.consume(3, 20)] == [7, 8, 9]
     consumer.commit(offsets=[TopicPartition(topic, 0, 8, leader_epoch=message.leader_epoch())], asynchronous=False)
