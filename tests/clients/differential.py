@@ -55,7 +55,6 @@ EXPLAINED = [
     (r"FETCH v9 kept as (producer|zstd)", "who cannot read zstd is told so, where Kafka sends it all the same"),
     (r"PRODUCE v9 the same partition twice", "Kafka keeps the last of two batches for a partition, we keep both"),
     (r"PRODUCE v9 outside the transaction.*logStartOffset", "who is in no transaction is told no start"),
-    (r"TXN_OFFSET_COMMIT v3 commits as an unknown member", "a group comes to be with its first offsets"),
     (r"CONSUMER_GROUP_HEARTBEAT v\d into a classic group memberEpoch", "epochs go on from the group's generation"),
 ]
 
