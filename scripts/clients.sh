@@ -2,7 +2,7 @@
 # Real clients against one server: clients.sh [NAME...]    (default: all)
 #
 # Kafka: kcat, confluent-kafka, kafka-python, aiokafka, kafkajs, franz-go, sarama, kafka-go, the Java tools of two releases, Streams,
-# Flink's connector; the same requests to Millpond and to Apache Kafka, answer held against answer; Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
+# Flink's connector; the same requests to Millpond and to Apache Kafka, answer held against answer; Streams, Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
 # ksql, npm's ksqldb-client.
 # Prints ok or FAILED with the seconds of each; the output of those that failed follows.
 #
