@@ -21,6 +21,9 @@ const KEYS: usize = 16 << 10;
 const VALUE_BYTES: usize = 1000;
 const BATCH_RECORDS: usize = 64;
 const PARTITIONS: i32 = 4;
+/// Of topics with different retention, and how long one takes.
+const LIFETIMES_ROUNDS: usize = 256;
+const ROUND: Duration = Duration::from_millis(250);
 /// Longer is not waited for space.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,6 +39,7 @@ fn main() -> Result<()> {
         deletions(&directory, "DeleteRecords, three quarters", &[], 3).await?;
         deletions(&directory, "topic deleted", &[], 4).await?;
         deletions(&directory, "one topic of two deleted", &[], 5).await?;
+        beside_each_other(&directory).await?;
         compaction(&directory, "none").await?;
         compaction(&directory, "lz4").await?;
         println!();
@@ -118,6 +122,32 @@ async fn deletions(directory: &Path, what: &str, configs: &[(&str, &str)], how: 
         _ => {}
     }
     rest(&storage, directory, &[places, other].concat(), (what, sent, before, written, started)).await
+}
+
+/// Of sixteen rounds twelve go to a topic that keeps 64 MB, three to one that keeps 256 MB, and one to a topic that keeps all.
+/// Before it is at rest, the most is told that was on disk in the second half.
+async fn beside_each_other(directory: &Path) -> Result<()> {
+    let storage = open(directory, |_| {}).await?;
+    let short = topic(&storage, "short", &[("retention.bytes", "16777216")]).await?;
+    let medium = topic(&storage, "medium", &[("retention.bytes", "67108864")]).await?;
+    let long = topic(&storage, "long", &[]).await?;
+    let (written, started) = (written()?, Instant::now());
+    let (mut sent, mut most) = (0, 0);
+    for round in 0..LIFETIMES_ROUNDS {
+        let places = match round % 16 {
+            5 => &long,
+            2 | 7 | 12 => &medium,
+            _ => &short,
+        };
+        sent += send(&storage, places, round, Codec::None).await?;
+        if round >= LIFETIMES_ROUNDS / 2 {
+            most = most.max(on_disk(directory)?);
+        }
+        // As much in a second as a disk takes beside other things.
+        tokio::time::sleep_until((started + ROUND * (round as u32 + 1)).into()).await;
+    }
+    let what = "short, medium and long retention, 12 : 3 : 1";
+    rest(&storage, directory, &[short, medium, long].concat(), (what, sent, most, written, Instant::now())).await
 }
 
 /// Waits until the disk has what it will get back, and prints the line.

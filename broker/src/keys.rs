@@ -95,7 +95,7 @@ pub const BATCH_PREFIX_LEN: usize = 10;
 const BATCH_VERSION: u8 = 1;
 
 /// Where a batch lies that is in a log file. Shorter than any batch with its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchPlace {
     pub sequence: u64,
     pub file: u32,

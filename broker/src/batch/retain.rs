@@ -19,7 +19,6 @@ pub enum Retained {
     /// Everything, and there is nothing to note in it.
     Unchanged,
     Nothing,
-    /// The room that was asked for, then the batch.
     Rewritten(Vec<u8>),
 }
 
@@ -30,7 +29,6 @@ pub fn retain(
     records: &[u8],
     codec: Codec,
     horizon: Option<i64>,
-    room_before: usize,
     mut keep: impl FnMut(&RawRecord) -> bool,
 ) -> Result<Retained, &'static str> {
     let base = horizon.unwrap_or(header.base_timestamp);
@@ -61,20 +59,20 @@ pub fn retain(
     if count == 0 {
         return Ok(Retained::Nothing);
     }
-    let mut out = Vec::with_capacity(room_before + HEADER_LEN + kept.len());
-    out.resize(room_before + HEADER_LEN, 0);
+    let mut out = Vec::with_capacity(HEADER_LEN + kept.len());
+    out.resize(HEADER_LEN, 0);
     let mut codec = codec;
     if compress(codec, &kept, &mut out).is_err() {
         // Compressing into memory fails only by a defect of the codec; the records are there all the same.
         codec = Codec::None;
-        out.truncate(room_before + HEADER_LEN);
+        out.truncate(HEADER_LEN);
         out.extend_from_slice(&kept);
     }
     let mut attributes = (header.attributes & !ATTRIBUTE_CODEC) | codec.bits();
     if horizon.is_some() {
         attributes |= ATTRIBUTE_DELETE_HORIZON;
     }
-    let length = i32::try_from(out.len() - room_before - LENGTH_OVERHEAD).map_err(|_| "the batch became too large")?;
+    let length = i32::try_from(out.len() - LENGTH_OVERHEAD).map_err(|_| "the batch became too large")?;
     let new = BatchHeader {
         length,
         attributes,
@@ -83,13 +81,13 @@ pub fn retain(
         count,
         ..*header
     };
-    put_header(&mut out, &new, room_before);
+    put_header(&mut out, &new);
     Ok(Retained::Rewritten(out))
 }
 
 /// A batch without records in the place of one that has lost them all.
-pub fn empty_batch(header: &BatchHeader, room_before: usize) -> Vec<u8> {
-    let mut out = vec![0; room_before + HEADER_LEN];
+pub fn empty_batch(header: &BatchHeader) -> Vec<u8> {
+    let mut out = vec![0; HEADER_LEN];
     let kept = ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL;
     let new = BatchHeader {
         length: (HEADER_LEN - LENGTH_OVERHEAD) as i32,
@@ -98,17 +96,17 @@ pub fn empty_batch(header: &BatchHeader, room_before: usize) -> Vec<u8> {
         count: 0,
         ..*header
     };
-    put_header(&mut out, &new, room_before);
+    put_header(&mut out, &new);
     out
 }
 
-fn put_header(out: &mut [u8], header: &BatchHeader, room_before: usize) {
+fn put_header(out: &mut [u8], header: &BatchHeader) {
     let mut head = Vec::with_capacity(HEADER_LEN);
     header.put(&mut head);
-    if let Some(place) = out.get_mut(room_before..room_before + HEADER_LEN) {
+    if let Some(place) = out.get_mut(..HEADER_LEN) {
         place.copy_from_slice(&head);
     }
-    seal(out.get_mut(room_before..).unwrap_or_default());
+    seal(out);
 }
 
 /// Puts a record with another timestamp delta.
@@ -184,7 +182,7 @@ mod tests {
             let plain = decompress(
                 header.codec().unwrap(), &Bytes::copy_from_slice(&batch[HEADER_LEN..]), 1 << 22).unwrap();
             let mut which = rows.iter().map(|r| r.4);
-            let left = retain(&header, &plain, codecs[to], horizon, 7, |_| which.next().unwrap()).unwrap();
+            let left = retain(&header, &plain, codecs[to], horizon, |_| which.next().unwrap()).unwrap();
             let expected: Vec<_> =
                 rows_of(&batch).into_iter().zip(&rows).filter(|(_, r)| r.4).map(|(row, _)| row).collect();
             match left {
@@ -203,7 +201,7 @@ mod tests {
                     prop_assert_eq!(rows_of(out), expected);
                 }
             }
-            let empty = empty_batch(&header, 0);
+            let empty = empty_batch(&header);
             prop_assert!(is_intact(&empty) && rows_of(&empty).is_empty());
             prop_assert_eq!(BatchHeader::parse(&empty).unwrap().last_offset(), header.last_offset());
         }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants: RocksDB's log is forced together with the first record that a process puts into a file (`writer`), so that
-//! records of what it lacks are in the last file, or in the one before it too if that one was just begun. A record without
+//! records of what it lacks are in the last file, or in the one before it too if that one was just begun; files of survivors
+//! lie between, and have none. A record without
 //! what its batches should be is the last one and was not acknowledged, or something is damaged. A write that RocksDB's log
 //! has behind a hole gets a record in a file of its own, of any size, before that log is cut there.
 //!
@@ -24,7 +25,7 @@ use rocksdb::{DB, WriteBatch};
 use super::StorageOptions;
 use super::error::OpenError;
 use super::load::not_opened;
-use super::log_files::{self, FOLDER};
+use super::log_files::{self, FOLDER, SURVIVORS_HEAD, generation_in};
 use super::recheck::Recheck;
 use super::recovery::number_in;
 use super::wal::{self, Behind};
@@ -70,8 +71,8 @@ struct Found {
 #[derive(Debug)]
 pub struct Commits {
     found: Vec<Found>,
-    /// The last file ends with a whole batch or record.
-    whole: bool,
+    /// The last file, where it ends with a whole batch or record.
+    whole: Option<u32>,
 }
 
 impl Commits {
@@ -83,12 +84,12 @@ impl Commits {
     fn read(options: &StorageOptions, last: u64) -> io::Result<Self> {
         // Nothing where there is no folder: from before there were log files, or new, or its disk is not there.
         let files = log_files::files_from(options, 0)?;
-        let (mut all, mut records, mut last_is_whole) = (Vec::new(), 0, true);
-        for (i, (file, path)) in files.into_iter().rev().enumerate() {
-            let Walked { first, found, whole } = walk(file, &path, last)?;
+        let (mut all, mut records, mut whole_last) = (Vec::new(), 0, None);
+        for (file, path) in files.into_iter().rev() {
+            let Some(Walked { first, found, whole }) = walk(file, &path, last)? else { continue };
             // The last one may have been begun by a write that is not there.
-            if i == 0 {
-                last_is_whole = whole;
+            if all.is_empty() {
+                whole_last = whole.then_some(file);
             } else if first.is_none() {
                 break;
             }
@@ -98,7 +99,7 @@ impl Commits {
                 break;
             }
         }
-        Ok(Self { found: all.into_iter().rev().flatten().collect(), whole: last_is_whole })
+        Ok(Self { found: all.into_iter().rev().flatten().collect(), whole: whole_last })
     }
 
     /// The write up to which they go on from `last`, each the next.
@@ -185,15 +186,18 @@ struct Walked {
     whole: bool,
 }
 
-/// Looks for records of writes after `last`.
-fn walk(number: u32, path: &Path, last: u64) -> io::Result<Walked> {
+/// Looks for records of writes after `last`. `None` of a file of survivors, and of one that has nothing.
+fn walk(number: u32, path: &Path, last: u64) -> io::Result<Option<Walked>> {
     let mut parts = Parts::open(path)?;
+    if !parts.is_of_writer {
+        return Ok(None);
+    }
     let (mut walked, mut data) = (Walked { first: None, found: Vec::new(), whole: false }, Vec::new());
     while let Some(part) = parts.next_part()? {
         let Some((write, crc)) = part.record else { continue };
         parts.data(&part, &mut data)?;
         if crc_of(write, &data) != crc {
-            return Ok(walked);
+            return Ok(Some(walked));
         }
         walked.first.get_or_insert(write);
         if write > last {
@@ -201,7 +205,7 @@ fn walk(number: u32, path: &Path, last: u64) -> io::Result<Walked> {
         }
     }
     walked.whole = parts.is_end();
-    Ok(walked)
+    Ok(Some(walked))
 }
 
 /// What a file that nothing is appended to is made of, from its start on: batches, and records behind those of a write. Only
@@ -209,6 +213,8 @@ fn walk(number: u32, path: &Path, last: u64) -> io::Result<Walked> {
 pub struct Parts {
     reader: BufReader<File>,
     size: u64,
+    /// It begins with something, and that is no head of survivors.
+    is_of_writer: bool,
     /// Where the reader is.
     here: u64,
     /// Where the next one begins.
@@ -233,7 +239,18 @@ impl Parts {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
-        Ok(Self { reader: BufReader::with_capacity(PARTS_BYTES, file), size, here: 0, at: 0 })
+        let reader = BufReader::with_capacity(PARTS_BYTES, file);
+        let mut parts = Self { reader, size, is_of_writer: false, here: 0, at: 0 };
+        let mut head = [0; SURVIVORS_HEAD];
+        if size >= head.len() as u64 {
+            parts.read(0, &mut head)?;
+            match generation_in(&head) {
+                Some(_) => parts.at = head.len() as u64,
+                // Where a power cut has left so many zeros there is no batch.
+                None => parts.is_of_writer = head != [0; SURVIVORS_HEAD],
+            }
+        }
+        Ok(parts)
     }
 
     /// `None` at the end, and before what is neither or is there in part.
@@ -309,8 +326,8 @@ impl Found {
 pub struct Replayed {
     /// The greatest number of a write that a record names.
     pub end: u64,
-    /// Nothing was lacking, and the last file can be gone on with.
-    pub whole: bool,
+    /// The writer's last file, where nothing was lacking and it can be gone on with.
+    pub goes_on: Option<u32>,
 }
 
 /// Writes to the database what it lacks and what lies here. An error where more is lost than a write that was under way,
@@ -340,7 +357,7 @@ pub fn replay(db: &DB, options: &StorageOptions) -> Result<Replayed, OpenError> 
         db.flush_wal(true).map_err(|e| not_opened(options, e.into()))?;
         tracing::debug!("writes that the database lacked and log files had: {}", at - last);
     }
-    Ok(Replayed { end, whole: commits.whole && at == last && end <= last })
+    Ok(Replayed { end, goes_on: commits.whole.filter(|_| at == last && end <= last) })
 }
 
 fn failed(options: &StorageOptions, e: &io::Error) -> OpenError {
@@ -372,7 +389,7 @@ mod tests {
             }
             let expected = [(0, false), (len(1), true), (len(2), false), (len(3), true), (len(4), true)];
             assert_eq!((&found[..], gone_through.is_end()), (&expected[..parts], is_end));
-            let walked = walk(1, &path, 0).unwrap();
+            let walked = walk(1, &path, 0).unwrap().unwrap();
             assert_eq!(walked.found.iter().map(|found| found.number).collect::<Vec<_>>(), records);
             assert_eq!((walked.first, walked.whole), (Some(7), is_end && records.len() == 3));
         };
@@ -400,7 +417,7 @@ mod tests {
         }
         let numbers = |last: u64| {
             let commits = Commits::after(&options, last).unwrap();
-            assert!(commits.whole);
+            assert!(commits.whole.is_some());
             commits.found.iter().map(|found| found.number).collect::<Vec<_>>()
         };
         let end = FILES_MAX as u64 * 2 + 41;

@@ -2,8 +2,8 @@
 //!
 //! A pass over a partition notes the newest offset of each key in the part that is not compacted yet, the dirty part
 //! (`offsets`), and then goes through all batches from the log's start and leaves out what is superseded (`pass`). The
-//! batches are read and made anew here, and put by the writer in small pieces (`rewrite`), each under the key that it
-//! had. Offsets, times, the place in the log's order and producers' fields stay.
+//! batches are read and made anew here, into files of survivors (`log_files`), and put by the writer in small pieces
+//! (`rewrite`), each under the key that it had. Offsets, times, the place in the log's order and producers' fields stay.
 //!
 //! Invariants: a record goes only when a later one with its key is there and is decided, so that what a pass leaves when
 //! it is cut off anywhere is a right log; how far a partition is compacted is written with the last piece of a pass.

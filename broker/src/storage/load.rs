@@ -150,9 +150,18 @@ fn load(
         check_files(db, files, noted.as_ref(), never_any)?;
     }
     files.there_was(placed.map_or(0, |placed| placed.file));
+    match noted {
+        Some(noted) => {
+            files.noted(&noted);
+            if let Some(file) = replayed.goes_on {
+                files.go_on(file);
+            }
+        }
+        None => files.begin_count(),
+    }
     // Older versions did not always say it. The number of the last write does not follow at once, so that this is not taken
     // for it.
-    let last = Placed { file: files.last(), ..Placed::default() };
+    let last = Placed { file: files.writes_from(), ..Placed::default() };
     batch.put_cf(meta, keys::counter(Counter::Placed), last.encode());
     if !whole {
         batch.delete_cf(meta, keys::counter(Counter::Closed));
@@ -165,15 +174,6 @@ fn load(
     durable.set_sync(true);
     db.write_opt(batch, &durable)?;
 
-    match noted {
-        Some(noted) => {
-            files.noted(&noted);
-            if replayed.whole {
-                files.go_on();
-            }
-        }
-        None => files.begin_count(),
-    }
     let configs = match db.get_cf(meta, keys::broker_configs())? {
         None => ChangedConfigs::default(),
         Some(value) => {

@@ -5,19 +5,21 @@
 //! ```
 //!
 //! What no committed key names does not exist: RocksDB's write is the one commit, and batches are written before it. A
-//! file is appended to by the writer alone; after anything failed, after an end that was not clean, and after one that is
-//! shorter than it was, a new one is begun. What was appended and is not committed is cut off again. What else lies in the
-//! folder is not touched.
+//! file is appended to by the writer alone, or by whoever moves batches (`survivors`); after anything failed, after an end
+//! that was not clean, and after one that is shorter than it was, a new one is begun. What was appended and is not committed
+//! is cut off again. What else lies in the folder is not touched.
 //!
 //! Invariants: bytes that a committed key names do not change; a file whose bytes may not be on disk is in `unforced`
-//! before the commit that names them; a new file has a number above all that there were, and is none that was there; an
-//! error of the system is not taken for bytes that are missing.
+//! before the commit that names them; a new file has a number above all that there were, and is none that was there, so
+//! that files of the writer are in the order in which it wrote them; an error of the system is not taken for bytes that are
+//! missing.
 //!
 //! Not here: forcing them to disk (`forcing`); how much of each is live (`live`), and what follows from that (`log_space`);
 //! what of them is looked at before the database is opened (`recheck`, `commits`).
 
 mod forcing;
 mod live;
+mod survivors;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -31,6 +33,8 @@ use parking_lot::Mutex;
 
 use self::forcing::Distrusted;
 pub use self::live::{FileUse, Noted};
+use self::survivors::Target;
+pub use self::survivors::{HEAD as SURVIVORS_HEAD, Survivors, generation_in};
 use super::error::{OpenError, StorageError};
 use super::{Result, StorageOptions};
 use crate::batch::{head_crc, is_intact};
@@ -70,8 +74,10 @@ pub struct LogFiles {
 #[derive(Default)]
 struct Table {
     files: BTreeMap<u32, LogFile>,
-    /// The one that is appended to.
+    /// The one that the writer appends to.
     current: Option<u32>,
+    /// Those that batches are moved to, by generation.
+    survivors: BTreeMap<u32, Target>,
     /// The greatest number that there was.
     last: u32,
     /// What was placed in it is neither counted nor given up yet.
@@ -128,6 +134,22 @@ impl Table {
         }
     }
 
+    /// Something is under way to a file.
+    fn is_under_way(&self, number: u32) -> bool {
+        self.pending == Some(number) || self.survivors.values().any(|target| target.under_way && target.file == number)
+    }
+
+    /// More may be appended to a file.
+    fn is_open(&self, number: u32) -> bool {
+        self.current == Some(number) || self.survivors.values().any(|target| target.file == number)
+    }
+
+    /// Nothing more is appended to a file.
+    fn close(&mut self, number: u32) {
+        self.current = self.current.filter(|current| *current != number);
+        self.survivors.retain(|_, target| target.file != number);
+    }
+
     /// It is known how much of a file is live.
     fn is_sure(&self, number: u32) -> bool {
         !self.uncounted && number > self.unsure_to
@@ -135,9 +157,7 @@ impl Table {
 
     /// No key names a file, and none will.
     fn is_dead(&self, number: u32) -> bool {
-        self.is_sure(number)
-            && self.pending != Some(number)
-            && self.files.get(&number).is_none_or(|file| file.live == 0)
+        self.is_sure(number) && !self.is_under_way(number) && self.files.get(&number).is_none_or(|file| file.live == 0)
     }
 }
 
@@ -160,6 +180,8 @@ impl Unread {
 /// Batches of one write on their way to a file, whose places are known already.
 pub struct Placing {
     file: u32,
+    /// 0: they were never moved.
+    generation: u32,
     is_new: bool,
     from: u32,
     len: u32,
@@ -168,13 +190,21 @@ pub struct Placing {
 }
 
 impl Placing {
+    fn new(file: u32, is_new: bool, from: u32) -> Self {
+        Self { file, generation: 0, is_new, from, len: 0, crc: 0, parts: Vec::new() }
+    }
+
+    fn put(&mut self, part: Bytes) {
+        self.len = self.len.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
+        self.parts.push(part);
+    }
+
     /// Says where the next batch comes to lie.
     pub fn add(&mut self, batch: &Bytes, sequence: u64, last_offset_delta: i32, max_timestamp: i64) -> BatchPlace {
         let (crc, len) = (head_crc(0, batch), u32::try_from(batch.len()).unwrap_or(u32::MAX));
         let at = self.from.saturating_add(self.len);
         self.crc = head_crc(self.crc, batch);
-        self.len = self.len.saturating_add(len);
-        self.parts.push(batch.clone());
+        self.put(batch.clone());
         BatchPlace { sequence, file: self.file, at, len, crc, last_offset_delta, max_timestamp }
     }
 
@@ -306,17 +336,20 @@ impl LogFiles {
         table.last = table.last.max(number).min(NUMBER_MAX);
     }
 
-    /// The greatest number that there was.
-    pub fn last(&self) -> u32 {
-        self.table.lock().last
+    /// What the writer puts anywhere from now on lies in this file, or in one with a greater number.
+    pub fn writes_from(&self) -> u32 {
+        let table = self.table.lock();
+        table.current.unwrap_or(table.last)
     }
 
-    /// After a clean end the last file is gone on with, where it is what it was.
-    pub fn go_on(&self) {
+    /// After a clean end the writer's last file is gone on with, where it is what it was and none is missing behind it.
+    pub fn go_on(&self, number: u32) {
         let mut table = self.table.lock();
-        let last = table.files.last_key_value().filter(|(_, f)| f.size < self.file_bytes && f.size >= f.end);
-        let last = last.map(|(number, _)| *number).filter(|number| *number == table.last);
-        table.current = last;
+        let none_is_missing = table.files.last_key_value().is_some_and(|(last, _)| *last == table.last);
+        let is_as_it_was = |file: &LogFile| file.size < self.file_bytes && file.size >= file.end;
+        if none_is_missing && table.files.get(&number).is_some_and(is_as_it_was) {
+            table.current = Some(number);
+        }
     }
 
     /// Where the batches of the next write will lie. To be followed by [`LogFiles::wrote`] or [`LogFiles::gave_up`].
@@ -328,11 +361,10 @@ impl LogFiles {
             None => (table.last.saturating_add(1), true, 0),
         };
         table.pending = Some(file);
-        Placing { file, is_new, from, len: 0, crc: 0, parts: Vec::new() }
+        Placing::new(file, is_new, from)
     }
 
-    /// Appends what was placed, with the write's commit record behind it, and forces it to disk if asked. Called by the
-    /// writer alone.
+    /// Appends what was placed, with the write's commit record behind it, and forces it to disk if asked.
     pub fn append(&self, placing: &Placing, record: Option<Bytes>, force: bool) -> Result<()> {
         let number = placing.file;
         let path = self.folder.join(name_of(number));
@@ -357,9 +389,14 @@ impl LogFiles {
         match done {
             Ok(()) => Ok(()),
             Err(e) => {
-                table.current = None;
+                table.close(number);
                 drop(table);
-                if let Err(e) = self.take_back(placing.placed()) {
+                let cut = match placing.generation {
+                    0 => self.take_back(placing.placed()),
+                    // Whether a power cut brings it back does not matter: there is no record, and no key names it.
+                    _ => self.shorten(placing.placed()).map(drop),
+                };
+                if let Err(e) = cut {
                     tracing::warn!("{}", failed(&e, &path));
                 }
                 Err(failed(&e, &path))
@@ -370,20 +407,27 @@ impl LogFiles {
     /// Cuts off what was appended last, which no key names and none will, so that on a full disk there is room again. With
     /// it goes its commit record; a power cut may bring that back until files were written again ([`LogFiles::write_again`]).
     pub fn take_back(&self, placed: Placed) -> io::Result<()> {
+        if let Some(file) = self.shorten(placed)?
+            && let Err(e) = file.sync_all()
+        {
+            tracing::debug!("log file {} is not shorter on disk yet: {e}", name_of(placed.file));
+            self.cut.lock().insert(placed.file, file);
+        }
+        Ok(())
+    }
+
+    /// The file, where it has become shorter.
+    fn shorten(&self, placed: Placed) -> io::Result<Option<Arc<File>>> {
         let from = u64::from(placed.from);
         if placed.len == 0 || self.table.lock().files.get(&placed.file).is_none_or(|file| file.size <= from) {
-            return Ok(());
+            return Ok(None);
         }
         let file = self.handle_for(placed.file, true)?;
         file.set_len(from)?;
         if let Some(file) = self.table.lock().files.get_mut(&placed.file) {
             file.size = from;
         }
-        if let Err(e) = file.sync_all() {
-            tracing::debug!("log file {} is not shorter on disk yet: {e}", name_of(placed.file));
-            self.cut.lock().insert(placed.file, file);
-        }
-        Ok(())
+        Ok(Some(file))
     }
 
     /// The file to append to. A new one was not there before, whoever made it.
@@ -398,7 +442,9 @@ impl LogFiles {
         let file = Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?);
         let mut table = self.table.lock();
         table.last = table.last.max(number);
-        table.current = Some(number);
+        if placing.generation == 0 {
+            table.current = Some(number);
+        }
         table.files.insert(number, LogFile { records: Some(0), ..LogFile::default() });
         table.used(number, &file, true, self.open_max);
         Ok(file)
@@ -598,7 +644,7 @@ pub mod tests {
             1,
             Noted { live: u64::from(place.len), end: u64::from(place.len), records: None },
         )]));
-        again.go_on();
+        again.go_on(1);
         assert_eq!(append(&again, &["b"])[0].0.at, place.len);
         let again = files(directory.path());
         again.begin_count();

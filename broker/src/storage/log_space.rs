@@ -7,8 +7,8 @@
 //!
 //! Invariants: a file goes when nothing is live in it, nothing is appended to it any more, the write that emptied it is on
 //! disk, nobody reads who may know a key that names it, and all keys were looked at and none does. Where a part of the
-//! database cannot be read, the files that there were stay. A batch is moved only while nobody compacts, and the writer
-//! leaves out what was deleted meanwhile.
+//! database cannot be read, the files that there were stay. A batch is moved only while nobody compacts, into a file of
+//! survivors (`log_files`), and the writer leaves out what was deleted meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
@@ -27,7 +27,7 @@ use super::disk_watch::{Unsure, force};
 use super::error::StorageError;
 use super::flush::now;
 use super::housekeeping::Stop;
-use super::log_files::{FileUse, Unread, is_at};
+use super::log_files::{FileUse, Survivors, Unread, is_at};
 use super::partition::Partition;
 use super::read::{View, damaged_range};
 use super::shared::{Shared, family};
@@ -35,10 +35,12 @@ use super::state::OwnedSnapshot;
 use super::walk::walk;
 use super::writer::Change;
 use super::{Durability, Result};
-use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Kind, cf};
+use crate::batch::HEADER_LEN;
+use crate::keys::{self, BatchPlace, Kind, cf};
 
-/// What is put at once, so that those who wait for the writer wait little.
-const PIECE_BYTES: usize = 256 << 10;
+/// What is moved at once; so many keys that those who wait for the writer wait little.
+const PIECE_BYTES: usize = 2 << 20;
+const PIECE_BATCHES: usize = 1024;
 /// Deletions that wait to be counted; where there are more, the writer counts.
 const WAITING_MAX: usize = 1000;
 /// Files smaller than a quarter of what they may have, as every end that was not clean leaves one, are joined from so many
@@ -54,8 +56,7 @@ const DEAD_FILES_MAX: u64 = 4;
 /// deleted by then.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A round of moving takes at most this part of what the disk has free: small batches lie in the database for a while, and
-/// in its log too.
+/// A round of moving takes at most this part of what the disk has free: the database takes some too, and so do others.
 const FREE_PART: u64 = 3;
 /// On a disk that is too full to be written, files are worth it from this part of them on.
 const LOW_PART: u64 = 16;
@@ -406,7 +407,7 @@ pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &m
         let due = free < enough || is_due(&uses, bytes_min);
         let is_small = |file: &FileUse| file.size < shared.options.log_file_bytes / 4;
         let join = uses.iter().filter(|file| is_small(file)).count() > SMALL_FILES_MAX;
-        uses.retain(|file| due && file.dead() >= (file.size / part).max(1) || join && is_small(file));
+        uses.retain(|file| due && file.dead() >= (file.size / part).max(HEADER_LEN as u64) || join && is_small(file));
         uses.sort_unstable_by_key(|file| file.live.saturating_mul(1000) / file.size.max(1));
         let mut room = free / FREE_PART;
         uses.retain(|file| {
@@ -427,11 +428,12 @@ pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &m
         let dead = uses.iter().fold(0, |sum, file| sum + file.dead());
         let (count, before) = in_all(shared);
         tracing::info!("moving {} KiB of batches out of {} log files, to give back the rest", bytes >> 10, uses.len());
-        let victims: HashSet<u32> = uses.iter().map(|file| file.number).collect();
+        let generation = |file: &FileUse| (file.number, shared.files.generation(file.number) + 1);
+        let victims: HashMap<u32, u32> = uses.iter().map(generation).collect();
         move_out(shared, stop, &victims, between)?;
         drop(held);
         remove_dead(shared, stop)?;
-        let left = shared.files.uses().iter().any(|file| file.live > 0 && victims.contains(&file.number));
+        let left = shared.files.uses().iter().any(|file| file.live > 0 && victims.contains_key(&file.number));
         // What is appended meanwhile may end it too: there is a next time.
         let after = in_all(shared);
         let gained = after.1.saturating_add(dead / 2) <= before && (dead > 0 || after.0 < count);
@@ -496,7 +498,7 @@ pub fn look_at_distrusted(shared: &Shared, stop: &Stop) -> Result<()> {
         }
         let db = shared.db()?;
         let view = View::of(shared, &db);
-        let piece = next_piece(shared, &view, &files, &mut from)?;
+        let piece = next_piece(shared, &view, |file| files.contains(&file), &mut from)?;
         for found in &piece {
             let place = &found.place;
             let why = match shared.files.read(place.file, place.at, place.len as usize) {
@@ -533,7 +535,21 @@ struct Found {
     place: BatchPlace,
 }
 
-fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>, between: &mut dyn FnMut()) -> Result<()> {
+/// Has survivors on disk, so that keys may name them.
+pub fn write_survivors(shared: &Shared, survivors: &Survivors<'_>) -> Result<()> {
+    let bytes = survivors.write()?;
+    shared.measures.commit_bytes.fetch_add(bytes, Ordering::Relaxed);
+    shared.space.wrote(usize::try_from(bytes).unwrap_or(usize::MAX));
+    Ok(())
+}
+
+/// Moves what is live in files to the generation that is said of each.
+fn move_out(
+    shared: &Shared,
+    stop: Option<&Stop>,
+    victims: &HashMap<u32, u32>,
+    between: &mut dyn FnMut(),
+) -> Result<()> {
     let partitions: HashMap<u64, Arc<Partition>> = {
         let topics = shared.topics.read();
         topics.by_id.values().flat_map(|t| &t.partitions).map(|p| (p.uid, p.clone())).collect()
@@ -545,16 +561,18 @@ fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>, betwee
         }
         let piece = {
             let db = shared.db()?;
-            next_piece(shared, &View::of(shared, &db), victims, &mut from)?
+            next_piece(shared, &View::of(shared, &db), |file| victims.contains_key(&file), &mut from)?
         };
         if piece.is_empty() {
             return Ok(());
         }
         between();
-        let mut rewrites: Vec<Rewrite> = Vec::new();
+        let (mut rewrites, mut survivors) = (Vec::<Rewrite>::new(), Survivors::new(&shared.files));
         for found in piece {
-            let Some(partition) = partitions.get(&found.uid) else { continue };
             let (file, len) = (found.place.file, found.place.len);
+            let (Some(partition), Some(generation)) = (partitions.get(&found.uid), victims.get(&file)) else {
+                continue;
+            };
             let batch = match shared.files.read(file, found.place.at, len as usize) {
                 Ok(batch) if is_at(&batch, &found.place) => batch,
                 Err(Unread::Failed(why)) => return Err(StorageError::Unavailable(why)),
@@ -564,15 +582,14 @@ fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>, betwee
                     continue;
                 }
             };
-            let mut value = vec![0; BATCH_PREFIX_LEN];
-            value.extend_from_slice(&batch);
-            let was = Some((file, u64::from(len)));
-            let edit = Edit::Replace { last: found.last, sequence: found.place.sequence, value, was };
+            let place = survivors.add(*generation, &batch, &found.place);
+            let edit = Edit::Replace { last: found.last, place, was: Some((file, u64::from(len))) };
             match rewrites.last_mut().filter(|rewrite| rewrite.partition.uid == found.uid) {
-                Some(rewrite) => rewrite.add(edit),
+                Some(rewrite) => rewrite.edits.push(edit),
                 None => rewrites.push(Rewrite::of(partition.clone(), edit)),
             }
         }
+        write_survivors(shared, &survivors)?;
         for rewrite in rewrites {
             match shared.change_blocking(Change::Rewrite(Box::new(rewrite))) {
                 // A topic that was deleted meanwhile.
@@ -584,18 +601,25 @@ fn move_out(shared: &Shared, stop: Option<&Stop>, victims: &HashSet<u32>, betwee
 }
 
 /// The next batches in these files, from a key on, which becomes the one to go on with.
-fn next_piece(shared: &Shared, view: &View<'_>, victims: &HashSet<u32>, from: &mut Vec<u8>) -> Result<Vec<Found>> {
+fn next_piece(
+    shared: &Shared,
+    view: &View<'_>,
+    wanted: impl Fn(u32) -> bool,
+    from: &mut Vec<u8>,
+) -> Result<Vec<Found>> {
+    // As a file has at most a piece more than it should.
+    let bytes_max = PIECE_BYTES.min(usize::try_from(shared.options.log_file_bytes).unwrap_or(usize::MAX));
     let (mut piece, mut bytes) = (Vec::new(), 0);
     let walked = walk(
         view.db,
         || view.options(),
         from,
         |key, value| {
-            if let Some(place) = BatchPlace::decode(value).filter(|place| victims.contains(&place.file))
+            if let Some(place) = BatchPlace::decode(value).filter(|place| wanted(place.file))
                 && let Some((uid, last)) = keys::parse_numbered(Kind::Batch, key)
                 && let Ok(last) = Offset::try_from(last)
             {
-                if bytes >= PIECE_BYTES {
+                if bytes >= bytes_max || piece.len() >= PIECE_BATCHES {
                     return false;
                 }
                 bytes += place.len as usize;

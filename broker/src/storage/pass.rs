@@ -21,7 +21,7 @@ use super::writer::{Change, StepJob};
 use super::{Appended, Result, TransactionWrite};
 use crate::batch::{BatchHeader, ValidBatch, control_batch, patch_place, stamp_time};
 use crate::configs::{ChangedConfigs, TopicSettings, topic_settings};
-use crate::keys::{self, BATCH_PREFIX_LEN, Counter, Kind, cf};
+use crate::keys::{self, BATCH_PREFIX_LEN, BatchPlace, Counter, Kind, cf};
 
 pub struct Families<'a> {
     pub meta: &'a ColumnFamily,
@@ -64,6 +64,8 @@ pub struct Pass<'a> {
     pub placing: Option<Placing>,
     /// Batches in log files that are replaced or deleted one by one: the file, and their bytes.
     pub replaced: Vec<(u32, u64)>,
+    /// Batches that lie elsewhere now.
+    pub survived: Vec<BatchPlace>,
     /// Keys of batches that are deleted together, each from one on to before another.
     pub dead: Vec<([u8; 17], [u8; 17])>,
 }
@@ -568,7 +570,7 @@ impl Pass<'_> {
 }
 
 /// Puts a batch, for which there is room before it for the prefix, under its key; returns it alone.
-pub(super) fn put_batch(
+fn put_batch(
     write: &mut WriteBatch,
     log: &ColumnFamily,
     placing: &mut Option<Placing>,

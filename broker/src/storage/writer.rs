@@ -19,7 +19,7 @@ use rocksdb::{DB, WriteBatch, WriteOptions};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::commits;
-use super::compaction::{Edit, Rewrite};
+use super::compaction::Rewrite;
 use super::error::StorageError;
 use super::gather::Gather;
 use super::housekeeping::Stop;
@@ -35,7 +35,7 @@ use super::topics::{NewTopic, Topic};
 use super::{Appended, Durability, Result, TransactionWrite};
 use crate::batch::ValidBatch;
 use crate::configs::ChangedConfigs;
-use crate::keys::{self, Counter, Placed, cf};
+use crate::keys::{self, BatchPlace, Counter, Placed, cf};
 
 /// RocksDB is asked how far it is behind once in so many writes.
 const PRESSURE_WRITES: u64 = 64;
@@ -156,9 +156,6 @@ impl Job {
             Self::Step(step) => {
                 let sizes = || step.appends.iter().flat_map(|(_, batches)| batches).map(|batch| batch.bytes.len());
                 (sizes().sum(), sizes().max().unwrap_or(0))
-            }
-            Self::Change(ChangeJob { change: Change::Rewrite(rewrite), .. }) => {
-                (rewrite.edits.iter().map(Edit::size).sum(), rewrite.edits.iter().map(Edit::size).max().unwrap_or(0))
             }
             Self::Change(_) => (0, 0),
         }
@@ -288,6 +285,7 @@ struct Shown {
     /// Its commit record lies behind what was placed.
     recorded: bool,
     replaced: Vec<(u32, u64)>,
+    survived: Vec<BatchPlace>,
     dead: Option<Dead>,
 }
 
@@ -432,7 +430,6 @@ impl Writer<'_> {
         let families = Families::of(db).map_err(|e| Box::new((e, None)))?;
         let files = &self.shared.files;
         let small = work.is_small(self.shared.options.inline_bytes_max);
-        let rewrites = work.jobs.iter().any(Job::rewrites);
         let produced: usize = work.produces.iter().map(|job| job.batch.bytes.len()).sum();
         let in_database = if small { work.bytes } else { work.bytes.saturating_sub(produced) };
         let mut pass = Pass {
@@ -447,6 +444,7 @@ impl Writer<'_> {
             configs: None,
             placing: (!small).then(|| files.place()),
             replaced: Vec::new(),
+            survived: Vec::new(),
             dead: Vec::new(),
         };
         let space = &self.shared.space;
@@ -481,8 +479,8 @@ impl Writer<'_> {
             pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Sequence), value);
         }
         let placing = pass.placing.take();
-        // Also of which number the last file was.
-        let nothing = || Placed { file: files.last(), ..Placed::default() };
+        // Also which the last file was.
+        let nothing = || Placed { file: files.writes_from(), ..Placed::default() };
         let placed = placing.as_ref().map(Placing::placed).filter(|placed| placed.len > 0).unwrap_or_else(nothing);
         // In every write, so that nothing else is taken for it.
         pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Placed), placed.encode());
@@ -495,17 +493,17 @@ impl Writer<'_> {
         let bytes = batch.size_in_bytes() + placed.len as usize;
         measures.commit_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.shared.space.wrote(bytes);
-        // Where that is not much, it goes behind the batches too, and what forces them to disk is enough. Not where batches
-        // are written anew: that gives back space, and nobody waits for it.
-        let recorded = durable && placed.len > 0 && !rewrites && batch.size_in_bytes() <= commits::RECORD_BYTES_MAX;
+        // Where that is not much, it goes behind the batches too, and what forces them to disk is enough.
+        let recorded = durable && placed.len > 0 && batch.size_in_bytes() <= commits::RECORD_BYTES_MAX;
         let record = recorded.then(|| commits::encode(pass.counters.writes, batch.data()));
         let unforced = self.recorded.bytes + u64::from(placed.len) + record.as_ref().map_or(0, |r| r.len() as u64);
         let enough = recorded && self.recorded.file == Some(placed.file) && unforced <= commits::UNFORCED_BYTES_MAX;
         options.set_sync(durable && !enough);
-        let Pass { counters, partitions, created, deleted, configs, replaced, dead, .. } = pass;
+        let Pass { counters, partitions, created, deleted, configs, replaced, survived, dead, .. } = pass;
         let snapshot = || OwnedSnapshot::new(db.clone(), |db| db.snapshot());
         let dead = (!dead.is_empty()).then(|| Dead { snapshot: snapshot(), ranges: dead });
-        let shown = Shown { counters, partitions, created, deleted, configs, placed, recorded, replaced, dead };
+        let shown =
+            Shown { counters, partitions, created, deleted, configs, placed, recorded, replaced, survived, dead };
         #[allow(clippy::disallowed_methods, reason = "only how long a write took is told")]
         let begun = std::time::Instant::now();
         // Where the order matters: what names the batches is never on disk without them.
@@ -535,11 +533,12 @@ impl Writer<'_> {
     /// Shows what was written.
     fn publish(&mut self, shown: Shown) {
         let options = &self.shared.options;
-        let Shown { counters, partitions, created, deleted, configs, placed, replaced, dead, .. } = shown;
+        let Shown { counters, partitions, created, deleted, configs, placed, replaced, survived, dead, .. } = shown;
         self.counters = counters;
         // Before what it deleted is told: a file that this write has emptied goes only when this write is on disk.
         self.shared.written.store(counters.writes, Ordering::Release);
         self.shared.files.wrote(placed);
+        self.shared.files.survived(&survived);
         replaced.into_iter().for_each(|(file, bytes)| self.shared.files.deleted(file, bytes));
         if let Some(dead) = dead {
             log_space::deleted(self.shared, dead);

@@ -3,14 +3,17 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use millpond_broker::storage::Durability;
-use millpond_types::TopicPartition;
+use millpond_broker::storage::{Durability, StorageOptions};
 use millpond_types::ports::{Cursor, Outcome, StateReader, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
+use millpond_types::{ManualClock, TopicPartition};
 
-use crate::fixture::{create, open, options, read_all, spec, step, topic};
+use crate::actor::wait_until;
+use crate::fixture::{START_MS, block_on, create, open, options, read_all, send, spec, step, topic};
 
 const DIRECTORY: &str = "MILLPOND_TEST_CRASH_DIRECTORY";
 
@@ -190,5 +193,108 @@ fn a_kill_while_compacting_leaves_a_right_log() {
         }
         let all = storage.compact(place).unwrap();
         assert!(read_all(&storage, place, 0).iter().filter(|r| r.0 < all.to).count() <= KEYS as usize);
+    }
+}
+
+const MOVED: &str = "MILLPOND_TEST_CRASH_MOVED";
+
+/// The same number of batches goes to a topic that stays and, before it, to one that is deleted again and again, until it is
+/// killed; without the variable it has nothing to do.
+#[test]
+fn mover_to_be_killed() {
+    let Ok(directory) = std::env::var(MOVED) else { return };
+    let storage = open(moving(Path::new(&directory))).unwrap();
+    let place = match storage.topic("stays") {
+        Some(topic) => TopicPartition { topic: topic.id, partition: 0 },
+        None => create(&storage, "stays", &[]),
+    };
+    let (mover, rounds) = (storage.clone(), Arc::new(AtomicU64::new(0)));
+    std::thread::spawn({
+        let rounds = rounds.clone();
+        move || {
+            while mover.reclaim().is_ok() {
+                rounds.fetch_add(1, Ordering::Relaxed);
+                println!("moved");
+            }
+        }
+    });
+    let mut goes = None;
+    for i in storage.partition_offsets(place).unwrap().end.. {
+        if i % 30 == 0 || goes.is_none() {
+            // It does not end as long as something is written.
+            let before = rounds.load(Ordering::Relaxed);
+            wait_until("it is not moved", || rounds.load(Ordering::Relaxed) > before);
+            if let Some(topic) = storage.topic("goes") {
+                block_on(storage.delete_topic(topic.id)).unwrap();
+            }
+            goes = Some(create(&storage, "goes", &[]));
+        }
+        if let Some(goes) = goes {
+            send(&storage, goes, &[&"x".repeat(900)]);
+        }
+        send(&storage, place, &[&format!("v{i}")]);
+        println!("acknowledged {i}");
+    }
+}
+
+fn moving(path: &Path) -> StorageOptions {
+    let mut options = options(path);
+    options.durability = if path.ends_with("group") { Durability::Group } else { Durability::None };
+    options.log_file_bytes = 5000;
+    options.tail_bytes = 0;
+    // Nothing becomes too old.
+    options.clock = Arc::new(ManualClock::at(START_MS));
+    options
+}
+
+#[test]
+fn a_kill_while_batches_are_moved_loses_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let rounds = if std::env::var_os("SLOW").is_some() { 25 } else { 5 };
+    for mode in ["none", "group"] {
+        let path = directory.path().join(mode);
+        let mut last = -1;
+        for round in 0..rounds {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "crash::mover_to_be_killed", "--nocapture"])
+                .env(MOVED, &path)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let (first, mut killed, mut moved) = (last, false, 0);
+            for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+                let line = line.unwrap();
+                if let Some((_, i)) = line.split_once("acknowledged ") {
+                    last = i.parse::<i64>().unwrap();
+                }
+                moved += i64::from(line.contains("moved"));
+                if !killed && moved > round % 3 && last > first + 60 + 11 * round {
+                    child.kill().unwrap();
+                    killed = true;
+                }
+            }
+            child.wait().unwrap();
+            assert!(killed, "it ended by itself after {last}");
+
+            let storage = open(moving(&path)).unwrap();
+            let place = TopicPartition { topic: topic(&storage, "stays").id, partition: 0 };
+            let check = || {
+                let rows = read_all(&storage, place, 0);
+                assert!(rows.len() as i64 > last, "{last} was acknowledged, but the log ends at {}", rows.len());
+                assert!(rows.iter().enumerate().all(|(i, (offset, v))| *offset == i as i64 && *v == format!("v{i}")));
+            };
+            check();
+            // What the end left of a move is given back.
+            if let Some(goes) = storage.topic("goes") {
+                block_on(storage.delete_topic(goes.id)).unwrap();
+            }
+            wait_until("deleted space stays", || {
+                storage.reclaim().unwrap();
+                let found = storage.measure();
+                found.log_file_dead_bytes * 3 < found.log_file_bytes + 20_000
+            });
+            check();
+        }
     }
 }

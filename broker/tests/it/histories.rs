@@ -65,11 +65,13 @@ fn run(seed: u64) {
     let mut random = Random(seed);
     let (segment_bytes, tail_bytes) = (1 + random.below(600), random.below(3) as usize * 1000);
     let (map_bytes, active) = (64 * (2 + random.below(20)) as usize, random.below(2) * 400);
+    let log_file_bytes = 300 + random.below(4000);
     let mut fixture = Fixture::with(|o| {
         o.segment_bytes = segment_bytes;
         o.tail_partition_bytes = tail_bytes;
         o.compaction_map_bytes = map_bytes;
         o.active_bytes_max = active;
+        o.log_file_bytes = log_file_bytes;
         o.compaction_interval = Duration::from_secs(3600);
         o.retention_interval = Duration::from_secs(3600);
     });
@@ -95,7 +97,7 @@ fn run(seed: u64) {
     let mut history =
         History { seed, random, models, outcomes: Vec::new(), open: BTreeMap::new(), now_ms: START_MS, count: 0 };
     for step in 0..STEPS {
-        let action = history.random.below(24);
+        let action = history.random.below(25);
         if action == 0 {
             let clean = history.random.below(2) == 0;
             fixture = fixture.reopen(clean);
@@ -219,6 +221,7 @@ impl History {
                 fixture.clock.set(self.now_ms);
             }
             23 => storage.retain().unwrap(),
+            24 => storage.reclaim().unwrap(),
             _ => {}
         }
     }

@@ -1,5 +1,6 @@
 //! Log files: space that comes back, and what they are when they are many.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -165,6 +166,57 @@ fn live_batches_are_moved_together_while_retention_goes_on() {
     });
     check(storage, places[0], 0, 600);
     wait_until("retention does not go on", || storage.partition_bytes(short).unwrap() < 8000);
+}
+
+/// Log files by name: whether batches were moved there, and what lies there.
+fn contents(path: &Path) -> BTreeMap<String, (bool, Vec<u8>)> {
+    let files = fs::read_dir(path.join("log")).unwrap().map(|e| e.unwrap());
+    let content = |bytes: Vec<u8>| (bytes.starts_with(b"\xffmoved01"), bytes);
+    files.map(|e| (e.file_name().into_string().unwrap(), content(fs::read(e.path()).unwrap()))).collect()
+}
+
+#[test]
+fn what_stays_is_moved_out_of_the_way_of_what_comes_and_goes() {
+    for durability in [Durability::None, Durability::Group] {
+        let (mut fixture, [stays, mut goes]) = in_small_files(0, |o| o.durability = durability);
+        let (mut sent, mut settled) = (0, BTreeMap::<String, Vec<u8>>::new());
+        for round in 0..6 {
+            let storage = &fixture.storage;
+            for i in sent..sent + 15 {
+                produce(storage, stays, &batch(&[(&value(i), START_MS)], Codec::None)).unwrap();
+                for _ in 0..10 {
+                    send(storage, goes, &["goes", &value(i)]);
+                }
+            }
+            sent += 15;
+            block_on(storage.delete_topic(goes.topic)).unwrap();
+            let left = || in_files(&fixture.options.path).1;
+            wait_until("live batches are not moved together", || {
+                storage.reclaim().unwrap();
+                left() < sent as u64 * 1200 + 3000
+            });
+            let files = contents(&fixture.options.path);
+            for (name, (moved, bytes)) in &files {
+                let has_other = bytes.windows(4).any(|w| w == b"goes");
+                assert!(!(*moved && has_other), "round {round}: {name} has what was never moved");
+            }
+            // Where nothing was deleted, nothing is written anew.
+            for (name, bytes) in std::mem::take(&mut settled) {
+                let now = files.get(&name);
+                assert!(now.is_some_and(|(_, now)| now.starts_with(&bytes)), "round {round}: {name} was moved again");
+            }
+            settled.extend(files.into_iter().filter(|(_, (moved, _))| *moved).map(|(name, (_, bytes))| (name, bytes)));
+            assert!(!settled.is_empty(), "round {round}");
+            check(storage, stays, 0, sent);
+            let live = live_in_files(storage);
+            if round % 2 == 1 {
+                fixture = fixture.reopen(round % 4 == 1);
+                assert_eq!(live_in_files(&fixture.storage), live, "round {round}");
+                check(&fixture.storage, stays, 0, sent);
+            }
+            goes = create(&fixture.storage, "goes", &[]);
+        }
+    }
 }
 
 #[test]

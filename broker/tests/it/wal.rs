@@ -9,8 +9,9 @@ use millpond_broker::storage::{Durability, OpenError, Storage, StorageOptions};
 use millpond_types::TopicPartition;
 use millpond_types::ports::TopicLog;
 
+use crate::actor::wait_until;
 use crate::damage::copy;
-use crate::fixture::{START_MS, batch, crc32c_of, create, open, options, produce, read_all, send, topic};
+use crate::fixture::{START_MS, batch, block_on, crc32c_of, create, open, options, produce, read_all, send, topic};
 
 /// A directory whose process ended in the midst.
 struct Crashed {
@@ -420,6 +421,48 @@ fn what_a_power_cut_takes_of_the_log_lies_in_log_files() {
     assert_eq!(send(&storage, place, &["23 again"]).base_offset, 23);
     drop(storage);
     assert_eq!(crashed.rows(&crashed.open(&path, false).unwrap()), 24);
+}
+
+#[test]
+fn records_are_found_before_files_that_batches_were_moved_to() {
+    let mut crashed = Crashed::after(0, |o| {
+        o.inline_bytes_max = 0;
+        o.log_file_bytes = 40_000;
+    });
+    let storage = crashed.storage.clone().unwrap();
+    let goes = create(&storage, "goes", &[]);
+    for _ in 0..12 {
+        send(&storage, goes, &[&"x".repeat(12_000)]);
+        crashed.send_of(12_000);
+    }
+    // Into a file that stays.
+    crashed.send();
+    let files = |path: &Path| {
+        let entries = fs::read_dir(path.join("log")).unwrap().map(|e| e.unwrap().path());
+        // Those that go meanwhile have gone.
+        let mut files: Vec<_> =
+            entries.filter_map(|p| Some((fs::read(&p).ok()?.starts_with(b"\xffmoved01"), p))).collect();
+        files.sort_by(|a, b| a.1.cmp(&b.1));
+        files.into_iter().map(|(moved, _)| moved).collect::<Vec<_>>()
+    };
+    block_on(storage.delete_topic(goes.topic)).unwrap();
+    wait_until("live batches are not moved", || {
+        storage.reclaim().unwrap();
+        files(&crashed.options.path).ends_with(&[false, true, true, true])
+    });
+    let log = || logs(&crashed.options.path).pop().unwrap();
+    let mut after = vec![fs::metadata(log()).unwrap().len()];
+    for _ in 0..3 {
+        crashed.send();
+        after.push(fs::metadata(logs(&crashed.options.path).pop().unwrap()).unwrap().len());
+    }
+    assert!(files(&crashed.options.path).ends_with(&[true]), "what came then lies before");
+    for len in after {
+        let path = crashed.left();
+        fs::OpenOptions::new().write(true).open(logs(&path).pop().unwrap()).unwrap().set_len(len).unwrap();
+        noted_before_a_power_cut(&path);
+        crashed.check_whole(&path, &format!("cut at {len}"));
+    }
 }
 
 #[test]

@@ -8,17 +8,20 @@ use bytes::Bytes;
 use millpond_types::Offset;
 
 use super::super::housekeeping::Stop;
+use super::super::log_files::Survivors;
+use super::super::log_space::write_survivors;
 use super::super::partition::{Partition, Segment, StoredBatch};
 use super::super::read::{self, Verdicts, View};
 use super::super::shared::Shared;
+use super::super::space::Weight;
 use super::super::writer::Change;
 use super::super::{Result, StorageError};
 use super::offsets::NewestOffsets;
-use super::rewrite::{Edit, Rewrite};
+use super::rewrite::{EDIT_COST, Edit, Rewrite};
 use super::{CHUNK_BYTES, Compacted, PIECE_BYTES};
 use crate::batch::{BatchHeader, RawRecord, RecordIter, Retained, empty_batch, retain};
 use crate::configs::TopicSettings;
-use crate::keys::BATCH_PREFIX_LEN;
+use crate::keys::BatchPlace;
 
 /// Shorter waits would take longer than they should.
 const WAIT_MIN: Duration = Duration::from_millis(5);
@@ -39,6 +42,8 @@ pub struct Pass<'a> {
     horizon_bytes: u64,
     edits: Vec<Edit>,
     edits_bytes: usize,
+    /// What edits name.
+    survivors: Survivors<'a>,
     /// Last offset that the edits may be about.
     reached: Offset,
     /// What the limit on reading asks to wait still.
@@ -78,6 +83,7 @@ impl<'a> Pass<'a> {
             horizon_bytes: 0,
             edits: Vec::new(),
             edits_bytes: 0,
+            survivors: Survivors::new(&shared.files),
             reached: -1,
             owed: Duration::ZERO,
             bytes_before: 0,
@@ -217,13 +223,19 @@ impl<'a> Pass<'a> {
                         self.edit(Edit::Delete(stored.last, stored.in_file()));
                         (0, -1)
                     }
-                    Fate::Becomes(value) => {
-                        let batch = value.get(BATCH_PREFIX_LEN..).unwrap_or_default();
-                        let size = batch.len();
-                        let max_timestamp = BatchHeader::parse(batch).map_or(-1, |h| h.max_timestamp);
-                        let was = stored.in_file();
-                        self.edit(Edit::Replace { last: stored.last, sequence: stored.sequence, value, was });
-                        (size, max_timestamp)
+                    Fate::Becomes(batch) => {
+                        let batch = Bytes::from(batch);
+                        let max_timestamp = BatchHeader::parse(&batch).map_or(-1, |h| h.max_timestamp);
+                        let place = BatchPlace {
+                            sequence: stored.sequence,
+                            last_offset_delta: header.last_offset_delta,
+                            max_timestamp,
+                            ..BatchPlace::default()
+                        };
+                        let place = self.survivors.add(1, &batch, &place);
+                        self.edits_bytes += batch.len();
+                        self.edit(Edit::Replace { last: stored.last, place, was: stored.in_file() });
+                        (batch.len(), max_timestamp)
                     }
                 };
                 if bytes > 0 {
@@ -280,14 +292,12 @@ impl<'a> Pass<'a> {
                 }
                 Fate::Stays
             }
-            Retained::Nothing if self.is_last_of_producer(stored, header) => {
-                Fate::Becomes(empty_batch(header, BATCH_PREFIX_LEN))
-            }
+            Retained::Nothing if self.is_last_of_producer(stored, header) => Fate::Becomes(empty_batch(header)),
             Retained::Nothing => Fate::Goes,
             Retained::Rewritten(value) => {
                 if markers {
-                    let horizon = value.get(BATCH_PREFIX_LEN..).and_then(BatchHeader::parse);
-                    self.note_horizon(horizon.and_then(|h| h.delete_horizon()), value.len());
+                    let horizon = BatchHeader::parse(&value).and_then(|h| h.delete_horizon());
+                    self.note_horizon(horizon, value.len());
                 }
                 Fate::Becomes(value)
             }
@@ -321,8 +331,7 @@ impl<'a> Pass<'a> {
         let new_horizon = (markers && whole && horizon.is_none())
             .then(|| self.now_ms.saturating_add(self.settings.delete_retention_ms));
         let codec = self.settings.codec.or(header.codec()).unwrap_or(crate::batch::Codec::None);
-        let kept = retain(header, records, codec, new_horizon, BATCH_PREFIX_LEN, keep)
-            .map_err(|e| self.damaged(stored.last, e))?;
+        let kept = retain(header, records, codec, new_horizon, keep).map_err(|e| self.damaged(stored.last, e))?;
         Ok((kept, markers))
     }
 
@@ -344,7 +353,7 @@ impl<'a> Pass<'a> {
                 let (_, records) = read::open_batch(self.shared, self.partition, stored)?;
                 let horizon = self.now_ms.saturating_add(self.settings.delete_retention_ms);
                 let codec = crate::batch::Codec::None;
-                let kept = retain(header, &records, codec, Some(horizon), BATCH_PREFIX_LEN, |_| true)
+                let kept = retain(header, &records, codec, Some(horizon), |_| true)
                     .map_err(|e| self.damaged(stored.last, e))?;
                 self.note_horizon(Some(horizon), stored.len());
                 Ok(match kept {
@@ -372,7 +381,7 @@ impl<'a> Pass<'a> {
     }
 
     fn edit(&mut self, edit: Edit) {
-        self.edits_bytes += edit.size();
+        self.edits_bytes += EDIT_COST;
         self.edits.push(edit);
     }
 
@@ -385,15 +394,19 @@ impl<'a> Pass<'a> {
 
     /// Has the writer put what there is to put, and waits for it.
     fn put(&mut self, segment: Option<Segment>, compacted: Option<Compacted>) -> Result<()> {
+        if let Some(full) = self.shared.space.refusal(Weight::Bulk) {
+            return Err(full);
+        }
+        let survivors = std::mem::replace(&mut self.survivors, Survivors::new(&self.shared.files));
+        write_survivors(self.shared, &survivors)?;
         let rewrite = Rewrite {
             partition: self.partition.clone(),
             edits: std::mem::take(&mut self.edits),
             last: self.reached,
             segment,
             compacted,
-            bytes: std::mem::take(&mut self.edits_bytes),
         };
-        self.bytes_written += rewrite.bytes as u64;
+        self.bytes_written += std::mem::take(&mut self.edits_bytes) as u64;
         self.shared.change_blocking(Change::Rewrite(Box::new(rewrite))).map(drop)
     }
 }

@@ -1,6 +1,6 @@
 //! A piece of a compaction as the writer puts it: batches that lost records, batches that are gone, the segment that
 //! they make, and how far the partition is compacted once all pieces are there. Batches that are moved to another log file
-//! are put the same way.
+//! are put the same way. What is left of batches lies in files of survivors already (`log_files`): the writer puts keys.
 //!
 //! Invariant: whoever makes pieces holds `Shared::compacting`, so that what lies under a key is what was read, or was
 //! deleted with all that was before it.
@@ -11,13 +11,12 @@ use millpond_types::Offset;
 
 use super::super::Result;
 use super::super::partition::{LogState, Partition, Segment};
-use super::super::pass::{Pass, pending, put_batch};
+use super::super::pass::{Pass, pending};
 use super::Compacted;
-use crate::batch::BatchHeader;
-use crate::keys::{self, BATCH_PREFIX_LEN};
+use crate::keys::{self, BatchPlace, PLACE_LEN};
 
-/// What an edit costs in a write besides its batch.
-const EDIT_COST: usize = 32;
+/// What an edit costs in a write.
+pub const EDIT_COST: usize = 32 + PLACE_LEN;
 
 pub struct Rewrite {
     pub partition: Arc<Partition>,
@@ -28,34 +27,23 @@ pub struct Rewrite {
     /// Takes the place of all closed segments within its offsets.
     pub segment: Option<Segment>,
     pub compacted: Option<Compacted>,
-    pub bytes: usize,
 }
 
 pub enum Edit {
     /// With the log file that it was in, and its bytes there.
     Delete(Offset, Option<(u32, u64)>),
-    /// With room for the prefix; it keeps the sequence that the batch had.
-    Replace { last: Offset, sequence: u64, value: Vec<u8>, was: Option<(u32, u64)> },
+    /// It lies there now, on disk.
+    Replace { last: Offset, place: BatchPlace, was: Option<(u32, u64)> },
     /// The marker that ended it is gone.
     ForgetAborted(Offset),
     /// No batch lies in it any more.
     ForgetSettled(Offset),
 }
 
-impl Edit {
-    pub fn size(&self) -> usize {
-        match self {
-            Self::Replace { value, .. } => value.len() + EDIT_COST,
-            Self::Delete(..) | Self::ForgetAborted(_) | Self::ForgetSettled(_) => EDIT_COST,
-        }
-    }
-}
-
 impl Rewrite {
     /// An edit that leaves segments, and how far the partition is compacted, as they are.
     pub fn of(partition: Arc<Partition>, edit: Edit) -> Self {
-        let bytes = edit.size();
-        Self { partition, edits: vec![edit], last: -1, segment: None, compacted: None, bytes }
+        Self { partition, edits: vec![edit], last: -1, segment: None, compacted: None }
     }
 
     /// It gives more space back than it takes.
@@ -63,13 +51,8 @@ impl Rewrite {
         self.last < 0 && self.segment.is_none() && self.compacted.is_none()
     }
 
-    pub fn add(&mut self, edit: Edit) {
-        self.bytes += edit.size();
-        self.edits.push(edit);
-    }
-
     pub fn size(&self) -> usize {
-        self.bytes
+        self.edits.len() * EDIT_COST
     }
 }
 
@@ -110,11 +93,9 @@ impl Pass<'_> {
                     self.batch.delete_cf(self.families.log, keys::batch(uid, last));
                     self.replaced.extend(was);
                 }
-                Edit::Replace { last, sequence, value, was } => {
-                    let Some(header) = value.get(BATCH_PREFIX_LEN..).and_then(BatchHeader::parse) else { continue };
-                    let key = keys::batch(uid, last);
-                    let (write, log) = (&mut self.batch, self.families.log);
-                    put_batch(write, log, &mut self.placing, &key, value, (&header, sequence));
+                Edit::Replace { last, place, was } => {
+                    self.batch.put_cf(self.families.log, keys::batch(uid, last), place.encode());
+                    self.survived.push(place);
                     self.replaced.extend(was);
                 }
                 Edit::ForgetAborted(marker) => self.batch.delete_cf(self.families.index, keys::aborted(uid, marker)),

@@ -2,7 +2,8 @@
 //!
 //! Of a file's bytes those of commit records are kept as long as it is: they are no deleted space, and are gained only where
 //! a file is written anew for what was deleted in it. How many there are is known of files that this process began and of
-//! those that a clean end left; of others it is found out when it matters (`log_space`).
+//! those that a clean end left; of others it is found out when it matters (`log_space`). The head of a file of survivors
+//! counts as deleted, and is less than any batch.
 //!
 //! Not here: which batches are live, and when a file goes (`log_space`).
 
@@ -169,7 +170,7 @@ impl LogFiles {
                 (from, looked) = (number + 1, looked + 1);
                 let is_sure = table.is_sure(*number);
                 let live = if is_sure { file.live.max(0).unsigned_abs() } else { file.size.max(1) };
-                if table.pending != Some(*number) {
+                if !table.is_under_way(*number) {
                     let (size, records) = (file.size, file.records);
                     uses.push(FileUse { number: *number, size, live, records, is_sure });
                 }
@@ -183,32 +184,28 @@ impl LogFiles {
     /// Nothing more is appended to a file; false where something is under way.
     pub fn retire(&self, number: u32) -> bool {
         let mut table = self.table.lock();
-        if table.pending == Some(number) {
-            return false;
+        let under_way = table.is_under_way(number);
+        if !under_way {
+            table.close(number);
         }
-        if table.current == Some(number) {
-            table.current = None;
-        }
-        true
+        !under_way
     }
 
     /// The same of a file that no key names, so that none ever will; false where one may.
     pub fn retire_dead(&self, number: u32) -> bool {
         let mut table = self.table.lock();
-        if !table.is_dead(number) {
-            return false;
+        let dead = table.is_dead(number);
+        if dead {
+            table.close(number);
         }
-        if table.current == Some(number) {
-            table.current = None;
-        }
-        true
+        dead
     }
 
     /// Removes a file that no key names and nobody reads; false where a key may name it after all.
     pub fn remove(&self, number: u32) -> io::Result<bool> {
         {
             let table = self.table.lock();
-            if !table.is_dead(number) || table.current == Some(number) {
+            if !table.is_dead(number) || table.is_open(number) {
                 return Ok(false);
             }
         }
