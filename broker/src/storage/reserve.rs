@@ -1,8 +1,8 @@
-//! A file that only takes space, so that a directory can be opened on a disk that somebody else has filled: RocksDB writes
-//! when it is opened, and so does what gives space back.
+//! A file that only takes space, so that a directory can be opened on a disk that somebody else has filled, and records can be
+//! deleted: RocksDB writes when it is opened, and so does what gives space back.
 //!
-//! It is given up by a start that finds less free than it takes, and made again when there is room. Where the file system
-//! allocates nothing beforehand there is none.
+//! It is given up by a start, and for a deletion, that finds less free than it takes, and made again when there is room.
+//! Where the file system allocates nothing beforehand there is none.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,20 +33,31 @@ impl Reserve {
         let found = fs::symlink_metadata(&path).map_or(0, |found| found.len().min(found.blocks().saturating_mul(512)));
         let reserve = Self { path, bytes, room, is_settled: AtomicBool::new(found >= bytes) };
         let free = rustix::fs::statvfs(&options.path).map_or(u64::MAX, |v| v.f_bavail.saturating_mul(v.f_frsize));
-        if found > 0 && (bytes == 0 || free < found) {
-            match fs::remove_file(&reserve.path) {
-                Ok(()) if bytes > 0 => tracing::warn!(
-                    "the disk of \"{}\" has {} KiB free: \"{NAME}\", {} MiB, was given up to open it",
-                    options.path.display(),
-                    free >> 10,
-                    found >> 20
-                ),
-                Ok(()) => {}
-                Err(e) => tracing::warn!("\"{}\" cannot be given up: {e}", reserve.path.display()),
-            }
-            reserve.is_settled.store(bytes == 0, Relaxed);
+        if found > 0 {
+            reserve.give_up(free);
         }
         reserve
+    }
+
+    /// Gives it up, if it is there and less is free than it takes, or nobody wants it.
+    pub fn give_up(&self, free: u64) {
+        if self.bytes > 0 && free >= self.bytes {
+            return;
+        }
+        match fs::remove_file(&self.path) {
+            Ok(()) if self.bytes > 0 => {
+                self.is_settled.store(false, Relaxed);
+                tracing::warn!(
+                    "the disk has {} KiB free: \"{}\", {} MiB, was given up",
+                    free >> 10,
+                    self.path.display(),
+                    self.bytes >> 20
+                );
+            }
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => tracing::warn!("\"{}\" cannot be given up: {e}", self.path.display()),
+        }
     }
 
     /// Makes it where it is not there and so much is free that there is room. Blocks on disk.

@@ -182,6 +182,11 @@ impl Job {
         }
     }
 
+    /// Somebody deletes by it, which gives space back once it is written.
+    fn deletes(&self) -> bool {
+        self.weight() == Weight::Deletion && !self.rewrites()
+    }
+
     pub fn size(&self) -> usize {
         match self {
             Self::Step(step) => step.bytes,
@@ -312,10 +317,21 @@ impl Writer<'_> {
         }
         if self.shared.mend_due.load(Ordering::Relaxed) {
             if self.broken.is_some() {
-                self.mend();
+                self.shared.space.look();
+                if !self.shared.space.is_low() {
+                    self.mend();
+                }
             }
             // Not before: the next time counts from here on.
             self.shared.mend_due.store(false, Ordering::Relaxed);
+        }
+        if work.jobs.iter().any(Job::deletes) && (self.broken.is_some() || self.shared.space.is_low()) {
+            // It cannot wait until there is room: nothing else may ever make some.
+            self.shared.space.look();
+            self.shared.reserve.give_up(self.shared.space.free());
+            if self.broken.is_some() {
+                self.mend();
+            }
         }
         if self.broken.is_none() {
             log_space::begin_counting_if_asked(self.shared);
@@ -369,10 +385,9 @@ impl Writer<'_> {
         self.broken = Some(Broken { why: e, doubt, hopeless: false });
     }
 
-    /// Opens the database again, where there is room for what it then writes.
+    /// Opens the database again.
     fn mend(&mut self) {
-        self.shared.space.look();
-        if self.shared.space.is_low() || self.broken.as_ref().is_some_and(|b| b.hopeless) {
+        if self.broken.as_ref().is_some_and(|b| b.hopeless) {
             return;
         }
         let last = match recovery::reopen(self.shared, self.stop, self.counters.writes) {

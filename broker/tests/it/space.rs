@@ -168,6 +168,55 @@ fn a_directory_can_be_opened_on_a_disk_that_others_have_filled() {
     storage.close().unwrap();
 }
 
+/// With a reserve, and a disk that others have filled to the last byte.
+fn full_to_the_last_byte(durability: Durability, after_a_write_that_failed: bool) {
+    let Some(disk) = Disk::new(160, "deleting on a full disk") else { return };
+    let mut options = small(&disk.data());
+    options.durability = durability;
+    options.disk_free_bytes_min = 20 * MB as u64;
+    options.disk_reserve_bytes = 8 * MB as u64;
+    options.log_file_bytes = 4 * MB as u64;
+    options.clock = Arc::new(ManualClock::at(START_MS));
+    let storage = open(options.clone()).unwrap();
+    let [stays, trimmed, goes] = ["stays", "trimmed", "goes"].map(|name| create(&storage, name, &[]));
+    for i in 0..20 {
+        [stays, trimmed, goes].iter().for_each(|place| try_send(&storage, *place, i).unwrap());
+    }
+    let reserve = disk.data().join("reserve");
+    wait_until("there is no reserve", || reserve.exists());
+    disk.fill(0);
+    let failed = || try_send(&storage, stays, 20).is_err_and(|e| !e.to_string().contains("disk_free_bytes_min"));
+    for _ in 0..50 {
+        if !after_a_write_that_failed || failed() {
+            break;
+        }
+        // It was looked how much is free before something was written.
+        disk.free();
+        wait_until("it does not go on", || try_send(&storage, goes, 20).is_ok());
+        disk.fill(0);
+    }
+    wait_until("something is taken", || try_send(&storage, stays, 20).is_err());
+    assert!(reserve.exists());
+    assert_eq!(block_on(storage.delete_records(trimmed, 10)), Ok(10), "{durability:?}");
+    block_on(storage.delete_topic(goes.topic)).unwrap();
+    let rows = |storage: &Storage| (read_all(storage, stays, 0).len(), read_all(storage, trimmed, 10).len());
+    assert_eq!(rows(&storage), (20, 10));
+    wait_until("nothing is given back", || try_send(&storage, stays, 20).is_ok());
+    storage.close().unwrap();
+    let storage = open(options).unwrap();
+    assert_eq!(rows(&storage), (21, 10));
+    assert!(storage.find_topic("goes").is_none());
+    storage.close().unwrap();
+}
+
+#[test]
+fn what_is_deleted_on_a_disk_that_is_full_to_the_last_byte_is_a_way_out() {
+    for durability in [Durability::Group, Durability::None] {
+        full_to_the_last_byte(durability, false);
+        full_to_the_last_byte(durability, true);
+    }
+}
+
 /// Sends to several topics in turn, as often each as its number says, until nothing is taken any more.
 fn fill_up(storage: &Storage, places: &[(TopicPartition, usize)]) {
     let value = value(0);
