@@ -189,7 +189,7 @@ mod tests {
                 Retained::Unchanged => prop_assert!(horizon.is_none() && expected.len() == rows.len()),
                 Retained::Nothing => prop_assert!(expected.is_empty()),
                 Retained::Rewritten(out) => {
-                    let out = &out[7..];
+                    let out = &out[..];
                     let new = BatchHeader::parse(out).unwrap();
                     prop_assert!(is_intact(out));
                     prop_assert_eq!(new.length as usize + LENGTH_OVERHEAD, out.len());
