@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real clients against one server: clients.sh [NAME...]    (default: all)
 #
-# Kafka: kcat, confluent-kafka, kafka-python, aiokafka, kafkajs, franz-go, sarama, kafka-go, the Java tools of two releases, Streams,
+# Kafka: kcat, confluent-kafka, kafka-python, aiokafka, kafkajs, @platformatic/kafka, franz-go, sarama, kafka-go, the Java tools of two releases, Streams,
 # Flink's connector; the same requests to Millpond and to Apache Kafka, answer held against answer; Streams, Connect and MirrorMaker 2 with servers of their own; our own commands against Apache Kafka. ksqlDB: PyPI's
 # ksql, npm's ksqldb-client.
 # Prints ok or FAILED with the seconds of each; the output of those that failed follows.
@@ -90,6 +90,7 @@ client eos-consumer "$python" tests/clients/eos_copy.py "$MILLPOND" 30 consumer
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
 client aiokafka "$python" tests/clients/aio_kafka.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"
+client platformatic "$MILLPOND_CACHE/node/node_modules/.bin/node" tests/clients/platformatic.mjs "$kafka"
 client franz-go "$MILLPOND_CACHE/go/franz" "$kafka"
 client sarama "$MILLPOND_CACHE/go/sarama" "$kafka"
 client kafka-go "$MILLPOND_CACHE/go/segmentio" "$kafka"

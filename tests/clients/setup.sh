@@ -15,6 +15,8 @@ FLINK=2.2.1
 FLINK_KAFKA=5.0.0-2.2
 KAFKAJS=2.2.4
 KAFKAJS_SNAPPY=1.1.0
+PLATFORMATIC=2.12.1
+NODE=22.22.0 # for that; Debian's is older
 GO=1.26.0
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 mkdir -p "$CACHE"
@@ -49,7 +51,8 @@ if [ "$(cat "$venv/clients" 2>/dev/null)" != "$python" ]; then
 fi
 
 node="$CACHE/node"
-js="kafkajs@$KAFKAJS kafkajs-snappy@$KAFKAJS_SNAPPY"
+case $(uname -m) in aarch64) architecture=arm64 ;; *) architecture=x64 ;; esac
+js="kafkajs@$KAFKAJS kafkajs-snappy@$KAFKAJS_SNAPPY @platformatic/kafka@$PLATFORMATIC node-linux-$architecture@$NODE"
 if [ "$(cat "$node/clients" 2>/dev/null)" != "$js" ]; then
     say "installing into $node: $js"
     rm -rf "$node" && mkdir -p "$node"
@@ -134,5 +137,5 @@ only "$CACHE/go" $go_clients
 # shellcheck disable=SC2086
 (cd "$HERE/go" && GOFLAGS=-mod=readonly "$go" build -o "$CACHE/go/" $(printf "./%s " $go_clients))
 
-say "ready: kcat, confluent-kafka $CONFLUENT_KAFKA, kafka-python $KAFKA_PYTHON, aiokafka $AIOKAFKA, kafkajs $KAFKAJS, Java $KAFKA, Flink $FLINK," \
+say "ready: kcat, confluent-kafka $CONFLUENT_KAFKA, kafka-python $KAFKA_PYTHON, aiokafka $AIOKAFKA, kafkajs $KAFKAJS, @platformatic/kafka $PLATFORMATIC, Java $KAFKA, Flink $FLINK," \
     "$(cd "$HERE/go" && sed -nE 's/^\t[^ ]*\/(franz-go|sarama|kafka-go) (v[^ ]+)$/\1 \2/p' go.mod | paste -sd, | sed 's/,/, /')"

@@ -16,7 +16,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use super::client::{Server, read};
 
 /// Whose requests there are.
-const CLIENTS: [&str; 23] = [
+const CLIENTS: [&str; 24] = [
     "acls-admin",
     "acls-users",
     "aiokafka",
@@ -34,6 +34,7 @@ const CLIENTS: [&str; 23] = [
     "kafkajs",
     "kcat",
     "mirror",
+    "platformatic",
     "sarama",
     "sasl-java-4.1",
     "sasl-kafka-python",
