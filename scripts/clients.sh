@@ -85,8 +85,8 @@ client registry "$python" tests/clients/registry.py "$kafka" "$http"
 client churn "$python" tests/clients/churn.py "$kafka"
 client churn-cooperative "$python" tests/clients/churn.py "$kafka" cooperative
 client churn-consumer "$python" tests/clients/churn.py "$kafka" consumer
-client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 30 classic
-client eos-consumer "$python" tests/clients/eos_copy.py "$MILLPOND" 30 consumer
+client eos-copy "$python" tests/clients/eos_copy.py "$MILLPOND" 50 classic
+client eos-consumer "$python" tests/clients/eos_copy.py "$MILLPOND" 50 consumer
 client kafka-python "$python" tests/clients/kafka_python.py "$kafka"
 client aiokafka "$python" tests/clients/aio_kafka.py "$kafka"
 client kafkajs node tests/clients/kafkajs.js "$kafka"

@@ -32,7 +32,7 @@ RECORDS_PER_SECOND = 1500
 A, B, GROUP = "eos-a", "eos-b", "eos-copy"
 
 
-def copy(bootstrap, protocol, number, total_file, acked_file):
+def copy(bootstrap, protocol, number, total_file, acked_file, seed):
     """A copier: ends with 0 when all is copied, with 3 when its producer has to begin anew, with 4 to leave the group.
 
     What is acknowledged to it goes to a file: partition, offset, value."""
@@ -79,7 +79,7 @@ def copy(bootstrap, protocol, number, total_file, acked_file):
                 print("seek", e, flush=True)
 
     call("init", producer.init_transactions)
-    random.seed()
+    random.seed(seed)
     leaves, transactions = time.time() + random.uniform(5, 30), 0
     while True:
         messages = [m for m in consumer.consume(random.randint(20, 400), 0.5) if not m.error()]
@@ -362,7 +362,7 @@ class Copiers:
                 self.logs.append(log)
                 with open(log, "wb") as out, open(log + ".client", "wb") as err:
                     command = [sys.executable, __file__, "--copy", self.address, self.protocol, str(number), f"{self.work}/total",
-                               log + ".acked"]
+                               log + ".acked", f"{seed} {self.begun}"]
                     self.running[number] = subprocess.Popen(command, stdout=out, stderr=err)
 
     def kill(self, number, how=signal.SIGKILL):
@@ -391,7 +391,7 @@ class Copiers:
 
 
 def main():
-    binary, kills = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 30
+    binary, kills = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 50
     protocol = sys.argv[3] if len(sys.argv) > 3 else "classic"
     work = tempfile.mkdtemp(prefix="eos-copy-")
     server = Server(binary, work)
@@ -407,7 +407,7 @@ def main():
         copied, moved = 0, time.time()
         while time.time() < began + 60 + 10 * kills:
             copiers.keep_up()
-            time.sleep(random.uniform(0.2, 1.2))
+            time.sleep(random.uniform(0.1, 0.8))
             problems = [p for t in threads for p in t.problems]
             if problems or len(copiers.finished) == COPIERS:
                 break
@@ -425,7 +425,7 @@ def main():
                     copiers.kill(random.randrange(COPIERS))
                 server.kill()
                 made += 1
-                time.sleep(random.choice([0, 0.1, 0.8]))
+                time.sleep(random.choice([0, 0.1, 0.5]))
                 server.start()
             elif not source.stop.is_set():
                 source.stop.set()
@@ -454,7 +454,7 @@ def main():
                 process.send_signal(signal.SIGKILL)
                 process.wait()
     if problems:
-        print(f"FAILED (seed {seed}, logs in {work}):", *problems[:20], sep="\n")
+        print(f"FAILED (MILLPOND_SEED={seed}, logs in {work}):", *problems[:20], sep="\n")
         sys.exit(1)
     print(f"eos_copy: ok, {source.total} records in {len(reader.transactions)} transactions by {copiers.begun} copiers, "
           f"{len(copiers.aborted())} aborted, {made} kills of the server, {copiers.killed} of copiers, {watch.looks} looks, {protocol}; "
@@ -465,6 +465,6 @@ def main():
 
 if len(sys.argv) > 1 and sys.argv[1] == "--copy":
     sys.exit(copy(*sys.argv[2:]))
-seed = int(os.environ.get("SEED", time.time()))
+seed = int(os.environ.get("MILLPOND_SEED", time.time()))
 random.seed(seed)
 main()
