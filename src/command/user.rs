@@ -160,8 +160,7 @@ fn of_server(args: UserArgs) -> Result<()> {
             let upsertions = upsertions(&of.name, new_password_file.as_deref(), iterations)?;
             runtime()?.block_on(async {
                 let is_new = user_of(&client, &of.name).await?.is_none();
-                let request = AlterUserScramCredentialsRequest::default().with_upsertions(upsertions);
-                alter(&client, &request, "change").await?;
+                alter(&client, upsertions, Vec::new(), "change").await?;
                 added(&of.name, is_new)
             })
         }
@@ -171,8 +170,7 @@ fn of_server(args: UserArgs) -> Result<()> {
             let deletions = credentials.into_iter().map(|(mechanism, _)| {
                 ScramCredentialDeletion::default().with_name(text(&of.name)).with_mechanism(mechanism.number())
             });
-            let request = AlterUserScramCredentialsRequest::default().with_deletions(deletions.collect());
-            alter(&client, &request, "remove").await?;
+            alter(&client, Vec::new(), deletions.collect(), "remove").await?;
             removed(&of.name)
         }),
     }
@@ -205,7 +203,29 @@ fn upsertions(name: &str, file: Option<&Path>, iterations: u32) -> Result<Vec<Sc
     ScramMechanism::ALL.into_iter().map(of_mechanism).collect()
 }
 
-async fn alter(client: &Client, request: &AlterUserScramCredentialsRequest, verb: &str) -> Result<()> {
+/// All in one request, where they are made all or none. Apache Kafka takes one change of a user in a request; it gets one
+/// after the other.
+async fn alter(
+    client: &Client,
+    upsertions: Vec<ScramCredentialUpsertion>,
+    deletions: Vec<ScramCredentialDeletion>,
+    verb: &str,
+) -> Result<()> {
+    let empty = AlterUserScramCredentialsRequest::default;
+    let whole = empty().with_upsertions(upsertions.clone()).with_deletions(deletions.clone());
+    match alter_once(client, &whole, verb).await {
+        Err(error) if error.code() == Some(ResponseError::DuplicateResource) => {}
+        done => return Ok(done?),
+    }
+    let upsertions = upsertions.into_iter().map(|one| empty().with_upsertions(vec![one]));
+    let deletions = deletions.into_iter().map(|one| empty().with_deletions(vec![one]));
+    for one in upsertions.chain(deletions) {
+        alter_once(client, &one, verb).await?;
+    }
+    Ok(())
+}
+
+async fn alter_once(client: &Client, request: &AlterUserScramCredentialsRequest, verb: &str) -> Result<(), Error> {
     let answer = client.call_once(&To::Controller, Lane::Main, request, Duration::ZERO).await?;
     for result in &answer.results {
         let message = result.error_message.as_ref().map(|m| m.as_str());
