@@ -723,6 +723,12 @@ def groups_of_transactions(t):
 
     def deletes(name, id):
         t.ask(name, "OFFSET_DELETE", 0, {"groupId": id, "topics": [{"name": "t", "partitions": [{"partitionIndex": 0}]}]})
+    begin("mixed-group")
+    for stable in (False, True):
+        t.ask(f"all offsets, stable {stable}, pending alone", "OFFSET_FETCH", 8, {"requireStable": stable, "groups": [{"groupId": "mixed-group", "topics": None}]})
+    t.ask("commits beside the transaction", "OFFSET_COMMIT", 8, {"groupId": "mixed-group", "generationIdOrMemberEpoch": -1, "topics": [{"name": "t", "partitions": [{"partitionIndex": 0, "committedOffset": 3}]}]})
+    end("mixed-group", True)
+    group("the last commit", "mixed-group")
     begin("aborted-group")
     end("aborted-group", False)
     group("aborted", "aborted-group")

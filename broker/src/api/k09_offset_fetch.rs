@@ -166,11 +166,9 @@ fn find(
         })
     };
     let Some(named) = named else {
+        // Those that transactions alone have committed are not among them before that counts, as in Kafka.
         let mut all: BTreeMap<OffsetKey, Option<Committed>> =
             shared.groups.offsets(group).into_iter().map(|(key, committed)| (key, Some(committed))).collect();
-        for key in &unstable {
-            all.entry(key.clone()).or_default();
-        }
         all.retain(|key, _| may_see(&key.topic));
         let mut found: Found = Vec::new();
         for (key, committed) in all {

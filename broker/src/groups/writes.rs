@@ -7,7 +7,7 @@
 //!
 //! Not here: which changes are allowed (`machine`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -121,6 +121,18 @@ impl Held {
     /// Offsets of a group that are about to change.
     fn queued_offsets(&self, group: &str) -> BTreeSet<OffsetKey> {
         self.order.open().flat_map(|queued| queued.change.offsets_of(group)).cloned().collect()
+    }
+
+    /// When the offsets that are about to change were committed.
+    fn queued_commits(&self) -> HashMap<(&str, &OffsetKey), i64> {
+        let offsets = self.order.open().filter_map(|queued| match &queued.change {
+            Change::Offsets(offsets) => Some(offsets),
+            Change::Delete { .. } | Change::Groups { .. } | Change::Configs(..) => None,
+        });
+        let commits = offsets.flatten().filter_map(|(group, key, committed)| {
+            committed.as_ref().map(|committed| ((group.as_str(), key), committed.committed_at))
+        });
+        commits.collect()
     }
 
     /// Whether what an entry is now is yet to be written, or was queued later than a write.
@@ -301,7 +313,8 @@ impl Coordinator {
         written.await.map_err(|refused| refused.told(group, "offsets not written"))
     }
 
-    /// What a transaction writes when it ends, with the offsets that count from then on.
+    /// What a transaction writes when it ends, with the offsets that count from then on; but for those after which another
+    /// was committed without a transaction, as the last commit counts and not the end of its transaction.
     pub(crate) async fn write_transaction(
         &self,
         mut write: TransactionWrite,
@@ -312,11 +325,23 @@ impl Coordinator {
         }
         let entry =
             |(group, key, c): &(String, OffsetKey, Committed)| (record::offset_key(group, key), Some(c.encode()));
-        write.entries.extend(offsets.iter().map(entry));
-        let bytes = size_of(&write.entries);
-        let written = self.write(bytes, |_| {
-            let offsets = offsets.into_iter().map(|(group, key, committed)| (group, key, Some(committed))).collect();
-            Ok(Some((ProtocolWrite::Transaction(Box::new(write)), Change::Offsets(offsets))))
+        let entries: Vec<Entry> = offsets.iter().map(entry).collect();
+        let bytes = size_of(&write.entries) + size_of(&entries);
+        let written = self.write(bytes, |held| {
+            let queued = held.queued_commits();
+            let is_last = |(group, key, committed): &(String, OffsetKey, Committed)| {
+                let true_now = held.machine.offset(group, key).map(|c| c.committed_at);
+                let queued = queued.get(&(group.as_str(), key)).copied();
+                true_now.max(queued).is_none_or(|at| at <= committed.committed_at)
+            };
+            let mut counted = Vec::with_capacity(offsets.len());
+            for (offset, entry) in offsets.into_iter().zip(entries).filter(|(offset, _)| is_last(offset)) {
+                let (group, key, committed) = offset;
+                counted.push((group, key, Some(committed)));
+                write.entries.push(entry);
+            }
+            drop(queued);
+            Ok(Some((ProtocolWrite::Transaction(Box::new(write)), Change::Offsets(counted))))
         });
         written.await.map_err(|refused| match refused {
             Refused::Storage(error) => error,

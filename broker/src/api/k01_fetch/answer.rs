@@ -54,9 +54,7 @@ fn is_about_leaders(code: i16) -> bool {
 
 fn is_missing(code: i16) -> bool {
     use ResponseError::{TopicAuthorizationFailed, UnknownTopicId, UnknownTopicOrPartition};
-    [UnknownTopicOrPartition, UnknownTopicId, TopicAuthorizationFailed]
-        .into_iter()
-        .any(|error| error.code() == code)
+    [UnknownTopicOrPartition, UnknownTopicId, TopicAuthorizationFailed].into_iter().any(|error| error.code() == code)
 }
 
 fn write(

@@ -346,6 +346,40 @@ fn only_what_a_transaction_may_yet_change_is_unstable() {
     }
 }
 
+/// The last commit counts, and not the end of the transaction that it was of.
+#[test]
+fn an_offset_that_is_committed_after_one_of_an_open_transaction_stays() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let group = || GroupId("g".into());
+    let commit = |client: &mut Client, offset| {
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
+        let topic = OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default().with_group_id(group()).with_topics(vec![topic]);
+        client.call(7, &request).topics[0].partitions[0].error_code
+    };
+    let all = |client: &mut Client| {
+        let asked = OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(None);
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]).with_require_stable(true);
+        let topics = client.call(8, &request).groups.remove(0).topics;
+        topics.iter().flat_map(|t| &t.partitions).map(|p| (p.committed_offset, p.error_code)).collect::<Vec<_>>()
+    };
+    let later = || std::thread::sleep(Duration::from_millis(5));
+    let producer = init(&mut client, 4, 60_000).unwrap();
+    assert_eq!((add_group(&mut client, producer), commit_offset(&mut client, 3, producer, -1, 5)), (0, 0));
+    assert_eq!(all(&mut client), [], "there is none yet");
+    later();
+    assert_eq!((commit(&mut client, 3), all(&mut client)), (0, vec![(-1, UNSTABLE)]));
+    assert_eq!((end(&mut client, 3, producer, true), all(&mut client)), (0, vec![(3, 0)]));
+    assert_eq!((add_group(&mut client, producer), commit(&mut client, 4)), (0, 0));
+    later();
+    assert_eq!((commit_offset(&mut client, 3, producer, -1, 6), end(&mut client, 3, producer, true)), (0, 0));
+    assert_eq!(all(&mut client), [(6, 0)]);
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    assert_eq!(all(&mut server.client()), [(6, 0)]);
+}
+
 #[test]
 fn offsets_come_with_the_commit_and_a_restart_finds_all() {
     let server = Server::new();
