@@ -21,7 +21,8 @@ names=$(git ls-files '*.rs' | xargs awk '
   inside && before ~ /#\[test\]/ && /^ *fn / { sub(/^ *fn /, ""); sub(/[^a-z0-9_].*/, ""); print }
   { before = $0 }')
 names+=$'\n'$(printf '%s\n' every_response_is_read_and_written_as_the_same random_histories_are_what_the_model_says \
-  random_histories_read_as_the_model_says results_do_not_depend_on_how_the_work_is_cut)
+  random_histories_read_as_the_model_says results_do_not_depend_on_how_the_work_is_cut \
+  shapes_are_the_codecs damage_is_read_as_the_codec_reads_it random_changes)
 
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT

@@ -2,10 +2,19 @@
 
 use super::shape::{Field, Kind, Shape};
 
-/// Small, fast, and the same every time.
+/// Small, fast, and the same for the same seed.
 pub struct Random(pub u64);
 
 impl Random {
+    /// From MILLPOND_SEED, else from anywhere; says which.
+    #[cfg(test)]
+    pub fn seeded() -> Self {
+        let given = std::env::var("MILLPOND_SEED").ok().map(|seed| seed.parse().expect("MILLPOND_SEED is a number"));
+        let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
+        println!("MILLPOND_SEED={seed}");
+        Self(seed)
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33

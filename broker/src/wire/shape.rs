@@ -271,9 +271,9 @@ mod tests {
     /// version that is answered.
     #[test]
     fn shapes_are_the_codecs() {
+        let mut random = Random::seeded();
         for api in APIS {
             let key = ApiKey::try_from(api.key).unwrap();
-            let mut random = Random(42);
             for version in api.min..=api.max {
                 let what = format!("{} v{version}", api.name);
                 let codec = key.valid_versions();
@@ -290,7 +290,9 @@ mod tests {
                     let mut written = BytesMut::new();
                     read.encode(&mut written, version).unwrap_or_else(|e| panic!("{what}: {e}: {read:?}"));
                     api.shape.check(version, &written, ELEMENTS_MAX).unwrap_or_else(|e| panic!("{what}: {e}"));
-                    assert_eq!(RequestKind::decode(key, &mut written.freeze(), version).unwrap(), read, "{what}");
+                    let again = RequestKind::decode(key, &mut written.freeze(), version).unwrap();
+                    // By how they are shown: a quota that is not a number is not equal to itself.
+                    assert_eq!(format!("{again:?}"), format!("{read:?}"), "{what}");
                     if let Some((_, cut)) = body.split_last() {
                         assert!(api.shape.check(version, cut, ELEMENTS_MAX).is_err(), "{what} cut short");
                     }
@@ -302,9 +304,9 @@ mod tests {
     /// What the walk lets pass after some bytes were changed, the codec reads to the same place or refuses.
     #[test]
     fn damage_is_read_as_the_codec_reads_it() {
+        let mut random = Random::seeded();
         for api in APIS {
             let key = ApiKey::try_from(api.key).unwrap();
-            let mut random = Random(7);
             let mut passed = 0;
             for version in api.min..=api.max {
                 for _ in 0..200 {

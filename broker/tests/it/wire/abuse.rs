@@ -228,7 +228,7 @@ fn random_changes() {
         frame(1, 2, &DeleteGroupsRequest::default().with_groups_names(vec![group])),
         frame(1, 3, &ApiVersionsRequest::default().with_client_software_name("x".into())),
     ];
-    let mut seed = 7u64;
+    let mut seed = crate::transactions::seeds(1).start;
     let mut any: Vec<Vec<u8>> = inspect::samples(&mut seed).iter().map(|body| framed(body)).collect();
     // As they are first: whatever the values, a request of the right form is answered, or refused with its connection.
     for bytes in &any {
