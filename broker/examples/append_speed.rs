@@ -52,7 +52,12 @@ fn batch(size: usize) -> Result<Bytes, Box<dyn std::error::Error>> {
     while records.size() < size - size / 12 {
         records.push(Some(b"a key of it"), Some(&value), 1, &[]);
     }
-    let options = EncodeOptions { codec: Codec::None, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+    let options = EncodeOptions {
+        compression: Codec::None.into(),
+        batch_bytes_max: 1 << 20,
+        log_append_time: None,
+        room_before: 0,
+    };
     let mut batches = encode(&records, options).map_err(|e| format!("{e:?}"))?;
     Ok(batches.swap_remove(0).bytes.into())
 }

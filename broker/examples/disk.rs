@@ -78,7 +78,8 @@ fn batch(first: usize, round: usize, count: usize, codec: Codec) -> Result<Bytes
         }
         records.push(Some(format!("key {key}").as_bytes()), Some(&value), now_ms, &[]);
     }
-    let options = EncodeOptions { codec, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+    let options =
+        EncodeOptions { compression: codec.into(), batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
     Ok(encode(&records, options).map_err(|e| format!("{e:?}"))?.swap_remove(0).bytes.into())
 }
 

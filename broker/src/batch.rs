@@ -24,7 +24,7 @@ mod walk;
 
 use std::ops::Range;
 
-pub use codec::{Codec, DecompressError, compress, decompress};
+pub use codec::{Codec, Compression, DecompressError, compress, decompress};
 pub use control::control_batch;
 pub use decoder::{DECODER_BYTES_USUAL, decoder_bytes};
 pub use encode::{EncodeOptions, RecordTooLarge, encode};

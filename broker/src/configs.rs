@@ -15,7 +15,7 @@ pub use self::group::{
     GroupConfigs, HEARTBEAT_INTERVAL, SESSION_TIMEOUT, check_group_configs, decode_group_configs, encode_group_configs,
     group_config, group_configs, group_number,
 };
-use crate::batch::{Codec, TimestampType};
+use crate::batch::{Codec, Compression, TimestampType};
 
 /// Types as DescribeConfigs numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub static TOPIC_CONFIGS: &[TopicConfig] = &[
         Int,
         Some("compression.gzip.level"),
         Level,
-        "accepted; the log compresses at the default level",
+        "how hard gzip tries where it is the topic's codec and not the producer's; -1 is its default",
     ),
     config(
         "compression.lz4.level",
@@ -97,7 +97,7 @@ pub static TOPIC_CONFIGS: &[TopicConfig] = &[
         Int,
         Some("compression.lz4.level"),
         Between(1, 17),
-        "accepted; the log compresses at the default level",
+        "how hard lz4 tries where it is the topic's codec and not the producer's; 9, the default, is its fast way",
     ),
     config(
         "compression.type",
@@ -113,7 +113,7 @@ pub static TOPIC_CONFIGS: &[TopicConfig] = &[
         Int,
         Some("compression.zstd.level"),
         Between(-131_072, 22),
-        "accepted; the log compresses at the default level",
+        "how hard zstd tries where it is the topic's codec and not the producer's",
     ),
     config(
         "delete.retention.ms",
@@ -356,7 +356,7 @@ pub struct TopicSettings {
     pub compacted: bool,
     pub deleted: bool,
     /// `None`: as the producer chose.
-    pub codec: Option<Codec>,
+    pub compression: Option<Compression>,
     pub batch_bytes_max: usize,
     pub segment_bytes: usize,
     pub segment_ms: i64,
@@ -404,7 +404,15 @@ pub fn topic_settings(configs: &BTreeMap<String, String>, changed: &ChangedConfi
     Ok(TopicSettings {
         compacted: policy.contains(&"compact"),
         deleted: policy.contains(&"delete"),
-        codec: Codec::by_name(text("compression.type")),
+        compression: Codec::by_name(text("compression.type")).map(|codec| {
+            let level = match codec {
+                Codec::Gzip => Some("compression.gzip.level"),
+                Codec::Lz4 => Some("compression.lz4.level"),
+                Codec::Zstd => Some("compression.zstd.level"),
+                Codec::None | Codec::Snappy => None,
+            };
+            Compression { codec, level: level.and_then(|name| i32::try_from(number(name)).ok()) }
+        }),
         batch_bytes_max: number("max.message.bytes").max(0) as usize,
         segment_bytes: number("segment.bytes").max(0) as usize,
         segment_ms: number("segment.ms"),
@@ -465,10 +473,15 @@ mod tests {
             check_topic_configs(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
         };
         let defaults = check(&[]).unwrap();
-        assert_eq!((defaults.compacted, defaults.deleted, defaults.codec), (false, true, None));
+        assert_eq!((defaults.compacted, defaults.deleted, defaults.compression), (false, true, None));
         assert_eq!((defaults.batch_bytes_max, defaults.retention_bytes), (1_048_588, None));
         let both = check(&[("cleanup.policy", "compact, delete"), ("retention.ms", "-1")]).unwrap();
         assert_eq!((both.compacted, both.deleted, both.retention_ms), (true, true, None));
+        let level = |pairs: &[(&str, &str)]| check(pairs).unwrap().compression.map(|c| (c.codec, c.level));
+        let gzip = ("compression.gzip.level", "7");
+        assert_eq!(level(&[gzip, ("compression.type", "gzip")]), Some((Codec::Gzip, Some(7))));
+        assert_eq!(level(&[gzip, ("compression.type", "zstd")]), Some((Codec::Zstd, Some(3))));
+        assert_eq!((level(&[gzip]), level(&[("compression.type", "snappy")])), (None, Some((Codec::Snappy, None))));
         let older = check(&[("message.timestamp.difference.max.ms", "5")]).unwrap();
         assert_eq!((older.timestamp_before_max_ms, older.timestamp_after_max_ms), (5, 5));
         let neither =

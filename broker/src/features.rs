@@ -2,8 +2,9 @@
 //! lower while the server runs.
 //!
 //! `group.version` 1 is the consumer group protocol, `transaction.version` 2 makes clients take the newer way of
-//! transactions; both can be lowered and raised again, and stay so over restarts. The others are what tools show
-//! and raise with a release; nothing here goes by them.
+//! transactions; both can be lowered and raised again, and stay so over restarts. `metadata.version` says which release
+//! tools take the cluster for. Features of what is not here (voters that change, replicas that are eligible) are not told;
+//! tools raise them with a release all the same, which is taken and changes nothing.
 //! Invariant: a level in memory was written before; the epoch grows with every change and at every start.
 
 use std::collections::BTreeMap;
@@ -33,11 +34,15 @@ pub struct Feature {
 
 /// By name; levels as in Kafka 4.1.
 pub static FEATURES: &[Feature] = &[
-    Feature { name: "eligible.leader.replicas.version", min: 0, max: 1, level: 1 },
     Feature { name: GROUP_VERSION, min: 0, max: 1, level: 1 },
-    Feature { name: "kraft.version", min: 0, max: 1, level: 1 },
     Feature { name: METADATA_VERSION, min: 7, max: 27, level: 27 },
     Feature { name: "transaction.version", min: 0, max: 2, level: 2 },
+];
+
+/// What releases of Kafka bring and is not here.
+static NOT_HERE: &[Feature] = &[
+    Feature { name: "eligible.leader.replicas.version", min: 0, max: 1, level: 0 },
+    Feature { name: "kraft.version", min: 0, max: 1, level: 0 },
 ];
 
 /// Which way somebody means a feature to go.
@@ -79,7 +84,7 @@ impl Features {
                 (Some(feature), Some(level)) => {
                     by_name.insert(feature.name, level.clamp(feature.min, feature.max));
                 }
-                // Of a build that knew more.
+                // Of a build that told more.
                 (None, Some(_)) => {}
                 (_, None) => return Err(StorageError::Corrupt("the level of a feature cannot be read".into())),
             }
@@ -129,11 +134,15 @@ impl Features {
     fn check(&self, name: &str, level: i16, direction: Option<Direction>) -> Result<Option<&'static Feature>, String> {
         let invalid = |why: &str| Err(format!("feature \"{name}\" cannot be at level {level}: {why}"));
         let Some(direction) = direction else { return invalid("the kind of change is not known") };
-        let Some(feature) = FEATURES.iter().find(|f| f.name == name) else {
+        let not_here = NOT_HERE.iter().find(|f| f.name == name);
+        let Some(feature) = FEATURES.iter().find(|f| f.name == name).or(not_here) else {
             return invalid("there is no such feature");
         };
         if level < feature.min || level > feature.max {
             return invalid(&format!("it is supported from {} to {}", feature.min, feature.max));
+        }
+        if not_here.is_some() {
+            return Ok(None);
         }
         let now = self.level(name);
         if level < now && direction == Direction::Upgrade {

@@ -561,7 +561,7 @@ impl Storage {
             timestamp_type: settings.timestamp_type,
             before_max_ms: settings.timestamp_before_max_ms,
             after_max_ms: settings.timestamp_after_max_ms,
-            codec: settings.codec,
+            compression: settings.compression,
             decompressed_bytes_max: self.shared.options.decompressed_bytes_max,
             now_ms: self.shared.options.clock.now_ms(),
             room_before: BATCH_PREFIX_LEN,

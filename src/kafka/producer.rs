@@ -448,7 +448,12 @@ fn seal(
     until: Instant,
 ) -> Sealed {
     // The broker says whether a record is too large for it, so that there is no limit of our own.
-    let options = EncodeOptions { codec, batch_bytes_max: i32::MAX as usize, log_append_time: None, room_before: 0 };
+    let options = EncodeOptions {
+        compression: codec.into(),
+        batch_bytes_max: i32::MAX as usize,
+        log_append_time: None,
+        room_before: 0,
+    };
     let encoded = encode(&batch.records, options).ok().and_then(|batches| batches.into_iter().next());
     let mut bytes = encoded.map(|b| b.bytes).unwrap_or_default();
     if let Some((id, epoch)) = identity {

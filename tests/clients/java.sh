@@ -246,6 +246,7 @@ case $VERSION in
 *)
     features() { tool $T.FeatureCommand --bootstrap-server "$B" "$@"; }
     features describe >"$OUT"; has "group.version.*SupportedMaxVersion: 1.*FinalizedVersionLevel: 1" "$OUT"; has "metadata.version.*FinalizedVersionLevel: 4.1" "$OUT"
+    if grep -Eq "kraft.version|eligible.leader" "$OUT"; then die "features of what is not there: $(cat "$OUT")"; fi
     features downgrade --feature transaction.version=1 --dry-run >"$OUT"; has "can be downgraded to 1" "$OUT"
     features downgrade --feature transaction.version=1 >"$OUT"; has "was downgraded to 1" "$OUT"
     features describe >"$OUT"; has "transaction.version.*FinalizedVersionLevel: 1" "$OUT"
@@ -253,6 +254,17 @@ case $VERSION in
     features upgrade --release-version 4.1 >"$OUT"; has "metadata.version was upgraded" "$OUT"
     if features upgrade --feature nothing=1 >"$OUT" 2>&1; then die "an unknown feature"; fi; has "there is no such feature" "$OUT"
     say "features: describe, downgrade, upgrade"
+
+    # What the server compresses, at the least and the most of each codec's levels.
+    seq 1 20000 >"$WORK/numbers"
+    for level in gzip=1 gzip=9 lz4=1 lz4=17 zstd=-131072 zstd=22; do
+        topic="$RUN-level-${level/=/.}"
+        topics --create --topic "$topic" --config "compression.type=${level%=*}" --config "compression.${level%=*}.level=${level#*=}" >/dev/null
+        produce "$WORK/numbers" --topic "$topic"
+        consume --topic "$topic" --from-beginning --max-messages 20000 >"$GOT" 2>/dev/null
+        cmp -s "$WORK/numbers" "$GOT" || die "other records at $level"
+    done
+    say "levels of compression"
 
     configs --alter --entity-type groups --entity-name "$G" --add-config consumer.session.timeout.ms=50000,consumer.heartbeat.interval.ms=6000 >"$OUT"
     configs --describe --entity-type groups --entity-name "$G" >"$OUT"; has "consumer.session.timeout.ms=50000" "$OUT"; has "consumer.heartbeat.interval.ms=6000" "$OUT"

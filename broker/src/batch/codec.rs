@@ -1,6 +1,7 @@
 //! The four codecs of record batches, with a limit on what comes out.
 //!
-//! Snappy comes raw or in xerial's framing (Java); lz4 is the frame format with independent blocks.
+//! Snappy comes raw or in xerial's framing (Java); lz4 is the frame format with independent blocks. Levels are Kafka's: how
+//! hard the codecs that have any look for what repeats.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -12,6 +13,11 @@ use super::decoder::{ZSTD_WINDOW_LOG_MAX, blocks};
 const ZSTD_LEVEL: i32 = 3;
 pub(super) const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 pub(super) const XERIAL_HEADER_LEN: usize = 16;
+/// What is compressed here asks for no larger window, at whatever level: 2 MiB, as zstd's own level has it. That bounds the
+/// encoder's memory.
+const ZSTD_WINDOW_LOG: u32 = 21;
+/// Kafka's name for the fast way of lz4, which is no level of the other one.
+const LZ4_LEVEL: i32 = 9;
 const XERIAL_BLOCK: usize = 32 * 1024;
 /// A snappy copy of three bytes gives at most 64; what claims to expand further is damaged.
 pub(super) const SNAPPY_EXPANSION_MAX: usize = 32;
@@ -57,6 +63,20 @@ impl Codec {
             Self::Lz4 => 3,
             Self::Zstd => 4,
         }
+    }
+}
+
+/// A codec, and how hard it tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compression {
+    pub codec: Codec,
+    /// In the codec's own numbers; `None`: its default. Nothing to snappy.
+    pub level: Option<i32>,
+}
+
+impl From<Codec> for Compression {
+    fn from(codec: Codec) -> Self {
+        Self { codec, level: None }
     }
 }
 
@@ -141,8 +161,8 @@ fn unsnap_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<()>
 }
 
 /// Appends the compressed form of `records` to `out`.
-pub fn compress(codec: Codec, records: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    let mut encoder = Encoder::new(codec, out)?;
+pub fn compress(compression: Compression, records: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let mut encoder = Encoder::new(compression, out)?;
     encoder.write_all(records)?;
     encoder.finish()
 }
@@ -153,16 +173,30 @@ pub(super) enum Encoder<W: Write> {
     Gzip(flate2::write::GzEncoder<W>),
     Snappy(Snappy<W>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
+    /// The slow ways.
+    Lz4High(Box<lz4::Encoder<W>>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
 impl<W: Write> Encoder<W> {
-    pub fn new(codec: Codec, mut out: W) -> io::Result<Self> {
-        Ok(match codec {
+    pub fn new(compression: Compression, mut out: W) -> io::Result<Self> {
+        let level = compression.level;
+        Ok(match compression.codec {
             Codec::None => Self::None(out),
-            Codec::Gzip => Self::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::default())),
+            Codec::Gzip => {
+                let level = level.and_then(|level| u32::try_from(level).ok()).map(|level| level.min(9));
+                let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
+                Self::Gzip(flate2::write::GzEncoder::new(out, level))
+            }
+            Codec::Lz4 if level.is_some_and(|level| level != LZ4_LEVEL) => {
+                Self::Lz4High(Box::new(lz4_at(level.unwrap_or_default(), out)?))
+            }
             Codec::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(out))),
-            Codec::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?),
+            Codec::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(out, level.unwrap_or(ZSTD_LEVEL))?;
+                encoder.window_log(ZSTD_WINDOW_LOG)?;
+                Self::Zstd(encoder)
+            }
             Codec::Snappy => {
                 out.write_all(&XERIAL_MAGIC)?;
                 out.write_all(&1u32.to_be_bytes())?;
@@ -178,6 +212,7 @@ impl<W: Write> Encoder<W> {
             Self::Gzip(encoder) => drop(encoder.finish()?),
             Self::Snappy(mut encoder) => encoder.end_block()?,
             Self::Lz4(encoder) => drop(encoder.finish().map_err(damaged)?),
+            Self::Lz4High(encoder) => encoder.finish().1?,
             Self::Zstd(encoder) => drop(encoder.finish()?),
         }
         Ok(())
@@ -191,6 +226,7 @@ impl<W: Write> Write for Encoder<W> {
             Self::Gzip(encoder) => encoder.write(bytes),
             Self::Snappy(encoder) => encoder.write(bytes),
             Self::Lz4(encoder) => encoder.write(bytes),
+            Self::Lz4High(encoder) => encoder.write(bytes),
             Self::Zstd(encoder) => encoder.write(bytes),
         }
     }
@@ -228,6 +264,18 @@ impl<W: Write> Snappy<W> {
     }
 }
 
+/// The slow ways of lz4. In blocks of 64 KiB, as Kafka's, they would find less than the fast way does in larger ones.
+fn lz4_at<W: Write>(level: i32, out: W) -> io::Result<lz4::Encoder<W>> {
+    use lz4::{BlockMode, BlockSize, ContentChecksum, EncoderBuilder, liblz4::BlockChecksum};
+    EncoderBuilder::new()
+        .level(u32::try_from(level).unwrap_or_default())
+        .block_mode(BlockMode::Independent)
+        .block_size(BlockSize::Max256KB)
+        .block_checksum(BlockChecksum::NoBlockChecksum)
+        .checksum(ContentChecksum::NoChecksum)
+        .build(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,7 +290,7 @@ mod tests {
         }
         for codec in ALL {
             let mut packed = Vec::new();
-            compress(codec, &text, &mut packed).unwrap();
+            compress(codec.into(), &text, &mut packed).unwrap();
             assert!(codec == Codec::None || packed.len() < text.len() / 2, "{codec:?}");
             let packed = Bytes::from(packed);
             assert_eq!(decompress(codec, &packed, text.len()).unwrap(), text, "{codec:?}");
@@ -256,6 +304,53 @@ mod tests {
         }
         let raw = snap::raw::Encoder::new().compress_vec(&text).unwrap();
         assert_eq!(decompress(Codec::Snappy, &raw.into(), text.len()).unwrap(), text);
+    }
+
+    /// Text in which there is something to find for whoever looks for long.
+    fn words(count: u32) -> Vec<u8> {
+        let mut seed = 7u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed >> 16
+        };
+        let mut text = Vec::new();
+        for _ in 0..count {
+            let word = next() % 700;
+            text.extend_from_slice(format!("{:x}-{word} ", word.wrapping_mul(40_503)).as_bytes());
+        }
+        text
+    }
+
+    #[test]
+    fn levels_are_heeded() {
+        let text = words(60_000);
+        let packed = |codec, level| {
+            let mut packed = Vec::new();
+            compress(Compression { codec, level }, &text, &mut packed).unwrap();
+            let packed = Bytes::from(packed);
+            assert_eq!(decompress(codec, &packed, text.len()).unwrap(), text, "{codec:?} {level:?}");
+            packed.len()
+        };
+        for (codec, low, default, high) in
+            [(Codec::Gzip, 1, -1, 9), (Codec::Lz4, 9, 9, 17), (Codec::Zstd, -131_072, 3, 22), (Codec::Zstd, 1, 3, 19)]
+        {
+            let (least, most) = (packed(codec, Some(high)), packed(codec, Some(low)));
+            assert!(least < most, "{codec:?}: {least} bytes at level {high}, {most} at {low}");
+            assert_eq!(packed(codec, Some(default)), packed(codec, None), "{codec:?}");
+        }
+        for level in 1..=17 {
+            packed(Codec::Lz4, Some(level));
+        }
+        assert_eq!(packed(Codec::Snappy, Some(3)), packed(Codec::Snappy, None));
+    }
+
+    #[test]
+    fn no_level_asks_for_more_than_can_be_read() {
+        // More than the largest window that is read, so that a frame that asked for all of it would be refused.
+        let text = vec![b'x'; (1 << ZSTD_WINDOW_LOG_MAX) + 1];
+        let mut packed = Vec::new();
+        compress(Compression { codec: Codec::Zstd, level: Some(22) }, &text, &mut packed).unwrap();
+        assert_eq!(decompress(Codec::Zstd, &packed.into(), text.len()).unwrap().len(), text.len());
     }
 
     #[test]

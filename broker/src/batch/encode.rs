@@ -2,13 +2,13 @@
 
 use millpond_types::record::{RecordBuffer, RecordRef, put_varint};
 
-use super::codec::{Codec, compress};
+use super::codec::{Codec, Compression, compress};
 use super::validate::ValidBatch;
 use super::{ATTRIBUTE_LOG_APPEND_TIME, BatchHeader, HEADER_LEN, LENGTH_OVERHEAD, seal};
 
 #[derive(Clone, Copy, Debug)]
 pub struct EncodeOptions {
-    pub codec: Codec,
+    pub compression: Compression,
     /// No batch is larger than this.
     pub batch_bytes_max: usize,
     /// The time that the log stamps, where it does.
@@ -101,12 +101,13 @@ impl Open {
 
     fn finish(mut self) -> ValidBatch {
         let records_at = self.options.room_before + HEADER_LEN;
-        let mut codec = self.options.codec;
+        let mut codec = self.options.compression.codec;
         if codec != Codec::None {
             let mut packed = Vec::with_capacity(self.bytes.len() / 2);
             packed.resize(records_at, 0);
             // What does not get smaller is kept as it is; compressing into memory does not fail otherwise.
-            let done = compress(codec, self.bytes.get(records_at..).unwrap_or_default(), &mut packed);
+            let records = self.bytes.get(records_at..).unwrap_or_default();
+            let done = compress(self.options.compression, records, &mut packed);
             if done.is_ok() && packed.len() < self.bytes.len() {
                 self.bytes = packed;
             } else {

@@ -5,7 +5,7 @@
 
 use millpond_types::record::put_varint;
 
-use super::codec::{Codec, compress};
+use super::codec::{Codec, Compression, compress};
 use super::encode::varint_len;
 use super::records::{RawRecord, RecordIter, varint};
 use super::{
@@ -22,12 +22,12 @@ pub enum Retained {
     Rewritten(Vec<u8>),
 }
 
-/// Keeps the records that `keep` says, in `codec`. `horizon` is noted as the time from which deletion markers in it may
+/// Keeps the records that `keep` says, in the given codec. `horizon` is noted as the time from which deletion markers in it may
 /// go. `records` are those of the batch, decompressed.
 pub fn retain(
     header: &BatchHeader,
     records: &[u8],
-    codec: Codec,
+    compression: Compression,
     horizon: Option<i64>,
     mut keep: impl FnMut(&RawRecord) -> bool,
 ) -> Result<Retained, &'static str> {
@@ -61,8 +61,8 @@ pub fn retain(
     }
     let mut out = Vec::with_capacity(HEADER_LEN + kept.len());
     out.resize(HEADER_LEN, 0);
-    let mut codec = codec;
-    if compress(codec, &kept, &mut out).is_err() {
+    let mut codec = compression.codec;
+    if compress(compression, &kept, &mut out).is_err() {
         // Compressing into memory fails only by a defect of the codec; the records are there all the same.
         codec = Codec::None;
         out.truncate(HEADER_LEN);
@@ -175,14 +175,14 @@ mod tests {
                 records.push(key.as_deref(), value.as_deref(), *time, &headers);
             }
             let options =
-                EncodeOptions { codec: codecs[from], batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+                EncodeOptions { compression: codecs[from].into(), batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
             let mut batch = encode(&records, options).unwrap().remove(0).bytes;
             super::super::patch_place(&mut batch, 1000, 3);
             let header = BatchHeader::parse(&batch).unwrap();
             let plain = decompress(
                 header.codec().unwrap(), &Bytes::copy_from_slice(&batch[HEADER_LEN..]), 1 << 22).unwrap();
             let mut which = rows.iter().map(|r| r.4);
-            let left = retain(&header, &plain, codecs[to], horizon, |_| which.next().unwrap()).unwrap();
+            let left = retain(&header, &plain, codecs[to].into(), horizon, |_| which.next().unwrap()).unwrap();
             let expected: Vec<_> =
                 rows_of(&batch).into_iter().zip(&rows).filter(|(_, r)| r.4).map(|(row, _)| row).collect();
             match left {

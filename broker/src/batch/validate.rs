@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 
-use super::codec::{Codec, Encoder};
+use super::codec::{Codec, Compression, Encoder};
 use super::decoder::decoder;
 use super::walk::{Walk, WalkError};
 use super::{
@@ -34,8 +34,8 @@ pub struct BatchRules {
     pub timestamp_type: TimestampType,
     pub before_max_ms: i64,
     pub after_max_ms: i64,
-    /// `None`: as the producer chose.
-    pub codec: Option<Codec>,
+    /// `None`: as the producer chose. What has the codec already is kept as it is, whatever the level.
+    pub compression: Option<Compression>,
     pub decompressed_bytes_max: usize,
     pub now_ms: i64,
     /// Bytes left free before the batch, for the caller's own header.
@@ -130,7 +130,7 @@ pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchEr
     let records = bytes.get(HEADER_LEN..).unwrap_or_default();
     let mut out = Out { bytes: Vec::with_capacity(rules.room_before + bytes.len()), max: usize::MAX, is_over: false };
     out.bytes.resize(rules.room_before, 0);
-    let Some(wanted) = rules.codec.filter(|wanted| *wanted != codec) else {
+    let Some(wanted) = rules.compression.filter(|wanted| wanted.codec != codec) else {
         let looked = look(codec, records, &header, rules, None)?;
         out.bytes.extend_from_slice(bytes);
         return stamp(out.bytes, header, &looked, rules, false);
@@ -146,7 +146,7 @@ pub fn validate(bytes: &Bytes, rules: &BatchRules) -> Result<ValidBatch, BatchEr
         return Err(BatchError::TooLarge { size: size.max(max.saturating_add(1)), max });
     }
     header.length = i32::try_from(size - LENGTH_OVERHEAD).map_err(|_| BatchError::TooLarge { size, max })?;
-    header.attributes = (header.attributes & !ATTRIBUTE_CODEC) | wanted.bits();
+    header.attributes = (header.attributes & !ATTRIBUTE_CODEC) | wanted.codec.bits();
     stamp(out.bytes, header, &looked, rules, true)
 }
 
@@ -281,7 +281,7 @@ mod tests {
         timestamp_type: TimestampType::CreateTime,
         before_max_ms: i64::MAX,
         after_max_ms: 3_600_000,
-        codec: None,
+        compression: None,
         decompressed_bytes_max: 1 << 22,
         now_ms: 1_000_000,
         room_before: 0,
@@ -295,7 +295,12 @@ mod tests {
             let headers = if headers.is_empty() { Vec::new() } else { encode_headers(headers) };
             records.push(key.as_deref(), value.as_deref(), *timestamp, &headers);
         }
-        let options = EncodeOptions { codec, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+        let options = EncodeOptions {
+            compression: codec.into(),
+            batch_bytes_max: 1 << 20,
+            log_append_time: None,
+            room_before: 0,
+        };
         let mut batches = encode(&records, options).unwrap();
         assert_eq!(batches.len(), 1);
         batches.remove(0).bytes.into()
@@ -340,7 +345,7 @@ mod tests {
             let kept = validate(&sent, &RULES).unwrap();
             prop_assert_eq!(&kept.bytes[..], &sent[..]);
             prop_assert_eq!(rows_of(&kept.bytes), rows.clone());
-            let again = validate(&sent, &BatchRules { codec: Some(to), ..RULES }).unwrap();
+            let again = validate(&sent, &BatchRules { compression: Some(to.into()), ..RULES }).unwrap();
             prop_assert_eq!(rows_of(&again.bytes), rows);
             prop_assert!(validate(&again.bytes.into(), &RULES).is_ok());
         }
@@ -433,7 +438,7 @@ mod tests {
                     records.push(key.as_deref(), value.as_deref(), *timestamp, &headers);
                 }
                 let options = EncodeOptions {
-                    codec: Codec::None,
+                    compression: Codec::None.into(),
                     batch_bytes_max: 1 << 24,
                     log_append_time: None,
                     room_before: 0,
@@ -452,7 +457,7 @@ mod tests {
             for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
                 let mut packed = plain[..HEADER_LEN].to_vec();
                 packed[22] = codec.bits() as u8;
-                super::super::compress(codec, &plain[HEADER_LEN..], &mut packed).unwrap();
+                super::super::compress(codec.into(), &plain[HEADER_LEN..], &mut packed).unwrap();
                 let len = packed.len() - LENGTH_OVERHEAD;
                 packed[8..12].copy_from_slice(&(len as u32).to_be_bytes());
                 seal(&mut packed);

@@ -574,8 +574,12 @@ pub mod tests {
     pub fn batch(text: &str) -> Bytes {
         let mut records = RecordBuffer::default();
         records.push(None, Some(text.as_bytes()), 1, &[]);
-        let options =
-            EncodeOptions { codec: Codec::None, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+        let options = EncodeOptions {
+            compression: Codec::None.into(),
+            batch_bytes_max: 1 << 20,
+            log_append_time: None,
+            room_before: 0,
+        };
         encode(&records, options).unwrap().remove(0).bytes.into()
     }
 

@@ -166,7 +166,7 @@ impl Storage {
         let topic = self.shared.topic(place.topic)?;
         let settings = &topic.settings;
         let options = EncodeOptions {
-            codec: settings.codec.unwrap_or(Codec::None),
+            compression: settings.compression.unwrap_or(Codec::None.into()),
             batch_bytes_max: settings.batch_bytes_max.min(settings.segment_bytes).min(BATCH_BYTES_MAX),
             log_append_time: match settings.timestamp_type {
                 TimestampType::CreateTime => None,

@@ -36,7 +36,8 @@ pub fn keyed_at(rows: &[Row<'_>], codec: Codec, time: i64) -> Bytes {
         let headers = if i % 2 == 0 { &headers[..] } else { &[] };
         records.push(Some(key.as_bytes()), value.map(str::as_bytes), time, headers);
     }
-    let options = EncodeOptions { codec, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+    let options =
+        EncodeOptions { compression: codec.into(), batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
     encode(&records, options).unwrap().remove(0).bytes.into()
 }
 
@@ -320,7 +321,8 @@ fn both_policies_and_records_without_key() {
     let place = create(storage, "t", &[("retention.ms", "1000")]);
     let mut records = RecordBuffer::default();
     records.push(None, Some(b"no key"), START_MS + 2000, &[]);
-    let options = EncodeOptions { codec: Codec::None, batch_bytes_max: 1000, log_append_time: None, room_before: 0 };
+    let options =
+        EncodeOptions { compression: Codec::None.into(), batch_bytes_max: 1000, log_append_time: None, room_before: 0 };
     produce(storage, place, &encode(&records, options).unwrap().remove(0).bytes.into()).unwrap();
     for time in [0, 1000, 2000] {
         let batch = keyed_at(&[("a", Some("1")), (&time.to_string(), Some("1"))], Codec::None, START_MS + time);

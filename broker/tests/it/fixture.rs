@@ -87,7 +87,8 @@ pub fn batch(rows: &[(&str, i64)], codec: Codec) -> Bytes {
     for (value, time) in rows {
         records.push(Some(b"k"), Some(value.as_bytes()), *time, &[]);
     }
-    let options = EncodeOptions { codec, batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
+    let options =
+        EncodeOptions { compression: codec.into(), batch_bytes_max: 1 << 20, log_append_time: None, room_before: 0 };
     encode(&records, options).unwrap().remove(0).bytes.into()
 }
 

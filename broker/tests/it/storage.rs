@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millpond_broker::batch::{BatchHeader, Codec};
+use millpond_broker::configs::ChangedConfigs;
 use millpond_broker::storage::{Durability, FetchLimits, ListedOffset, OffsetQuery, Storage, StorageError};
 use millpond_types::ports::{Cursor, Outcome, ReadLimits, StateReader, StateStore, Step, TopicLog};
 use millpond_types::record::RecordBuffer;
@@ -329,6 +330,43 @@ fn records_that_say_they_are_old_stay_for_a_while() {
         assert_eq!(retained(&fixture, 2 * GRACE_MS - 2), [left, left]);
         assert_eq!(retained(&fixture, 2 * GRACE_MS - 1), [3, 3]);
     }
+}
+
+#[test]
+fn topics_compress_at_their_levels() {
+    let fixture = Fixture::new();
+    let storage = &fixture.storage;
+    let text: String = (0u32..9_000).map(|i| format!("{:x} ", i.wrapping_mul(i).wrapping_mul(40_503) >> 18)).collect();
+    let bytes_of = |place| storage.partition_bytes(place).unwrap();
+    let kept = |name: &str, codec: &str, level: Option<&str>, sent: Codec| {
+        let key = format!("compression.{codec}.level");
+        let level = level.map(|level| (key.as_str(), level));
+        let configs: Vec<_> = [("compression.type", codec)].into_iter().chain(level).collect();
+        let place = create(storage, &format!("{name}-{codec}-{sent:?}"), &configs);
+        produce(storage, place, &batch(&[(&text, START_MS)], sent)).unwrap();
+        assert_eq!(read_all(storage, place, 0), [(0, text.clone())], "{name} {codec}");
+        bytes_of(place)
+    };
+    for (codec, own, low, high) in
+        [("gzip", Codec::Gzip, "1", "9"), ("lz4", Codec::Lz4, "9", "17"), ("zstd", Codec::Zstd, "-100", "19")]
+    {
+        let (most, least) = (kept("low", codec, Some(low), Codec::None), kept("high", codec, Some(high), Codec::None));
+        assert!(least < most, "{codec}: {least} bytes at level {high}, {most} at {low}");
+        // What comes in the topic's codec is kept as it was sent.
+        assert_eq!(kept("low", codec, Some(low), own), kept("high", codec, Some(high), own), "{codec}");
+    }
+    // What queries write too, and what the broker says where the topic says nothing.
+    let written = |name: &str| {
+        let place = create(storage, name, &[("compression.type", "gzip")]);
+        let written = step(storage, Step { appends: vec![(place, records(&[("k", &text)]))], ..Step::default() });
+        assert!(matches!(written, Outcome::Committed { .. }), "{written:?}");
+        (bytes_of(place), kept(name, "gzip", None, Codec::None))
+    };
+    let default = written("default");
+    let cluster = [("compression.gzip.level".to_owned(), "1".to_owned())].into();
+    block_on(storage.set_broker_configs(ChangedConfigs { cluster, ..ChangedConfigs::default() })).unwrap();
+    let fast = written("fast");
+    assert!(default.0 < fast.0 && default.1 < fast.1, "{default:?} {fast:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::super::{Result, StorageError};
 use super::offsets::NewestOffsets;
 use super::rewrite::{EDIT_COST, Edit, Rewrite};
 use super::{CHUNK_BYTES, Compacted, PIECE_BYTES};
-use crate::batch::{BatchHeader, RawRecord, RecordIter, Retained, empty_batch, retain};
+use crate::batch::{BatchHeader, Codec, Compression, RawRecord, RecordIter, Retained, empty_batch, retain};
 use crate::configs::TopicSettings;
 use crate::keys::BatchPlace;
 
@@ -330,8 +330,9 @@ impl<'a> Pass<'a> {
         }
         let new_horizon = (markers && whole && horizon.is_none())
             .then(|| self.now_ms.saturating_add(self.settings.delete_retention_ms));
-        let codec = self.settings.codec.or(header.codec()).unwrap_or(crate::batch::Codec::None);
-        let kept = retain(header, records, codec, new_horizon, keep).map_err(|e| self.damaged(stored.last, e))?;
+        let own = header.codec().map(Compression::from);
+        let compression = self.settings.compression.or(own).unwrap_or(Codec::None.into());
+        let kept = retain(header, records, compression, new_horizon, keep).map_err(|e| self.damaged(stored.last, e))?;
         Ok((kept, markers))
     }
 
@@ -352,8 +353,8 @@ impl<'a> Pass<'a> {
             None => {
                 let (_, records) = read::open_batch(self.shared, self.partition, stored)?;
                 let horizon = self.now_ms.saturating_add(self.settings.delete_retention_ms);
-                let codec = crate::batch::Codec::None;
-                let kept = retain(header, &records, codec, Some(horizon), |_| true)
+                let compression = Codec::None.into();
+                let kept = retain(header, &records, compression, Some(horizon), |_| true)
                     .map_err(|e| self.damaged(stored.last, e))?;
                 self.note_horizon(Some(horizon), stored.len());
                 Ok(match kept {

@@ -449,6 +449,9 @@ fn features_go_down_and_up_and_stay() {
         let answer = server.client().call(4, &ask);
         let level = |f: &api_versions_response::FinalizedFeatureKey| (f.name.to_string(), f.max_version_level);
         let levels: std::collections::BTreeMap<_, _> = answer.finalized_features.iter().map(level).collect();
+        let supported: Vec<_> = answer.supported_features.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(supported, ["group.version", "metadata.version", "transaction.version"]);
+        assert!(levels.keys().all(|name| supported.contains(&name.as_str())), "{levels:?}");
         (
             levels.get("group.version").copied(),
             levels.get("transaction.version").copied(),
@@ -467,10 +470,18 @@ fn features_go_down_and_up_and_stay() {
     let (up, safe) = (1, 2);
     let (group, transaction, epoch) = told(&server);
     assert_eq!((group, transaction, joins(&server)), (Some(1), Some(2), 0));
-    for (name, level, kind) in
-        [("no.such", 1, up), ("group.version", 9, up), ("group.version", 0, up), ("group.version", 0, 0)]
-    {
+    for (name, level, kind) in [
+        ("no.such", 1, up),
+        ("group.version", 9, up),
+        ("group.version", 0, up),
+        ("group.version", 0, 0),
+        ("kraft.version", 2, up),
+    ] {
         assert_eq!(update(&server, name, level, kind, false), 95, "{name} {level} {kind}");
+    }
+    // What a release brings and is not here is taken.
+    for name in ["kraft.version", "eligible.leader.replicas.version"] {
+        assert_eq!((update(&server, name, 1, up, false), told(&server)), (0, (group, transaction, epoch)), "{name}");
     }
     assert_eq!(update(&server, "group.version", 0, safe, true), 0);
     assert_eq!(told(&server), (group, transaction, epoch), "it was only looked at");

@@ -35,7 +35,8 @@ fn keyed(keys: &[Option<&str>], value: usize, codec: Codec) -> Bytes {
     for key in keys {
         records.push(key.map(str::as_bytes), Some(&vec![b'v'; value]), START_MS, &[]);
     }
-    let options = EncodeOptions { codec, batch_bytes_max: 1 << 22, log_append_time: None, room_before: 0 };
+    let options =
+        EncodeOptions { compression: codec.into(), batch_bytes_max: 1 << 22, log_append_time: None, room_before: 0 };
     encode(&records, options).unwrap().remove(0).bytes.into()
 }
 
