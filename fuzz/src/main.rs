@@ -62,7 +62,8 @@ fn record_batch(bytes: &[u8]) {
         timestamp_type: if choice & 4 == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime },
         before_max_ms: i64::MAX,
         after_max_ms: if choice & 8 == 0 { i64::MAX } else { 1000 },
-        compression: [None, Some(Codec::Lz4), Some(Codec::Zstd), Some(Codec::None)][usize::from(choice >> 4 & 3)].map(Into::into),
+        compression: [None, Some(Codec::Lz4), Some(Codec::Zstd), Some(Codec::None)][usize::from(choice >> 4 & 3)]
+            .map(Into::into),
         decompressed_bytes_max: 1 << 20,
         now_ms: 1_700_000_000_000,
         room_before: usize::from(choice >> 6),
