@@ -277,7 +277,10 @@ async fn described(client: &Client, name: Option<&str>) -> Result<Vec<Described>
         let infos = result.credential_infos.iter();
         let credentials =
             infos.filter_map(|c| Some((ScramMechanism::numbered(c.mechanism)?, c.iterations.max(0) as u32)));
-        users.push((result.user.to_string(), credentials.collect()));
+        let mut credentials: Vec<_> = credentials.collect();
+        // Not every server keeps an order.
+        credentials.sort_unstable();
+        users.push((result.user.to_string(), credentials));
     }
     Ok(users)
 }
