@@ -32,7 +32,6 @@ use self::sessions::{Changes, Kind, Named, Part, Resumed, Seen, Session};
 pub(crate) use self::sessions::{FetchSessions, Limits as SessionLimits};
 use super::topics::{at_once, check_epoch};
 use super::{Request, Shared};
-use crate::batch::Codec;
 use crate::security::Caller;
 use crate::security::acl::Operation;
 use crate::storage::{FetchLimits, Fetched, Storage, StorageError, Topic};
@@ -55,8 +54,6 @@ const DISK_ANSWER_SPARE_BYTES: usize = DISK_ANSWER_BYTES / 4;
 struct Plan {
     parts: Vec<Part>,
     bytes_max: usize,
-    /// Codecs that the client would not understand are errors.
-    without_zstd: bool,
     /// Only what is decided, with the list of what was aborted.
     committed: bool,
     /// Partitions that no longer fit need not be looked at.
@@ -142,20 +139,14 @@ fn limit(shared: &Shared, bytes: i32) -> usize {
     usize::try_from(bytes).unwrap_or(0).min(shared.settings.fetch_bytes_max)
 }
 
-fn plan(request: &Request, asked: &FetchRequest, wanted: Wanted, parts: Vec<Part>, partial: bool) -> Plan {
-    Plan {
-        parts,
-        bytes_max: wanted.bytes_max,
-        without_zstd: request.head.version < 10,
-        committed: asked.isolation_level == READ_COMMITTED,
-        partial,
-    }
+fn plan(asked: &FetchRequest, wanted: Wanted, parts: Vec<Part>, partial: bool) -> Plan {
+    Plan { parts, bytes_max: wanted.bytes_max, committed: asked.isolation_level == READ_COMMITTED, partial }
 }
 
 async fn full(shared: &Arc<Shared>, request: &Request, asked: FetchRequest, wanted: Wanted) -> Result<Reply, Error> {
     shared.fetch_sessions.close(asked.session_id);
     let version = request.head.version;
-    let plan = Arc::new(plan(request, &asked, wanted, parts_of(shared, request, &asked.topics), false));
+    let plan = Arc::new(plan(&asked, wanted, parts_of(shared, request, &asked.topics), false));
     let mut watch = None;
     if wanted.waits {
         let places: Vec<TopicPartition> = plan.parts.iter().filter_map(|part| part.id.ok()).collect();
@@ -217,7 +208,7 @@ async fn incremental(
     let wakeups = session.lock().wakeups();
     loop {
         let (tokens, parts) = due(shared, request, &session);
-        let plan = Arc::new(plan(request, &asked, wanted, parts, true));
+        let plan = Arc::new(plan(&asked, wanted, parts, true));
         let round = read_within(shared, &request.caller, &plan, wanted).await;
         let told = {
             let mut session = session.lock();
@@ -443,9 +434,6 @@ fn read_with(
             Err(code) => Err(code),
             Ok(id) => match fetch(id, part.from, limits) {
                 Ok(None) => return None,
-                Ok(Some(data)) if plan.without_zstd && has_zstd(&data) => {
-                    Err(ResponseError::UnsupportedCompressionType.code())
-                }
                 Ok(Some(data)) => Ok(data),
                 Err(error) if matches!(*part.topic, Named::Id(_)) && part.name.is_none() => {
                     Err(super::code_of(&error).code())
@@ -467,19 +455,4 @@ fn read_with(
         });
     }
     Some(round)
-}
-
-fn has_zstd(data: &Fetched) -> bool {
-    data.batches.iter().any(|bytes| {
-        let mut rest: &[u8] = bytes;
-        while let Some(header) = rest.get(..23) {
-            let length = i32::from_be_bytes([header[8], header[9], header[10], header[11]]);
-            if Codec::of_attributes(i16::from_be_bytes([header[21], header[22]])) == Some(Codec::Zstd) {
-                return true;
-            }
-            let Some(next) = usize::try_from(length).ok().and_then(|n| rest.get(12 + n..)) else { break };
-            rest = next;
-        }
-        false
-    })
 }

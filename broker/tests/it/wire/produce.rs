@@ -166,6 +166,22 @@ fn times_and_codecs_are_the_topics() {
     }
 }
 
+#[test]
+fn zstd_is_sent_to_clients_of_every_version() {
+    let server = Server::new();
+    let mut client = server.client();
+    let sent = batch(&[("a", START_MS)], Codec::Zstd);
+    for (topic, value) in [("as-sent", "producer"), ("set", "zstd")] {
+        create(server.storage(), topic, &[("compression.type", value)]);
+        send(&mut client, topic, 9, &sent);
+        for version in [4, 9, 10] {
+            let mut answer = client.call(version, &fetch_request(topic, 0, 1, 100));
+            let records = answer.responses.remove(0).partitions.remove(0).records.unwrap();
+            assert_eq!(BatchHeader::parse(&records).unwrap().codec(), Some(Codec::Zstd), "{topic} v{version}");
+        }
+    }
+}
+
 /// A clock at which the thread that writes waits for as long as the test wants.
 #[derive(Default)]
 struct Gate(Mutex<()>);
