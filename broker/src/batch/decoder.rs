@@ -60,7 +60,7 @@ fn lz4_bytes(records: &[u8]) -> usize {
         return 2 * LZ4_LEGACY_BLOCK;
     }
     let (flags, sizes) = (records.get(4).copied().unwrap_or(0), records.get(5).copied().unwrap_or(0));
-    let block = 1usize << (8 + 2 * usize::from(sizes >> 4 & 7));
+    let block = 1usize << (8 + 2 * usize::from((sizes >> 4) & 7));
     if flags & 0x20 != 0 { 2 * block } else { 3 * block + PIECE_BYTES }
 }
 

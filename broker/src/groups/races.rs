@@ -95,11 +95,13 @@ impl World {
         }
     }
 
+    #[allow(clippy::disallowed_methods, reason = "the handle is kept, and the world's runtime ends with it")]
     fn go(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.push(tokio::spawn(task));
     }
 
     /// Somebody asks for something; sometimes the connection is gone before there is an answer.
+    #[allow(clippy::disallowed_methods, reason = "the handle is kept, and the world's runtime ends with it")]
     fn ask(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let task = tokio::spawn(task);
         if self.random.below(3) == 0 { self.tasks.push(task) } else { self.must.push(task) }
