@@ -254,7 +254,7 @@ fn wire(runtime: &tokio::runtime::Runtime, megabytes: usize, lines: &mut Vec<Lin
                 client.acknowledged()?;
             }
         }
-        (0..IN_FLIGHT.min(megabytes / 2)).try_for_each(|_| client.acknowledged())
+        (0..IN_FLIGHT.min(megabytes / 2)).try_for_each(|_| client.acknowledged().map(drop))
     })?);
     lines.push(line("produce, 1 MB requests, acks=all, 2 connections", result, cpu));
 

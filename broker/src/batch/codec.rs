@@ -171,7 +171,7 @@ pub fn compress(compression: Compression, records: &[u8], out: &mut Vec<u8>) -> 
 pub(super) enum Encoder<W: Write> {
     None(W),
     Gzip(flate2::write::GzEncoder<W>),
-    Snappy(Snappy<W>),
+    Snappy(Box<Snappy<W>>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
     /// The slow ways.
     Lz4High(Box<lz4::Encoder<W>>),
@@ -201,7 +201,7 @@ impl<W: Write> Encoder<W> {
                 out.write_all(&XERIAL_MAGIC)?;
                 out.write_all(&1u32.to_be_bytes())?;
                 out.write_all(&1u32.to_be_bytes())?;
-                Self::Snappy(Snappy { out, block: Vec::new(), encoder: snap::raw::Encoder::new() })
+                Self::Snappy(Box::new(Snappy { out, block: Vec::new(), encoder: snap::raw::Encoder::new() }))
             }
         })
     }

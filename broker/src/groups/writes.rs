@@ -75,6 +75,9 @@ impl Change {
     }
 }
 
+/// Of groups: records, other entries of the database, and how many changes they are of.
+type GroupWrites = (Vec<GroupRecord>, BTreeMap<Vec<u8>, Option<Vec<u8>>>, u64);
+
 /// Whether there are entries of a group or of its members among them.
 fn has_entries(entries: &BTreeMap<Vec<u8>, Option<Vec<u8>>>, group: &str) -> bool {
     let members = consumer::record::member_key(group, "");
@@ -259,13 +262,7 @@ impl Coordinator {
         }
     }
 
-    fn take_groups(
-        &self,
-        held: &mut Held,
-        number: u64,
-        (records, entries, changes): (Vec<GroupRecord>, BTreeMap<Vec<u8>, Option<Vec<u8>>>, u64),
-        written: bool,
-    ) {
+    fn take_groups(&self, held: &mut Held, number: u64, (records, entries, changes): GroupWrites, written: bool) {
         let now = self.now();
         for record in records {
             let fx = held.machine.persisted(&record, written, now);
