@@ -52,7 +52,6 @@ EXPLAINED = [
     (r"CONSUMER_GROUP_DESCRIBE v1 left groups\[c\d\].assignmentEpoch", "nobody is assigned anything, at the epoch that the group has"),
     (r"DESCRIBE_TRANSACTIONS v0 committed .*transactionStartTimeMs", "what is over has no beginning"),
     (r"PRODUCE v9 again.*logAppendTimeMs", "a repeated answer is the first one word for word"),
-    (r"FETCH v9 kept as (producer|zstd)", "who cannot read zstd is told so, where Kafka sends it all the same"),
     (r"PRODUCE v9 the same partition twice", "Kafka keeps the last of two batches for a partition, we keep both"),
     (r"PRODUCE v9 outside the transaction.*logStartOffset", "who is in no transaction is told no start"),
     (r"CONSUMER_GROUP_HEARTBEAT v\d into a classic group memberEpoch", "epochs go on from the group's generation"),

@@ -167,7 +167,7 @@ def produce_and_fetch(t):
             t.ask(name, "FETCH", version, lambda k: {"maxWaitMs": 0, "minBytes": 0, "maxBytes": 1 << 20, "sessionEpoch": -1, **rest, "topics": [
                 {"topic": topic, "topicId": id or k.get(topic, NOBODY), "partitions": [partition]}]})
     fetch("all", "t", 0, versions=range(4, 19))
-    # Before version 7 zstd may not be sent; before 10 it is not sent to whoever fetches.
+    # Before version 7 zstd may not be sent, whatever the topic keeps; whoever fetches is sent what is kept.
     for kept in ("producer", "uncompressed", "gzip", "zstd"):
         for codec in ("gzip", "snappy", "lz4", "zstd"):
             produce(f"{codec} kept as", f"to-{kept}", {"values": ["a=" + "x" * 300, "b=2"], "time": NOW, "codec": codec}, versions=(6, 7, 12))
