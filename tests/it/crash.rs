@@ -119,9 +119,9 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random, d
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_again_and_again_it_loses_and_doubles_nothing() {
     let slow = std::env::var("SLOW").is_ok_and(|v| !v.is_empty() && v != "0");
-    let kills = if slow { 40 } else { 2 };
+    let kills = if slow { 50 } else { 2 };
     if !slow {
-        println!("only {kills} kills; SLOW=1 runs 40");
+        println!("only {kills} kills; SLOW=1 runs 50");
     }
     let mut random = Random::seeded("crash");
     let directory = tempfile::tempdir().unwrap();
@@ -232,7 +232,7 @@ async fn check_filter(server: &Process, events: &[Event]) {
         events.iter().filter(|e| e.value % 2 == 0).map(|e| (format!("id-{}", e.id), e.value)).collect();
     let until = Instant::now() + Duration::from_secs(60);
     loop {
-        let mut kafka = Client::connect(server.kafka).unwrap();
+        let mut kafka = Client::connect_committed(server.kafka).unwrap();
         let mut records = Vec::new();
         for partition in 0..PARTITIONS {
             records.extend(kafka.read_all("EVEN", partition).unwrap());
@@ -264,7 +264,7 @@ async fn check_windows(server: &Process, events: &[Event]) {
     server.eventually("SELECT K, WINDOWSTART, N, S FROM COUNTS;", &rows).await;
 
     // The changes in the topic end with the same: its last value of each window.
-    let mut kafka = Client::connect(server.kafka).unwrap();
+    let mut kafka = Client::connect_committed(server.kafka).unwrap();
     let mut last: BTreeMap<(String, i64), (i64, i64)> = BTreeMap::new();
     for partition in 0..PARTITIONS {
         for record in kafka.read_all("COUNTS", partition).unwrap() {

@@ -82,6 +82,10 @@ impl Client {
         Ok(Self { stream, correlation: 0, committed: false })
     }
 
+    pub fn connect_committed(address: SocketAddr) -> Result<Self> {
+        Ok(Self { committed: true, ..Self::connect(address)? })
+    }
+
     /// Sends a request without waiting for its answer.
     pub fn send<Q: Encodable + HeaderVersion>(&mut self, (key, version): (i16, i16), request: &Q) -> Result<()> {
         self.correlation += 1;
