@@ -2,8 +2,9 @@
 //!
 //! A producer keeps so many requests under way and no more: when some are answered, as many come soon. Without waiting, the
 //! first of them is forced to disk alone while the others come, and most requests wait for two forces instead of one. So
-//! as many are awaited as were answered last, for no longer than a force takes. Whether that is worth it is what the last
-//! tries tell: those who came are spared a force, those who were there have waited.
+//! as many are awaited as were answered last, for no longer than half a force takes: where they take longer to come,
+//! two forces, of which one passes while they come, are no slower than one that waits for all. Whether that is worth it is
+//! what the last tries tell: those who came are spared a force, those who were there have waited.
 //!
 //! Only where each write is forced: else there is nothing to save.
 
@@ -16,10 +17,11 @@ const ENOUGH_BYTES: usize = 512 << 10;
 /// So many writes pass until it is tried again, while less than half of the last eight tries were worth it.
 const PAUSE: u32 = 16;
 
-/// How many batches were there, how many came, and how long that took.
+/// How many batches were there, how many were awaited and came, and how long that took.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gathered {
     pub had: usize,
+    pub expected: usize,
     pub came: usize,
     pub waited: Duration,
 }
@@ -59,7 +61,7 @@ impl Gather {
 
     /// How many to await, and for how long.
     fn next_try(&mut self) -> Option<(usize, Duration)> {
-        let limit = self.force.min(self.wait_max);
+        let limit = (self.force / 2).min(self.wait_max);
         if self.answered == 0 || limit.is_zero() {
             return None;
         }
@@ -70,10 +72,10 @@ impl Gather {
         Some((self.answered, limit))
     }
 
-    fn learn(&mut self, Gathered { had, came, waited }: Gathered) {
+    fn learn(&mut self, Gathered { had, expected, came, waited }: Gathered) {
         // Twice, as not all of a force is spared: part of it had passed when they came.
         let lost = waited.as_nanos() * had.max(1) as u128 * 2;
-        let worth = self.force.as_nanos() * came as u128 > lost;
+        let worth = came * 4 >= expected * 3 && self.force.as_nanos() * came as u128 > lost;
         self.tries = self.tries << 1 | u8::from(worth);
         self.pause = if self.tries.count_ones() * 2 < u8::BITS { PAUSE } else { 0 };
     }
@@ -91,8 +93,8 @@ mod tests {
         for _ in 0..writes {
             gather.wrote(5, FORCE);
             if let Some((expected, limit)) = gather.next_try() {
-                assert_eq!((expected, limit), (5, FORCE));
-                gather.learn(Gathered { had: 1, came, waited });
+                assert_eq!((expected, limit), (5, FORCE / 2));
+                gather.learn(Gathered { had: 1, expected, came, waited });
                 tries += 1;
             }
         }
@@ -102,11 +104,11 @@ mod tests {
     #[test]
     fn it_waits_for_those_who_come_back_and_seldom_for_others() {
         let mut gather = Gather::new(Duration::from_millis(1));
-        assert!(tries(&mut gather, 1000, 4, FORCE / 2) > 900);
-        assert!(tries(&mut gather, 1000, 0, FORCE) < 70);
-        // One who comes at the end of a whole force's time was not worth that.
-        assert!(tries(&mut gather, 1000, 1, FORCE) < 70);
-        assert!(tries(&mut gather, 1000, 4, FORCE / 2) > 900);
+        assert!(tries(&mut gather, 1000, 5, FORCE / 4) > 900);
+        assert!(tries(&mut gather, 1000, 0, FORCE / 2) < 70);
+        // They are slower than a disk as fast as this: what is there is forced while they come.
+        assert!(tries(&mut gather, 1000, 2, FORCE / 2) < 70);
+        assert!(tries(&mut gather, 1000, 4, FORCE / 4) > 900);
     }
 
     #[test]

@@ -618,7 +618,7 @@ impl Queue {
             self.came.wait_while_for(&mut state, |s| !s.closing && !s.has_awaited(), limit);
         }
         state.awaited = Awaited::default();
-        missing.then(|| Gathered { had, came: state.produces.len() - had, waited: begun.elapsed() })
+        missing.then(|| Gathered { had, expected, came: state.produces.len() - had, waited: begun.elapsed() })
     }
 
     /// What one write takes: about `bytes_max` of produced batches and as much of steps. A job that changes topics
