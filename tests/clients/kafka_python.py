@@ -178,7 +178,7 @@ def topics_and_settings():
     admin.reset_configs([resource(retention_ms=None, cleanup_policy=None)])
     assert settings(ConfigFilterType.MODIFIED) == {}
     broker = admin.describe_configs([ConfigResource("BROKER", "1")], config_filter=ConfigFilterType.ALL)["broker"]["1"]
-    listeners = broker["advertised.listeners"]
+    listeners = broker["listeners"]
     assert listeners["read_only"] and listeners["config_source"] == ConfigSourceType.STATIC_BROKER_CONFIG.name, listeners
     assert topic in admin.list_config_resources()["topic"]
 

@@ -264,7 +264,7 @@ func fencing() {
 	none(next.EndTransaction(ctx, kgo.TryCommit))
 	got := read(topic, 1, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	check(len(got) == 1 && string(got[0].Value) == "new", "%v", got)
-	long := client(kgo.TransactionalID(run+"-long"), kgo.TransactionTimeout(time.Hour))
+	long := client(kgo.TransactionalID(run+"-long"), kgo.TransactionTimeout(2*time.Hour))
 	defer long.Close()
 	err = long.BeginTransaction()
 	check(errors.Is(err, kerr.InvalidTransactionTimeout), "%v", err)
