@@ -101,7 +101,7 @@ def create_topics(t):
     assigned("assigned the same", (0, [1]), (0, [1]))
     assigned("assigned and counted", (0, [1]), partitions=1, replicas=1)
     assigned("assigned unevenly", (0, [1]), (1, [1, 2]))
-    for name, more in (("t", {}), ("compact", {"cleanup.policy": "compact"}), ("both", {"cleanup.policy": "compact,delete", "retention.ms": "3600000"}),
+    for name, more in (("t", {}), ("compact", {"cleanup.policy": "compact"}), ("both", {"cleanup.policy": "compact,delete", "retention.ms": "360000000"}),
                        ("append-time", {"message.timestamp.type": "LogAppendTime"}), ("small", {"max.message.bytes": "200"}), ("two-replicas", {"min.insync.replicas": "2"}),
                        *((f"to-{codec}", {"compression.type": codec}) for codec in ("producer", "uncompressed", "gzip", "zstd"))):
         ask("made", topic(name, 3 if name == "t" else 1, configs=[{"name": k, "value": v} for k, v in more.items()]), versions=[7])
