@@ -14,7 +14,7 @@ use millpond_engine::push::{PushQuery, Selected};
 use millpond_engine::query::{ClientEvent, EndReason};
 use millpond_engine::session::Session;
 use millpond_engine::{Engine, EngineOptions, ModuleEntry};
-use millpond_types::ports::{Outcome, Step, TopicLog, TopicSpec, partition_of};
+use millpond_types::ports::{Outcome, Step, TopicLog, TopicSpec, is_internal, partition_of};
 use millpond_types::record::{OwnedRecord, RecordBuffer, encode_headers};
 use millpond_types::{Error, Result, Schema, TopicPartition};
 use millpond_udfs::{CompileCommand, Host, HostOptions};
@@ -146,6 +146,9 @@ impl Database {
     pub fn produce(&self, topic: &str, records: &[OwnedRecord]) -> Result<()> {
         let info = self.storage.topic(topic);
         let info = info.ok_or_else(|| Error::not_found(format!("topic \"{topic}\" does not exist")))?;
+        if is_internal(topic) {
+            return Err(Error::bad_request(format!("cannot append to internal topic \"{topic}\"")));
+        }
         let mut buffers = vec![RecordBuffer::default(); usize::try_from(info.partitions).unwrap_or(0)];
         for record in records {
             let partition = record.key.as_deref().map_or(0, |key| partition_of(key, info.partitions));

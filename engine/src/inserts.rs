@@ -4,6 +4,7 @@ use millpond_formats::json::{Comments, Json};
 use millpond_formats::value_from_json;
 use millpond_sql::plan::{Relation, SourceInfo};
 use millpond_types::access::Right;
+use millpond_types::ports::is_internal;
 use millpond_types::{ColumnRole, Error, Result, Value};
 
 use crate::engine::Engine;
@@ -58,6 +59,12 @@ fn check_writable(source: &SourceInfo) -> Result<()> {
     }
     if source.window.is_some() {
         return Err(Error::bad_request(format!("cannot insert into windowed source \"{}\"", source.name)));
+    }
+    if is_internal(&source.topic) {
+        return Err(Error::bad_request(format!(
+            "cannot insert into \"{}\": its topic \"{}\" is internal",
+            source.name, source.topic
+        )));
     }
     if source.schema.columns.iter().any(|c| matches!(c.role, ColumnRole::Headers | ColumnRole::Header(_))) {
         return Err(Error::bad_request(format!("cannot insert into \"{}\": it has header columns", source.name)));

@@ -22,6 +22,12 @@ pub struct TopicSpec {
     pub configs: BTreeMap<String, String>,
 }
 
+/// Whether a topic of this name is the broker's own in Kafka: groups' offsets and transactions. Clients and statements
+/// neither make nor write one.
+pub fn is_internal(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state")
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicInfo {
     pub id: TopicId,

@@ -2,7 +2,7 @@
 //!
 //! Each partition's batch is checked, queued and answered by itself. acks=0 gets no response, and an error then ends the
 //! connection; acks=1 and acks=all are answered after the commit, as durable as storage is set. Topics that a table
-//! writes refuse other writers. From version 12 on partitions join the transaction that is written to them by
+//! writes refuse other writers, internal topics all. From version 12 on partitions join the transaction that is written to them by
 //! themselves; from version 13 on topics are named by their ids alone. Ignored: timeout_ms (a commit is not given up half
 //! way), before version 12 transactional_id (the batches say whose transaction they are of, and the partition knows
 //! whether it is open).
@@ -17,6 +17,7 @@ use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName, TransactionalId};
+use millpond_types::ports::is_internal;
 use millpond_types::{TopicId, TopicPartition};
 use uuid::Uuid;
 
@@ -139,9 +140,11 @@ fn find(shared: &Shared, request: &Request, asked: &TopicProduceData) -> Result<
         let unknown = || Refusal::new(ResponseError::UnknownTopicId, "there is no topic with this id");
         let topic = shared.storage.find_topic_by_id(TopicId(*asked.topic_id.as_bytes())).ok_or_else(unknown)?;
         may(&topic.name)?;
+        refuse_internal(&topic.name)?;
         topic
     } else {
         may(&asked.name)?;
+        refuse_internal(&asked.name)?;
         let unknown = || {
             let message = format!("there is no topic \"{}\"", asked.name.as_str());
             Refusal::new(ResponseError::UnknownTopicOrPartition, message)
@@ -151,6 +154,17 @@ fn find(shared: &Shared, request: &Request, asked: &TopicProduceData) -> Result<
     match shared.guard.refuse_write(&topic.name) {
         None => Ok(topic),
         Some(why) => Err(Refusal::new(ResponseError::TopicAuthorizationFailed, why)),
+    }
+}
+
+/// Whether there is such a topic or not.
+fn refuse_internal(name: &str) -> Result<(), Refusal> {
+    match is_internal(name) {
+        false => Ok(()),
+        true => {
+            let message = format!("cannot append to internal topic \"{name}\"");
+            Err(Refusal::new(ResponseError::InvalidTopicException, message))
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Metadata (3), versions 0 to 13.
 //!
 //! One broker, which leads everything, at the address that the request came in on unless another is set. Topics named
-//! that do not exist are created where the request, the settings, the caller's rights and quota allow it. Topics can be named by
-//! id (v10 on). Topics that the caller may not describe are left out of all, and refused where they are named, whether
+//! that do not exist are created where the request, the settings, the caller's rights and quota allow it; internal ones
+//! never. Topics can be named by id (v10 on). Topics that the caller may not describe are left out of all, and refused where they are named, whether
 //! they exist or not.
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,7 +14,7 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse};
 use millpond_types::TopicId;
-use millpond_types::ports::TopicSpec;
+use millpond_types::ports::{TopicSpec, is_internal};
 use uuid::Uuid;
 
 use super::access::NOT_ASKED;
@@ -77,13 +77,15 @@ impl Look<'_> {
     async fn by_name(&self, name: &str, create: bool) -> MetadataResponseTopic {
         let shared = self.shared;
         if let Err(refusal) = shared.check_topic(&self.request.caller, Operation::Describe, name) {
-            return failure(&refusal).with_name(Some(text(name)));
+            return failure(&refusal).with_name(Some(text(name))).with_is_internal(is_internal(name));
         }
         if let Some(topic) = shared.storage.find_topic(name) {
             return self.describe(&topic);
         }
         let spec = TopicSpec { name: name.to_owned(), partitions: -1, replicas: -1, configs: BTreeMap::new() };
-        let refusal = if create && shared.settings.auto_create_topics {
+        let refusal = if is_internal(name) {
+            Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic")
+        } else if create && shared.settings.auto_create_topics {
             match self.create(spec).await {
                 Ok(topic) => return self.describe(&topic),
                 Err(refusal) => refusal,
@@ -94,7 +96,7 @@ impl Look<'_> {
                 _ => Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic"),
             }
         };
-        failure(&refusal).with_name(Some(text(name)))
+        failure(&refusal).with_name(Some(text(name))).with_is_internal(is_internal(name))
     }
 
     async fn create(&self, spec: TopicSpec) -> Result<Arc<Topic>, Refusal> {
@@ -150,6 +152,7 @@ impl Look<'_> {
         MetadataResponseTopic::default()
             .with_name(Some(text(&topic.name)))
             .with_topic_id(Uuid::from_bytes(topic.id.0))
+            .with_is_internal(is_internal(&topic.name))
             .with_partitions((0..topic.partition_count()).map(partition).collect())
             .with_topic_authorized_operations(operations)
     }

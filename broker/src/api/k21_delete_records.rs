@@ -5,6 +5,8 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
+use millpond_types::ports::is_internal;
+
 use super::topics::partition;
 use super::{Refusal, Request, Shared};
 use crate::security::acl::Operation;
@@ -33,6 +35,10 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
 }
 
 async fn delete(shared: &Shared, name: &str, index: i32, before: i64) -> Result<i64, Refusal> {
+    if is_internal(name) {
+        let message = format!("records of internal topic \"{name}\" are not deleted");
+        return Err(Refusal::new(ResponseError::InvalidTopicException, message));
+    }
     let (topic, id) = partition(&shared.storage, name, index)?;
     if !topic.settings.deleted {
         let message = format!("topic \"{name}\" is compacted, and its records are not deleted");

@@ -9,6 +9,8 @@ use kafka_protocol::messages::add_partitions_to_txn_response::{
 };
 use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 
+use millpond_types::ports::is_internal;
+
 use super::topics::partition;
 use super::{Request, Shared, code_of_transaction};
 use crate::security::acl::Operation;
@@ -22,7 +24,8 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
     let mut places = Vec::new();
     let mut failures = Vec::new();
     for topic in &asked.v3_and_below_topics {
-        let guarded = !shared.may_topic(&request.caller, Operation::Write, &topic.name)
+        let guarded = is_internal(&topic.name)
+            || !shared.may_topic(&request.caller, Operation::Write, &topic.name)
             || shared.guard.refuse_write(&topic.name).is_some();
         for index in &topic.partitions {
             failures.push(match partition(&shared.storage, &topic.name, *index) {

@@ -10,6 +10,7 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use kafka_protocol::messages::{BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
+use millpond_types::ports::is_internal;
 use uuid::Uuid;
 
 use super::access::NOT_ASKED;
@@ -59,7 +60,10 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
                     Ok(()) if error != ResponseError::InvalidRequest => shared.topic_operations(&request.caller, name),
                     _ => NOT_ASKED,
                 };
-                let missing = missing.with_error_code(error.code()).with_topic_authorized_operations(operations);
+                let missing = missing
+                    .with_error_code(error.code())
+                    .with_is_internal(is_internal(name))
+                    .with_topic_authorized_operations(operations);
                 response.topics.push(missing);
                 continue;
             }
@@ -77,6 +81,9 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
 }
 
 fn why_missing(shared: &Shared, name: &str) -> ResponseError {
+    if is_internal(name) {
+        return ResponseError::UnknownTopicOrPartition;
+    }
     let spec = millpond_types::ports::TopicSpec {
         name: name.to_owned(),
         partitions: 1,
@@ -110,6 +117,7 @@ fn describe(
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(text(&topic.name)))
         .with_topic_id(Uuid::from_bytes(topic.id.0))
+        .with_is_internal(is_internal(&topic.name))
         .with_partitions(indexes.map(partition).collect())
         .with_topic_authorized_operations(shared.topic_operations(&request.caller, &topic.name))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use millpond_types::ports::{TopicInfo, TopicSpec};
+use millpond_types::ports::{TopicInfo, TopicSpec, is_internal};
 use millpond_types::{PartitionId, TopicId};
 
 use super::error::StorageError;
@@ -121,6 +121,10 @@ impl NewTopic {
     /// All checks that do not depend on other topics.
     pub fn check(mut spec: TopicSpec, partitions_default: i32, partitions_max: i32) -> Result<Self, StorageError> {
         check_name(&spec.name)?;
+        if is_internal(&spec.name) {
+            let message = format!("topic \"{}\" is internal: it is not for clients to create", spec.name);
+            return Err(StorageError::InvalidTopic(message));
+        }
         if spec.partitions == -1 {
             spec.partitions = partitions_default;
         }

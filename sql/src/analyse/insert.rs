@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use millpond_types::ports::is_internal;
 use millpond_types::{ColumnRole, Field, SqlType};
 
 use super::coerce::{coerce, widens};
@@ -31,6 +32,9 @@ pub(super) fn insert_values(insert: &syntax::InsertValues, env: &dyn Environment
     }
     if target.window.is_some() {
         return refuse(format!("cannot insert values into windowed {}: {}", noun(target.relation), target.name));
+    }
+    if is_internal(&target.topic) {
+        return refuse(format!("cannot insert values into {}: its topic {} is internal", target.name, target.topic));
     }
     let is_header = |role: &ColumnRole| matches!(role, ColumnRole::Headers | ColumnRole::Header(_));
     let columns: Vec<syntax::Ident> = if insert.columns.is_empty() {

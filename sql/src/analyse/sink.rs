@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millpond_types::ColumnRole;
+use millpond_types::ports::is_internal;
 
 use super::coerce::{coerce, widens};
 use super::join::plain_format;
@@ -164,6 +165,12 @@ pub(super) fn insert_into(insert: &syntax::InsertInto, env: &dyn Environment) ->
     }
     if target.read_only {
         return refuse(Code::Conflict, format!("cannot insert into read-only stream: {}", target.name));
+    }
+    if is_internal(&target.topic) {
+        return refuse(
+            Code::Conflict,
+            format!("cannot insert into {}: its topic {} is internal", target.name, target.topic),
+        );
     }
     if target.schema.columns.iter().any(|c| matches!(c.role, ColumnRole::Headers | ColumnRole::Header(_))) {
         return refuse(Code::Invalid, format!("cannot insert into {} because it has header columns", target.name));

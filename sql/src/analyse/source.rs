@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use millpond_types::ports::is_internal;
 use millpond_types::{Column, ColumnRole, Field, Schema, SqlType};
 
 use super::properties::{With, WithOf, uses_registry};
@@ -285,6 +286,10 @@ pub(super) fn check_schema_id(
 pub(super) fn check_topic_name(topic: &str, span: Span) -> AnalysisResult<()> {
     if topic.trim().is_empty() {
         return Err(Diagnostic::at(Code::Property, span, "must have non-empty topic name"));
+    }
+    if is_internal(topic) {
+        let message = format!("topic '{topic}' is internal: no stream or table can be over it");
+        return Err(Diagnostic::at(Code::Property, span, message));
     }
     Ok(())
 }

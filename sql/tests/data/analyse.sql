@@ -101,6 +101,10 @@ CREATE TABLE t AS SELECT explode(tags) AS tag, count(*) AS n FROM orders GROUP B
 CREATE STREAM o AS SELECT id, CASE WHEN qty > 1 THEN explode(tags) ELSE name END AS x FROM orders;
 -- topic without a name
 CREATE STREAM o WITH (KAFKA_TOPIC=' ') AS SELECT * FROM orders;
+-- topics that are Kafka's own
+CREATE STREAM offsets (a INT) WITH (KAFKA_TOPIC='__consumer_offsets', VALUE_FORMAT='JSON', PARTITIONS=1);
+-- topics that are Kafka's own, of a query
+CREATE STREAM o WITH (KAFKA_TOPIC='__transaction_state') AS SELECT * FROM orders;
 -- alias that is a pseudo column, for a client
 SELECT qty AS rowtime FROM orders EMIT CHANGES;
 -- pseudo column under its own name, for a client

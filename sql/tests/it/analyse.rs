@@ -1,6 +1,7 @@
 //! What statements mean: `data/analyse.sql`, each with its plan or its problem in `data/analyse.expected.txt`.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use expect_test::expect_file;
 use millpond_sql::plan::{Analysed, SourceInfo, describe, describe_pull};
@@ -63,6 +64,25 @@ fn plans_and_problems() {
         writeln!(out, "-- {title}\n{}\n{shown}", sql.trim()).unwrap();
     }
     expect_file!["../data/analyse.expected.txt"].assert_eq(&out);
+}
+
+/// A stream over one may be there from before this was refused.
+#[test]
+fn internal_topics_are_not_written() {
+    let mut world = World::default();
+    world.run(SOURCES).map_err(|(d, _)| d.render(SOURCES)).unwrap();
+    let mut sink = (*world.sources["SINK"]).clone();
+    sink.topic = "__consumer_offsets".into();
+    world.sources.insert("SINK".into(), Arc::new(sink));
+    for (sql, wanted) in [
+        (
+            "INSERT INTO sink SELECT id, qty AS v FROM orders;",
+            "cannot insert into SINK: its topic __consumer_offsets is internal",
+        ),
+        ("INSERT INTO sink VALUES (1, 2);", "cannot insert values into SINK: its topic __consumer_offsets is internal"),
+    ] {
+        assert_eq!(world.run(sql).unwrap_err().0.message, wanted, "{sql}");
+    }
 }
 
 /// The deepest trees that the parser lets through are analysed on an ordinary thread's stack.

@@ -57,6 +57,49 @@ fn topics_are_described_page_by_page() {
     assert_eq!(page(&mut client, &["a"], 9, Some(("a".into(), -1))).0, [missing("a", 42)]);
 }
 
+/// Kafka's own topics are nobody's to make or to write, whether they are there or not.
+#[test]
+fn internal_topics_are_neither_made_nor_written() {
+    let server = Server::new();
+    let mut client = server.client();
+    for topic in ["__consumer_offsets", "__transaction_state"] {
+        let asked = metadata_request::MetadataRequestTopic::default().with_name(Some(name(topic)));
+        let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(true);
+        let found = client.call(12, &request).topics.remove(0);
+        assert_eq!((found.error_code, found.is_internal), (3, true), "{topic}");
+        for version in [9, 12] {
+            let records = batch(&[("v", 1)], Codec::None);
+            let answer = client.call(version, &super::answers::produce_request(topic, -1, records));
+            let partition = &answer.responses[0].partition_responses[0];
+            assert_eq!(partition.error_code, 17, "{topic}, produce {version}");
+            let message = partition.error_message.as_deref().unwrap();
+            assert_eq!(message, format!("cannot append to internal topic \"{topic}\""));
+        }
+        for validate_only in [true, false] {
+            let creatable = create_topics_request::CreatableTopic::default()
+                .with_name(name(topic))
+                .with_num_partitions(1)
+                .with_replication_factor(1);
+            let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_validate_only(validate_only);
+            let answer = client.call(7, &request).topics.remove(0);
+            assert_eq!(answer.error_code, 17, "{topic}");
+            assert!(answer.error_message.unwrap().contains("is internal"));
+        }
+        let partition = delete_records_request::DeleteRecordsPartition::default().with_offset(-1);
+        let asked = delete_records_request::DeleteRecordsTopic::default().with_name(name(topic));
+        let request = DeleteRecordsRequest::default().with_topics(vec![asked.with_partitions(vec![partition])]);
+        assert_eq!(client.call(2, &request).topics[0].partitions[0].error_code, 17, "{topic}");
+        let request =
+            DescribeTopicPartitionsRequest::default().with_topics(vec![TopicRequest::default().with_name(name(topic))]);
+        let described = client.call(0, &request.with_response_partition_limit(9)).topics.remove(0);
+        assert_eq!((described.error_code, described.is_internal), (3, true), "{topic}");
+        let producer = init(&mut client, 4, 60_000).unwrap();
+        assert_eq!(begin(&mut client, 3, producer, &[topic]), [29], "{topic}");
+        assert!(server.storage().find_topic(topic).is_none());
+    }
+    create(server.storage(), "_consumer_offsets", &[]);
+}
+
 #[test]
 fn a_partition_is_where_it_is() {
     let server = Server::new();
