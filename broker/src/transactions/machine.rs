@@ -311,12 +311,18 @@ impl Machine {
             }
         }
         let mut next = Transaction::new(found.producer_id, request.timeout_ms, now);
-        if found.epoch >= EPOCH_MAX {
+        // Kafka aborts what is open with one epoch and has the successor ask again, which gives it another. Who goes on from
+        // its own epoch gets the first.
+        let fenced = match found.state == State::Ongoing && request.expected.is_none() {
+            true => found.epoch.saturating_add(1),
+            false => found.epoch,
+        };
+        if fenced >= EPOCH_MAX {
             let Some(producer_id) = fresh_id else { return Ok(Init::NeedsProducerId) };
             next.producer_id = producer_id;
             next.last_producer_id = if request.expected.is_some() { found.producer_id } else { -1 };
         } else {
-            next.epoch = found.epoch + 1;
+            next.epoch = fenced + 1;
         }
         next.last_epoch = request.expected.map_or(-1, |(_, epoch)| epoch);
         let mut ready = self.begin(&request.id, next);

@@ -133,11 +133,12 @@ fn only_the_latest_producer_may() {
     let a = s.init();
     s.add(a, &[0]).unwrap();
     let (b, change) = s.init_as(None).unwrap();
-    assert_eq!(b, (101, 1));
+    assert_eq!(b, (101, 2), "one to fence, one to go on with, as in Kafka");
     let write = change.unwrap().write;
     assert_eq!((write.producer_epoch, write.ending), (1, Some(Ending { commit: false, partitions: vec![place(0)] })));
     assert_eq!(s.add(a, &[0]), Err(TransactionError::Fenced));
     assert_eq!(s.end(a, true), Err(TransactionError::Fenced));
+    assert_eq!(s.end((101, 1), true), Err(TransactionError::Fenced), "nobody is given the one that fences");
     assert_eq!(s.end((999, 1), true), Err(TransactionError::InvalidProducerId));
     let unknown = s.machine.end("y", b, true, 0);
     assert_eq!(unknown, Err(TransactionError::InvalidProducerId));
@@ -230,6 +231,16 @@ fn epochs_run_out_into_a_new_producer_id() {
     assert_eq!(next, (102, 0));
     let write = change.unwrap().write;
     assert_eq!((write.producer_id, write.producer_epoch), (101, i16::MAX), "the old one is fenced for good");
+    // The last epoch is none to go on with where it fences.
+    for (epoch, wanted) in [(i16::MAX - 3, (102, i16::MAX - 1)), (i16::MAX - 2, (103, 0))] {
+        let mut worn = s.machine.get("x").unwrap().clone();
+        (worn.producer_id, worn.epoch) = (102, epoch);
+        s.machine.apply("x", Some(worn));
+        s.add((102, epoch), &[0]).unwrap();
+        let (next, change) = s.init_as(None).unwrap();
+        let write = change.unwrap().write;
+        assert_eq!((next, (write.producer_id, write.producer_epoch)), (wanted, (102, epoch + 1)));
+    }
 }
 
 #[test]
@@ -355,13 +366,13 @@ fn each_end_raises_the_epoch() {
     // A successor, and a timeout.
     s.add(d, &[0]).unwrap();
     let e = s.init();
-    assert_eq!((e, s.raise(d, true)), ((101, 4), Err(TransactionError::Fenced)));
+    assert_eq!((e, s.raise(d, true)), ((101, 5), Err(TransactionError::Fenced)));
     s.add(e, &[0]).unwrap();
     s.now += i64::from(TIMEOUT);
     let change = s.machine.expire("x", s.now, s.now).unwrap();
     s.apply(&change);
     assert_eq!(s.raise(e, true), Err(TransactionError::InvalidState));
-    assert_eq!(s.raise(e, false), Ok(((101, 5), None)), "time has done so already");
+    assert_eq!(s.raise(e, false), Ok(((101, 6), None)), "time has done so already");
     assert_eq!(s.end(e, false), Err(TransactionError::Fenced), "the older way");
 }
 

@@ -83,7 +83,7 @@ fn raise(client: &mut Client, producer: Producer, commit: bool) -> Result<Produc
     }
 }
 
-fn end(client: &mut Client, version: i16, producer: Producer, commit: bool) -> i16 {
+pub fn end(client: &mut Client, version: i16, producer: Producer, commit: bool) -> i16 {
     let request = EndTxnRequest::default()
         .with_transactional_id(id())
         .with_producer_id(ProducerId(producer.0))
@@ -155,7 +155,7 @@ fn a_successor_fences_from_any_connection() {
     begin(&mut old, 0, first, &["t"]);
     assert_eq!(produce(&mut old, "t", first, 0, "zombie"), 0);
     let second = init(&mut new, 4, 60_000).unwrap();
-    assert_eq!(second, (first.0, first.1 + 1));
+    assert_eq!(second, (first.0, first.1 + 2), "one to fence, one to go on with, as in Kafka");
     assert_eq!(produce(&mut old, "t", first, 1, "late"), INVALID_EPOCH);
     assert_eq!(begin(&mut old, 1, first, &["t"]), [INVALID_EPOCH], "clients from before the code");
     assert_eq!(begin(&mut old, 2, first, &["t"]), [FENCED]);
