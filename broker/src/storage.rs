@@ -325,6 +325,8 @@ pub struct ActiveProducer {
     pub used_ms: i64,
     /// First offset of its open transaction.
     pub open_from: Option<Offset>,
+    /// That of the coordinator that ended its last transaction here; -1: none has.
+    pub coordinator_epoch: i32,
 }
 
 /// How a transaction ends, and where; topics that are gone are passed over.
@@ -615,6 +617,7 @@ impl Storage {
                 last_sequence: producer.batches.back().map_or(-1, |b| b.last_sequence),
                 used_ms: producer.used_ms,
                 open_from: producer.open_from(),
+                coordinator_epoch: producer.coordinator_epoch,
             })
             .collect();
         all.sort_unstable_by_key(|p| p.id);
@@ -631,6 +634,7 @@ impl Storage {
             last_sequence: producer.batches.back().map_or(-1, |b| b.last_sequence),
             used_ms: producer.used_ms,
             open_from: producer.open_from(),
+            coordinator_epoch: producer.coordinator_epoch,
         }))
     }
 

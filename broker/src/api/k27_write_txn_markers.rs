@@ -2,8 +2,8 @@
 //!
 //! Between brokers this is how transactions end; here it is an administrator's tool alone. So it aborts only: what is
 //! committed is committed whole, by EndTxn. A partition where the producer has nothing open needs no marker.
-//! Tools that know of no coordinator's epoch send -1, which Kafka takes as long as the producer has no marker there yet;
-//! it is always taken here, where there is one coordinator only.
+//! Tools send the coordinator's epoch that DescribeProducers told them, that of the producer's last marker there; an older one
+//! is refused.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::write_txn_markers_request::WritableTxnMarker;
@@ -17,8 +17,6 @@ use super::{Refusal, Request, Shared};
 use crate::security::acl::Operation;
 use crate::storage::{Ending, TransactionWrite};
 use crate::wire::{Error, Reply};
-
-const NO_COORDINATOR_EPOCH: i32 = -1;
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: WriteTxnMarkersRequest = request.decode()?;
@@ -52,16 +50,16 @@ async fn abort(shared: &Shared, marker: &WritableTxnMarker, name: &str, index: i
         let message = "a transaction is committed whole, not by single markers";
         return Err(Refusal::new(ResponseError::InvalidRequest, message));
     }
-    let epoch = shared.storage.leader_epoch();
-    if marker.coordinator_epoch != NO_COORDINATOR_EPOCH && marker.coordinator_epoch < epoch {
-        let message = format!("the coordinator's epoch is {epoch}, not {}", marker.coordinator_epoch);
-        return Err(Refusal::new(ResponseError::TransactionCoordinatorFenced, message));
-    }
     let id = marker.producer_id.0;
     let Some(producer) = shared.storage.active_producer(place, id)? else { return Ok(()) };
     if marker.producer_epoch < producer.epoch {
         let message = format!("the epoch of producer {id} is {}, not {}", producer.epoch, marker.producer_epoch);
         return Err(Refusal::new(ResponseError::InvalidProducerEpoch, message));
+    }
+    let epoch = producer.coordinator_epoch;
+    if marker.coordinator_epoch < epoch {
+        let message = format!("the coordinator's epoch is {epoch}, not {}", marker.coordinator_epoch);
+        return Err(Refusal::new(ResponseError::TransactionCoordinatorFenced, message));
     }
     let write = TransactionWrite {
         producer_id: id,

@@ -29,9 +29,7 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
                 Ok(producers)
             });
             match found {
-                Ok(producers) => {
-                    response.with_active_producers(producers.into_iter().map(|p| state(shared, p)).collect())
-                }
+                Ok(producers) => response.with_active_producers(producers.into_iter().map(state).collect()),
                 Err(refusal) => {
                     response.with_error_code(refusal.code()).with_error_message(Some(text(&refusal.message)))
                 }
@@ -58,13 +56,12 @@ fn find(shared: &Shared, name: &str, index: i32) -> Result<Vec<ActiveProducer>, 
     Ok(shared.storage.active_producers(place)?)
 }
 
-fn state(shared: &Shared, producer: ActiveProducer) -> ProducerState {
+fn state(producer: ActiveProducer) -> ProducerState {
     ProducerState::default()
         .with_producer_id(ProducerId(producer.id))
         .with_producer_epoch(i32::from(producer.epoch))
         .with_last_sequence(producer.last_sequence)
         .with_last_timestamp(producer.used_ms)
-        // That of the coordinator that wrote last, which those without transactions have none of.
-        .with_coordinator_epoch(producer.open_from.map_or(-1, |_| shared.storage.leader_epoch()))
+        .with_coordinator_epoch(producer.coordinator_epoch)
         .with_current_txn_start_offset(producer.open_from.unwrap_or(-1))
 }

@@ -271,7 +271,7 @@ impl Pass<'_> {
         };
         let Some((producer, _)) = producer.and_then(|p| Some((p, p.open?))).filter(|_| !entry.gone) else { return };
         let first = producer.open_from();
-        let after = producer.ended(epoch, self.now_ms);
+        let after = producer.ended(epoch, self.shared.epoch, self.now_ms);
         drop(known);
         let stable_before = entry.stable_end();
         self.put_producer(partition, id, after, None);

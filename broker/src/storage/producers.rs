@@ -20,6 +20,8 @@ const BATCHES_KEPT: usize = 5;
 const VERSION_PLAIN: u8 = 1;
 /// 2 differs in how numbers are written.
 const VERSION: u8 = 3;
+/// With the epoch of a coordinator.
+const VERSION_ENDED: u8 = 4;
 const NOT_OPEN: i64 = -1;
 const ADDED: i64 = -2;
 /// What the first batch is put in relation to.
@@ -45,17 +47,25 @@ pub enum Open {
     From(Offset),
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Producer {
     pub epoch: i16,
     /// The transaction that it is in.
     pub open: Option<Open>,
     /// Nothing is known of what it appended before, so that any sequence may come next.
     pub any_sequence: bool,
+    /// That of the coordinator that ended its last transaction here; -1: none has.
+    pub coordinator_epoch: i32,
     /// Wall-clock time of the last append.
     pub used_ms: i64,
     /// Oldest first.
     pub batches: VecDeque<ProducedBatch>,
+}
+
+impl Default for Producer {
+    fn default() -> Self {
+        Self { epoch: 0, open: None, any_sequence: false, coordinator_epoch: -1, used_ms: 0, batches: VecDeque::new() }
+    }
 }
 
 fn last_sequence(header: &BatchHeader) -> i32 {
@@ -120,7 +130,8 @@ impl Producer {
     pub fn after(known: Option<&Producer>, header: &BatchHeader, base: Offset, time: i64, now_ms: i64) -> Self {
         let mut next = match known {
             Some(producer) if producer.epoch == header.producer_epoch => producer.clone(),
-            _ => Self { epoch: header.producer_epoch, ..Self::default() },
+            Some(producer) => producer.anew(header.producer_epoch),
+            None => Self { epoch: header.producer_epoch, ..Self::default() },
         };
         next.used_ms = now_ms;
         if header.is_transactional() && next.open == Some(Open::Added) {
@@ -146,17 +157,23 @@ impl Producer {
             Some(producer) if producer.epoch == epoch => {
                 Self { used_ms: now_ms, open: producer.open.or(open), ..producer.clone() }
             }
-            Some(_) => Self { epoch, used_ms: now_ms, open, ..Self::default() },
+            Some(producer) => Self { used_ms: now_ms, open, ..producer.anew(epoch) },
             None => Self { epoch, used_ms: now_ms, open, any_sequence: true, ..Self::default() },
         }
     }
 
-    /// The producer after its transaction ended; a greater epoch fences what it sent before.
-    pub fn ended(&self, epoch: i16, now_ms: i64) -> Self {
-        if epoch == self.epoch {
-            return Self { used_ms: now_ms, open: None, ..self.clone() };
-        }
-        Self { epoch, used_ms: now_ms, ..Self::default() }
+    /// With an epoch under which it appended nothing yet.
+    fn anew(&self, epoch: i16) -> Self {
+        Self { epoch, coordinator_epoch: self.coordinator_epoch, ..Self::default() }
+    }
+
+    /// The producer after a coordinator ended its transaction; a greater epoch fences what it sent before.
+    pub fn ended(&self, epoch: i16, coordinator_epoch: i32, now_ms: i64) -> Self {
+        let after = match epoch == self.epoch {
+            true => Self { open: None, ..self.clone() },
+            false => self.anew(epoch),
+        };
+        Self { coordinator_epoch, used_ms: now_ms, ..after }
     }
 
     /// First offset of its open transaction, where it has appended to it.
@@ -168,12 +185,13 @@ impl Producer {
     }
 
     /// Version u8, epoch i16, used i64, whether any sequence may come u8; its transaction varint, -1 for none, -2 for one
-    /// without data, else its first offset; then per batch, as varints: first sequence and first offset less those that
+    /// without data, else its first offset; where there is one, the coordinator's epoch, varint; then per batch, as varints: first sequence and first offset less those that
     /// were due after the one before, how far the last sequence and the last offset are from the first, the latter less the
     /// former, and the time less the one before. It goes with each batch, into a log file too, and is as small as that.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(24 + 8 * self.batches.len());
-        out.push(VERSION);
+        let ended = self.coordinator_epoch >= 0;
+        out.push(if ended { VERSION_ENDED } else { VERSION });
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.used_ms.to_be_bytes());
         out.push(u8::from(self.any_sequence));
@@ -183,6 +201,9 @@ impl Producer {
             Some(Open::From(first)) => first,
         };
         put_varint(&mut out, open);
+        if ended {
+            put_varint(&mut out, i64::from(self.coordinator_epoch));
+        }
         let mut before = BEFORE_ALL;
         for batch in &self.batches {
             let sequences = i64::from(batch.last_sequence) - i64::from(batch.first_sequence);
@@ -199,22 +220,25 @@ impl Producer {
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut fields = Fields(value);
         let version = fields.u8()?;
-        if !(VERSION_PLAIN..=VERSION).contains(&version) {
+        if !(VERSION_PLAIN..=VERSION_ENDED).contains(&version) {
             return None;
         }
         let mut producer = Self { epoch: fields.i16()?, used_ms: fields.i64()?, ..Self::default() };
         if version > VERSION_PLAIN {
             producer.any_sequence = fields.u8()? != 0;
-            let open = if version == VERSION { take_varint(&mut fields.0)? } else { fields.i64()? };
+            let open = if version >= VERSION { take_varint(&mut fields.0)? } else { fields.i64()? };
             producer.open = match open {
                 NOT_OPEN => None,
                 ADDED => Some(Open::Added),
                 first => Some(Open::From(Offset::max(first, 0))),
             };
         }
+        if version == VERSION_ENDED {
+            producer.coordinator_epoch = i32::try_from(take_varint(&mut fields.0)?).ok()?;
+        }
         let mut before = BEFORE_ALL;
         while !fields.0.is_empty() {
-            let batch = if version == VERSION { before.take_next(&mut fields)? } else { take_whole(&mut fields)? };
+            let batch = if version >= VERSION { before.take_next(&mut fields)? } else { take_whole(&mut fields)? };
             producer.batches.push_back(batch);
             before = batch;
         }
@@ -300,6 +324,22 @@ mod tests {
         assert_eq!(check(Some(&wrapped), &header(0, 1, 1)), Ok(None));
     }
 
+    /// As Kafka tells it: none before the first marker, and then that of the last one, whatever is appended since.
+    #[test]
+    fn who_ended_the_last_transaction_is_remembered() {
+        let mut producer = Producer::added(Some(&run(&[(0, 0, 1)])), 0, 7);
+        assert_eq!(producer.coordinator_epoch, -1);
+        producer = producer.ended(1, 3, 7);
+        assert_eq!((producer.epoch, producer.coordinator_epoch), (1, 3));
+        for epoch in [1, 2] {
+            producer = Producer::added(Some(&producer), epoch, 7);
+            producer = Producer::after(Some(&producer), &header(epoch, 0, 1), 5, -1, 7);
+            assert_eq!((producer.epoch, producer.coordinator_epoch), (epoch, 3));
+        }
+        producer = Producer::after(Some(&producer), &header(4, 0, 1), 6, -1, 7);
+        assert_eq!((producer.coordinator_epoch, producer.ended(4, 5, 7).coordinator_epoch), (3, 5));
+    }
+
     #[test]
     fn any_batches_survive_and_earlier_versions_are_read() {
         let any = |first_sequence, last_sequence, base_offset, last_offset, log_append_time_ms| ProducedBatch {
@@ -316,8 +356,19 @@ mod tests {
             any(-1, 7, 0, 0, 1_700_000_000_000),
         ];
         for open in [None, Some(Open::Added), Some(Open::From(9))] {
-            let producer = Producer { epoch: 3, open, any_sequence: true, used_ms: 77, batches: batches.into() };
+            let producer = Producer {
+                epoch: 3,
+                open,
+                any_sequence: true,
+                used_ms: 77,
+                batches: batches.into(),
+                ..Producer::default()
+            };
             assert_eq!(Producer::decode(&producer.encode()), Some(producer.clone()));
+            for coordinator_epoch in [0, 7, i32::MAX] {
+                let ended = Producer { coordinator_epoch, ..producer.clone() };
+                assert_eq!(Producer::decode(&ended.encode()), Some(ended));
+            }
             let mut earlier = [&[2, 0, 3][..], &77i64.to_be_bytes(), &[1]].concat();
             let open = open.map_or(-1i64, |open| if open == Open::Added { -2 } else { 9 });
             earlier.extend(open.to_be_bytes());
@@ -331,7 +382,7 @@ mod tests {
             let expected = Producer { open: None, any_sequence: false, ..producer };
             assert_eq!(Producer::decode(&plain), Some(expected));
         }
-        assert_eq!(Producer::decode(&[4; 60]), None);
+        assert_eq!(Producer::decode(&[5; 60]), None);
     }
 
     #[test]

@@ -8,11 +8,12 @@ use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, Wri
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
 use millpond_broker::batch::Codec;
+use millpond_broker::storage::TransactionWrite;
 use millpond_types::Clock;
 
 use super::answers::name;
 use super::client::{Client, Server};
-use super::transactions::{ABORTABLE, begin, init, produce, produce_in};
+use super::transactions::{ABORTABLE, begin, end, init, produce, produce_in};
 use crate::fixture::{Fixture, batch, block_on, create, produce as append, read_all, spec, with_producer};
 
 /// Names with the first partition and the count of each, and where the next page begins.
@@ -152,6 +153,23 @@ fn a_transaction_that_hangs_is_aborted_where_it_hangs() {
     let producer = init(&mut client, 4, 60_000).unwrap();
     begin(&mut client, 3, producer, &["t", "u"]);
     assert_eq!((produce(&mut client, "t", producer, 0, "a"), produce(&mut client, "u", producer, 0, "b")), (0, 0));
+    let now = server.storage().leader_epoch();
+    let coordinator = |client: &mut Client| {
+        let topic =
+            describe_producers_request::TopicRequest::default().with_name(name("t")).with_partition_indexes(vec![0]);
+        let mut response = client.call(0, &DescribeProducersRequest::default().with_topics(vec![topic]));
+        response.topics.remove(0).partitions.remove(0).active_producers.remove(0).coordinator_epoch
+    };
+    assert_eq!(coordinator(&mut client), -1, "none has written a marker yet");
+    assert_eq!(end(&mut client, 3, producer, true), 0);
+    assert_eq!(coordinator(&mut client), now);
+    begin(&mut client, 3, producer, &["t", "u"]);
+    assert_eq!((produce(&mut client, "t", producer, 1, "a"), produce(&mut client, "u", producer, 1, "b")), (0, 0));
+    assert_eq!(coordinator(&mut client), now);
+    let server = Server::with(server.stop().reopen(true), |_, _| {});
+    let mut client = server.client();
+    assert_eq!(coordinator(&mut client), now, "that of the last marker, which a start changes nothing about");
+    assert!(server.storage().leader_epoch() > now);
     let mut abort = |id: i64, epoch: i16, coordinator_epoch: i32, commit: bool, index: i32| {
         let topic = WritableTxnMarkerTopic::default().with_name(name("t")).with_partition_indexes(vec![index]);
         let marker = WritableTxnMarker::default()
@@ -163,20 +181,25 @@ fn a_transaction_that_hangs_is_aborted_where_it_hangs() {
         let response = client.call(1, &WriteTxnMarkersRequest::default().with_markers(vec![marker]));
         response.markers[0].topics[0].partitions[0].error_code
     };
-    let now = server.storage().leader_epoch();
     assert_eq!(abort(producer.0, producer.1, now, true, 0), 42, "commits are whole");
     assert_eq!(
-        (abort(producer.0, producer.1, now - 1, false, 0), abort(producer.0, producer.1, -2, false, 0)),
+        (abort(producer.0, producer.1, now - 1, false, 0), abort(producer.0, producer.1, -1, false, 0)),
         (52, 52)
     );
     assert_eq!(abort(producer.0, producer.1 - 1, now, false, 0), 47);
     assert_eq!(abort(producer.0, producer.1, now, false, 3), 3);
     assert_eq!(abort(producer.0 + 5, 0, now, false, 0), 0, "nothing is open there");
-    assert_eq!(server.storage().partition_offsets(t).unwrap().stable_end, 0);
-    assert_eq!(abort(producer.0, producer.1, -1, false, 0), 0, "by who knows of no coordinator");
+    assert_eq!(server.storage().partition_offsets(t).unwrap().stable_end, 2);
+    assert_eq!(abort(producer.0, producer.1, now, false, 0), 0, "with the epoch that the tool is told");
     let offsets = server.storage().partition_offsets(t).unwrap();
-    assert_eq!((offsets.stable_end, offsets.end, read_all(server.storage(), t, 0).len()), (2, 2, 0));
-    assert_eq!(produce_in(&mut client, 11, "t", producer, 1, "late"), ABORTABLE);
+    assert_eq!((offsets.stable_end, offsets.end, read_all(server.storage(), t, 0).len()), (4, 4, 1));
+    // Who has no marker there yet is known of no coordinator.
+    let begun =
+        TransactionWrite { producer_id: 4242, producer_epoch: 3, added: vec![t], ..TransactionWrite::default() };
+    block_on(server.storage().transaction_write(begun)).unwrap();
+    assert_eq!((abort(4242, 3, -2, false, 0), abort(4242, 3, -1, false, 0)), (52, 0));
+    assert_eq!(server.storage().partition_offsets(t).unwrap().end, 5);
+    assert_eq!(produce_in(&mut client, 11, "t", producer, 2, "late"), ABORTABLE);
 }
 
 #[test]
