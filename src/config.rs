@@ -93,6 +93,9 @@ pub struct Limits {
     pub fetch_sessions_partitions_max: Option<usize>,
     pub fetch_sessions_bytes_max: Option<usize>,
     pub transaction_bytes_max: Option<usize>,
+    pub groups_max: Option<usize>,
+    pub transactional_ids_max: Option<usize>,
+    pub partition_producers_max: Option<usize>,
     pub connections_per_address_max: Option<usize>,
     pub connection_bytes_max: Option<usize>,
     pub pipelined_requests_max: Option<usize>,
@@ -276,6 +279,9 @@ impl Config {
             ("[limits] connections_per_address_max", limits.connections_per_address_max),
             ("[limits] pipelined_requests_max", limits.pipelined_requests_max),
             ("[limits] log_files_open_max", limits.log_files_open_max),
+            ("[limits] groups_max", limits.groups_max),
+            ("[limits] transactional_ids_max", limits.transactional_ids_max),
+            ("[limits] partition_producers_max", limits.partition_producers_max),
             ("[limits] http_connections_max", limits.http_connections_max),
             ("[limits] http_connections_per_address_max", limits.http_connections_per_address_max),
             ("[limits] http_requests_max", limits.http_requests_max),
@@ -385,6 +391,12 @@ mod tests {
         assert_eq!(check("[limits]\nworkers = 1\n[broker]\npartitions_default = 12\n"), Ok(()));
         assert_eq!(check("[limits]\nworkers = 0\n"), Err("[limits] workers is 0; it must be 1 or more".into()));
         assert!(check("[broker]\npartitions_default = 0\n").unwrap_err().contains("from 1 to"));
+        for zero in ["groups_max", "transactional_ids_max", "partition_producers_max"] {
+            assert_eq!(
+                check(&format!("[limits]\n{zero} = 0\n")),
+                Err(format!("[limits] {zero} is 0; it must be 1 or more"))
+            );
+        }
         for zero in ["log_retention_check_interval_ms", "transaction_timeout_max_ms", "producer_id_expiration_ms"] {
             assert!(check(&format!("[broker]\n{zero} = 0\n")).unwrap_err().contains("1 or more"), "{zero}");
         }

@@ -47,7 +47,9 @@ pub struct GroupSettings {
     pub initial_rebalance_delay_ms: i64,
     pub session_timeout_min_ms: i32,
     pub session_timeout_max_ms: i32,
+    /// Members of one group.
     pub members_max: usize,
+    /// Groups, and groups that have settings of their own.
     pub groups_max: usize,
     /// Length of the text committed beside an offset, in UTF-16 units, as Kafka counts; so at most 3 times as many bytes.
     pub offset_metadata_max: usize,

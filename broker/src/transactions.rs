@@ -37,6 +37,7 @@ pub struct TransactionSettings {
     pub timeout_max_ms: i32,
     /// A transactional id that nobody used for so long is forgotten.
     pub expiration_ms: i64,
+    /// Transactional ids.
     pub ids_max: usize,
     /// Memory for all transactional ids and what their transactions touch: partitions, groups and offsets.
     pub bytes_max: usize,

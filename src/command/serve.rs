@@ -318,6 +318,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     set(&mut options.storage.log_file_bytes, limits.log_file_bytes);
     set(&mut options.storage.log_files_open_max, limits.log_files_open_max);
     set(&mut options.storage.inline_bytes_max, limits.inline_bytes_max);
+    set(&mut options.storage.partition_producers_max, limits.partition_producers_max);
     set(&mut options.storage.gather_wait_max, limits.gather_wait_us_max.map(Duration::from_micros));
     set(&mut options.storage.disk_free_bytes_min, limits.disk_free_bytes_min);
     set(&mut options.storage.disk_reserve_bytes, limits.disk_reserve_bytes);
@@ -428,6 +429,12 @@ fn broker_settings(config: &Config) -> Result<ServerSettings> {
     settings.fetch_sessions_bytes_max = parts.fetch_sessions;
     if let Some(bytes) = config.limits.transaction_bytes_max {
         settings.transactions.transaction_bytes_max = bytes;
+    }
+    if let Some(groups) = config.limits.groups_max {
+        settings.groups.groups_max = groups;
+    }
+    if let Some(ids) = config.limits.transactional_ids_max {
+        settings.transactions.ids_max = ids;
     }
     if let Some(create) = config.broker.auto_create_topics {
         settings.auto_create_topics = create;
@@ -543,5 +550,23 @@ impl QueryGroups for Cursors {
                 })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_on_how_many_there_are_come_from_the_file() {
+        let counts = |text: &str| {
+            let config: Config = toml::from_str(text).unwrap();
+            let (settings, options) = (broker_settings(&config).unwrap(), options(&config).unwrap());
+            let groups = (settings.groups.groups_max, settings.groups.members_max);
+            (groups, settings.transactions.ids_max, options.storage.partition_producers_max)
+        };
+        assert_eq!(counts(""), ((100_000, 10_000), 100_000, 10_000));
+        let given = "[limits]\ngroups_max = 5\ntransactional_ids_max = 7\npartition_producers_max = 8\n[broker]\ngroup_members_max = 6\n";
+        assert_eq!(counts(given), ((5, 6), 7, 8));
     }
 }

@@ -109,6 +109,23 @@ fn a_duplicate_is_answered_as_the_first_time_even_after_a_restart() {
 }
 
 #[test]
+fn a_partition_remembers_so_many_producers() {
+    let fixture = Fixture::with(|options| options.partition_producers_max = 2);
+    let place = create(&fixture.storage, "t", &[]);
+    let plain = batch(&[("v", START_MS)], Codec::None);
+    let known = |fixture: &Fixture| {
+        let all = fixture.storage.active_producers(place).unwrap();
+        all.iter().map(|p| p.id).collect::<Vec<_>>()
+    };
+    for (time, id, wanted) in [(0, 7, vec![7]), (10, 5, vec![5, 7]), (20, 6, vec![5, 6]), (30, 8, vec![6, 8])] {
+        fixture.clock.set(START_MS + time);
+        produce(&fixture.storage, place, &with_producer(&plain, id, 0, 0)).unwrap();
+        assert_eq!(known(&fixture), wanted, "the one that was idle longest makes room");
+    }
+    assert_eq!(known(&fixture.reopen(true)), [6, 8]);
+}
+
+#[test]
 fn a_producer_that_rests_for_too_long_is_forgotten() {
     const EXPIRATION_MS: i64 = 10_000;
     for clean in [true, false] {
