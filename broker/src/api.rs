@@ -39,6 +39,7 @@ mod k30_create_acls;
 mod k31_delete_acls;
 mod k32_describe_configs;
 mod k33_alter_configs;
+mod k34_alter_replica_log_dirs;
 mod k35_describe_log_dirs;
 mod k36_sasl_authenticate;
 mod k37_create_partitions;
@@ -140,6 +141,7 @@ pub(crate) static APIS: &[Api] = &[
     api(31, "delete_acls", 1, 3, &shape_of::DELETE_ACLS),
     api(32, "describe_configs", 1, 4, &shape_of::DESCRIBE_CONFIGS),
     api(33, "alter_configs", 0, 2, &shape_of::ALTER_CONFIGS),
+    api(34, "alter_replica_log_dirs", 1, 2, &shape_of::ALTER_REPLICA_LOG_DIRS),
     api(35, "describe_log_dirs", 1, 4, &shape_of::DESCRIBE_LOG_DIRS),
     api(36, "sasl_authenticate", 0, 2, &shape_of::SASL_AUTHENTICATE),
     api(37, "create_partitions", 0, 3, &shape_of::CREATE_PARTITIONS),
@@ -369,6 +371,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         31 => k31_delete_acls::handle(&shared, &request).await,
         32 => k32_describe_configs::handle(&shared, &request),
         33 => k33_alter_configs::handle(&shared, &request).await,
+        34 => k34_alter_replica_log_dirs::handle(&shared, &request),
         35 => k35_describe_log_dirs::handle(&shared, &request).await,
         36 => k36_sasl_authenticate::handle(&request).await,
         37 => k37_create_partitions::handle(&shared, &request).await,

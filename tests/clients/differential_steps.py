@@ -395,6 +395,17 @@ def log_dirs(t):
     t.every("some", "DESCRIBE_LOG_DIRS", {"topics": [{"topic": "t", "partitions": [0, 9]}, {"topic": "nowhere", "partitions": [0]}]}, normal=once)
     t.every("no partitions", "DESCRIBE_LOG_DIRS", {"topics": [{"topic": "t", "partitions": []}]}, normal=once)
     t.every("none", "DESCRIBE_LOG_DIRS", {"topics": []}, normal=once)
+    t.ask("which", "DESCRIBE_LOG_DIRS", 4, {"topics": []}, normal=once, keep=lambda a: {"dir": a["results"][0]["logDir"]})
+    def move(name, *directories):
+        t.every(name, "ALTER_REPLICA_LOG_DIRS", lambda k: {"dirs": [{"path": path or k["dir"], "topics": [{"name": topic, "partitions": indexes}]} for path, topic, indexes in directories]})
+    move("where it is", (None, "t", [0]))
+    move("unknown partitions", (None, "t", [9, -1]), (None, "nowhere", [0]))
+    move("elsewhere", ("/nowhere", "t", [0, 9]), ("/nowhere", "nowhere", [0]))
+    move("any", ("any", "t", [0]))
+    move("twice", (None, "t", [0, 0]), ("/nowhere", "t", [0]))
+    move("twice, the other way", ("/nowhere", "t", [0]), (None, "t", [0]))
+    move("no partitions", (None, "t", []))
+    move("nothing")
 
 
 def classic_groups(t):

@@ -485,6 +485,11 @@ pub const ALTER_CONFIGS: Shape = shape(
     ],
 );
 
+pub const ALTER_REPLICA_LOG_DIRS: Shape = shape(
+    2,
+    &[list("dirs", &[field("path", TEXT), list("topics", &[field("name", TEXT), list_of("partitions", &I32)])])],
+);
+
 pub const DESCRIBE_LOG_DIRS: Shape = shape(2, &[list("topics", &[field("topic", TEXT), list_of("partitions", &I32)])]);
 
 pub const SASL_HANDSHAKE: Shape = shape(NEVER, &[field("mechanism", TEXT)]);

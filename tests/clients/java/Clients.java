@@ -33,11 +33,13 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicCollection;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionReplica;
 import org.apache.kafka.common.Uuid;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.InvalidProducerEpochException;
+import org.apache.kafka.common.errors.LogDirNotFoundException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.errors.RecordTooLargeException;
@@ -161,7 +163,11 @@ public final class Clients {
             admin.deleteConsumerGroupOffsets(group, Set.of(p)).all().get();
             admin.deleteConsumerGroups(List.of(group)).all().get();
             refused(GroupIdNotFoundException.class, () -> admin.deleteConsumerGroups(List.of(group)).all().get());
-            check(!admin.describeLogDirs(List.of(1)).allDescriptions().get().get(1).isEmpty(), "log dirs");
+            Set<String> dirs = admin.describeLogDirs(List.of(1)).allDescriptions().get().get(1).keySet();
+            check(dirs.size() == 1, dirs);
+            TopicPartitionReplica replica = new TopicPartitionReplica(topic, 0, 1);
+            admin.alterReplicaLogDirs(Map.of(replica, dirs.iterator().next())).all().get();
+            refused(LogDirNotFoundException.class, () -> admin.alterReplicaLogDirs(Map.of(replica, "/nowhere")).all().get());
         }
         admin.deleteTopics(TopicCollection.ofTopicIds(List.of(id))).all().get();
         refused(UnknownTopicIdException.class, () -> admin.deleteTopics(TopicCollection.ofTopicIds(List.of(id))).all().get());

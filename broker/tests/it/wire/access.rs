@@ -295,6 +295,10 @@ fn transaction_cases() -> Vec<Case> {
 
 fn admin_cases() -> Vec<Case> {
     use Operation::{Alter, AlterConfigs, ClusterAction, Create, Delete, Describe, DescribeConfigs};
+    let moved = alter_replica_log_dirs_request::AlterReplicaLogDirTopic::default().with_name(name("t"));
+    let directory = alter_replica_log_dirs_request::AlterReplicaLogDir::default()
+        .with_path("/millpond-data".into())
+        .with_topics(vec![moved.with_partitions(vec![0])]);
     let page = describe_topic_partitions_request::TopicRequest::default().with_name(name("t"));
     let pages = DescribeTopicPartitionsRequest::default().with_topics(vec![page]);
     let hanging = write_txn_markers_request::WritableTxnMarkerTopic::default()
@@ -365,6 +369,9 @@ fn admin_cases() -> Vec<Case> {
         case(&[of_cluster(AlterConfigs)], CLUSTER, 4, configs(4, "1"), |r| r.results[0].error_code),
         case(&[of_topic(AlterConfigs)], TOPIC, 2, alter, |r| r.responses[0].error_code),
         case(&[of_topic(AlterConfigs)], TOPIC, 1, incremental, |r| r.responses[0].error_code),
+        case(&[of_cluster(Alter)], CLUSTER, 2, AlterReplicaLogDirsRequest::default().with_dirs(vec![directory]), |r| {
+            r.results[0].partitions[0].error_code
+        }),
         case(&[of_cluster(Describe)], CLUSTER, 4, DescribeLogDirsRequest::default().with_topics(None), |r| {
             r.error_code
         }),

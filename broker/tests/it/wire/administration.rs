@@ -124,6 +124,45 @@ fn a_partition_is_where_it_is() {
 }
 
 #[test]
+fn a_partition_lies_in_the_one_directory() {
+    let server = Server::new();
+    create(server.storage(), "t", &[]);
+    let mut client = server.client();
+    let ours =
+        client.call(4, &DescribeLogDirsRequest::default().with_topics(None)).results.remove(0).log_dir.to_string();
+    for version in [1, 2] {
+        let mut ask = |asked: &[(&str, &[(&str, &[i32])])]| {
+            let topic = |(topic, indexes): &(&str, &[i32])| {
+                alter_replica_log_dirs_request::AlterReplicaLogDirTopic::default()
+                    .with_name(name(topic))
+                    .with_partitions(indexes.to_vec())
+            };
+            let directory = |(path, topics): &(&str, &[(&str, &[i32])])| {
+                alter_replica_log_dirs_request::AlterReplicaLogDir::default()
+                    .with_path(StrBytes::from_string((*path).to_owned()))
+                    .with_topics(topics.iter().map(topic).collect())
+            };
+            let request = AlterReplicaLogDirsRequest::default().with_dirs(asked.iter().map(directory).collect());
+            let topics = client.call(version, &request).results.into_iter().map(|topic| {
+                let codes: Vec<_> = topic.partitions.iter().map(|p| (p.partition_index, p.error_code)).collect();
+                (topic.topic_name.to_string(), codes)
+            });
+            topics.collect::<Vec<_>>()
+        };
+        let of_t = |codes: &[(i32, i16)]| vec![("t".to_owned(), codes.to_vec())];
+        assert_eq!(ask(&[(&ours, &[("t", &[0, 7, -1])])]), of_t(&[(0, 0), (7, 3), (-1, 3)]));
+        assert_eq!(ask(&[(&ours, &[("u", &[0])])]), [("u".to_owned(), vec![(0, 3)])]);
+        for elsewhere in ["/nowhere", "any", "", &format!("{ours}/")] {
+            assert_eq!(ask(&[(elsewhere, &[("t", &[0, 7])])]), of_t(&[(0, 57), (7, 57)]), "{elsewhere:?}");
+        }
+        // Each partition once, by the last directory that it is named with.
+        assert_eq!(ask(&[(&ours, &[("t", &[0, 0])]), ("/nowhere", &[("t", &[0])])]), of_t(&[(0, 57)]));
+        assert_eq!(ask(&[("/nowhere", &[("t", &[0])]), (&ours, &[("t", &[0])])]), of_t(&[(0, 0)]));
+        assert_eq!((ask(&[(&ours, &[("t", &[])])]), ask(&[])), (vec![], vec![]));
+    }
+}
+
+#[test]
 fn resources_and_the_quorum_are_listed() {
     let server = Server::new();
     create(server.storage(), "t", &[]);

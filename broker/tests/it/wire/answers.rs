@@ -153,6 +153,7 @@ fn every_advertised_version_is_answered() {
                 .with_configuration_keys(None),
         ]),
         AlterConfigsRequest |_| AlterConfigsRequest::default(),
+        AlterReplicaLogDirsRequest |_| AlterReplicaLogDirsRequest::default(),
         DescribeLogDirsRequest |_| DescribeLogDirsRequest::default().with_topics(None),
         SaslAuthenticateRequest |_| SaslAuthenticateRequest::default(),
         CreatePartitionsRequest |_| CreatePartitionsRequest::default(),
