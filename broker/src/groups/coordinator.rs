@@ -432,7 +432,15 @@ impl Coordinator {
     /// An open transaction has offsets of a group, which is there from then on.
     pub(crate) fn hold(&self, group: &str) {
         let now = self.now();
-        self.inner.held.lock().machine.hold(group, now);
+        let mut held = self.inner.held.lock();
+        held.machine.hold(group, now);
+        self.keep(&mut held, group);
+    }
+
+    /// What lies nowhere but in memory is written, so that a start finds the group too.
+    pub(super) fn keep(&self, held: &mut Held, group: &str) {
+        let fx = held.machine.keep(group);
+        self.apply(held, fx);
     }
 
     /// Whether offsets may be deleted by hand, each by itself; fails as a whole where the group cannot be changed.

@@ -119,6 +119,10 @@ impl Group {
             }
             group.members.insert(member.id.clone(), member);
         }
+        // Without a generation it was written for nothing else.
+        if group.generation == 0 {
+            (group.had_offsets, group.records) = (true, 1);
+        }
         if !group.members.is_empty() {
             group.state = State::Stable;
             group.protocol = record.protocol;
@@ -166,6 +170,16 @@ impl Group {
             && self.generation == 0
             && self.pending.is_empty()
             && !self.had_offsets
+    }
+
+    /// It is there for the offsets that it had, and was not written since the start.
+    pub fn is_bare(&self) -> bool {
+        self.had_offsets
+            && self.offsets.is_empty()
+            && self.is_empty()
+            && self.consumer.is_none()
+            && self.generation == 0
+            && self.records == 0
     }
 
     /// Nobody is a member.

@@ -257,6 +257,12 @@ impl Machine {
         group
     }
 
+    /// Has a group written that is there for the offsets that it had, and of which storage has nothing.
+    pub(super) fn keep(&mut self, group: &str) -> Vec<Effect> {
+        let found = self.groups.get_mut(group).filter(|found| found.is_bare());
+        found.map(|found| Effect::Persist(found.record())).into_iter().collect()
+    }
+
     pub fn join(&mut self, request: &JoinRequest, ticket: Ticket, now: i64) -> Vec<Effect> {
         let refuse =
             |error| vec![Effect::Joined(ticket, Err(JoinError { error, member_id: request.member_id.clone() }))];

@@ -362,7 +362,9 @@ impl Coordinator {
             let removed = keys.into_iter().map(|key| (group.to_owned(), key, None)).collect();
             Ok(Some((ProtocolWrite::Entries(entries), Change::Offsets(removed))))
         });
-        written.await.map_err(|refused| refused.told(group, "offsets not deleted"))
+        written.await.map_err(|refused| refused.told(group, "offsets not deleted"))?;
+        self.keep(&mut self.inner.held.lock(), group);
+        Ok(())
     }
 
     /// Deletes a group without members and its offsets. `also` is written with it: what open transactions are without

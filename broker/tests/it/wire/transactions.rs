@@ -457,14 +457,16 @@ fn what_is_deleted_does_not_come_back_with_a_commit() {
         }
         assert_eq!((offset(&mut client, true), offset(&mut client, false)), ((-1, 0), (-1, 0)));
         if restarts {
+            let written = || whole_group || !server.storage().group_scan(&[1]).unwrap().is_empty();
+            crate::actor::wait_until("the group is not written", written);
             server = Server::with(server.stop().reopen(true), |_, _| {});
             client = server.client();
             assert_eq!(offset(&mut client, true), (-1, 0));
         }
         assert_eq!(end(&mut client, 3, producer, true), 0);
         assert_eq!((offset(&mut client, true), offset(&mut client, false)), ((-1, 0), (-1, 0)));
-        // Without offsets it is there as long as the server remembers it.
-        assert_eq!(delete_group(&mut client), if whole_group || restarts { 69 } else { 0 });
+        // Without offsets it is there until it is deleted, or found to have nothing left.
+        assert_eq!(delete_group(&mut client), if whole_group { 69 } else { 0 });
     }
     let server = Server::with(server.stop().reopen(true), |_, _| {});
     assert_eq!(offset(&mut server.client(), true), (-1, 0), "not on disk either");
@@ -491,6 +493,35 @@ fn a_group_of_offsets_in_open_transactions_is_there() {
         let at = if commit { 6 } else { -1 };
         assert_eq!((offset(&mut client, true), seen(&mut client).1), ((at, 0), "Empty".to_owned()));
         assert_eq!((delete_group(&mut client), seen(&mut client).1), (0, "Dead".to_owned()));
+    }
+}
+
+/// As Kafka's is found in its log: it stays Empty until it is deleted, or found to have nothing left.
+#[test]
+fn a_group_that_lost_its_offsets_is_there_after_a_start() {
+    for (aborts, clean) in [(true, true), (true, false), (false, true), (false, false)] {
+        let server = Server::new();
+        create(server.storage(), "t", &[]);
+        let mut client = server.client();
+        let producer = init(&mut client, 4, 60_000).unwrap();
+        add_group(&mut client, producer);
+        assert_eq!(commit_offset(&mut client, 3, producer, -1, 4), 0);
+        assert_eq!(end(&mut client, 3, producer, !aborts), 0);
+        if !aborts {
+            assert_eq!(offset(&mut client, true), (4, 0));
+            assert_eq!(delete_offset(&mut client, "t"), (0, vec![0]));
+        }
+        assert_eq!(seen(&mut client), (vec!["g Empty".into()], "Empty".into()));
+        let group_records = |server: &Server| server.storage().group_scan(&[1]).unwrap().len();
+        crate::actor::wait_until("the group is not written", || group_records(&server) == 1);
+
+        let server = Server::with(server.stop().reopen(clean), |_, _| {});
+        let mut client = server.client();
+        assert_eq!(seen(&mut client), (vec!["g Empty".into()], "Empty".into()), "aborts {aborts}, clean {clean}");
+        assert_eq!(offset(&mut client, true), (-1, 0));
+        assert_eq!((delete_group(&mut client), delete_group(&mut client)), (0, 69));
+        let server = Server::with(server.stop().reopen(clean), |_, _| {});
+        assert_eq!((seen(&mut server.client()).1, group_records(&server)), ("Dead".into(), 0));
     }
 }
 
