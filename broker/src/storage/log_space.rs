@@ -49,8 +49,8 @@ const SMALL_FILES_MAX: usize = 64;
 /// Before dead files go all keys are looked at, so many before somebody who wants to end or to open the database anew gets
 /// his way.
 const LOOKED_AT_ONCE: usize = 20_000;
-/// They are looked at whatever part of the time that takes where dead files are as much as so many full ones, and as half of
-/// what is live.
+/// They are looked at whatever part of the time that takes where dead files that could go are as much as so many full ones,
+/// and as half of what is live.
 const DEAD_FILES_MAX: u64 = 4;
 /// Files that stay because a part of the database cannot be read are counted again after so long: what is damaged may be
 /// deleted by then.
@@ -321,7 +321,7 @@ fn look(shared: &Shared, stop: Option<&Stop>, files: &BTreeSet<u32>, doomed: &mu
     let space = &shared.log_space;
     let begun = now();
     let waits = space.look_after.lock().is_some_and(|after| begun < after);
-    if stop.is_some() && waits && shared.space.free() >= room_enough(shared) && !is_much(shared, doomed) {
+    if stop.is_some() && waits && shared.space.free() >= room_enough(shared) && !is_much(shared, files) {
         return Ok(());
     }
     let (mut from, mut named, mut damaged, mut is_end) = (Vec::new(), BTreeSet::new(), 0, false);
@@ -363,13 +363,13 @@ fn room_enough(shared: &Shared) -> u64 {
     shared.options.disk_free_bytes_min.saturating_mul(2)
 }
 
-/// Whether so much is dead that what it costs to look at all keys is little beside it: under full load dead files would come
-/// faster than they go, the more keys there are.
-fn is_much(shared: &Shared, doomed: &BTreeMap<u32, Doomed>) -> bool {
+/// Whether so much is dead in these files that what it costs to look at all keys is little beside it: under full load dead
+/// files would come faster than they go, the more keys there are.
+fn is_much(shared: &Shared, files: &BTreeSet<u32>) -> bool {
     let (mut dead, mut live) = (0u64, 0u64);
     for file in shared.files.uses() {
         live = live.saturating_add(file.live);
-        dead = dead.saturating_add(if doomed.contains_key(&file.number) { file.size } else { 0 });
+        dead = dead.saturating_add(if files.contains(&file.number) { file.size } else { 0 });
     }
     dead >= shared.options.log_file_bytes.saturating_mul(DEAD_FILES_MAX).max(live / 2)
 }
@@ -392,10 +392,13 @@ pub fn collect(shared: &Shared, stop: Option<&Stop>, bytes_min: u64, between: &m
     let enough = room_enough(shared);
     let low = shared.space.is_low();
     let waits = || {
+        // What cannot be removed may never go.
         let doomed = shared.log_space.doomed.lock();
+        let going: BTreeSet<u32> = doomed.iter().filter(|(_, d)| !d.is_told).map(|(number, _)| *number).collect();
+        drop(doomed);
         // Where there is room, not for files that wait for a look at all keys: some do at any moment under load.
         let all = shared.space.free() < enough;
-        all && doomed.values().any(|doomed| !doomed.is_told) || !all && is_much(shared, &doomed)
+        all && !going.is_empty() || !all && is_much(shared, &going)
     };
     while shared.files.is_counted() && !waits() {
         shared.space.look();

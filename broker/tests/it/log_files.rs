@@ -17,8 +17,8 @@ use crate::fixture::{
 
 fn in_files(path: &Path) -> (usize, u64) {
     // Those that go meanwhile have gone.
-    let files = fs::read_dir(path.join("log")).unwrap().filter_map(|e| Some(e.unwrap().metadata().ok()?.len()));
-    files.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len))
+    let found = fs::read_dir(path.join("log")).unwrap().filter_map(|e| e.unwrap().metadata().ok());
+    found.filter(|m| m.is_file()).fold((0, 0), |(count, bytes), m| (count + 1, bytes + m.len()))
 }
 
 fn small_files(o: &mut StorageOptions) {
@@ -393,6 +393,43 @@ fn a_file_that_cannot_be_removed_does_not_keep_the_others() {
     check(storage, places[0], 30, 60);
     storage.close().unwrap();
     assert!(folder.join("000002.log").is_dir());
+}
+
+#[test]
+fn files_that_cannot_be_removed_are_not_waited_for_for_ever() {
+    let (fixture, [stays, goes]) = in_small_files(120, |o| {
+        o.segment_bytes = 3000;
+        o.retention_interval = Duration::from_millis(1);
+        // After the first look never again, as long as little is dead.
+        o.look_part = u32::MAX;
+        o.disk_free_bytes_min = 0;
+    });
+    let (storage, folder) = (&fixture.storage, fixture.options.path.join("log"));
+    let path = |number: u32| folder.join(format!("{number:06}.log"));
+    for number in 1..=5 {
+        fs::remove_file(path(number)).unwrap();
+        fs::create_dir(path(number)).unwrap();
+    }
+    let delete = |before| [stays, goes].map(|place| block_on(storage.delete_records(place, before)).unwrap());
+    delete(60);
+    wait_until("a dead file stays", || !path(6).exists());
+    assert!((1..=5).all(|number| path(number).is_dir()));
+    // Two more are little, beside five that stay whatever is looked at.
+    delete(78);
+    let short = create(storage, "short", &[("retention.bytes", "3000")]);
+    for _ in 0..2 {
+        send(storage, short, &[&value(0).repeat(5)]);
+        send(storage, short, &[&value(0).repeat(5)]);
+        // What is dead is looked at behind it.
+        wait_until("nothing is retained", || storage.partition_bytes(short).unwrap() < 6000);
+    }
+    assert!(path(7).exists() && path(8).exists(), "all keys are looked at for what cannot be removed");
+    block_on(storage.delete_topic(goes.topic)).unwrap();
+    wait_until("live batches are not moved together", || {
+        storage.reclaim().unwrap();
+        in_files(&fixture.options.path).1 * 2 < live_in_files(storage) * 3
+    });
+    check(storage, stays, 78, 120);
 }
 
 /// Changes what the database of a directory says that nobody has open.
