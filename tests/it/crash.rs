@@ -1,16 +1,19 @@
 //! A server that is killed at random moments, again and again, while a client produces and queries run: every
 //! acknowledged record is in the filter's topic once, and every window's count is right. An offset that was acknowledged, or
-//! read between two ends, has that record for ever.
+//! read between two ends, has that record for ever. Beside it there are transactions, and followers of what they commit.
+
+mod ledger;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
+use self::ledger::Ledger;
 use crate::kafka::{Client, Producer, Sent};
 use crate::process::{Process, Random};
 
@@ -18,6 +21,8 @@ const PARTITIONS: usize = 3;
 const WINDOW_MS: i64 = 10_000;
 const START_MS: i64 = 1_700_000_000_000;
 const KEYS: u64 = 7;
+/// Within this a server that was killed is there again, and answers.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A produced record as the queries should see it.
 #[derive(Clone, Debug)]
@@ -41,11 +46,51 @@ impl Event {
     }
 }
 
+/// A client of whatever server there is.
+struct Lasting {
+    address: Arc<Mutex<SocketAddr>>,
+    committed: bool,
+    connection: Option<Client>,
+    /// Connections that ended, or were given up, before an answer.
+    lost: usize,
+}
+
+impl Lasting {
+    fn new(address: &Arc<Mutex<SocketAddr>>, committed: bool) -> Self {
+        Self { address: address.clone(), committed, connection: None, lost: 0 }
+    }
+
+    /// Asks the same until it is answered well: the server may be gone, or being started.
+    fn ask<T>(&mut self, mut question: impl FnMut(&mut Client) -> anyhow::Result<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let address = *self.address.lock().unwrap_or_else(PoisonError::into_inner);
+            let connection = match self.connection.take() {
+                Some(connection) => Ok(connection),
+                None => Client::connect(address),
+            };
+            let answer = connection.and_then(|mut client| {
+                client.committed = self.committed;
+                let answer = question(&mut client);
+                match &answer {
+                    Ok(_) => self.connection = Some(client),
+                    Err(_) => self.lost += 1,
+                }
+                answer
+            });
+            match answer {
+                Ok(answer) => return answer,
+                Err(e) => assert!(Instant::now() < until, "not answered within {PATIENCE:?}: {e:#}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// Produces until it is told to stop, over whatever server there is; a batch is sent again until it is acknowledged. `done`
 /// is how many records that were.
-fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random, done: &AtomicUsize) -> Vec<Event> {
+fn produce(mut server: Lasting, stop: &AtomicBool, mut random: Random, done: &AtomicUsize) -> Vec<Event> {
     let mut producer: Option<Producer> = None;
-    let mut connection: Option<Client> = None;
     let mut acknowledged = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let mut events: Vec<(usize, Vec<Event>)> = Vec::new();
@@ -72,32 +117,13 @@ fn produce(address: &Mutex<SocketAddr>, stop: &AtomicBool, mut random: Random, d
         if batches.is_empty() {
             continue;
         }
-        let until = Instant::now() + Duration::from_secs(120);
-        let offsets = loop {
-            let attempt = (|| -> anyhow::Result<BTreeMap<usize, i64>> {
-                let client = match &mut connection {
-                    Some(client) => client,
-                    None => {
-                        let to = *address.lock().unwrap_or_else(PoisonError::into_inner);
-                        connection.insert(Client::connect(to)?)
-                    }
-                };
-                if producer.is_none() {
-                    producer = Some(client.init_producer(PARTITIONS)?);
-                }
-                let Some(producer) = &producer else { unreachable!() };
-                client.produce("events", producer, &batches)
-            })();
-            match attempt {
-                Ok(offsets) => break offsets,
-                Err(e) => {
-                    // The server is gone, or is being started: the same bytes again.
-                    assert!(Instant::now() < until, "not acknowledged within two minutes: {e:#}");
-                    connection = None;
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            }
-        };
+        let offsets = server.ask(|client| {
+            let producer = match &mut producer {
+                Some(producer) => producer,
+                None => producer.insert(client.init_producer(PARTITIONS)?),
+            };
+            client.produce("events", producer, &batches)
+        });
         for (partition, batch) in &mut events {
             let base = offsets.get(partition);
             for (i, event) in batch.iter_mut().enumerate() {
@@ -136,14 +162,15 @@ async fn killed_again_and_again_it_loses_and_doubles_nothing() {
         )
         .await;
 
-    let address = std::sync::Arc::new(Mutex::new(server.kafka));
-    let stop = std::sync::Arc::new(AtomicBool::new(false));
-    let count = std::sync::Arc::new(AtomicUsize::new(0));
+    let address = Arc::new(Mutex::new(server.kafka));
+    let stop = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicUsize::new(0));
     let producing = {
-        let (address, stop, random) = (address.clone(), stop.clone(), Random::clone(&random));
+        let (lasting, stop, random) = (Lasting::new(&address, false), stop.clone(), random.fork());
         let count = count.clone();
-        std::thread::spawn(move || produce(&address, &stop, random, &count))
+        std::thread::spawn(move || produce(lasting, &stop, random, &count))
     };
+    let ledger = Ledger::begin(&address, &mut random);
     // Of an end of the server now and then there is as much to be seen on a slow machine.
     let enough = async |kills: usize| {
         let until = Instant::now() + Duration::from_secs(120);
@@ -180,6 +207,7 @@ async fn killed_again_and_again_it_loses_and_doubles_nothing() {
     println!("{} records acknowledged over {kills} kills", events.len());
     assert!(events.len() > 1_000 * (1 + kills / 3), "only {} records", events.len());
 
+    ledger.check(server.kafka, kills);
     for partition in 0..PARTITIONS {
         seen.read(server.kafka, partition);
     }

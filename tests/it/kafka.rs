@@ -1,22 +1,25 @@
 //! A small blocking Kafka client over the wire: produces with sequence numbers, so that a repeated request is no second
 //! record, and reads partitions from offset to end. One connection; nothing is retried here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName, TransactionalId,
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, CreateTopicsRequest, CreateTopicsResponse, EndTxnRequest,
+    EndTxnResponse, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest,
+    ProduceResponse, RequestHeader, ResponseHeader, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use kafka_protocol::records::{
@@ -31,6 +34,8 @@ const FETCH: (i16, i16) = (1, 11);
 const LIST_OFFSETS: (i16, i16) = (2, 5);
 const CREATE_TOPICS: (i16, i16) = (19, 5);
 const INIT_PRODUCER_ID: (i16, i16) = (22, 2);
+const ADD_PARTITIONS_TO_TXN: (i16, i16) = (24, 1);
+const END_TXN: (i16, i16) = (26, 1);
 const INCREMENTAL_ALTER_CONFIGS: (i16, i16) = (44, 1);
 
 pub struct Client {
@@ -71,6 +76,10 @@ fn text(s: &str) -> StrBytes {
 
 fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
+}
+
+fn transactional_id(id: &str) -> TransactionalId {
+    TransactionalId(text(id))
 }
 
 impl Client {
@@ -115,7 +124,11 @@ impl Client {
     }
 
     pub fn init_producer(&mut self, partitions: usize) -> Result<Producer> {
-        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(60_000);
+        self.init(None, partitions)
+    }
+
+    fn init(&mut self, id: Option<TransactionalId>, partitions: usize) -> Result<Producer> {
+        let request = InitProducerIdRequest::default().with_transactional_id(id).with_transaction_timeout_ms(60_000);
         self.send(INIT_PRODUCER_ID, &request)?;
         let answer: InitProducerIdResponse = self.receive(INIT_PRODUCER_ID.1)?;
         ensure!(answer.error_code == 0, "init_producer_id: error {}", answer.error_code);
@@ -139,6 +152,10 @@ impl Client {
     }
 
     pub fn send_batches(&mut self, topic: &str, batches: &[(usize, Bytes)]) -> Result<()> {
+        self.send_batches_of(None, topic, batches)
+    }
+
+    fn send_batches_of(&mut self, id: Option<TransactionalId>, topic: &str, batches: &[(usize, Bytes)]) -> Result<()> {
         let partitions = batches
             .iter()
             .map(|(partition, bytes)| {
@@ -146,18 +163,57 @@ impl Client {
             })
             .collect();
         let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(partitions);
-        self.send(
-            PRODUCE,
-            &ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]),
-        )
+        let request = ProduceRequest::default().with_transactional_id(id).with_acks(-1).with_timeout_ms(30_000);
+        self.send(PRODUCE, &request.with_topic_data(vec![topic]))
     }
 
-    /// As part of a transaction, to partition 0.
-    pub fn send_transactional(&mut self, topic: &str, id: &TransactionalId, batch: Bytes) -> Result<()> {
-        let partition = PartitionProduceData::default().with_index(0).with_records(Some(batch));
-        let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![partition]);
-        let request = ProduceRequest::default().with_transactional_id(Some(id.clone())).with_acks(-1);
-        self.send(PRODUCE, &request.with_timeout_ms(30_000).with_topic_data(vec![topic]))
+    /// Begins under a transactional id; what was open under it is aborted.
+    pub fn init_transactional(&mut self, id: &str, partitions: usize) -> Result<Producer> {
+        self.init(Some(transactional_id(id)), partitions)
+    }
+
+    pub fn add_to_transaction(&mut self, id: &str, who: &Producer, topic: &str, partitions: &[usize]) -> Result<()> {
+        let partitions = partitions.iter().map(|p| *p as i32).collect();
+        let added = AddPartitionsToTxnTopic::default().with_name(topic_name(topic)).with_partitions(partitions);
+        let request = AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(transactional_id(id))
+            .with_v3_and_below_producer_id(who.id.into())
+            .with_v3_and_below_producer_epoch(who.epoch)
+            .with_v3_and_below_topics(vec![added]);
+        self.send(ADD_PARTITIONS_TO_TXN, &request)?;
+        let answer: AddPartitionsToTxnResponse = self.receive(ADD_PARTITIONS_TO_TXN.1)?;
+        let added = answer.results_by_topic_v3_and_below.iter().flat_map(|t| &t.results_by_partition);
+        let code = added.map(|p| p.partition_error_code).find(|code| *code != 0);
+        ensure!(code.is_none(), "add_partitions_to_txn: error {code:?}");
+        Ok(())
+    }
+
+    /// As [`Client::produce`], in a transaction that has these partitions.
+    pub fn produce_in_transaction(
+        &mut self,
+        id: &str,
+        topic: &str,
+        who: &Producer,
+        batches: &[(usize, Vec<Sent>)],
+    ) -> Result<BTreeMap<usize, i64>> {
+        let batches = batches
+            .iter()
+            .map(|(partition, records)| Ok((*partition, encode_as(records, Some((who, who.next[*partition])), true)?)))
+            .collect::<Result<Vec<_>>>()?;
+        self.send_batches_of(Some(transactional_id(id)), topic, &batches)?;
+        self.acknowledged()
+    }
+
+    pub fn end_transaction(&mut self, id: &str, who: &Producer, commit: bool) -> Result<()> {
+        let request = EndTxnRequest::default()
+            .with_transactional_id(transactional_id(id))
+            .with_producer_id(who.id.into())
+            .with_producer_epoch(who.epoch)
+            .with_committed(commit);
+        self.send(END_TXN, &request)?;
+        let ended: EndTxnResponse = self.receive(END_TXN.1)?;
+        ensure!(ended.error_code == 0, "end_txn: error {}", ended.error_code);
+        Ok(())
     }
 
     /// Takes the answer to a produce request, with each partition's base offset; an error where it says anything but yes.
@@ -224,6 +280,10 @@ impl Client {
 
     /// The bytes from an offset on: whole batches, as many as the broker gives.
     pub fn fetch(&mut self, topic: &str, partition: usize, offset: i64, bytes_max: i32) -> Result<Bytes> {
+        Ok(self.fetched(topic, partition, offset, bytes_max)?.records.unwrap_or_default())
+    }
+
+    fn fetched(&mut self, topic: &str, partition: usize, offset: i64, bytes_max: i32) -> Result<PartitionData> {
         let partition = FetchPartition::default()
             .with_partition(partition as i32)
             .with_fetch_offset(offset)
@@ -240,9 +300,38 @@ impl Client {
         self.send(FETCH, &request)?;
         let answer: FetchResponse = self.receive(FETCH.1)?;
         ensure!(answer.error_code == 0, "fetch: error {}", answer.error_code);
-        let found = answer.responses.first().and_then(|t| t.partitions.first()).context("an empty answer")?;
+        let mut partitions = answer.responses.into_iter().flat_map(|t| t.partitions);
+        let found = partitions.next().context("an empty answer")?;
         ensure!(found.error_code == 0, "fetch: error {}", found.error_code);
-        Ok(found.records.clone().unwrap_or_default())
+        Ok(found)
+    }
+
+    /// Records from an offset on as consumers give them, without markers, and, where only committed ones are read, without
+    /// those of aborted transactions; and the offset to go on with.
+    pub fn consume(&mut self, topic: &str, partition: usize, from: i64, bytes_max: i32) -> Result<(Vec<Read1>, i64)> {
+        let found = self.fetched(topic, partition, from, bytes_max)?;
+        let mut aborted = found.aborted_transactions.unwrap_or_default();
+        aborted.sort_by_key(|begun| begun.first_offset);
+        let (mut aborted, mut skipped) = (aborted.into_iter().peekable(), BTreeSet::new());
+        let (mut bytes, mut records, mut next) = (found.records.unwrap_or_default(), Vec::new(), from);
+        while !bytes.is_empty() {
+            for record in RecordBatchDecoder::decode(&mut bytes)?.records {
+                while let Some(begun) = aborted.next_if(|begun| begun.first_offset <= record.offset) {
+                    skipped.insert(begun.producer_id.0);
+                }
+                let Record { offset, timestamp, key, value, control, transactional, producer_id, .. } = record;
+                if control {
+                    // Version and type, of two bytes each. What an abort ends is not skipped any more.
+                    if key.is_some_and(|key| key.get(2..4) == Some(&[0, 0][..])) {
+                        skipped.remove(&producer_id);
+                    }
+                } else if offset >= next && !(transactional && skipped.contains(&producer_id)) {
+                    records.push(Read1 { offset, timestamp, key, value });
+                }
+                next = next.max(offset + 1);
+            }
+        }
+        Ok((records, next))
     }
 
     /// All records of a partition up to its end of now.
@@ -250,18 +339,10 @@ impl Client {
         let end = self.end_offset(topic, partition)?;
         let (mut records, mut next) = (Vec::new(), 0);
         while next < end {
-            let mut bytes = self.fetch(topic, partition, next, 4 << 20)?;
-            let before = next;
-            while !bytes.is_empty() {
-                for record in RecordBatchDecoder::decode(&mut bytes)?.records {
-                    if record.offset >= next {
-                        next = record.offset + 1;
-                        let Record { offset, timestamp, key, value, .. } = record;
-                        records.push(Read1 { offset, timestamp, key, value });
-                    }
-                }
-            }
-            ensure!(next > before, "no progress at offset {before} of {end}");
+            let (more, after) = self.consume(topic, partition, next, 4 << 20)?;
+            ensure!(after > next, "no progress at offset {next} of {end}");
+            records.extend(more);
+            next = after;
         }
         Ok(records)
     }
@@ -270,11 +351,6 @@ impl Client {
 /// A record batch, with a producer and the sequence number of its first record.
 pub fn encode(records: &[Sent], producer: Option<(&Producer, i32)>) -> Result<Bytes> {
     encode_as(records, producer, false)
-}
-
-/// The first batch of a transaction.
-pub fn encode_transactional(records: &[Sent], producer: &Producer) -> Result<Bytes> {
-    encode_as(records, Some((producer, 0)), true)
 }
 
 fn encode_as(records: &[Sent], producer: Option<(&Producer, i32)>, transactional: bool) -> Result<Bytes> {
@@ -306,38 +382,11 @@ fn encode_as(records: &[Sent], producer: Option<(&Producer, i32)>, transactional
 
 /// Ends a client's transaction one way or the other, with one record in it.
 pub fn transaction(address: SocketAddr, topic: &str, value: &str, commit: bool) {
-    use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-    use kafka_protocol::messages::{
-        AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, EndTxnRequest, EndTxnResponse,
-    };
-
     let mut client = Client::connect(address).unwrap();
-    let name = topic_name(topic);
-    let id = TransactionalId(text(&format!("id of {value}")));
-    let request =
-        InitProducerIdRequest::default().with_transactional_id(Some(id.clone())).with_transaction_timeout_ms(60_000);
-    client.send((22, 1), &request).unwrap();
-    let who: InitProducerIdResponse = client.receive(1).unwrap();
-    assert_eq!(who.error_code, 0);
-    let added = AddPartitionsToTxnTopic::default().with_name(name).with_partitions(vec![0]);
-    let request = AddPartitionsToTxnRequest::default()
-        .with_v3_and_below_transactional_id(id.clone())
-        .with_v3_and_below_producer_id(who.producer_id)
-        .with_v3_and_below_producer_epoch(who.producer_epoch)
-        .with_v3_and_below_topics(vec![added]);
-    client.send((24, 1), &request).unwrap();
-    let _: AddPartitionsToTxnResponse = client.receive(1).unwrap();
-    let producer = Producer { id: who.producer_id.0, epoch: who.producer_epoch, next: vec![0] };
+    let id = format!("id of {value}");
+    let who = client.init_transactional(&id, 1).unwrap();
+    client.add_to_transaction(&id, &who, topic, &[0]).unwrap();
     let sent = Sent { key: None, value: value.to_string(), timestamp: 1000 };
-    let batch = encode_transactional(&[sent], &producer).unwrap();
-    client.send_transactional(topic, &id, batch).unwrap();
-    client.acknowledged().unwrap();
-    let request = EndTxnRequest::default()
-        .with_transactional_id(id)
-        .with_producer_id(who.producer_id)
-        .with_producer_epoch(who.producer_epoch)
-        .with_committed(commit);
-    client.send((26, 1), &request).unwrap();
-    let ended: EndTxnResponse = client.receive(1).unwrap();
-    assert_eq!(ended.error_code, 0);
+    client.produce_in_transaction(&id, topic, &who, &[(0, vec![sent])]).unwrap();
+    client.end_transaction(&id, &who, commit).unwrap();
 }

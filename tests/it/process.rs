@@ -285,6 +285,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// Numbers of their own for somebody else.
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
