@@ -398,7 +398,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         68 => k68_consumer_group_heartbeat::handle(&shared, &request).await,
         69 => k69_consumer_group_describe::handle(&shared, &request),
         74 => k74_list_config_resources::handle(&shared, &request),
-        75 => k75_describe_topic_partitions::handle(&shared, &request),
+        75 => k75_describe_topic_partitions::handle(&shared, &request).await,
         key => Err(Error::malformed(format!("api {key} is not known here"))),
     };
     Stage::Done(result.unwrap_or_else(|error| Reply::Close(error.to_string())))

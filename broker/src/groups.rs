@@ -14,6 +14,7 @@ mod coordinator;
 mod group;
 #[cfg(test)]
 mod histories;
+mod in_topic;
 mod lag;
 mod machine;
 mod member;
@@ -34,10 +35,13 @@ use std::time::Duration;
 pub(crate) use consumer::member::Member as ConsumerMember;
 pub use coordinator::{Coordinator, GroupOffset, QueryGroups};
 pub use group::Commit;
+pub(crate) use in_topic::{partition_of, record_of};
 pub use lag::{GroupLag, GroupLags};
 pub use machine::{Described, DescribedConsumer, DescribedMember, Effect, Listed, Machine, Ticket};
 pub use member::{JoinAnswer, JoinRequest, JoinedMember, LeaveRequest, SyncAnswer, SyncRequest};
 pub use offsets::{Committed, OffsetKey};
+#[cfg(test)]
+pub(crate) use record::offset_entry;
 pub use state::State;
 
 /// Limits and times of groups.

@@ -15,6 +15,7 @@
 //! 0x0b  default        name of a feature                              version u8, level i16
 //! 0x0c  default        bytes of `security::delegation`               a delegation token, its own
 //! 0x0d  default        number of a log file u32                      bytes of live batches in it u64, at a clean end
+//! 0x0e  default        -                                             which topic has what groups hold, its own
 //! 0x10  log            partition uid u64, last offset u64            version 1, flags, commit sequence u64, batch
 //!                                                                    or version 2 and where it lies ([`BatchPlace`])
 //! 0x11  index          partition uid u64, last offset u64            segment
@@ -64,6 +65,7 @@ pub enum Kind {
     Feature = 0x0b,
     Token = 0x0c,
     LogFile = 0x0d,
+    OffsetsTopic = 0x0e,
     Batch = 0x10,
     Segment = 0x11,
     Aborted = 0x12,
@@ -192,6 +194,10 @@ pub fn identity() -> [u8; 1] {
 
 pub fn broker_configs() -> [u8; 1] {
     [Kind::BrokerConfigs as u8]
+}
+
+pub fn offsets_topic() -> [u8; 1] {
+    [Kind::OffsetsTopic as u8]
 }
 
 pub fn counter(counter: Counter) -> [u8; 2] {
@@ -435,6 +441,7 @@ mod tests {
     fn bytes_are_as_drawn() {
         assert_eq!(batch(0x0102, 3), [0x10, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
         assert_eq!(counter(Counter::Sequence), [2, 4]);
+        assert_eq!(offsets_topic(), [14]);
         assert_eq!(log_start(1), [4, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(epoch_start(1, 2), [5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         let source = TopicPartition { topic: TopicId([7; 16]), partition: 1 };

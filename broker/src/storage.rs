@@ -2,8 +2,8 @@
 //!
 //! One thread writes (`writer`): it gives offsets and commit sequences, puts everything that came while the last write
 //! was under way into one `WriteBatch`, and shows nothing before that is as durable as the setting promises. Checks,
-//! codecs and encoding run with the caller. Not here: the wire and groups (`api`, `groups`), the bytes of a batch
-//! (`batch`), the bytes of keys (`keys`), what state and catalog mean (the engine).
+//! codecs and encoding run with the caller, but of what groups write to a topic (`offsets_topic`). Not here: the wire and groups
+//! (`api`, `groups`), the bytes of a batch (`batch`), the bytes of keys (`keys`), what state and catalog mean (the engine).
 //!
 //! Invariants: an offset belongs to a batch that is written or to none; a step is written whole or not at all; a later
 //! append has a higher sequence; what was shown is not taken back by a crash, as far as the durability setting says.
@@ -25,6 +25,7 @@ mod log_space;
 mod lookup;
 mod measures;
 mod note;
+mod offsets_topic;
 mod ordered;
 mod partition;
 mod pass;
@@ -66,6 +67,7 @@ pub use self::error::{OpenError, StorageError};
 use self::housekeeping::Threads;
 pub use self::lookup::{ListedOffset, OffsetQuery};
 pub use self::measures::StorageSnapshot;
+pub use self::offsets_topic::{NAME as OFFSETS_TOPIC, PARTITIONS as OFFSETS_TOPIC_PARTITIONS};
 pub use self::ordered::{ProtocolWrite, Room};
 pub use self::partition::{Waiter, Wakeups};
 pub use self::read::{AbortedTransaction, FetchLimits, Fetched};
@@ -492,6 +494,13 @@ impl Storage {
         self.find_topic(&name).ok_or_else(|| StorageError::InvalidTopic(format!("topic \"{name}\" was deleted")))
     }
 
+    /// The topic of groups' offsets, made and filled where it is not there.
+    pub async fn make_offsets_topic(&self) -> Result<Arc<Topic>> {
+        offsets_topic::make(&self.shared).await?;
+        self.find_topic(OFFSETS_TOPIC)
+            .ok_or_else(|| StorageError::InvalidTopic(format!("topic \"{OFFSETS_TOPIC}\" was deleted")))
+    }
+
     pub async fn delete_topic(&self, id: TopicId) -> Result<()> {
         self.shared.change(Change::DeleteTopic(id)).await.map(drop)
     }
@@ -640,6 +649,10 @@ impl Storage {
 
     /// Checks that a topic may come to have so many partitions.
     pub fn check_more_partitions(&self, topic: &Topic, total: i32) -> Result<()> {
+        if topic.name == OFFSETS_TOPIC {
+            let why = "a group's records are in the partition that follows from its id and from how many there are";
+            return Err(StorageError::InvalidRequest(format!("topic \"{OFFSETS_TOPIC}\" keeps its partitions: {why}")));
+        }
         let per_topic = self.shared.options.topic_partitions_max;
         if total > per_topic {
             return Err(StorageError::InvalidPartitions(format!(

@@ -179,6 +179,26 @@ empty() { groups --describe --group "$G" --state >"$OUT" 2>&1 || true; grep -q E
 until_ 120 empty
 say "consumer-groups: two members, describe, lag"
 
+# The same from the topic that Kafka keeps it in: partition and offset of each record, or "gone".
+case $VERSION in 3.*) formatters='kafka.coordinator.group.GroupMetadataManager$' ;; *) formatters=$T.consumer. ;; esac
+told() {
+    consume --topic __consumer_offsets --from-beginning --timeout-ms 5000 --formatter "$formatters$1MessageFormatter" >"$GOT" 2>"$OUT" || true
+}
+told_offsets() {
+    told Offsets
+    # 4.x prints records without a line's end between.
+    sed 's/}{"key"/}\n{"key"/g' "$GOT" | sed -nE -e "s/.*\"group\":\"$G\",\"topic\":\"$X\",\"partition\":([0-9]+).*\"offset\":([0-9]+).*/\1 \2/p" \
+        -e "s/.*\"group\":\"$G\",\"topic\":\"$X\",\"partition\":([0-9]+).*\"value\":null.*/\1 gone/p" \
+        -e "s/^\[$G,$X,([0-9]+)\]::OffsetAndMetadata\(offset=([0-9]+),.*/\1 \2/p" -e "s/^\[$G,$X,([0-9]+)\]::<DELETE>/\1 gone/p" |
+        awk '{ last[$1] = $2 } END { for (p in last) { n++; at += last[p]; gone += last[p] == "gone" } print n + 0, at + 0, gone + 0 }'
+}
+is_told() { [ "$(told_offsets)" = "$1" ]; }
+until_ 120 is_told "3 300 0"
+told GroupMetadata; has "$G" "$GOT"; has "consumer" "$GOT"
+topics --list >"$OUT"; has "^__consumer_offsets\$" "$OUT"
+topics --list --exclude-internal >"$OUT"; if grep -q "__consumer_offsets" "$OUT"; then die "it is not told that a topic is internal"; fi
+say "__consumer_offsets: offsets and groups by the console consumer"
+
 groups --list >"$OUT"; has "^$G\$" "$OUT"
 groups --list --state >"$OUT"; has "$G +.*Empty" "$OUT"
 groups --describe --all-groups >"$OUT" 2>&1; has "$G" "$OUT"
@@ -195,6 +215,7 @@ consume --topic "$X" --group "$G" --max-messages 298 --timeout-ms 60000 >"$GOT" 
 until_ 120 empty
 groups --delete-offsets --group "$G" --topic "$X" >"$OUT" 2>&1; has "Successful" "$OUT"
 groups --delete --group "$G" >"$OUT" 2>&1; has "success" "$OUT"
+until_ 120 is_told "3 0 3"
 say "consumer-groups: list, reset-offsets, delete-offsets, delete"
 
 # The same by the consumer protocol: one of it joins a group of the classic protocol that is at work, then another.

@@ -9,7 +9,7 @@ use crate::configs::{
     changeable, changeable_names, group_configs, throttle_names,
 };
 use crate::server::ServerSettings;
-use crate::storage::{StorageOptions, Topic};
+use crate::storage::{OFFSETS_TOPIC_PARTITIONS, StorageOptions, Topic};
 use crate::wire::text;
 
 pub(super) const RESOURCE_TOPIC: i8 = 2;
@@ -244,8 +244,13 @@ fn fixed(shared: &Shared, listener: &str) -> Vec<Fixed> {
             Int,
             "how long offsets of a group without members are kept",
         ),
-        always("offsets.topic.num.partitions", &1, Int, "no effect here; offsets are not in a topic"),
-        always("offsets.topic.replication.factor", &1, Short, "no effect here; offsets are not in a topic"),
+        always(
+            "offsets.topic.num.partitions",
+            &OFFSETS_TOPIC_PARTITIONS,
+            Int,
+            "partitions of \"__consumer_offsets\", which is there once somebody asked for it",
+        ),
+        always("offsets.topic.replication.factor", &1, Short, "replicas of \"__consumer_offsets\""),
         always("process.roles", &"broker,controller", List, "what this server is"),
         set(
             "socket.request.max.bytes",

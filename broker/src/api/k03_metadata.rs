@@ -1,9 +1,9 @@
 //! Metadata (3), versions 0 to 13.
 //!
 //! One broker, which leads everything, at the address that the request came in on unless another is set. Topics named
-//! that do not exist are created where the request, the settings, the caller's rights and quota allow it; internal ones
-//! never. Topics can be named by id (v10 on). Topics that the caller may not describe are left out of all, and refused where they are named, whether
-//! they exist or not.
+//! that do not exist are created where the request, the settings, the caller's rights and quota allow it; of internal ones
+//! `__consumer_offsets` alone, and where there are groups always. Topics can be named by id (v10 on). Topics that the caller
+//! may not describe are left out of all, and refused where they are named, whether they exist or not.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use millpond_types::ports::{TopicSpec, is_internal};
 use uuid::Uuid;
 
 use super::access::NOT_ASKED;
-use super::topics::{advertised, count_changes};
+use super::topics::{advertised, count_changes, missing_topic};
 use super::{Refusal, Request, Shared};
 use crate::security::acl::Operation;
-use crate::storage::{StorageError, Topic};
+use crate::storage::{OFFSETS_TOPIC, OFFSETS_TOPIC_PARTITIONS, StorageError, Topic};
 use crate::wire::{Error, Reply, text};
 
 pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
@@ -82,14 +82,20 @@ impl Look<'_> {
         if let Some(topic) = shared.storage.find_topic(name) {
             return self.describe(&topic);
         }
+        match missing_topic(shared, name).await {
+            Some(Ok(topic)) => return self.describe(&topic),
+            Some(Err(refusal)) => return failure(&refusal).with_name(Some(text(name))).with_is_internal(true),
+            None => {}
+        }
         let spec = TopicSpec { name: name.to_owned(), partitions: -1, replicas: -1, configs: BTreeMap::new() };
-        let refusal = if is_internal(name) {
-            Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic")
-        } else if create && shared.settings.auto_create_topics {
+        let may_be_made = !is_internal(name) || name == OFFSETS_TOPIC;
+        let refusal = if create && shared.settings.auto_create_topics && may_be_made {
             match self.create(spec).await {
                 Ok(topic) => return self.describe(&topic),
                 Err(refusal) => refusal,
             }
+        } else if is_internal(name) {
+            Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic")
         } else {
             match shared.storage.check_topic(&spec) {
                 Err(error @ StorageError::InvalidTopic(_)) => error.into(),
@@ -105,10 +111,15 @@ impl Look<'_> {
             shared.check_topic(caller, Operation::Create, &spec.name)?;
         }
         let name = spec.name.clone();
+        let for_offsets = name == OFFSETS_TOPIC;
+        let partitions = if for_offsets { OFFSETS_TOPIC_PARTITIONS } else { shared.storage.default_partitions() };
         // Clients take this for a topic that is on its way, and ask again; older ones know no code for quotas.
-        if count_changes(shared, self.request, shared.storage.default_partitions(), 0).is_err() {
+        if count_changes(shared, self.request, partitions, 0).is_err() {
             let message = "the quota of partitions created and deleted is used up";
             return Err(Refusal::new(ResponseError::LeaderNotAvailable, message));
+        }
+        if for_offsets {
+            return Ok(shared.storage.make_offsets_topic().await?);
         }
         match shared.storage.create_topic(spec).await {
             Ok(topic) => Ok(topic),

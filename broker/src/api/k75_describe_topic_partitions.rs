@@ -1,7 +1,8 @@
 //! DescribeTopicPartitions (75), version 0: topics by name, a page of partitions at a time.
 //!
 //! Topics come in the order of their names; without any named, all of them. A page ends at the partition that the limit
-//! falls on, and its cursor says where the next one begins. Topics are never created.
+//! falls on, and its cursor says where the next one begins. Topics are never created, but for `__consumer_offsets` where
+//! there are groups.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +15,7 @@ use millpond_types::ports::is_internal;
 use uuid::Uuid;
 
 use super::access::NOT_ASKED;
+use super::topics::missing_topic;
 use super::{Request, Shared};
 use crate::security::acl::Operation;
 use crate::storage::{StorageError, Topic};
@@ -22,7 +24,7 @@ use crate::wire::{Error, Reply, text};
 /// Partitions of one page, whatever is asked.
 const PARTITIONS_MAX: usize = 2000;
 
-pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
+pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: DescribeTopicPartitionsRequest = request.decode()?;
     let may = |name: &str| shared.check_topic(&request.caller, Operation::Describe, name);
     let (from, mut first) = match &asked.cursor {
@@ -50,7 +52,10 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             (Err(refusal), _) => Err(refusal.error),
             _ if first < 0 => Err(ResponseError::InvalidRequest),
             (_, Some(topic)) => Ok(topic),
-            (_, None) => Err(why_missing(shared, name)),
+            (_, None) => match missing_topic(shared, name).await {
+                Some(made) => made.map_err(|refusal| refusal.error),
+                None => Err(why_missing(shared, name)),
+            },
         };
         let topic = match found {
             Ok(topic) => topic,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Refusal, Request, Shared, brief};
 use crate::security::Caller;
 use crate::security::quotas::{Client, Measure};
-use crate::storage::{Storage, StorageError, Topic};
+use crate::storage::{OFFSETS_TOPIC, Storage, StorageError, Topic};
 
 /// The partition of a topic, if there is one.
 pub(super) fn partition(storage: &Storage, name: &str, index: i32) -> Result<(Arc<Topic>, TopicPartition), Refusal> {
@@ -55,6 +55,15 @@ pub(super) fn check_epoch(storage: &Storage, epoch: i32) -> Result<(), Refusal> 
     } else {
         Err(Refusal::new(ResponseError::UnknownLeaderEpoch, format!("the leader epoch is {current}, not {epoch}")))
     }
+}
+
+/// The topic that a request names and that is not there, where it is the one of groups' offsets and there are groups: then
+/// Kafka has it, whoever may create topics. It costs nothing until somebody looks for it, and is made then.
+pub(super) async fn missing_topic(shared: &Shared, name: &str) -> Option<Result<Arc<Topic>, Refusal>> {
+    if name != OFFSETS_TOPIC || !shared.groups.any() {
+        return None;
+    }
+    Some(shared.storage.make_offsets_topic().await.map_err(Refusal::from))
 }
 
 /// A number of partitions that could be, and that a limit forbids.

@@ -301,6 +301,11 @@ impl Coordinator {
         all
     }
 
+    /// Whether there are groups, those of queries apart.
+    pub fn any(&self) -> bool {
+        self.inner.held.lock().machine.any()
+    }
+
     pub fn describe(&self, group: &str) -> Option<Described> {
         if self.is_query(group) {
             return Some(Described {

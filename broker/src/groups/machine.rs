@@ -539,6 +539,10 @@ impl Machine {
         self.offsets_bytes -= group.offsets.iter().map(|(key, c)| offsets::bytes_of(key, c)).sum::<usize>();
     }
 
+    pub fn any(&self) -> bool {
+        self.groups.values().any(|group| !group.is_void())
+    }
+
     pub fn list(&self) -> Vec<Listed> {
         let mut all: Vec<_> = self
             .groups

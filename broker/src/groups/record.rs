@@ -66,6 +66,12 @@ pub(super) fn offset_key(group: &str, key: &OffsetKey) -> Vec<u8> {
     out
 }
 
+/// As it is written.
+#[cfg(test)]
+pub(crate) fn offset_entry(group: &str, key: &OffsetKey, committed: Option<&Committed>) -> (Vec<u8>, Option<Vec<u8>>) {
+    (offset_key(group, key), committed.map(Committed::encode))
+}
+
 pub(super) fn group_of_key(key: &[u8]) -> Option<String> {
     String::from_utf8(key.strip_prefix(GROUP_PREFIX)?.to_vec()).ok()
 }

@@ -18,6 +18,7 @@ use super::disk_watch;
 use super::error::{OpenError, StorageError};
 use super::flush::now;
 use super::log_space;
+use super::offsets_topic;
 use super::partition::{LogState, Partition};
 use super::shared::{Shared, family};
 use super::topics::Topic;
@@ -158,6 +159,7 @@ fn keep(shared: &Shared, stop: &Stop) {
             }
         };
         retain_in_time();
+        tell("what groups hold is not all in the topic of their offsets", offsets_topic::fill(shared, stop));
         counts = log_space::go_on_counting(shared, COUNTED_AT_ONCE);
         let looked = log_space::look_at_distrusted(shared, stop);
         tell("what lies in log files that could not be forced to disk is not looked at", looked);

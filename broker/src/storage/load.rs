@@ -14,6 +14,7 @@ use super::error::{OpenError, StorageError};
 use super::log_files::{LogFiles, Noted};
 use super::log_space;
 use super::note::Notes;
+use super::offsets_topic::OffsetsTopic;
 use super::partition::{LogState, Partition, Segment};
 use super::producers::Producer;
 use super::recovery::number_in;
@@ -180,12 +181,20 @@ fn load(
             ChangedConfigs::decode(&value).ok_or_else(|| damaged("broker's settings", &keys::broker_configs()))?
         }
     };
+    let offsets_topic = match db.get_cf(meta, keys::offsets_topic())? {
+        None => None,
+        Some(value) => {
+            let found = OffsetsTopic::decode(&value);
+            Some(found.ok_or_else(|| damaged("topic of groups' offsets", &keys::offsets_topic()))?)
+        }
+    };
     Ok(Found {
         cluster_id: identity.cluster_id_text(),
         node_id: identity.node_id,
         epoch: i32::try_from(epoch).unwrap_or(i32::MAX),
         topics: load_topics(db, options, &configs, clean)?,
         configs,
+        offsets_topic,
         counters,
     })
 }

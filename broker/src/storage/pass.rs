@@ -13,6 +13,7 @@ use rocksdb::{ColumnFamily, DB, WriteBatch};
 use super::compaction::Rewritten;
 use super::error::StorageError;
 use super::log_files::Placing;
+use super::offsets_topic::OffsetsTopic;
 use super::partition::{Aborted, LogState, Partition, Segment, Settled, StoredBatch, Transactions};
 use super::producers::{self, Producer};
 use super::shared::{Counters, Shared, family};
@@ -28,7 +29,7 @@ pub struct Families<'a> {
     pub log: &'a ColumnFamily,
     pub index: &'a ColumnFamily,
     producer: &'a ColumnFamily,
-    group: &'a ColumnFamily,
+    pub group: &'a ColumnFamily,
     catalog: &'a ColumnFamily,
     state: &'a ColumnFamily,
 }
@@ -60,6 +61,8 @@ pub struct Pass<'a> {
     pub deleted: Vec<Arc<Topic>>,
     /// The broker's settings from now on, where they change.
     pub configs: Option<Arc<ChangedConfigs>>,
+    /// The topic that changes of groups are written to.
+    pub offsets_topic: Option<OffsetsTopic>,
     /// Batches go to a log file; `None`: all of this write together are so small that they go into the database.
     pub placing: Option<Placing>,
     /// Batches in log files that are replaced or deleted one by one: the file, and their bytes.
@@ -173,7 +176,7 @@ impl Pass<'_> {
     }
 
     /// Puts a batch at the partition's end; returns its base offset, last offset and sequence.
-    fn append(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> (Offset, Offset, Sequence) {
+    pub(super) fn append(&mut self, partition: &Arc<Partition>, batch: ValidBatch) -> (Offset, Offset, Sequence) {
         let ValidBatch { mut bytes, mut header, .. } = batch;
         let entry = pending(&mut self.partitions, partition, self.shared.epoch);
         self.counters.sequence += 1;
@@ -306,6 +309,9 @@ impl Pass<'_> {
     }
 
     fn put_group(&mut self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+        if self.offsets_topic.is_some() {
+            self.tell_offsets_topic(&entries);
+        }
         for (key, value) in entries {
             let key = keys::prefixed(Kind::Group, &key);
             match value {
@@ -381,6 +387,8 @@ impl Pass<'_> {
                 let topic = self.shared.topic(id)?;
                 self.delete_topic(topic);
             }
+            Change::CreateOffsetsTopic(new) => self.create_offsets_topic(new)?,
+            Change::FillOffsetsTopic => self.fill_offsets_topic()?,
             Change::SetConfigs { id, configs } => {
                 let topic = self.shared.topic(id)?;
                 let settings = self.settings(&configs)?;
@@ -461,7 +469,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn create_topic(&mut self, new: NewTopic) -> Result<Arc<Topic>> {
+    pub(super) fn create_topic(&mut self, new: NewTopic) -> Result<Arc<Topic>> {
         let settings = self.settings(&new.spec.configs)?;
         let id = TopicId(*uuid::Uuid::new_v4().as_bytes());
         let partitions = self.new_partitions(id, 0, new.spec.partitions);
@@ -508,6 +516,7 @@ impl Pass<'_> {
     }
 
     fn delete_topic(&mut self, topic: Arc<Topic>) {
+        self.forget_offsets_topic(&topic);
         self.batch.delete_cf(self.families.meta, keys::topic(topic.id));
         for partition in &topic.partitions {
             let uid = partition.uid;

@@ -16,12 +16,26 @@ use super::error::StorageError;
 use super::read;
 use super::writer::StepJob;
 use crate::batch::{Codec, EncodeOptions, TimestampType, ValidBatch, encode};
+use crate::configs::TopicSettings;
 use crate::keys::{self, BATCH_PREFIX_LEN, Kind, cf};
 
 /// The embedded log has one owner, and so one generation.
 const GENERATION: u64 = 0;
 /// Steps write batches of at most this, even where the topic allows larger ones.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// How batches that are made here are encoded for a topic.
+pub(super) fn encode_options(settings: &TopicSettings, now_ms: i64) -> EncodeOptions {
+    EncodeOptions {
+        compression: settings.compression.unwrap_or(Codec::None.into()),
+        batch_bytes_max: settings.batch_bytes_max.min(settings.segment_bytes).min(BATCH_BYTES_MAX),
+        log_append_time: match settings.timestamp_type {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => Some(now_ms),
+        },
+        room_before: BATCH_PREFIX_LEN,
+    }
+}
 
 struct Queued(Receiver<Outcome>);
 
@@ -165,15 +179,7 @@ impl Storage {
     fn encode_append(&self, place: TopicPartition, records: &RecordBuffer) -> Result<Vec<ValidBatch>, StorageError> {
         let topic = self.shared.topic(place.topic)?;
         let settings = &topic.settings;
-        let options = EncodeOptions {
-            compression: settings.compression.unwrap_or(Codec::None.into()),
-            batch_bytes_max: settings.batch_bytes_max.min(settings.segment_bytes).min(BATCH_BYTES_MAX),
-            log_append_time: match settings.timestamp_type {
-                TimestampType::CreateTime => None,
-                TimestampType::LogAppendTime => Some(self.shared.options.clock.now_ms()),
-            },
-            room_before: BATCH_PREFIX_LEN,
-        };
+        let options = encode_options(settings, self.shared.options.clock.now_ms());
         let batches = encode(records, options).map_err(|e| {
             StorageError::InvalidRequest(format!(
                 "record {} for topic \"{}\" needs a batch of {} bytes, more than the {} allowed",

@@ -21,6 +21,7 @@ use super::log_files::LogFiles;
 use super::log_space::{self, LogSpace};
 use super::measures::Measures;
 use super::note::Notes;
+use super::offsets_topic::OffsetsTopic;
 use super::partition::Partition;
 use super::read_ahead::ReadAhead;
 use super::recovery;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub epoch: i32,
     pub topics: RwLock<TopicTable>,
     configs: RwLock<Arc<ChangedConfigs>>,
+    /// Changed by the writer alone.
+    pub offsets_topic: Mutex<Option<OffsetsTopic>>,
     /// Next partition uid and producer id, and the last sequence, as they were at open; the writer counts on.
     pub counters: Counters,
     pub published: watch::Sender<Sequence>,
@@ -133,6 +136,7 @@ pub struct Found {
     pub epoch: i32,
     pub topics: TopicTable,
     pub configs: ChangedConfigs,
+    pub offsets_topic: Option<OffsetsTopic>,
     pub counters: Counters,
 }
 
@@ -163,6 +167,7 @@ impl Shared {
             epoch: found.epoch,
             topics: RwLock::new(found.topics),
             configs: RwLock::new(Arc::new(found.configs)),
+            offsets_topic: Mutex::new(found.offsets_topic),
             counters: found.counters,
             published: watch::Sender::new(sequence),
             visible: Mutex::new(sequence),
@@ -622,7 +627,7 @@ impl Queue {
     }
 
     /// What one write takes: about `bytes_max` of produced batches and as much of steps. A job that changes topics
-    /// goes alone. Blocks until there is something; `None` when closed and empty.
+    /// goes alone, or that reads what was written. Blocks until there is something; `None` when closed and empty.
     pub fn take(&self, bytes_max: usize) -> Option<Work> {
         let mut state = self.state.lock();
         self.came.wait_while(&mut state, QueueState::is_idle);
@@ -630,7 +635,7 @@ impl Queue {
             return None;
         }
         let mut work = Work::default();
-        if state.jobs.front().is_some_and(Job::changes_topics) {
+        if state.jobs.front().is_some_and(Job::goes_alone) {
             work.jobs.extend(state.jobs.pop_front());
         } else {
             let mut bytes = 0;
@@ -644,10 +649,7 @@ impl Queue {
             work.bytes = bytes;
             bytes = 0;
             while bytes < bytes_max
-                && state
-                    .jobs
-                    .front()
-                    .is_some_and(|job| !job.changes_topics() && (work.jobs.is_empty() || !job.rewrites()))
+                && state.jobs.front().is_some_and(|job| !job.goes_alone() && (work.jobs.is_empty() || !job.rewrites()))
                 && let Some(job) = state.jobs.pop_front()
             {
                 bytes += job.size();

@@ -25,6 +25,7 @@ use super::gather::Gather;
 use super::housekeeping::Stop;
 use super::log_files::Placing;
 use super::log_space::{self, Dead};
+use super::offsets_topic::{self, OffsetsTopic};
 use super::partition::{LogState, Partition};
 use super::pass::{Families, Pass, PendingPartition};
 use super::recovery;
@@ -58,6 +59,9 @@ pub struct ProduceJob {
 
 pub enum Change {
     CreateTopic(NewTopic),
+    CreateOffsetsTopic(NewTopic),
+    /// Puts a piece of what groups hold into that topic.
+    FillOffsetsTopic,
     DeleteTopic(TopicId),
     SetConfigs {
         id: TopicId,
@@ -131,12 +135,15 @@ pub enum Job {
 }
 
 impl Job {
-    pub fn changes_topics(&self) -> bool {
+    /// It changes topics, or reads what all before it have written.
+    pub fn goes_alone(&self) -> bool {
         match self {
             Self::Step(step) => !step.create_topics.is_empty() || !step.delete_topics.is_empty(),
             Self::Change(job) => matches!(
                 job.change,
                 Change::CreateTopic(_)
+                    | Change::CreateOffsetsTopic(_)
+                    | Change::FillOffsetsTopic
                     | Change::DeleteTopic(_)
                     | Change::SetConfigs { .. }
                     | Change::SetBrokerConfigs(_)
@@ -150,14 +157,18 @@ impl Job {
         matches!(self, Self::Change(ChangeJob { change: Change::Rewrite(_), .. }))
     }
 
-    /// Bytes of batches that it writes: of all, and of the largest.
-    fn batch_bytes(&self) -> (usize, usize) {
+    /// Bytes of batches that it writes: of all, and of the largest. `told`: what groups hold is written to a topic too.
+    fn batch_bytes(&self, told: bool) -> (usize, usize) {
         match self {
             Self::Step(step) => {
                 let sizes = || step.appends.iter().flat_map(|(_, batches)| batches).map(|batch| batch.bytes.len());
                 (sizes().sum(), sizes().max().unwrap_or(0))
             }
-            Self::Change(_) => (0, 0),
+            Self::Change(job) => match job.change {
+                Change::Group(_) | Change::Transaction(_) if told => (job.change.size(), job.change.size()),
+                Change::FillOffsetsTopic => (offsets_topic::PIECE_BYTES, offsets_topic::PIECE_BYTES),
+                _ => (0, 0),
+            },
         }
     }
 
@@ -171,7 +182,11 @@ impl Job {
             Self::Change(job) => match job.change {
                 Change::DeleteTopic(_) | Change::MoveStart { .. } | Change::ForgetProducers { .. } => Weight::Deletion,
                 Change::Rewrite(ref rewrite) if rewrite.is_move() => Weight::Deletion,
-                Change::CreateTopic(_) | Change::AddPartitions { .. } | Change::Rewrite(_) => Weight::Bulk,
+                Change::CreateTopic(_)
+                | Change::CreateOffsetsTopic(_)
+                | Change::FillOffsetsTopic
+                | Change::AddPartitions { .. }
+                | Change::Rewrite(_) => Weight::Bulk,
                 Change::SetConfigs { .. }
                 | Change::SetBrokerConfigs(_)
                 | Change::AllocateProducerId
@@ -205,10 +220,10 @@ pub struct Work {
 impl Work {
     /// Whether its batches are so few and small that one fsync of the database is less than what it costs to write them
     /// several times.
-    fn is_small(&self, bytes_max: usize) -> bool {
+    fn is_small(&self, bytes_max: usize, told: bool) -> bool {
         let produced = self.produces.iter().map(|job| (job.batch.bytes.len(), job.batch.bytes.len()));
         let (all, largest) = produced
-            .chain(self.jobs.iter().map(Job::batch_bytes))
+            .chain(self.jobs.iter().map(|job| job.batch_bytes(told)))
             .fold((0, 0), |(all, largest): (usize, usize), (bytes, one)| (all.saturating_add(bytes), largest.max(one)));
         all <= bytes_max && largest <= bytes_max / INLINE_BATCH_PART
     }
@@ -286,6 +301,7 @@ struct Shown {
     created: Vec<Arc<Topic>>,
     deleted: Vec<Arc<Topic>>,
     configs: Option<Arc<ChangedConfigs>>,
+    offsets_topic: Option<OffsetsTopic>,
     placed: Placed,
     /// Its commit record lies behind what was placed.
     recorded: bool,
@@ -444,7 +460,8 @@ impl Writer<'_> {
     fn write_to(&mut self, db: &Arc<DB>, work: Work, answers: &mut Vec<Answer>) -> Result<(), Box<Failed>> {
         let families = Families::of(db).map_err(|e| Box::new((e, None)))?;
         let files = &self.shared.files;
-        let small = work.is_small(self.shared.options.inline_bytes_max);
+        let offsets_topic = self.shared.offsets_topic.lock().clone();
+        let small = work.is_small(self.shared.options.inline_bytes_max, offsets_topic.is_some());
         let produced: usize = work.produces.iter().map(|job| job.batch.bytes.len()).sum();
         let in_database = if small { work.bytes } else { work.bytes.saturating_sub(produced) };
         let mut pass = Pass {
@@ -457,6 +474,7 @@ impl Writer<'_> {
             created: Vec::new(),
             deleted: Vec::new(),
             configs: None,
+            offsets_topic,
             placing: (!small).then(|| files.place()),
             replaced: Vec::new(),
             survived: Vec::new(),
@@ -514,11 +532,23 @@ impl Writer<'_> {
         let unforced = self.recorded.bytes + u64::from(placed.len) + record.as_ref().map_or(0, |r| r.len() as u64);
         let enough = recorded && self.recorded.file == Some(placed.file) && unforced <= commits::UNFORCED_BYTES_MAX;
         options.set_sync(durable && !enough);
-        let Pass { counters, partitions, created, deleted, configs, replaced, survived, dead, .. } = pass;
+        let Pass { counters, partitions, created, deleted, configs, offsets_topic, replaced, survived, dead, .. } =
+            pass;
         let snapshot = || OwnedSnapshot::new(db.clone(), |db| db.snapshot());
         let dead = (!dead.is_empty()).then(|| Dead { snapshot: snapshot(), ranges: dead });
-        let shown =
-            Shown { counters, partitions, created, deleted, configs, placed, recorded, replaced, survived, dead };
+        let shown = Shown {
+            counters,
+            partitions,
+            created,
+            deleted,
+            configs,
+            offsets_topic,
+            placed,
+            recorded,
+            replaced,
+            survived,
+            dead,
+        };
         #[allow(clippy::disallowed_methods, reason = "only how long a write took is told")]
         let begun = std::time::Instant::now();
         // Where the order matters: what names the batches is never on disk without them.
@@ -548,7 +578,19 @@ impl Writer<'_> {
     /// Shows what was written.
     fn publish(&mut self, shown: Shown) {
         let options = &self.shared.options;
-        let Shown { counters, partitions, created, deleted, configs, placed, replaced, survived, dead, .. } = shown;
+        let Shown {
+            counters,
+            partitions,
+            created,
+            deleted,
+            configs,
+            offsets_topic,
+            placed,
+            replaced,
+            survived,
+            dead,
+            ..
+        } = shown;
         self.counters = counters;
         // Before what it deleted is told: a file that this write has emptied goes only when this write is on disk.
         self.shared.written.store(counters.writes, Ordering::Release);
@@ -562,6 +604,7 @@ impl Writer<'_> {
         if let Some(configs) = configs {
             self.shared.set_configs(configs);
         }
+        *self.shared.offsets_topic.lock() = offsets_topic;
         if !created.is_empty() || !deleted.is_empty() {
             let mut topics = self.shared.topics.write();
             for topic in &deleted {

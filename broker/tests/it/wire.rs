@@ -9,6 +9,7 @@ mod captured;
 pub mod client;
 mod fetch_sessions;
 mod groups;
+mod offsets_topic;
 mod produce;
 mod quotas;
 mod responses;

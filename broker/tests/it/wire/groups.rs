@@ -13,11 +13,11 @@ use super::answers::name;
 use super::client::{Client, Server};
 use crate::fixture::{Fixture, START_MS, create};
 
-fn group(id: &str) -> GroupId {
+pub fn group(id: &str) -> GroupId {
     GroupId(id.to_owned().into())
 }
 
-fn commit(client: &mut Client, id: &str, member: &str, generation: i32, offset: i64) -> i16 {
+pub fn commit(client: &mut Client, id: &str, member: &str, generation: i32, offset: i64) -> i16 {
     let partition = OffsetCommitRequestPartition::default()
         .with_committed_offset(offset)
         .with_committed_metadata(Some("a note".into()));
@@ -43,7 +43,7 @@ fn offsets(client: &mut Client, id: &str) -> Vec<(String, i32, i64, String)> {
     out
 }
 
-fn join(client: &mut Client, member: &str) -> JoinGroupResponse {
+pub fn join(client: &mut Client, member: &str) -> JoinGroupResponse {
     let protocol = join_group_request::JoinGroupRequestProtocol::default()
         .with_name("range".into())
         .with_metadata(Bytes::from_static(b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff"));
@@ -57,7 +57,7 @@ fn join(client: &mut Client, member: &str) -> JoinGroupResponse {
     client.call(5, &request)
 }
 
-fn sync(client: &mut Client, member: &str, assignment: &'static str) -> SyncGroupResponse {
+pub fn sync(client: &mut Client, member: &str, assignment: &'static str) -> SyncGroupResponse {
     let assigned = sync_group_request::SyncGroupRequestAssignment::default()
         .with_member_id(member.to_owned().into())
         .with_assignment(Bytes::from_static(assignment.as_bytes()));

@@ -264,7 +264,7 @@ fn a_clock_that_is_set_back_keeps_no_transaction_open() {
     assert!(read_all(server.storage(), place, 0).is_empty());
 }
 
-fn commit_offset(client: &mut Client, version: i16, producer: Producer, generation: i32, offset: i64) -> i16 {
+pub fn commit_offset(client: &mut Client, version: i16, producer: Producer, generation: i32, offset: i64) -> i16 {
     let partition = TxnOffsetCommitRequestPartition::default()
         .with_committed_offset(offset)
         .with_committed_metadata(Some("a note".into()));
@@ -280,7 +280,7 @@ fn commit_offset(client: &mut Client, version: i16, producer: Producer, generati
     client.call(version, &request).topics[0].partitions[0].error_code
 }
 
-fn add_group(client: &mut Client, producer: Producer) -> i16 {
+pub fn add_group(client: &mut Client, producer: Producer) -> i16 {
     let request = AddOffsetsToTxnRequest::default()
         .with_transactional_id(id())
         .with_producer_id(ProducerId(producer.0))
