@@ -189,7 +189,7 @@ told_offsets() {
     # 4.x prints records without a line's end between.
     sed 's/}{"key"/}\n{"key"/g' "$GOT" | sed -nE -e "s/.*\"group\":\"$G\",\"topic\":\"$X\",\"partition\":([0-9]+).*\"offset\":([0-9]+).*/\1 \2/p" \
         -e "s/.*\"group\":\"$G\",\"topic\":\"$X\",\"partition\":([0-9]+).*\"value\":null.*/\1 gone/p" \
-        -e "s/^\[$G,$X,([0-9]+)\]::OffsetAndMetadata\(offset=([0-9]+),.*/\1 \2/p" -e "s/^\[$G,$X,([0-9]+)\]::<DELETE>/\1 gone/p" |
+        -e "s/^\[$G,$X,([0-9]+)\]::OffsetAndMetadata\(offset=([0-9]+),.*/\1 \2/p" -e "s/^\[$G,$X,([0-9]+)\]::NULL/\1 gone/p" |
         awk '{ last[$1] = $2 } END { for (p in last) { n++; at += last[p]; gone += last[p] == "gone" } print n + 0, at + 0, gone + 0 }'
 }
 is_told() { [ "$(told_offsets)" = "$1" ]; }
