@@ -74,6 +74,7 @@ pub struct Limits {
     pub log_files_open_max: Option<usize>,
     pub inline_bytes_max: Option<usize>,
     pub gather_wait_us_max: Option<u64>,
+    pub log_prewrite: Option<bool>,
     pub compaction_bytes_per_second: Option<u64>,
     pub decompressed_bytes_max: Option<usize>,
     pub request_bytes_max: Option<usize>,

@@ -146,6 +146,8 @@ pub struct StorageOptions {
     pub write_bytes_max: usize,
     /// How long a write that is forced to disk waits, at most, for more from producers that were just answered.
     pub gather_wait_max: Duration,
+    /// The next log file is filled with zeros while little at a time is forced to disk, so that this takes half the time.
+    pub log_prewrite: bool,
     /// Memory of decoders that check produced batches and need more for it than is usual (`DECODER_BYTES_USUAL`): large
     /// blocks and windows. Who needs more than this waits until nobody else has any.
     pub decoder_bytes: usize,
@@ -204,6 +206,7 @@ impl StorageOptions {
             step_bytes_max: 64 << 20,
             write_bytes_max: 4 << 20,
             gather_wait_max: Duration::from_millis(1),
+            log_prewrite: true,
             decoder_bytes: 48 << 20,
             decompressed_bytes_max: 128 << 20,
             segment_bytes: 1 << 20,

@@ -320,6 +320,7 @@ fn options(config: &Config) -> Result<DatabaseOptions> {
     set(&mut options.storage.inline_bytes_max, limits.inline_bytes_max);
     set(&mut options.storage.partition_producers_max, limits.partition_producers_max);
     set(&mut options.storage.gather_wait_max, limits.gather_wait_us_max.map(Duration::from_micros));
+    set(&mut options.storage.log_prewrite, limits.log_prewrite);
     set(&mut options.storage.disk_free_bytes_min, limits.disk_free_bytes_min);
     set(&mut options.storage.disk_reserve_bytes, limits.disk_reserve_bytes);
     options.storage.compaction_map_bytes = parts.compaction_map;

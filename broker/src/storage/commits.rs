@@ -291,6 +291,11 @@ impl Parts {
         Ok(())
     }
 
+    /// Where what was gone through ends.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Nothing lies behind the last one.
     fn is_end(&self) -> bool {
         self.at == self.size

@@ -151,6 +151,9 @@ fn keep(shared: &Shared, stop: &Stop) {
             drop_resting_tails(shared);
         }
         shared.reserve.make(shared.space.free());
+        if shared.space.is_low() {
+            shared.files.give_up_ahead();
+        }
         let mut retain_in_time = || {
             if retained.elapsed() >= retention {
                 retained = now();

@@ -17,6 +17,7 @@
 //! Not here: forcing them to disk (`forcing`); how much of each is live (`live`), and what follows from that (`log_space`);
 //! what of them is looked at before the database is opened (`recheck`, `commits`).
 
+mod ahead;
 mod forcing;
 mod live;
 mod survivors;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use self::ahead::Ahead;
 use self::forcing::Distrusted;
 pub use self::live::{FileUse, Noted};
 use self::survivors::Target;
@@ -69,6 +71,9 @@ pub struct LogFiles {
     failure: Mutex<Option<String>>,
     /// Whoever reads holds a clone from before their snapshot on.
     readers: Mutex<Arc<()>>,
+    ahead: Ahead,
+    /// The writer's file, where zeros may lie behind what was appended.
+    filled: Mutex<Option<(u32, Arc<File>)>>,
 }
 
 #[derive(Default)]
@@ -235,7 +240,7 @@ pub fn list(folder: &Path) -> io::Result<(BTreeMap<u32, u64>, Vec<String>)> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        if name == LOST_AND_FOUND {
+        if name == LOST_AND_FOUND || name == ahead::NAME {
             continue;
         }
         let file = match number_of(&name) {
@@ -271,7 +276,7 @@ impl LogFiles {
     /// Looks which files there are; how much of them is live is said later.
     pub fn open(options: &StorageOptions) -> Result<Self, OpenError> {
         let folder = options.path.join(FOLDER);
-        let (found, strangers) = list(&folder).map_err(|e| OpenError::Io {
+        let (mut found, strangers) = list(&folder).map_err(|e| OpenError::Io {
             path: options.path.display().to_string(),
             detail: format!("folder \"{FOLDER}\": {e}"),
         })?;
@@ -285,6 +290,7 @@ impl LogFiles {
                 told.join(", ")
             );
         }
+        ahead::clean(&folder, &mut found);
         // A number is not taken where something else has its name.
         let last = strangers.iter().filter_map(|name| number_of(name.as_ref())).max().unwrap_or(0);
         let mut table = Table { last, ..Table::default() };
@@ -292,9 +298,12 @@ impl LogFiles {
             table.files.insert(number, LogFile { size, end: size, ..LogFile::default() });
             table.last = table.last.max(number);
         }
+        let file_bytes = options.log_file_bytes.clamp(1, FILE_BYTES_MAX);
         Ok(Self {
+            ahead: Ahead::new(options, &folder, file_bytes),
+            filled: Mutex::default(),
             folder,
-            file_bytes: options.log_file_bytes.clamp(1, FILE_BYTES_MAX),
+            file_bytes,
             open_max: options.log_files_open_max.max(OPEN_LEAST),
             table: Mutex::new(table),
             unforced: Mutex::default(),
@@ -376,6 +385,9 @@ impl LogFiles {
                 if placing.is_new {
                     File::open(&self.folder)?.sync_all()?;
                 }
+                if placing.generation == 0 {
+                    self.ahead.forced(placing.is_new, end - u64::from(placing.from));
+                }
             } else {
                 self.unforced.lock().insert(number, file);
             }
@@ -439,7 +451,20 @@ impl LogFiles {
         if !placing.is_new {
             return self.handle_for(number, true);
         }
-        let file = Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?);
+        let taken = match placing.generation {
+            0 => {
+                self.cut_filled();
+                self.ahead.take(path)
+            }
+            _ => None,
+        };
+        let file = match taken {
+            Some(file) => {
+                *self.filled.lock() = Some((number, file.clone()));
+                file
+            }
+            None => Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?),
+        };
         let mut table = self.table.lock();
         table.last = table.last.max(number);
         if placing.generation == 0 {
@@ -448,6 +473,27 @@ impl LogFiles {
         table.files.insert(number, LogFile { records: Some(0), ..LogFile::default() });
         table.used(number, &file, true, self.open_max);
         Ok(file)
+    }
+
+    /// Cuts off the zeros behind what was appended to the writer's file. They do no harm where that fails, or is not on disk.
+    fn cut_filled(&self) {
+        let Some((number, file)) = self.filled.lock().take() else { return };
+        let Some(size) = self.table.lock().files.get(&number).map(|file| file.size) else { return };
+        let cut = || if file.metadata()?.len() > size { file.set_len(size) } else { Ok(()) };
+        if let Err(e) = cut() {
+            tracing::debug!("zeros at the end of log file {} stay: {e}", name_of(number));
+        }
+    }
+
+    /// Gives back what was set aside for the next file.
+    pub fn give_up_ahead(&self) {
+        self.ahead.give_up();
+    }
+
+    /// After the last write.
+    pub fn close(&self) {
+        self.ahead.close();
+        self.cut_filled();
     }
 
     /// What was appended last is committed.

@@ -212,6 +212,7 @@ impl Shared {
         log_space::count(self);
         log_space::stop_counting(self);
         let Some(db) = self.database.write().take() else { return Ok(()) };
+        self.files.close();
         let done = self.finish(&db);
         drop(db);
         self.claim.lock().take();
