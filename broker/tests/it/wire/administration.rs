@@ -133,13 +133,14 @@ fn a_partition_lies_in_the_one_directory() {
     let ours =
         client.call(4, &DescribeLogDirsRequest::default().with_topics(None)).results.remove(0).log_dir.to_string();
     for version in [1, 2] {
-        let mut ask = |asked: &[(&str, &[(&str, &[i32])])]| {
-            let topic = |(topic, indexes): &(&str, &[i32])| {
+        type Partitions<'a> = (&'a str, &'a [i32]);
+        let mut ask = |asked: &[(&str, &[Partitions])]| {
+            let topic = |(topic, indexes): &Partitions| {
                 alter_replica_log_dirs_request::AlterReplicaLogDirTopic::default()
                     .with_name(name(topic))
                     .with_partitions(indexes.to_vec())
             };
-            let directory = |(path, topics): &(&str, &[(&str, &[i32])])| {
+            let directory = |(path, topics): &(&str, &[Partitions])| {
                 alter_replica_log_dirs_request::AlterReplicaLogDir::default()
                     .with_path(StrBytes::from_string((*path).to_owned()))
                     .with_topics(topics.iter().map(topic).collect())
