@@ -439,6 +439,7 @@ fn records_are_found_before_files_that_batches_were_moved_to() {
     crashed.send();
     let files = |path: &Path| {
         let entries = fs::read_dir(path.join("log")).unwrap().map(|e| e.unwrap().path());
+        let entries = entries.filter(|path| path.extension().is_some_and(|of| of == "log"));
         // Those that go meanwhile have gone.
         let mut files: Vec<_> =
             entries.filter_map(|p| Some((fs::read(&p).ok()?.starts_with(b"\xffmoved01"), p))).collect();
