@@ -252,7 +252,7 @@ impl Query {
             points: vec![Points::new(settings.cache_bytes_max, &memory.read_caches)],
             crew: None,
             in_order_left: 0,
-            transient: transient.then(|| TransientState::new(&memory.push_queries)),
+            transient: transient.then(|| TransientState::new(&memory)),
             read_ahead: memory.read_ahead.reservation(),
             reads_ahead: true,
             memory,
