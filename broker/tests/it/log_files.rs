@@ -23,6 +23,8 @@ fn in_files(path: &Path) -> (usize, u64) {
 
 fn small_files(o: &mut StorageOptions) {
     o.log_file_bytes = 20_000;
+    // What lies on the disk is held against what was appended, to the byte.
+    o.log_prewrite = false;
     o.log_files_open_max = 3;
     o.tail_bytes = 0;
 }
@@ -70,8 +72,6 @@ fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
     for durability in [Durability::None, Durability::Interval(Duration::from_millis(20)), Durability::Group] {
         let (fixture, places) = in_small_files(100, |o| {
             o.durability = durability;
-            // What lies on the disk is what was appended.
-            o.log_prewrite = false;
             o.segment_bytes = 3000;
         });
         let storage = &fixture.storage;
@@ -107,11 +107,7 @@ fn the_space_of_what_is_deleted_comes_back_and_what_is_not_stays() {
 
 #[test]
 fn commit_records_are_no_deleted_space() {
-    let (fixture, places) = in_small_files(0, |o| {
-        o.durability = Durability::Group;
-        // What lies on the disk is what was appended.
-        o.log_prewrite = false;
-    });
+    let (fixture, places) = in_small_files(0, |o| o.durability = Durability::Group);
     let small = batch(&[(&"x".repeat(200), START_MS)], Codec::None);
     for i in 0..300 {
         for place in places {
