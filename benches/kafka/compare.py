@@ -19,7 +19,7 @@ the operating system's cache of its files share, gets 3 GB there (--short: 2.5) 
 The row fails if the limit was never met. Where no such cgroup can be made, that is told, and the row says so and is of dropped caches.
 
 --short     a fifth of the records, and without millpond-none: rows of half a second, which tell of the clients' start as much as of the
-            servers; a quarter of an hour on two cores, without it about half an hour
+            servers; a quarter of an hour on two cores; without it the ten rows of producing take seven minutes
 --only      some rows; --list names them
 --runs      each row so many times, the run with the median throughput (of latency: the median p99) counts
 --minutes   begins no row later than so long after the start; rows that were left out are shown as such
