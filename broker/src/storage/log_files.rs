@@ -72,8 +72,6 @@ pub struct LogFiles {
     /// Whoever reads holds a clone from before their snapshot on.
     readers: Mutex<Arc<()>>,
     ahead: Ahead,
-    /// The writer's file, where zeros may lie behind what was appended.
-    filled: Mutex<Option<(u32, Arc<File>)>>,
 }
 
 #[derive(Default)]
@@ -81,6 +79,8 @@ struct Table {
     files: BTreeMap<u32, LogFile>,
     /// The one that the writer appends to.
     current: Option<u32>,
+    /// The writer's last one, where zeros may lie behind what was appended.
+    filled: Option<u32>,
     /// Those that batches are moved to, by generation.
     survivors: BTreeMap<u32, Target>,
     /// The greatest number that there was.
@@ -301,7 +301,6 @@ impl LogFiles {
         let file_bytes = options.log_file_bytes.clamp(1, FILE_BYTES_MAX);
         Ok(Self {
             ahead: Ahead::new(options, &folder, file_bytes),
-            filled: Mutex::default(),
             folder,
             file_bytes,
             open_max: options.log_files_open_max.max(OPEN_LEAST),
@@ -458,14 +457,13 @@ impl LogFiles {
             }
             _ => None,
         };
+        let filled = taken.as_ref().map(|_| number);
         let file = match taken {
-            Some(file) => {
-                *self.filled.lock() = Some((number, file.clone()));
-                file
-            }
+            Some(file) => file,
             None => Arc::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?),
         };
         let mut table = self.table.lock();
+        table.filled = filled.or(table.filled);
         table.last = table.last.max(number);
         if placing.generation == 0 {
             table.current = Some(number);
@@ -477,9 +475,14 @@ impl LogFiles {
 
     /// Cuts off the zeros behind what was appended to the writer's file. They do no harm where that fails, or is not on disk.
     fn cut_filled(&self) {
-        let Some((number, file)) = self.filled.lock().take() else { return };
-        let Some(size) = self.table.lock().files.get(&number).map(|file| file.size) else { return };
-        let cut = || if file.metadata()?.len() > size { file.set_len(size) } else { Ok(()) };
+        let mut table = self.table.lock();
+        let Some(number) = table.filled.take() else { return };
+        let Some(size) = table.files.get(&number).map(|file| file.size) else { return };
+        drop(table);
+        let cut = || {
+            let file = self.handle_for(number, true)?;
+            if file.metadata()?.len() > size { file.set_len(size) } else { Ok(()) }
+        };
         if let Err(e) = cut() {
             tracing::debug!("zeros at the end of log file {} stay: {e}", name_of(number));
         }

@@ -363,6 +363,14 @@ mod tests {
         assert!(files.folder.join(NAME).exists());
         files.give_up_ahead();
         assert!(!files.folder.join(NAME).exists() && files.ahead.take(&files.path_of(2)).is_none());
+        // Nor is a file held open that was filled and is gone.
+        fill_next(&files);
+        let place = append(&files, &["a"])[0].0;
+        files.deleted(place.file, u64::from(place.len));
+        assert!(files.retire_dead(place.file) && files.remove(place.file).unwrap());
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        assert_eq!(open.filter(|to| to.starts_with(directory.path())).count(), 0);
+        files.close();
     }
 
     #[test]
