@@ -31,6 +31,7 @@ mod partition;
 mod pass;
 mod port;
 mod producers;
+mod queue;
 mod read;
 mod read_ahead;
 mod recheck;
@@ -48,6 +49,7 @@ mod walk;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -285,13 +287,43 @@ pub struct Appended {
 #[derive(Debug)]
 pub struct Pending<T>(pub(crate) oneshot::Receiver<Result<T>>);
 
-pub type PendingAppend = Pending<Appended>;
-
 impl<T> Future for Pending<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StorageError::Closed)))
+    }
+}
+
+/// The outcome of an append. Where nothing is forced to disk, waiting for it may be what writes it.
+pub struct PendingAppend {
+    answer: Pending<Appended>,
+    /// Nobody was asked to write it yet.
+    unwritten: Option<Arc<Shared>>,
+}
+
+impl Future for PendingAppend {
+    type Output = Result<Appended>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(shared) = self.unwritten.take() {
+            writer::write_direct(&shared);
+        }
+        Pin::new(&mut self.answer).poll(context)
+    }
+}
+
+impl fmt::Debug for PendingAppend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingAppend").field("written", &self.unwritten.is_none()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for PendingAppend {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.unwritten {
+            shared.queue.wake();
+        }
     }
 }
 
@@ -595,7 +627,8 @@ impl Storage {
         let room = self.shared.produce_room(batch.0.bytes.len()).await?;
         let (answer, pending) = oneshot::channel();
         self.shared.queue.push_produce(ProduceJob { partition, batch: batch.0, _room: room, answer })?;
-        Ok(Pending(pending))
+        let unwritten = self.shared.queue.is_direct().then(|| self.shared.clone());
+        Ok(PendingAppend { answer: Pending(pending), unwritten })
     }
 
     pub fn partition_offsets(&self, place: TopicPartition) -> Result<PartitionOffsets> {

@@ -350,6 +350,17 @@ impl Connection {
         });
         tokio::select! {
             biased;
+            // Before answers are waited for: what follows each other is written together.
+            stage = started(&mut self.starting, timed), if self.starting.is_some() => {
+                if let Some(Handled { key, begun, used, permit, turn, .. }) = self.starting.take() {
+                    let answer = match stage {
+                        Stage::Done(reply) => Answer::Ready(Some(reply.counted(&self.share.answers))),
+                        Stage::Later(later) => Answer::Later(later),
+                    };
+                    drop(turn);
+                    self.awaited.push_back(Awaited { answer, begun: Some((key, begun)), used, permit });
+                }
+            }
             reply = front(&mut self.awaited), if !self.awaited.is_empty() => {
                 let mut reply = self.answered(reply);
                 let rest = self.join_answers(&mut reply);
@@ -359,16 +370,6 @@ impl Connection {
                 }
                 for (key, begun) in self.sent.drain(..) {
                     self.shared.metrics.answered(key, begun.elapsed());
-                }
-            }
-            stage = started(&mut self.starting, timed), if self.starting.is_some() => {
-                if let Some(Handled { key, begun, used, permit, turn, .. }) = self.starting.take() {
-                    let answer = match stage {
-                        Stage::Done(reply) => Answer::Ready(Some(reply.counted(&self.share.answers))),
-                        Stage::Later(later) => Answer::Later(later),
-                    };
-                    drop(turn);
-                    self.awaited.push_back(Awaited { answer, begun: Some((key, begun)), used, permit });
                 }
             }
             permit = Held::acquire(share, Arc::clone(&self.shared.requests_bytes), missing), if missing > 0 && !full => {

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::shared::Queue;
+use super::queue::Queue;
 
 /// A write of so many bytes is not made larger: what comes with each force no longer counts.
 const ENOUGH_BYTES: usize = 512 << 10;

@@ -375,9 +375,8 @@ impl LogFiles {
     /// Appends what was placed, with the write's commit record behind it, and forces it to disk if asked.
     pub fn append(&self, placing: &Placing, record: Option<Bytes>, force: bool) -> Result<()> {
         let number = placing.file;
-        let path = self.folder.join(name_of(number));
         let end = u64::from(placing.from) + u64::from(placing.len) + record.as_ref().map_or(0, |r| r.len() as u64);
-        let done = self.to_append(placing, &path).and_then(|file| {
+        let done = self.to_append(placing).and_then(|file| {
             write_all(&file, placing.parts.iter().chain(&record), u64::from(placing.from))?;
             if force {
                 file.sync_data()?;
@@ -407,6 +406,7 @@ impl LogFiles {
                     // Whether a power cut brings it back does not matter: there is no record, and no key names it.
                     _ => self.shorten(placing.placed()).map(drop),
                 };
+                let path = self.path_of(number);
                 if let Err(e) = cut {
                     tracing::warn!("{}", failed(&e, &path));
                 }
@@ -442,7 +442,7 @@ impl LogFiles {
     }
 
     /// The file to append to. A new one was not there before, whoever made it.
-    fn to_append(&self, placing: &Placing, path: &Path) -> io::Result<Arc<File>> {
+    fn to_append(&self, placing: &Placing) -> io::Result<Arc<File>> {
         let number = placing.file;
         if number > NUMBER_MAX {
             return Err(io::Error::other("no number is left for another"));
@@ -450,10 +450,11 @@ impl LogFiles {
         if !placing.is_new {
             return self.handle_for(number, true);
         }
+        let path = self.path_of(number);
         let taken = match placing.generation {
             0 => {
                 self.cut_filled();
-                self.ahead.take(path)
+                self.ahead.take(&path)
             }
             _ => None,
         };

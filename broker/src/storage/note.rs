@@ -9,6 +9,7 @@
 //! end of the process the line is exact, after a power cut it may be old, which makes it a lower bound. Which of the two it
 //! was is told by the kernel's boot id.
 
+use std::fmt::Write;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -84,10 +85,15 @@ impl Note {
     /// Of fixed length, so that it is written over the one before.
     fn line(&self) -> String {
         let Self { wrote, forced, durability, kept, boot } = self;
-        let body = format!(
+        let mut line = String::with_capacity(LINE_BYTES_MAX as usize);
+        // One is put with each write. A string takes all that is written to it.
+        let _never = write!(
+            line,
             "millpond wrote {wrote:020} forced {forced:020} durability {durability} kept {kept:020} boot {boot}"
         );
-        format!("{body} crc {:08x}\n", crc32c::crc32c(body.as_bytes()))
+        let crc = crc32c::crc32c(line.as_bytes());
+        let _never = writeln!(line, " crc {crc:08x}");
+        line
     }
 
     /// Whether the machine runs still that ran when this was noted, so that nothing can have been lost with it.

@@ -16,20 +16,20 @@ use super::directory::Claim;
 use super::error::StorageError;
 use super::flush::{Failures, flush, waiting_bytes};
 use super::forced::{Forced, in_doubt};
-use super::gather::Gathered;
 use super::log_files::LogFiles;
 use super::log_space::{self, LogSpace};
 use super::measures::Measures;
 use super::note::Notes;
 use super::offsets_topic::OffsetsTopic;
 use super::partition::Partition;
+use super::queue::Queue;
 use super::read_ahead::ReadAhead;
 use super::recovery;
 use super::reserve::Reserve;
 use super::space::Space;
 use super::tails::Tails;
 use super::topics::{NewTopic, Topic, TopicTable};
-use super::writer::{Change, ChangeJob, Job, ProduceJob, StepJob, Work};
+use super::writer::{Change, ChangeJob, Progress};
 use super::{Durability, Result, StorageOptions};
 use crate::configs::ChangedConfigs;
 use crate::keys::{self, Counter, Kind, cf};
@@ -51,8 +51,8 @@ pub struct Shared {
     configs: RwLock<Arc<ChangedConfigs>>,
     /// Changed by the writer alone.
     pub offsets_topic: Mutex<Option<OffsetsTopic>>,
-    /// Next partition uid and producer id, and the last sequence, as they were at open; the writer counts on.
-    pub counters: Counters,
+    /// Of whoever has taken work from the queue.
+    pub progress: Mutex<Progress>,
     pub published: watch::Sender<Sequence>,
     visible: Mutex<Sequence>,
     moved: Mutex<MovedTopics>,
@@ -157,7 +157,7 @@ impl Shared {
         let (sequence, read_ahead_bytes) = (found.counters.sequence, options.read_ahead_bytes);
         let room = options.produce_queue_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self {
-            queue: Queue::new(options.step_queue_bytes),
+            queue: Queue::new(options.step_queue_bytes, options.durability != Durability::Group),
             space: Space::new(options.path.clone(), options.disk_free_bytes_min),
             options,
             files,
@@ -168,7 +168,7 @@ impl Shared {
             topics: RwLock::new(found.topics),
             configs: RwLock::new(Arc::new(found.configs)),
             offsets_topic: Mutex::new(found.offsets_topic),
-            counters: found.counters,
+            progress: Mutex::new(Progress::new(found.counters)),
             published: watch::Sender::new(sequence),
             visible: Mutex::new(sequence),
             moved: Mutex::new(MovedTopics { latest: VecDeque::new(), forgotten: sequence }),
@@ -336,7 +336,7 @@ impl Shared {
             ("tail_bytes", self.tails.lock().cost()),
             ("read_ahead_bytes", self.read_ahead.bytes()),
             ("produce_queue_bytes", room.saturating_sub(self.produce_room.available_permits())),
-            ("step_queue_bytes", self.queue.state.lock().step_bytes),
+            ("step_queue_bytes", self.queue.step_bytes()),
         ];
         if let Ok(db) = self.db() {
             let property = |family: &ColumnFamily, name: &str| {
@@ -426,6 +426,11 @@ impl Shared {
     pub async fn produce_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let all = self.options.produce_queue_bytes.clamp(1, u32::MAX as usize);
         let permits = bytes.clamp(1, all) as u32;
+        match self.produce_room.clone().try_acquire_many_owned(permits) {
+            Ok(room) => return Ok(room),
+            // Of those who have it, nobody may wait for their batches yet.
+            Err(_) => self.queue.wake(),
+        }
         self.produce_room.clone().acquire_many_owned(permits).await.map_err(|_| StorageError::Closed)
     }
 
@@ -499,176 +504,5 @@ impl Shared {
             cursors.push(Cursor { query, source, offset });
         }
         Ok(cursors)
-    }
-}
-
-/// What waits for the writer: produced batches, bounded by the permits they hold, and steps and changes in the order
-/// they came, steps bounded by their bytes.
-pub struct Queue {
-    state: Mutex<QueueState>,
-    came: Condvar,
-    room: Condvar,
-    step_bytes_max: usize,
-}
-
-#[derive(Default)]
-struct QueueState {
-    produces: VecDeque<ProduceJob>,
-    produced_bytes: usize,
-    awaited: Awaited,
-    jobs: VecDeque<Job>,
-    step_bytes: usize,
-    closing: bool,
-}
-
-/// While there are fewer batches and less bytes, the writer is not woken for another batch.
-#[derive(Default)]
-struct Awaited {
-    batches: usize,
-    bytes: usize,
-}
-
-impl QueueState {
-    fn is_idle(&mut self) -> bool {
-        self.produces.is_empty() && self.jobs.is_empty() && !self.closing
-    }
-
-    fn has_awaited(&self) -> bool {
-        self.produces.len() >= self.awaited.batches || self.produced_bytes >= self.awaited.bytes
-    }
-}
-
-impl Queue {
-    fn new(step_bytes_max: usize) -> Self {
-        Self { state: Mutex::default(), came: Condvar::new(), room: Condvar::new(), step_bytes_max }
-    }
-
-    pub fn push_produce(&self, job: ProduceJob) -> Result<()> {
-        let mut state = self.state.lock();
-        if state.closing {
-            return Err(StorageError::Closed);
-        }
-        state.produced_bytes += job.batch.bytes.len();
-        state.produces.push_back(job);
-        if state.has_awaited() {
-            self.came.notify_one();
-        }
-        Ok(())
-    }
-
-    pub fn push_change(&self, job: ChangeJob) -> Result<()> {
-        let mut state = self.state.lock();
-        if state.closing {
-            return Err(StorageError::Closed);
-        }
-        state.jobs.push_back(Job::Change(job));
-        self.came.notify_one();
-        Ok(())
-    }
-
-    /// Blocks for `delay`, and while the steps queued are over their limit.
-    pub fn push_step(&self, job: StepJob, delay: Duration) -> Result<()> {
-        let mut state = self.state.lock();
-        if !delay.is_zero() {
-            self.room.wait_while_for(&mut state, |s| !s.closing, delay);
-        }
-        self.room.wait_while(&mut state, |s| {
-            !s.closing && s.step_bytes > 0 && s.step_bytes.saturating_add(job.bytes) > self.step_bytes_max
-        });
-        if state.closing {
-            return Err(StorageError::Closed);
-        }
-        state.step_bytes += job.bytes;
-        state.jobs.push_back(Job::Step(Box::new(job)));
-        self.came.notify_one();
-        Ok(())
-    }
-
-    /// No more is taken; what is queued is still written.
-    pub fn close(&self) {
-        self.state.lock().closing = true;
-        self.came.notify_all();
-        self.room.notify_all();
-    }
-
-    /// Forgets everything; those who wait are told that the storage is closed.
-    pub fn clear(&self) {
-        let mut state = self.state.lock();
-        state.closing = true;
-        let produces = std::mem::take(&mut state.produces);
-        state.produced_bytes = 0;
-        let jobs = std::mem::take(&mut state.jobs);
-        state.step_bytes = 0;
-        drop(state);
-        self.room.notify_all();
-        drop((produces, jobs));
-    }
-
-    /// Waits until `expected` batches came besides those that are there, or `bytes_max` bytes are there, or `limit` has
-    /// passed since the first. `None` if there was nothing to wait for: they came before, or the first came so late that
-    /// it is not one of those who are awaited.
-    pub fn gather(&self, expected: usize, bytes_max: usize, limit: Duration) -> Option<Gathered> {
-        let mut state = self.state.lock();
-        let had = state.produces.len();
-        if had == 0 {
-            self.came.wait_while_for(&mut state, QueueState::is_idle, limit * 2);
-            if state.produces.is_empty() {
-                return None;
-            }
-        }
-        state.awaited = Awaited { batches: had + expected, bytes: bytes_max };
-        let missing = !state.closing && !state.has_awaited();
-        #[allow(clippy::disallowed_methods, reason = "only how long to wait for others")]
-        let begun = std::time::Instant::now();
-        if missing {
-            self.came.wait_while_for(&mut state, |s| !s.closing && !s.has_awaited(), limit);
-        }
-        state.awaited = Awaited::default();
-        missing.then(|| Gathered { had, expected, came: state.produces.len() - had, waited: begun.elapsed() })
-    }
-
-    /// What one write takes: about `bytes_max` of produced batches and as much of steps. A job that changes topics
-    /// goes alone, or that reads what was written. Blocks until there is something; `None` when closed and empty.
-    pub fn take(&self, bytes_max: usize) -> Option<Work> {
-        let mut state = self.state.lock();
-        self.came.wait_while(&mut state, QueueState::is_idle);
-        if state.produces.is_empty() && state.jobs.is_empty() {
-            return None;
-        }
-        let mut work = Work::default();
-        if state.jobs.front().is_some_and(Job::goes_alone) {
-            work.jobs.extend(state.jobs.pop_front());
-        } else {
-            let mut bytes = 0;
-            while bytes < bytes_max
-                && let Some(job) = state.produces.pop_front()
-            {
-                bytes += job.batch.bytes.len();
-                work.produces.push(job);
-            }
-            state.produced_bytes -= bytes;
-            work.bytes = bytes;
-            bytes = 0;
-            while bytes < bytes_max
-                && state.jobs.front().is_some_and(|job| !job.goes_alone() && (work.jobs.is_empty() || !job.rewrites()))
-                && let Some(job) = state.jobs.pop_front()
-            {
-                bytes += job.size();
-                // What is counted of batches that are replaced is not what is counted of deletions.
-                let alone = job.rewrites();
-                work.jobs.push(job);
-                if alone {
-                    break;
-                }
-            }
-            work.bytes += bytes;
-        }
-        for job in &work.jobs {
-            if let Job::Step(step) = job {
-                state.step_bytes = state.step_bytes.saturating_sub(step.bytes);
-            }
-        }
-        self.room.notify_all();
-        Some(work)
     }
 }

@@ -1,4 +1,5 @@
-//! The one thread that writes: gives offsets and sequences, writes once for all that came together, then shows it.
+//! Writes: gives offsets and sequences, writes once for all that came together, then shows it. One thread at a time,
+//! see `queue`.
 //!
 //! Everything a pass would change is kept beside what is visible until the write is done, so a write that fails leaves
 //! nothing behind: no offset, no sequence, no producer state.
@@ -229,20 +230,21 @@ impl Work {
     }
 }
 
-/// Writes until the queue is closed and empty.
-pub fn run(shared: &Shared, stop: &Stop) {
-    // Also when this thread ends by a panic: nobody waits for an answer that will not come.
-    struct Clear<'a>(&'a Shared);
-    impl Drop for Clear<'_> {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                tracing::error!("the storage's writer ended by a panic: nothing is written until the next start");
-            }
+/// When whoever writes ends by a panic, nobody waits for an answer that will not come.
+struct Clear<'a>(&'a Shared);
+
+impl Drop for Clear<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the storage's writer ended by a panic: nothing is written until the next start");
             self.0.queue.clear();
         }
     }
+}
+
+/// Writes until the queue is closed and empty.
+pub fn run(shared: &Shared, stop: &Stop) {
     let _clear = Clear(shared);
-    let mut writer = Writer { shared, stop, counters: shared.counters, recorded: Recorded::default(), broken: None };
     let mut gather = Gather::new(match shared.options.durability {
         Durability::Group => shared.options.gather_wait_max,
         _ => Duration::ZERO,
@@ -252,13 +254,29 @@ pub fn run(shared: &Shared, stop: &Stop) {
         let batches = work.produces.len();
         #[allow(clippy::disallowed_methods, reason = "only how long to wait for others")]
         let begun = std::time::Instant::now();
+        let mut writer = Writer { shared, progress: &mut shared.progress.lock() };
+        writer.make_ready(&work, stop);
         writer.write(work);
+        shared.queue.done();
         gather.wrote(batches, begun.elapsed());
         gather.wait(&shared.queue);
         writes += 1;
         if writes.is_multiple_of(PRESSURE_WRITES) {
             shared.step_delay_ms.store(step_delay_ms(shared).unwrap_or(0), Ordering::Relaxed);
         }
+    }
+}
+
+/// Writes what is queued, if it is little and nobody else writes, on the thread of somebody who waits for it. What cannot be
+/// written now is the thread's.
+pub fn write_direct(shared: &Shared) {
+    if shared.broken.load(Ordering::Relaxed) || shared.mend_due.load(Ordering::Relaxed) {
+        return shared.queue.wake();
+    }
+    if let Some(work) = shared.queue.take_few() {
+        let _clear = Clear(shared);
+        Writer { shared, progress: &mut shared.progress.lock() }.write(work);
+        shared.queue.done();
     }
 }
 
@@ -269,13 +287,23 @@ fn step_delay_ms(shared: &Shared) -> Result<u64> {
     Ok((files.saturating_sub(LEVEL0_FILES_MIN) * 5).min(STEP_DELAY_MS_MAX))
 }
 
-struct Writer<'a> {
-    shared: &'a Shared,
-    stop: &'a Stop,
+/// Where the writing is at.
+pub struct Progress {
     counters: Counters,
     recorded: Recorded,
     /// A write has failed and the database was not opened again yet.
     broken: Option<Broken>,
+}
+
+impl Progress {
+    pub fn new(counters: Counters) -> Self {
+        Self { counters, recorded: Recorded::default(), broken: None }
+    }
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    progress: &'a mut Progress,
 }
 
 /// How far RocksDB's log may be behind what is on disk: the commit records of one log file.
@@ -325,36 +353,45 @@ impl Shown {
 type Failed = (StorageError, Option<Shown>);
 
 impl Writer<'_> {
-    fn write(&mut self, work: Work) {
-        if let Some(why) = self.shared.forced.take_failure()
-            && self.broken.is_none()
-        {
-            self.broken = Some(Broken { why, doubt: None, hopeless: false });
-        }
+    /// The thread's before each write: what has failed is mended when it may be.
+    fn make_ready(&mut self, work: &Work, stop: &Stop) {
+        self.hear_of_failure();
         if self.shared.mend_due.load(Ordering::Relaxed) {
-            if self.broken.is_some() {
+            if self.progress.broken.is_some() {
                 self.shared.space.look();
                 if !self.shared.space.is_low() {
-                    self.mend();
+                    self.mend(stop);
                 }
             }
             // Not before: the next time counts from here on.
             self.shared.mend_due.store(false, Ordering::Relaxed);
         }
-        if work.jobs.iter().any(Job::deletes) && (self.broken.is_some() || self.shared.space.is_low()) {
+        if work.jobs.iter().any(Job::deletes) && (self.progress.broken.is_some() || self.shared.space.is_low()) {
             // It cannot wait until there is room: nothing else may ever make some.
             self.shared.space.look();
             self.shared.reserve.give_up(self.shared.space.free());
-            if self.broken.is_some() {
-                self.mend();
+            if self.progress.broken.is_some() {
+                self.mend(stop);
             }
         }
-        if self.broken.is_none() {
+        if self.progress.broken.is_none() {
             log_space::begin_counting_if_asked(self.shared);
         }
+    }
+
+    fn hear_of_failure(&mut self) {
+        if let Some(why) = self.shared.forced.take_failure()
+            && self.progress.broken.is_none()
+        {
+            self.progress.broken = Some(Broken { why, doubt: None, hopeless: false });
+        }
+    }
+
+    fn write(&mut self, work: Work) {
+        self.hear_of_failure();
         let produces = work.produces.len();
         let mut answers = Vec::with_capacity(produces + work.jobs.len());
-        if let Some(broken) = &self.broken {
+        if let Some(broken) = &self.progress.broken {
             refuse(work, &broken.why, &mut answers);
         } else if let Err(failed) = self.write_pass(work, &mut answers) {
             return self.fail(*failed, answers);
@@ -398,30 +435,31 @@ impl Writer<'_> {
                 doubt = Some((shown, answers));
             }
         }
-        self.broken = Some(Broken { why: e, doubt, hopeless: false });
+        self.progress.broken = Some(Broken { why: e, doubt, hopeless: false });
     }
 
     /// Opens the database again.
-    fn mend(&mut self) {
-        if self.broken.as_ref().is_some_and(|b| b.hopeless) {
+    fn mend(&mut self, stop: &Stop) {
+        if self.progress.broken.as_ref().is_some_and(|b| b.hopeless) {
             return;
         }
-        let last = match recovery::reopen(self.shared, self.stop, self.counters.writes) {
+        let last = match recovery::reopen(self.shared, stop, self.progress.counters.writes) {
             Ok(last) => last,
             Err(e) => return tracing::error!("the database cannot be opened again yet: {e}"),
         };
-        let Some(broken) = self.broken.take() else { return };
+        let Some(broken) = self.progress.broken.take() else { return };
         match broken.doubt {
             Some((shown, answers)) if last == shown.counters.writes => {
                 self.publish(shown);
                 self.shared.forced.shows_more(false);
                 answers.into_iter().for_each(|answer| answer.give(&Ok(())));
             }
-            _ if last != self.counters.writes => {
+            _ if last != self.progress.counters.writes => {
                 let why =
                     "the database does not end with what was written last: it can only be read until it is looked into";
                 tracing::error!("{why}");
-                self.broken = Some(Broken { why: StorageError::Unavailable(why.into()), doubt: None, hopeless: true });
+                self.progress.broken =
+                    Some(Broken { why: StorageError::Unavailable(why.into()), doubt: None, hopeless: true });
                 return;
             }
             doubt => {
@@ -440,8 +478,8 @@ impl Writer<'_> {
         if let Err(e) = log_space::begin_counting(self.shared) {
             tracing::error!("deleted space of log files is not given back until the next start: {e}");
         }
-        self.shared.forced.good(self.counters.sequence);
-        self.shared.notes.wrote(self.counters.writes, true);
+        self.shared.forced.good(self.progress.counters.sequence);
+        self.shared.notes.wrote(self.progress.counters.writes, true);
         self.shared.broken.store(false, Ordering::Relaxed);
         tracing::info!("the database is open again: writing goes on");
     }
@@ -469,7 +507,7 @@ impl Writer<'_> {
             families,
             batch: WriteBatch::with_capacity_bytes(in_database + ENTRIES_BYTES),
             now_ms: self.shared.options.clock.now_ms(),
-            counters: self.counters,
+            counters: self.progress.counters,
             partitions: HashMap::new(),
             created: Vec::new(),
             deleted: Vec::new(),
@@ -507,7 +545,7 @@ impl Writer<'_> {
             files.gave_up();
             return Ok(());
         }
-        if pass.counters.sequence != self.counters.sequence {
+        if pass.counters.sequence != self.progress.counters.sequence {
             let value = pass.counters.sequence.to_be_bytes();
             pass.batch.put_cf(pass.families.meta, keys::counter(Counter::Sequence), value);
         }
@@ -529,8 +567,10 @@ impl Writer<'_> {
         // Where that is not much, it goes behind the batches too, and what forces them to disk is enough.
         let recorded = durable && placed.len > 0 && batch.size_in_bytes() <= commits::RECORD_BYTES_MAX;
         let record = recorded.then(|| commits::encode(pass.counters.writes, batch.data()));
-        let unforced = self.recorded.bytes + u64::from(placed.len) + record.as_ref().map_or(0, |r| r.len() as u64);
-        let enough = recorded && self.recorded.file == Some(placed.file) && unforced <= commits::UNFORCED_BYTES_MAX;
+        let unforced =
+            self.progress.recorded.bytes + u64::from(placed.len) + record.as_ref().map_or(0, |r| r.len() as u64);
+        let enough =
+            recorded && self.progress.recorded.file == Some(placed.file) && unforced <= commits::UNFORCED_BYTES_MAX;
         options.set_sync(durable && !enough);
         let Pass { counters, partitions, created, deleted, configs, offsets_topic, replaced, survived, dead, .. } =
             pass;
@@ -560,16 +600,16 @@ impl Writer<'_> {
         measures.commits.count(begun.elapsed());
         match written {
             Ok(()) => {
-                self.recorded = match (enough, recorded) {
-                    (true, _) => Recorded { bytes: unforced, ..self.recorded },
+                self.progress.recorded = match (enough, recorded) {
+                    (true, _) => Recorded { bytes: unforced, ..self.progress.recorded },
                     (false, true) => Recorded { file: Some(placed.file), bytes: 0 },
-                    (false, false) => Recorded { bytes: 0, ..self.recorded },
+                    (false, false) => Recorded { bytes: 0, ..self.progress.recorded },
                 };
                 self.publish(shown);
                 Ok(())
             }
             Err(e) => {
-                self.recorded = Recorded::default();
+                self.progress.recorded = Recorded::default();
                 Err(Box::new((e, Some(shown))))
             }
         }
@@ -591,7 +631,7 @@ impl Writer<'_> {
             dead,
             ..
         } = shown;
-        self.counters = counters;
+        self.progress.counters = counters;
         // Before what it deleted is told: a file that this write has emptied goes only when this write is on disk.
         self.shared.written.store(counters.writes, Ordering::Release);
         self.shared.files.wrote(placed);

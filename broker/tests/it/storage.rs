@@ -812,3 +812,81 @@ fn a_watch_wakes_by_its_own_partitions_alone() {
     assert!(woken(&watch), "the topic's end is a change");
     assert_eq!(wakeups.take(), [7]);
 }
+
+/// Where nothing is forced to disk, batches are written by whoever waits for them; but nobody has to.
+#[test]
+fn what_nobody_waits_for_is_written() {
+    for durability in [Durability::None, Durability::Interval(Duration::from_secs(3600)), Durability::Group] {
+        let fixture = Fixture::with(|o| o.durability = durability);
+        let place = create(&fixture.storage, "t", &[]);
+        drop(append(&fixture.storage, place));
+        let until = Instant::now() + Duration::from_secs(10);
+        while fixture.storage.partition_offsets(place).unwrap().end == 0 {
+            assert!(Instant::now() < until, "it is not written with {durability:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn append(storage: &Storage, place: TopicPartition) -> millpond_broker::storage::PendingAppend {
+    block_on(async {
+        let batch = storage.prepare(place, &batch(&[("a", 1)], Codec::None)).await.unwrap();
+        storage.append(place, batch).await
+    })
+    .unwrap()
+}
+
+#[test]
+fn there_is_room_for_more_than_one_queue_of_batches_before_any_is_waited_for() {
+    let fixture = Fixture::with(|o| o.produce_queue_bytes = 2048);
+    let place = create(&fixture.storage, "t", &[]);
+    let pending: Vec<_> = (0..200).map(|_| append(&fixture.storage, place)).collect();
+    for (i, pending) in pending.into_iter().enumerate() {
+        assert_eq!(block_on(pending).unwrap().base_offset, i as i64);
+    }
+}
+
+#[test]
+fn many_who_append_at_once_have_one_order() {
+    const TASKS: i64 = 8;
+    const BATCHES: i64 = 300;
+    for durability in [Durability::None, Durability::Group] {
+        let fixture = Fixture::with(|o| o.durability = durability);
+        let place = create(&fixture.storage, "t", &[]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+        let mut all = runtime.block_on(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..TASKS {
+                let storage = fixture.storage.clone();
+                tasks.spawn(async move {
+                    let mut offsets = Vec::new();
+                    for i in 0..BATCHES / 3 {
+                        // Some are more than one may write for itself, and some writes are no batches.
+                        let value = "x".repeat(if i % 10 == 0 { 200_000 } else { 10 });
+                        let mut pending = Vec::new();
+                        for _ in 0..3 {
+                            let batch = storage.prepare(place, &batch(&[(&value, 1)], Codec::None)).await.unwrap();
+                            pending.push(storage.append(place, batch).await.unwrap());
+                        }
+                        if i % 20 == 0 {
+                            storage.create_topic(spec(&format!("t-{task}-{i}"), 1, &[])).await.unwrap();
+                        }
+                        let before = offsets.len();
+                        for pending in pending {
+                            offsets.push(pending.await.unwrap().base_offset);
+                        }
+                        assert!(
+                            offsets[before..].is_sorted()
+                                && offsets[before..].iter().min() > offsets[..before].iter().max()
+                        );
+                    }
+                    offsets
+                });
+            }
+            tasks.join_all().await.concat()
+        });
+        all.sort_unstable();
+        assert_eq!(all, (0..TASKS * BATCHES).collect::<Vec<_>>());
+        assert_eq!(read_all(&fixture.storage, place, 0).len(), all.len());
+    }
+}

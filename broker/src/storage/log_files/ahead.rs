@@ -364,6 +364,7 @@ mod tests {
         files.give_up_ahead();
         assert!(!files.folder.join(NAME).exists() && files.ahead.take(&files.path_of(2)).is_none());
         // Nor is a file held open that was filled and is gone.
+        fs::remove_file(files.path_of(1)).unwrap();
         fill_next(&files);
         let place = append(&files, &["a"])[0].0;
         files.deleted(place.file, u64::from(place.len));

@@ -10,6 +10,7 @@ use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use millpond_broker::batch::{BatchHeader, Codec, EncodeOptions, encode, is_intact};
 use millpond_broker::server::TopicGuard;
+use millpond_broker::storage::Durability;
 use millpond_types::Clock;
 use millpond_types::record::RecordBuffer;
 
@@ -200,7 +201,10 @@ impl TopicGuard for Begun {
 #[test]
 fn so_many_requests_of_a_connection_are_under_way_and_no_more() {
     let (gate, begun) = (Arc::new(Gate::default()), Arc::new(Begun::default()));
-    let fixture = Fixture::with(|options| options.clock = Arc::clone(&gate) as _);
+    let fixture = Fixture::with(|options| {
+        options.clock = Arc::clone(&gate) as _;
+        options.durability = Durability::Group;
+    });
     let server = Server::with(fixture, |settings, hooks| {
         settings.pipelined_requests_max = 3;
         hooks.guard = Arc::clone(&begun) as _;
