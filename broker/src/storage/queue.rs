@@ -82,7 +82,8 @@ impl Queue {
         }
         state.produced_bytes += job.batch.bytes.len();
         state.produces.push_back(job);
-        if if self.direct { state.is_much() } else { state.has_awaited() } {
+        let due = if self.direct { state.is_much() } else { state.has_awaited() };
+        if due {
             self.came.notify_one();
         }
         Ok(())
