@@ -285,6 +285,19 @@ pub fn topic_config(name: &str) -> Option<&'static TopicConfig> {
     TOPIC_CONFIGS.iter().find(|c| c.name == name)
 }
 
+/// As Java's `Double.toString` writes it: at least one digit behind the point, and an exponent below a thousandth and from ten
+/// millions on.
+fn plain_double(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e7).contains(&value.abs()) || !value.is_finite() {
+        return format!("{value:?}");
+    }
+    let text = format!("{value:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
+    }
+}
+
 impl TopicConfig {
     /// A value as it is kept and shown: without blanks around it or its parts, numbers as they are read.
     pub fn plain(&self, value: &str) -> String {
@@ -295,7 +308,8 @@ impl TopicConfig {
                 value.parse::<i64>().map_or_else(|_| value.to_owned(), |number| number.to_string())
             }
             List => value.split(',').map(str::trim).collect::<Vec<_>>().join(","),
-            Str | Double => value.to_owned(),
+            Double => value.parse().map_or_else(|_| value.to_owned(), plain_double),
+            Str => value.to_owned(),
         }
     }
 
@@ -463,7 +477,13 @@ mod tests {
         ("preallocate", " TRUE", "true"),
         ("cleanup.policy", " compact , delete ", "compact,delete"),
         ("compression.type", " zstd ", "zstd"),
-        ("min.cleanable.dirty.ratio", " 0.50 ", "0.50"),
+        ("min.cleanable.dirty.ratio", " 0.50 ", "0.5"),
+        ("min.cleanable.dirty.ratio", "1e-1", "0.1"),
+        ("min.cleanable.dirty.ratio", "1", "1.0"),
+        ("min.cleanable.dirty.ratio", "0", "0.0"),
+        ("min.cleanable.dirty.ratio", "0.00012", "1.2E-4"),
+        ("min.cleanable.dirty.ratio", "0.0001", "1.0E-4"),
+        ("min.cleanable.dirty.ratio", "half", "half"),
         ("no.such.setting", " 1 ", " 1 "),
     ];
 

@@ -335,6 +335,9 @@ pub struct TransactionWrite {
     pub producer_epoch: i16,
     /// Partitions that it may append to; an unknown one fails the whole write.
     pub added: Vec<TopicPartition>,
+    /// They join by a batch that is produced to them (Produce 12 and later): where nothing is known of the producer it begins with
+    /// sequence 0, and not with any.
+    pub by_produce: bool,
     pub ending: Option<Ending>,
     pub entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }

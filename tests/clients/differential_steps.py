@@ -700,6 +700,13 @@ def producers_and_transactions(t):
     end("commits again", "tx2", True, versions=[5])
     end("aborts after", "tx2", False, versions=[5])
     send("with the former epoch", 2, topic="t", tx="tx2", version=12)
+    # A partition that knows nothing of the producer takes what joins by itself from the start only, and what was added from anywhere.
+    init("from the start", "tx3", version=5 if t.common["INIT_PRODUCER_ID"][1] >= 5 else 4)
+    send("not the first, in a transaction by itself", 1, topic="t", tx="tx3", version=12)
+    send("the first, in a transaction by itself", 0, topic="t", tx="tx3", version=12)
+    send("the next, in a transaction by itself", 2, topic="t", tx="tx3", version=12)
+    end("of that", "tx3", True, versions=[5])
+    settled("tx3")
     state("unknown", "tx-unknown")
     state("nameless", "")
     t.ask("markers of nobody", "WRITE_TXN_MARKERS", 1, {"markers": [{"producerId": 4242, "producerEpoch": 0, "transactionResult": False, "coordinatorEpoch": 0, "topics": [{"name": "nowhere", "partitionIndexes": [0]}]}]},

@@ -1,9 +1,10 @@
 //! Settings of topics and of the broker as the APIs about configs show them.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsSynonym};
 
-use super::Shared;
 use super::k35_describe_log_dirs::DIRECTORY;
+use super::{Refusal, Shared};
 use crate::configs::{
     ChangedConfigs, ChangedFor, ConfigKind, NUM_PARTITIONS, PRODUCER_ID_EXPIRATION, TOPIC_CONFIGS, TopicConfig,
     changeable, changeable_names, group_configs, throttle_names,
@@ -14,7 +15,21 @@ use crate::wire::text;
 
 pub(super) const RESOURCE_TOPIC: i8 = 2;
 pub(super) const RESOURCE_BROKER: i8 = 4;
+pub(super) const RESOURCE_LOGGER: i8 = 8;
+pub(super) const RESOURCE_CLIENT_METRICS: i8 = 16;
 pub(super) const RESOURCE_GROUP: i8 = 32;
+
+/// What whoever asks for settings of something else is told.
+pub(super) fn without_settings(kind: i8) -> Refusal {
+    let why = match kind {
+        RESOURCE_LOGGER => {
+            "levels of the broker's log are not set by clients; RUST_LOG does it at the start".to_owned()
+        }
+        RESOURCE_CLIENT_METRICS => "metrics of clients are not collected".to_owned(),
+        other => format!("resources of type {other} have no settings"),
+    };
+    Refusal::new(ResponseError::InvalidRequest, why)
+}
 
 /// Where a value comes from, as the protocol numbers it.
 pub(super) const SOURCE_TOPIC: i8 = 1;

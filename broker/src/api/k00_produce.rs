@@ -195,7 +195,7 @@ async fn join(shared: &Shared, request: &Request, id: &TransactionalId, topics: 
     }
     let mut refused = Refused::new();
     for (producer, places) in joining {
-        if let Err(error) = shared.transactions.add_partitions(id, producer, places.clone()).await {
+        if let Err(error) = shared.transactions.add_partitions(id, producer, places.clone(), true).await {
             let code = match error {
                 // The only code for it that producers know.
                 TransactionError::Fenced => ResponseError::InvalidProducerEpoch,

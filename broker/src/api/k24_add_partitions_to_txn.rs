@@ -46,7 +46,7 @@ pub(super) async fn handle(shared: &Shared, request: &Request) -> Result<Reply, 
         Some(ResponseError::OperationNotAttempted)
     } else {
         let producer = (asked.v3_and_below_producer_id.0, asked.v3_and_below_producer_epoch);
-        let added = shared.transactions.add_partitions(id, producer, places).await;
+        let added = shared.transactions.add_partitions(id, producer, places, false).await;
         added.err().map(|e| code_of_transaction(e, request.head.version, FENCED_SINCE))
     };
     let mut failures = failures.into_iter();

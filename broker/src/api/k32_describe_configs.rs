@@ -13,7 +13,7 @@ use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourc
 use kafka_protocol::protocol::Encodable;
 
 use super::config_entries::{
-    RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, of_broker, of_cluster, of_group, of_topic,
+    RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, of_broker, of_cluster, of_group, of_topic, without_settings,
 };
 use super::k01_fetch::put_count;
 use super::topics::advertised;
@@ -101,9 +101,6 @@ fn entries(
             let (synonyms, docs) = (asked.include_synonyms, asked.include_documentation);
             Ok(of_group(shared, name, only.as_deref(), synonyms, docs))
         }
-        other => {
-            let message = format!("resources of type {other} have no settings here");
-            Err(Refusal::new(ResponseError::InvalidRequest, message))
-        }
+        other => Err(without_settings(other)),
     }
 }

@@ -9,7 +9,7 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::config_entries::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
+use super::config_entries::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC, without_settings};
 use super::{Refusal, Request, Shared};
 use crate::configs::{
     ChangedConfigs, ChangedFor, TopicConfig, changeable, check_group_configs, check_topic_configs, group_config,
@@ -159,10 +159,7 @@ pub(super) fn target_of(shared: &Shared, request: &Request, resource_type: i8, n
             "groups have no settings in common; those of the broker are",
         )),
         RESOURCE_GROUP => Ok(Target::Group(name.to_owned())),
-        _ => {
-            let message = format!("settings of \"{name}\" (resource type {resource_type}) cannot be changed");
-            Err(Refusal::new(ResponseError::InvalidRequest, message))
-        }
+        other => Err(without_settings(other)),
     }
 }
 

@@ -54,7 +54,11 @@ pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error>
             return refused(refusal);
         }
         let Some(found) = found else {
-            let message = format!("group \"{}\" is not one of the consumer protocol", id.as_str());
+            let what = match shared.groups.describe(&id) {
+                Some(_) => "is not one of the consumer protocol",
+                None => "does not exist",
+            };
+            let message = format!("group \"{}\" {what}", id.as_str());
             return refused(Refusal { error: code_of_group(GroupError::GroupNotFound), message });
         };
         let group = DescribedGroup::default().with_group_id(id).with_authorized_operations(operations);

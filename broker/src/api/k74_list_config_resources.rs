@@ -5,13 +5,15 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
-use super::config_entries::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
+use super::config_entries::{
+    RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_LOGGER, RESOURCE_TOPIC,
+};
 use super::{Request, Shared};
 use crate::security::acl::Operation;
 use crate::wire::{Error, Reply, text};
 
-/// Loggers of the broker, metrics of clients: kinds that Kafka lists and that have no settings here.
-const OTHERS: [i8; 2] = [8, 16];
+/// Kinds that Kafka lists and that have no settings here.
+const OTHERS: [i8; 2] = [RESOURCE_LOGGER, RESOURCE_CLIENT_METRICS];
 
 pub(super) fn handle(shared: &Shared, request: &Request) -> Result<Reply, Error> {
     let asked: ListConfigResourcesRequest = request.decode()?;

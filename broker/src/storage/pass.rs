@@ -234,7 +234,7 @@ impl Pass<'_> {
             added.push(partition);
         }
         for partition in added {
-            self.add_to_transaction(&partition, write.producer_id, write.producer_epoch);
+            self.add_to_transaction(&partition, &write);
         }
         if let Some(ending) = &write.ending {
             for place in &ending.partitions {
@@ -248,7 +248,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn add_to_transaction(&mut self, partition: &Arc<Partition>, id: i64, epoch: i16) {
+    fn add_to_transaction(&mut self, partition: &Arc<Partition>, write: &TransactionWrite) {
+        let id = write.producer_id;
         let entry = pending(&mut self.partitions, partition, self.shared.epoch);
         let known = partition.producers.lock();
         let producer = match entry.producers.get(&id) {
@@ -259,7 +260,7 @@ impl Pass<'_> {
             Some(_) => None,
             None => idle_longest(&known, &entry.producers, self.shared.options.partition_producers_max),
         };
-        let after = Producer::added(producer, epoch, self.now_ms);
+        let after = Producer::added(producer, write.producer_epoch, !write.by_produce, self.now_ms);
         drop(known);
         self.put_producer(partition, id, after, evicted);
     }

@@ -150,15 +150,16 @@ impl Producer {
         next
     }
 
-    /// The producer after the partition became part of its transaction.
-    pub fn added(known: Option<&Producer>, epoch: i16, now_ms: i64) -> Self {
+    /// The producer after the partition became part of its transaction. `any_sequence`: where nothing was known of it, it may go on
+    /// with any.
+    pub fn added(known: Option<&Producer>, epoch: i16, any_sequence: bool, now_ms: i64) -> Self {
         let open = Some(Open::Added);
         match known {
             Some(producer) if producer.epoch == epoch => {
                 Self { used_ms: now_ms, open: producer.open.or(open), ..producer.clone() }
             }
             Some(producer) => Self { used_ms: now_ms, open, ..producer.anew(epoch) },
-            None => Self { epoch, used_ms: now_ms, open, any_sequence: true, ..Self::default() },
+            None => Self { epoch, used_ms: now_ms, open, any_sequence, ..Self::default() },
         }
     }
 
@@ -327,12 +328,12 @@ mod tests {
     /// As Kafka tells it: none before the first marker, and then that of the last one, whatever is appended since.
     #[test]
     fn who_ended_the_last_transaction_is_remembered() {
-        let mut producer = Producer::added(Some(&run(&[(0, 0, 1)])), 0, 7);
+        let mut producer = Producer::added(Some(&run(&[(0, 0, 1)])), 0, true, 7);
         assert_eq!(producer.coordinator_epoch, -1);
         producer = producer.ended(1, 3, 7);
         assert_eq!((producer.epoch, producer.coordinator_epoch), (1, 3));
         for epoch in [1, 2] {
-            producer = Producer::added(Some(&producer), epoch, 7);
+            producer = Producer::added(Some(&producer), epoch, true, 7);
             producer = Producer::after(Some(&producer), &header(epoch, 0, 1), 5, -1, 7);
             assert_eq!((producer.epoch, producer.coordinator_epoch), (epoch, 3));
         }

@@ -141,8 +141,16 @@ impl Coordinator {
         .await
     }
 
-    pub async fn add_partitions(&self, id: &str, producer: (i64, i16), partitions: Vec<TopicPartition>) -> Result<()> {
-        self.change(id, move |id, machine, now| machine.add_partitions(id, producer, &partitions, now)).await
+    /// `by_produce`: they join by what is produced to them.
+    pub async fn add_partitions(
+        &self,
+        id: &str,
+        producer: (i64, i16),
+        partitions: Vec<TopicPartition>,
+        by_produce: bool,
+    ) -> Result<()> {
+        self.change(id, move |id, machine, now| machine.add_partitions(id, producer, &partitions, by_produce, now))
+            .await
     }
 
     pub async fn add_group(&self, id: &str, producer: (i64, i16), group: String) -> Result<()> {

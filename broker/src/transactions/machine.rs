@@ -376,12 +376,13 @@ impl Machine {
         Ok(Change::new(id, Some(next)))
     }
 
-    /// Partitions join the transaction, beginning one where none is under way.
+    /// Partitions join the transaction, beginning one where none is under way. `by_produce`: by what is produced to them.
     pub fn add_partitions(
         &self,
         id: &str,
         producer: (i64, i16),
         partitions: &[TopicPartition],
+        by_produce: bool,
         now: i64,
     ) -> Result<Option<Change>, TransactionError> {
         let found = self.of(id, producer)?;
@@ -394,6 +395,7 @@ impl Machine {
         next.partitions.extend(&added);
         let mut change = self.grow(id, found, next)?;
         change.write.added = added.into_iter().collect();
+        change.write.by_produce = by_produce;
         Ok(Some(change))
     }
 

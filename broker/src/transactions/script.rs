@@ -80,7 +80,7 @@ impl Script {
 
     fn add(&mut self, producer: (i64, i16), partitions: &[i32]) -> Result<Option<Change>, TransactionError> {
         let places: Vec<_> = partitions.iter().map(|p| place(*p)).collect();
-        let result = self.machine.add_partitions("x", producer, &places, self.now);
+        let result = self.machine.add_partitions("x", producer, &places, false, self.now);
         self.run(result)
     }
 

@@ -147,6 +147,27 @@ fn markers_are_found_by_their_time() {
 }
 
 #[test]
+fn who_joins_by_producing_begins_with_sequence_0() {
+    let fixture = Fixture::new();
+    let (old, new) = (create(&fixture.storage, "old", &[]), create(&fixture.storage, "new", &[]));
+    let join = |place, by_produce| {
+        let added = vec![place];
+        let write = TransactionWrite { producer_id: 7, producer_epoch: 3, added, by_produce, ..Default::default() };
+        block_on(fixture.storage.transaction_write(write)).unwrap();
+    };
+    let send = |place, sequence| produce(&fixture.storage, place, &transactional(&["x"], 7, 3, sequence));
+    join(old, false);
+    send(old, 40).unwrap();
+    join(new, true);
+    assert!(
+        matches!(send(new, 1), Err(StorageError::OutOfOrderSequence(_))),
+        "the one before did not come, or is gone"
+    );
+    send(new, 0).unwrap();
+    send(new, 1).unwrap();
+}
+
+#[test]
 fn a_partition_takes_only_what_belongs_to_the_open_transaction() {
     let fixture = Fixture::new();
     let place = create(&fixture.storage, "t", &[]);
