@@ -102,7 +102,12 @@ fn log_from(level: &str) {
 }
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1) {
+        // One of them may be kept by a write of what it has received, and nobody else is to wait for that.
+        builder.worker_threads(2);
+    }
+    builder
         .enable_all()
         .thread_name("millpond-io")
         // Statements are parsed and planned on these threads, as deeply nested as they may be.
