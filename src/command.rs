@@ -15,4 +15,5 @@ pub mod sql;
 pub mod test;
 mod time;
 pub mod topic;
+pub mod usage;
 pub mod user;

@@ -141,7 +141,7 @@ fn main() -> ExitCode {
         {
             eprintln!("millpond: {e:#}");
         }
-        ExitCode::FAILURE
+        ExitCode::from(command::usage::status(&e))
     })
 }
 

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::secret;
+use super::usage::usage;
 use crate::kafka::properties::Properties;
 use crate::kafka::settings::{Address, Login, Mechanism, Pem, Secret, TIMEOUT_DEFAULT, Tls};
 use crate::kafka::{Client, Settings};
@@ -22,8 +23,15 @@ const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
 #[command(next_help_heading = "Connection")]
 pub struct Connect {
     /// The broker to talk to, or several with commas [env MILLPOND_BOOTSTRAP; default: 127.0.0.1:9092]
-    #[arg(short, long, visible_alias = "bootstrap-server", global = true, value_name = "HOST:PORT")]
-    pub bootstrap: Option<String>,
+    #[arg(
+        short,
+        long,
+        visible_alias = "bootstrap-server",
+        global = true,
+        value_name = "HOST:PORT",
+        value_parser = Addresses::parse
+    )]
+    bootstrap: Option<Addresses>,
     /// A file of properties as Kafka's own clients have it; flags win
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -40,8 +48,8 @@ pub struct Connect {
     #[arg(long, global = true, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
     /// How to log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER [default with --user: SCRAM-SHA-512]
-    #[arg(long, global = true, value_name = "NAME")]
-    sasl_mechanism: Option<String>,
+    #[arg(long, global = true, value_name = "NAME", value_parser = mechanism)]
+    sasl_mechanism: Option<Mechanism>,
     /// Log in as this user; the password comes from MILLPOND_PASSWORD, --password-file or the terminal
     #[arg(short, long, global = true, value_name = "NAME")]
     user: Option<String>,
@@ -51,6 +59,25 @@ pub struct Connect {
     /// How long one request, with its repetitions, may take
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+}
+
+/// Brokers that a flag names.
+#[derive(Clone, Debug)]
+struct Addresses(Vec<Address>);
+
+impl Addresses {
+    fn parse(text: &str) -> Result<Self, String> {
+        Address::list(text).map(Self).map_err(|e| format!("{e:#}"))
+    }
+}
+
+fn mechanism(text: &str) -> Result<Mechanism, String> {
+    Mechanism::parse(text).map_err(|e| format!("{e:#}"))
+}
+
+/// What the environment says about the broker, if anything.
+fn variable() -> Option<String> {
+    std::env::var(BOOTSTRAP).ok().filter(|text| !text.is_empty())
 }
 
 /// A positive number of seconds, also a fraction.
@@ -74,6 +101,11 @@ impl Connect {
             || files.iter().any(|file| file.is_some())
     }
 
+    /// Whether it is said which broker is meant, here or in the environment.
+    pub fn names_a_broker(&self) -> bool {
+        self.is_given() || variable().is_some()
+    }
+
     pub fn properties(&self) -> Result<Properties> {
         self.config.as_deref().map(Properties::read).transpose().map(Option::unwrap_or_default)
     }
@@ -87,11 +119,11 @@ impl Connect {
     }
 
     fn settings(&self, properties: &Properties) -> Result<Settings> {
-        let given = std::env::var(BOOTSTRAP).ok().filter(|text| !text.is_empty());
         let bootstrap = match (&self.bootstrap, properties.get("bootstrap.servers")) {
-            (Some(flag), _) => Address::list(flag).context("--bootstrap")?,
+            (Some(Addresses(flag)), _) => flag.clone(),
             (None, Some(text)) => Address::list(text).context("bootstrap.servers")?,
-            (None, None) => Address::list(given.as_deref().unwrap_or(BOOTSTRAP_DEFAULT)).context(BOOTSTRAP)?,
+            (None, None) => Address::list(variable().as_deref().unwrap_or(BOOTSTRAP_DEFAULT))
+                .map_err(|e| usage(format!("{BOOTSTRAP}: {e:#}")))?,
         };
         let (mut tls, mut login) = properties.security()?;
         if self.tls || self.cacert.is_some() || self.cert.is_some() {
@@ -116,11 +148,11 @@ impl Connect {
     }
 
     fn login(&self) -> Result<Login> {
-        let mechanism = Mechanism::parse(self.sasl_mechanism.as_deref().unwrap_or("SCRAM-SHA-512"))?;
+        let mechanism = self.sasl_mechanism.unwrap_or(Mechanism::ScramSha512);
         let user = match (&self.user, mechanism) {
             (Some(user), _) => user.clone(),
             (None, Mechanism::OauthBearer) => String::new(),
-            (None, _) => bail!("{} needs a user: --user NAME", mechanism.name()),
+            (None, _) => return Err(usage(format!("{} needs a user: --user NAME", mechanism.name()))),
         };
         let secret = match (&self.password_file, mechanism) {
             (Some(path), _) => secret::of_file(path)?,

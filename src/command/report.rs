@@ -4,13 +4,16 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json};
 
 use super::progress::{Progress, wipe};
 use super::sql::output::Output;
 use super::sql::table::{Column, draw, printable};
+
+/// Said before what the system says, which does not tell where to.
+pub const OUTPUT_FAILED: &str = "cannot write to standard output";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Form {
@@ -96,7 +99,7 @@ pub fn say(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
+        done => done.context(OUTPUT_FAILED),
     }
 }
 
@@ -114,6 +117,12 @@ pub fn note(text: &str) {
     wipe();
     // Who closed standard error does not want to know.
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
+}
+
+/// So many of something: `noun` is the word for one.
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// Bytes as people read them.
@@ -152,5 +161,10 @@ mod tests {
     #[test]
     fn sizes() {
         assert_eq!((size(1023), size(1024), size(5 << 30)), ("1023 B".into(), "1.0 KiB".into(), "5.0 GiB".into()));
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "right")), ["0 rights", "1 right", "2 rights"]);
     }
 }

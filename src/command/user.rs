@@ -18,13 +18,14 @@ use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use kafka_protocol::messages::{AlterUserScramCredentialsRequest, DescribeUserScramCredentialsRequest};
 use millpond_broker::security::scram::{ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism};
 use millpond_broker::security::users::{Users, for_broker};
-use millpond_broker::storage::{Storage, StorageOptions};
+use millpond_broker::storage::{OpenError, Storage, StorageOptions};
 
 use super::connect::Connect;
-use super::report::note;
+use super::report::{OUTPUT_FAILED, confirm, note};
 use super::secret;
 use super::serve::{DATA_DEFAULT, runtime};
 use super::sql::table::printable;
+use super::usage::usage;
 use crate::kafka::{Client, Error, Lane, To, text};
 
 /// No command makes more users than any server takes.
@@ -42,9 +43,10 @@ pub struct UserArgs {
 enum Action {
     /// Make a user, or give one another password
     ///
-    /// Of a data directory, or, with --bootstrap or another flag of a connection, of a running server. The new password
-    /// comes from --new-password-file, from the first line of standard input, or is asked for; for a data directory also
-    /// from the variable MILLPOND_PASSWORD, which for a server is the password of --user.
+    /// Of a running server, where --bootstrap, another flag of a connection or the variable MILLPOND_BOOTSTRAP says so; else
+    /// of a data directory, which is made where --data names one that is not there. The new password comes from
+    /// --new-password-file, from the first line of standard input, or is asked for; for a data directory also from the
+    /// variable MILLPOND_PASSWORD, which for a server is the password of --user.
     Add {
         #[command(flatten)]
         of: OfUser,
@@ -58,24 +60,29 @@ enum Action {
     },
     /// Show all users and what they can prove themselves by
     ///
-    /// Those of a data directory, or, with --bootstrap or another flag of a connection, those of a running server.
+    /// Those of a running server, where --bootstrap, another flag of a connection or the variable MILLPOND_BOOTSTRAP says
+    /// so; else those of a data directory.
     List {
         #[command(flatten)]
         place: Place,
     },
     /// Remove a user
     ///
-    /// Of a data directory, or, with --bootstrap or another flag of a connection, of a running server.
+    /// Of a running server, where --bootstrap, another flag of a connection or the variable MILLPOND_BOOTSTRAP says so; else
+    /// of a data directory.
     Remove {
         #[command(flatten)]
         of: OfUser,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
 impl Action {
     fn place(&self) -> &Place {
         match self {
-            Self::Add { of, .. } | Self::Remove { of } => &of.place,
+            Self::Add { of, .. } | Self::Remove { of, .. } => &of.place,
             Self::List { place } => place,
         }
     }
@@ -91,28 +98,46 @@ struct OfUser {
 
 #[derive(Args)]
 struct Place {
-    /// Data directory, which no server may hold [default: ./millpond-data]
+    /// Data directory, which no server may hold [default: ./millpond-data, if it is there and no server is named]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
 impl Place {
-    fn path(&self) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| DATA_DEFAULT.into())
-    }
-
-    fn is_there(&self) -> bool {
-        self.path().read_dir().is_ok_and(|mut files| files.next().is_some())
+    /// The directory that is meant, and whether there is something in it. One that nobody named is not made up.
+    fn find(&self) -> Result<(PathBuf, bool)> {
+        let path = self.data.clone().unwrap_or_else(|| DATA_DEFAULT.into());
+        let name = path.display();
+        let is_there = match path.read_dir() {
+            Ok(mut files) => files.next().is_some(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+            Err(_) if path.is_file() => bail!("\"{name}\" is a file; --data names a directory"),
+            Err(e) => return Err(e).with_context(|| format!("data directory \"{name}\" cannot be read")),
+        };
+        if !is_there && self.data.is_none() {
+            return Err(usage(format!(
+                "whose users? --data DIR is for those of a data directory (there is no \"{name}\"), \
+                 --bootstrap HOST:PORT for those of a running server"
+            )));
+        }
+        Ok((path, is_there))
     }
 }
 
 pub fn run(args: UserArgs) -> Result<ExitCode> {
     super::serve::start_log_quietly();
-    if args.connect.is_given() { of_server(args) } else { of_directory(args.action) }?;
+    match (&args.action.place().data, args.connect.is_given()) {
+        (Some(_), true) => {
+            return Err(usage("--data is a directory's, and the other flags are a server's; give one or the other"));
+        }
+        (None, _) if args.connect.names_a_broker() => of_server(args)?,
+        _ => of_directory(args.action)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn of_directory(action: Action) -> Result<()> {
+    let (path, is_there) = action.place().find()?;
     match action {
         Action::Add { of, new_password_file, iterations } => {
             // Before anything is opened: whoever is asked for a password should not wait, nor hold the directory.
@@ -122,22 +147,23 @@ fn of_directory(action: Action) -> Result<()> {
             };
             let name = of.name.clone();
             // The first user is made before the first server starts.
-            if !of.place.is_there() {
-                note(&format!("making the data directory \"{}\"", of.place.path().display()));
+            if !is_there {
+                note(&format!("making the data directory \"{}\"", path.display()));
             }
-            with_users(&of.place, async move |users| {
+            with_users(path, async move |users| {
                 let is_new = users.describe(&name).is_none();
                 users.set_password(&name, &password, iterations).await?;
                 added(&name, is_new)
             })
         }
-        Action::List { place } | Action::Remove { of: OfUser { place, .. } } if !place.is_there() => {
-            bail!("there is no data directory \"{}\"; --data names it", place.path().display())
+        Action::List { .. } | Action::Remove { .. } if !is_there => {
+            bail!("there is no data directory \"{}\"; --data names it", path.display())
         }
-        Action::List { place } => with_users(&place, async |users| show(users.list())),
-        Action::Remove { of } => {
-            let name = of.name.clone();
-            with_users(&of.place, async move |users| match users.remove(&name).await? {
+        Action::List { .. } => with_users(path, async |users| show(users.list())),
+        Action::Remove { of: OfUser { name, .. }, yes } => {
+            // As above: nothing is held while somebody thinks.
+            confirm_removal(yes, &name)?;
+            with_users(path, async move |users| match users.remove(&name).await? {
                 true => removed(&name),
                 false => unknown(&name),
             })
@@ -146,9 +172,6 @@ fn of_directory(action: Action) -> Result<()> {
 }
 
 fn of_server(args: UserArgs) -> Result<()> {
-    if args.action.place().data.is_some() {
-        bail!("--data is a directory's, and the other flags are a server's; give one or the other");
-    }
     let client = args.connect.client()?;
     match args.action {
         Action::Add { of, new_password_file, iterations } => {
@@ -165,8 +188,9 @@ fn of_server(args: UserArgs) -> Result<()> {
             })
         }
         Action::List { .. } => show(runtime()?.block_on(users_of(&client))?),
-        Action::Remove { of } => runtime()?.block_on(async {
+        Action::Remove { of, yes } => runtime()?.block_on(async {
             let Some(credentials) = user_of(&client, &of.name).await? else { return unknown(&of.name) };
+            confirm_removal(yes, &of.name)?;
             let deletions = credentials.into_iter().map(|(mechanism, _)| {
                 ScramCredentialDeletion::default().with_name(text(&of.name)).with_mechanism(mechanism.number())
             });
@@ -178,6 +202,10 @@ fn of_server(args: UserArgs) -> Result<()> {
 
 fn added(name: &str, is_new: bool) -> Result<()> {
     say(&format!("{} user \"{name}\"", if is_new { "added" } else { "changed the password of" }))
+}
+
+fn confirm_removal(yes: bool, name: &str) -> Result<()> {
+    confirm(yes, &format!("remove user \"{name}\""))
 }
 
 fn removed(name: &str) -> Result<()> {
@@ -286,10 +314,12 @@ async fn described(client: &Client, name: Option<&str>) -> Result<Vec<Described>
 }
 
 /// Opens the directory for the time of one change.
-fn with_users(place: &Place, work: impl AsyncFnOnce(&Users) -> Result<()>) -> Result<()> {
-    let options = StorageOptions::new(place.path());
+fn with_users(path: PathBuf, work: impl AsyncFnOnce(&Users) -> Result<()>) -> Result<()> {
     let hint = "a running server shows and changes its users itself: millpond user list --bootstrap HOST:PORT";
-    let storage = Storage::open(options).context(hint)?;
+    let storage = Storage::open(StorageOptions::new(path)).map_err(|error| match error {
+        OpenError::Locked(_) => anyhow::Error::new(error).context(hint),
+        other => other.into(),
+    })?;
     let done = runtime()?.block_on(async {
         let users = Users::open(&storage, USERS_MAX).await?;
         work(&users).await
@@ -299,5 +329,5 @@ fn with_users(place: &Place, work: impl AsyncFnOnce(&Users) -> Result<()>) -> Re
 }
 
 fn say(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("cannot write to standard output")
+    writeln!(std::io::stdout(), "{line}").context(OUTPUT_FAILED)
 }

@@ -112,8 +112,8 @@ is "$(m user add carl --bootstrap 127.0.0.1:$plain --new-password-file "$WORK/ne
 MILLPOND_PASSWORD=carls refused 'refuses the login' as SCRAM-SHA-256 carl topic list
 MILLPOND_PASSWORD=another as SCRAM-SHA-256 carl topic list >/dev/null
 is "$(m user list --bootstrap 127.0.0.1:$plain | sed -n 2p)" $'carl\tSCRAM-SHA-256 (4096), SCRAM-SHA-512 (4096)'
-is "$(m user remove carl --bootstrap 127.0.0.1:$plain)" 'removed user "carl"'
-refused 'no user "carl"' m user remove carl --bootstrap 127.0.0.1:$plain
+is "$(m user remove carl --yes)" 'removed user "carl"'
+refused 'no user "carl"' m user remove carl --yes
 MILLPOND_PASSWORD=another refused 'refuses the login' as SCRAM-SHA-256 carl topic list
 say "users"
 

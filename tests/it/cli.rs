@@ -97,7 +97,18 @@ impl Ran {
     /// It failed, with these words.
     #[track_caller]
     pub fn fails(self, parts: &[&str]) {
-        assert_eq!(self.status, Some(1), "{}{}", self.out, self.err);
+        self.ends(1, parts);
+    }
+
+    /// It cannot be done as it was typed.
+    #[track_caller]
+    pub fn is_wrong_use(self, parts: &[&str]) {
+        self.ends(2, parts);
+    }
+
+    #[track_caller]
+    fn ends(self, status: i32, parts: &[&str]) {
+        assert_eq!(self.status, Some(status), "{}{}", self.out, self.err);
         for part in parts {
             assert!(self.err.contains(part), "no {part:?} in: {}", self.err);
         }

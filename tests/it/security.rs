@@ -112,9 +112,12 @@ fn users_from_the_command_line() {
     assert!(!nothing.status.success() && text(&nothing).contains("empty"), "{}", text(&nothing));
     assert!(!user(&["add", "bob", PASSWORD], &data, "").status.success(), "a password in the arguments");
     assert!(!user(&["add", "bob", "--iterations", "100"], &data, PASSWORD).status.success());
-    let unknown = user(&["remove", "bob"], &data, "");
+    let unknown = user(&["remove", "bob", "--yes"], &data, "");
     assert!(!unknown.status.success() && text(&unknown).contains("\"bob\""), "{}", text(&unknown));
-    assert!(user(&["remove", "alice"], &data, "").status.success());
+    let asked = user(&["remove", "alice"], &data, "y\n");
+    assert!(!asked.status.success() && text(&asked).contains("remove user \"alice\": "), "{}", text(&asked));
+    assert!(text(&user(&["list"], &data, "")).starts_with("alice\t"));
+    assert!(user(&["remove", "alice", "--yes"], &data, "").status.success());
     assert_eq!(text(&user(&["list"], &data, "")), "there are no users\n");
     assert!(user(&["add", "anna", "--iterations", "4096"], &data, PASSWORD).status.success());
     let server = Process::start(&data);
@@ -126,6 +129,43 @@ fn users_from_the_command_line() {
     let ambiguous = user(&["list", "--bootstrap", &address], &data, "");
     assert!(!ambiguous.status.success() && text(&ambiguous).contains("--data"), "{}", text(&ambiguous));
     server.stop();
+}
+
+#[test]
+fn whose_users_are_meant_is_never_guessed() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    assert!(user(&["add", "anna", "--iterations", "4096"], &data, PASSWORD).status.success());
+    let server = Process::start(&data);
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let run = |bootstrap: &str, args: &[&str]| {
+        let mut command = command(bootstrap, args);
+        command.current_dir(&elsewhere);
+        feed(command, format!("{PASSWORD}\n").as_bytes())
+    };
+    // The variable names the server, as for all other commands.
+    let address = server.kafka.to_string();
+    assert_eq!(run(&address, &["user", "add", "bob", "--iterations", "4096"]).ok(), "added user \"bob\"\n");
+    assert_eq!(run(&address, &["user", "list"]).ok().lines().count(), 2);
+    assert_eq!(run(&address, &["user", "remove", "anna", "--yes"]).ok(), "removed user \"anna\"\n");
+    // Nothing names anything: nothing is made.
+    for args in [&["user", "add", "bob"][..], &["user", "list"], &["user", "remove", "bob", "--yes"]] {
+        run("", args).is_wrong_use(&["--data DIR", "--bootstrap HOST:PORT", "no \"./millpond-data\""]);
+    }
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "a directory was made");
+    server.stop();
+    // A directory that is named wins over the variable.
+    let named = run(&address, &["user", "list", "--data", data.to_str().unwrap()]).ok();
+    assert!(named.starts_with("bob\t"), "{named}");
+    // The usual one is taken where it is there.
+    std::fs::rename(&data, elsewhere.join("millpond-data")).unwrap();
+    assert_eq!(run("", &["user", "list"]).ok(), named);
+    // Only where a server holds it, a server is spoken of.
+    let usual = elsewhere.join("millpond-data");
+    std::fs::write(usual.join("millpond"), "something else\n").unwrap();
+    let damaged = text(&user(&["list"], &usual, ""));
+    assert!(damaged.contains("damaged") && !damaged.contains("running server"), "{damaged}");
 }
 
 #[test]
@@ -179,11 +219,13 @@ fn users_of_a_running_server_are_changed_over_the_network() {
     let listed = as_alice(&["list"], "").ok();
     assert_eq!(listed.lines().nth(1), Some("bob\tSCRAM-SHA-256 (8192), SCRAM-SHA-512 (8192)"));
     as_alice(&["add", "a\u{1}b"], "x").fails(&["UNACCEPTABLE_CREDENTIAL", "control character"]);
-    as_alice(&["add", "bob", "--data", "."], "x").fails(&["--data"]);
+    as_alice(&["add", "bob", "--data", "."], "x").is_wrong_use(&["--data"]);
     assert_eq!(as_alice(&["add", "bob", "a password"], "").status, Some(2), "a password in the arguments");
-    assert_eq!(as_alice(&["remove", "bob"], "").ok(), "removed user \"bob\"\n");
+    as_alice(&["remove", "bob"], "y\n").fails(&["remove user \"bob\": ", "--yes"]);
+    assert!(logs_in("bob", second));
+    assert_eq!(as_alice(&["remove", "bob", "--yes"], "").ok(), "removed user \"bob\"\n");
     assert!(!logs_in("bob", second));
-    as_alice(&["remove", "bob"], "").fails(&["no user \"bob\""]);
+    as_alice(&["remove", "bob", "--yes"], "").fails(&["no user \"bob\""]);
     let log = server.kill();
     for secret in [first, second, PASSWORD] {
         assert!(!log.contains(secret), "a secret is in the log: {secret}");
@@ -667,7 +709,7 @@ fn users_log_in_to_a_server_that_asks() {
     }
     assert_eq!(run("SCRAM-SHA-512", secret, &["consume", "t", "-e"]).ok(), "x\nx\nx\n");
     run("OAUTHBEARER", secret, &["topic", "list"]).fails(&["MILLPOND_TOKEN"]);
-    run("GSSAPI", secret, &["topic", "list"]).fails(&["GSSAPI", "SCRAM-SHA-512"]);
+    run("GSSAPI", secret, &["topic", "list"]).is_wrong_use(&["GSSAPI", "SCRAM-SHA-512"]);
     let password = file("password", &format!("{secret}\n"));
     let args = ["topic", "list", "--cacert", &cert, "--user", "anna", "--password-file", &password];
     feed(command(&address, &args), b"").ok();
