@@ -71,7 +71,11 @@ impl Database {
     }
 
     pub fn open_with(options: DatabaseOptions) -> Result<Self> {
-        let cache = options.storage.path.join("compiled");
+        let path = &options.storage.path;
+        if path.is_file() {
+            return Err(Error::conflict(format!("\"{}\" is a file; the data are kept in a directory", path.display())));
+        }
+        let cache = path.join("compiled");
         let clock = options.storage.clock.clone();
         let mut fixed = options.storage.memory_limits().to_vec();
         fixed.extend(options.memory_set_aside);

@@ -11,7 +11,8 @@ use kafka_protocol::messages::{CreateAclsRequest, DeleteAclsRequest, DescribeAcl
 use serde_json::json;
 
 use super::connect::Connect;
-use super::report::{Form, Rows, Shown, confirm, note, say, say_json, say_line};
+use super::report::{Form, Rows, Shown, confirm, counted, note, say, say_json, say_line};
+use super::usage::usage;
 use crate::kafka::{Client, Error, Lane, To, text};
 
 const ANY: i8 = 1;
@@ -106,6 +107,30 @@ enum Operation {
     IdempotentWrite = 12,
 }
 
+impl Operation {
+    /// Those that requests ask for on such a resource, as Kafka's own tool has them. `All` means each of them.
+    fn on(resource: i8) -> &'static [Self] {
+        use Operation as O;
+        match resource {
+            TOPIC => {
+                &[O::Read, O::Write, O::Create, O::Delete, O::Alter, O::Describe, O::DescribeConfigs, O::AlterConfigs]
+            }
+            GROUP => &[O::Read, O::Delete, O::Describe, O::DescribeConfigs, O::AlterConfigs],
+            CLUSTER => &[
+                O::Create,
+                O::Alter,
+                O::Describe,
+                O::ClusterAction,
+                O::DescribeConfigs,
+                O::AlterConfigs,
+                O::IdempotentWrite,
+            ],
+            TRANSACTIONAL_ID => &[O::Write, O::Describe],
+            _ => &[],
+        }
+    }
+}
+
 fn operation_name(number: i8) -> String {
     let known = Operation::value_variants().iter().find(|o| **o as i8 == number);
     known.map_or_else(|| format!("{number}"), |o| format!("{o:?}"))
@@ -171,26 +196,40 @@ impl Rule {
             (_, true, GROUP) => numbers(&[O::Read]),
             (false, false, _) if self.operation.is_empty() => numbers(&[O::All]),
             (false, false, _) => numbers(&self.operation),
-            _ => bail!("--producer and --consumer say nothing about a {}", resource_name(resource)),
+            _ => {
+                let resource = resource_name(resource);
+                return Err(usage(format!("--producer and --consumer say nothing about a {resource}")));
+            }
         })
     }
 
     /// Every right that is meant, one by one.
     fn entries(&self) -> Result<Vec<Entry>> {
         if self.principal.is_empty() {
-            bail!("it is not said who; --principal User:NAME");
+            return Err(usage("it is not said who; --principal User:NAME"));
         }
         let resources = self.resources();
         if resources.is_empty() {
-            bail!("it is not said on what; there are --topic, --group, --transactional-id and --cluster");
+            let there = "--topic, --group, --transactional-id and --cluster";
+            return Err(usage(format!("it is not said on what; there are {there}")));
         }
         if self.consumer && (self.topic.is_empty() || self.group.is_empty()) {
-            bail!("a consumer needs rights on topics and on groups: --topic and --group");
+            return Err(usage("a consumer needs rights on topics and on groups: --topic and --group"));
         }
         let hosts = if self.host.is_empty() { vec!["*".to_string()] } else { self.host.clone() };
         let mut entries = Vec::new();
         for (resource, name) in resources {
             for operation in self.operations(resource)? {
+                let on = Operation::on(resource);
+                if operation != Operation::All as i8 && on.iter().all(|o| *o as i8 != operation) {
+                    let names: Vec<String> = on.iter().map(|o| format!("{o:?}")).collect();
+                    return Err(usage(format!(
+                        "{} means nothing on a {}; there are All, {}",
+                        operation_name(operation),
+                        resource_name(resource),
+                        names.join(", ")
+                    )));
+                }
                 for who in &self.principal {
                     for host in &hosts {
                         entries.push(Entry {
@@ -250,21 +289,31 @@ impl Rule {
 }
 
 pub async fn run(args: AclArgs) -> Result<ExitCode> {
-    let client = args.connect.client()?;
+    // After what is wanted is understood: whoever logs in may be asked for a password.
+    let client = || args.connect.client();
     match args.action {
-        Action::Add(rule) => add(&client, &rule.entries()?).await?,
+        Action::Add(rule) => {
+            let entries = rule.entries()?;
+            add(&*client()?, &entries).await?;
+        }
         Action::List(rule) => {
-            let found = list(&client, &rule.filters()?).await?;
+            let filters = rule.filters()?;
+            let found = list(&*client()?, &filters).await?;
             show(&found, args.shown.output)?;
         }
         Action::Remove { rule, yes } => {
             let filters = rule.filters()?;
+            let client = client()?;
             let found = list(&client, &filters).await?;
             if found.is_empty() {
                 bail!("no right fits that; \"millpond acl list\" shows those there are");
             }
             show(&found, args.shown.output)?;
-            confirm(yes, &format!("take away these {} rights", found.len()))?;
+            let these = match found.len() {
+                1 => "this right".to_string(),
+                count => format!("these {count} rights"),
+            };
+            confirm(yes, &format!("take away {these}"))?;
             remove(&client, &filters).await?;
         }
     }
@@ -292,7 +341,12 @@ async fn add(client: &Client, entries: &[Entry]) -> Result<()> {
         };
         Error::check(result.error_code, what, result.error_message.as_ref().map(|m| m.as_str()))?;
     }
-    say_line(&format!("{} rights are added", entries.len()))
+    say_rights(entries.len(), "added")
+}
+
+fn say_rights(count: usize, done: &str) -> Result<()> {
+    let are = if count == 1 { "is" } else { "are" };
+    say_line(&format!("{} {are} {done}", counted(count as u64, "right")))
 }
 
 async fn list(client: &Client, filters: &[Entry]) -> Result<Vec<Entry>> {
@@ -385,5 +439,5 @@ async fn remove(client: &Client, filters: &[Entry]) -> Result<()> {
             count += 1;
         }
     }
-    say_line(&format!("{count} rights are taken away"))
+    say_rights(count, "taken away")
 }

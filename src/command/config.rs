@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::connect::Connect;
 use super::report::{Form, Rows, Shown, note, say, say_json, say_line};
+use super::usage::usage;
 use crate::kafka::{Client, Error, Lane, To, text};
 
 #[derive(Args)]
@@ -77,7 +78,7 @@ impl Resource {
             Kind::Group => Self::Group(name),
             Kind::Broker => match name.parse() {
                 Ok(number) => Self::Broker(number),
-                Err(_) => bail!("\"{name}\" is no broker's number"),
+                Err(_) => return Err(usage(format!("\"{name}\" is no broker's number"))),
             },
         })
     }
@@ -128,6 +129,8 @@ pub struct Setting {
     pub value: Option<String>,
     source: &'static str,
     read_only: bool,
+    /// Somebody set it here; the others come from elsewhere.
+    pub own: bool,
 }
 
 const DEFAULT: &str = "default";
@@ -146,10 +149,10 @@ fn source(number: i8) -> &'static str {
 }
 
 pub async fn run(args: ConfigArgs) -> Result<ExitCode> {
-    let client = args.connect.client()?;
     match args.action {
         Action::Describe { kind, name, all } => {
             let resource = Resource::of(kind, name)?;
+            let client = args.connect.client()?;
             if let Resource::Topic(name) = &resource {
                 client.topic(name, false).await?;
             }
@@ -168,9 +171,10 @@ pub async fn run(args: ConfigArgs) -> Result<ExitCode> {
         }
         Action::Alter { kind, name, set, unset } => {
             if set.is_empty() && unset.is_empty() {
-                bail!("nothing is to be changed; there are --set and --unset");
+                return Err(usage("nothing is to be changed; there are --set and --unset"));
             }
             let resource = Resource::of(kind, name)?;
+            let client = args.connect.client()?;
             if let Resource::Topic(name) = &resource {
                 client.topic(name, false).await?;
             }
@@ -203,6 +207,7 @@ pub async fn describe(client: &Client, resource: &Resource, all: bool) -> Result
                     value: config.value.as_ref().filter(|_| !config.is_sensitive).map(ToString::to_string),
                     source,
                     read_only: config.read_only,
+                    own,
                 });
             }
         }

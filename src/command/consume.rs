@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -21,8 +21,9 @@ use tokio::time::Instant;
 
 use super::connect::{Connect, seconds};
 use super::progress::{At, Progress, wipe};
-use super::report::{note, size};
+use super::report::{OUTPUT_FAILED, counted, note, size};
 use super::topic::chosen;
+use super::usage::usage;
 use crate::kafka::client::{EARLIEST, Isolation, LATEST, Place};
 use crate::kafka::member::{BEAT_EVERY, Beat, Member, committed};
 use crate::kafka::{Client, Error, fetch};
@@ -41,7 +42,7 @@ const EXAMPLES: &str = "Examples:
   millpond consume orders --group billing --format '%t %p %o %k %s\\n'
 
 --from takes beginning, end, an offset, -N (the last N of each partition) or a time (ISO 8601, UTC where it says no zone).
-Exit status: 0 all that was asked for is printed, or Ctrl-C; 1 something failed.";
+Exit status: 0 all that was asked for is printed, or Ctrl-C; 1 something failed; 2 wrong use.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -93,8 +94,8 @@ struct Consumer {
     positions: BTreeMap<Place, i64>,
     /// Where to stop, where that is asked for.
     ends: Option<HashMap<Place, i64>>,
-    /// Records that may still be printed.
-    left: u64,
+    /// How many records are to be printed, where that is asked for.
+    count: Option<u64>,
     out: BufWriter<io::Stdout>,
     format: Format,
     /// A broker does not answer, and the user was told.
@@ -115,6 +116,21 @@ struct Counts {
     whole: u64,
 }
 
+impl Counts {
+    /// All that were asked for are printed.
+    fn reach(&self, count: Option<u64>) -> bool {
+        count.is_some_and(|count| self.records >= count)
+    }
+
+    /// How much of the whole is done, where there is one: so many records, or all up to ends that are known.
+    fn share(&self, count: Option<u64>, has_ends: bool) -> Option<(u64, u64)> {
+        match count {
+            Some(count) => Some((self.records, count)),
+            None => has_ends.then_some((self.offsets, self.whole)),
+        }
+    }
+}
+
 /// Why it ended.
 enum End {
     Done,
@@ -123,6 +139,16 @@ enum End {
     /// Nobody reads what is printed.
     Closed,
     Failed(anyhow::Error),
+}
+
+impl End {
+    /// Standard output does not take what is printed.
+    fn of_output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Failed(anyhow::Error::new(error).context(OUTPUT_FAILED)),
+        }
+    }
 }
 
 impl From<Error> for End {
@@ -140,7 +166,8 @@ struct Fetched {
 pub async fn run(args: ConsumeArgs) -> Result<ExitCode> {
     let properties = args.connect.properties()?;
     let terminal = io::stdout().is_terminal();
-    let format = Format::parse(&args.format, args.key_separator.as_deref(), &args.null, terminal)?;
+    let format = Format::parse(&args.format, args.key_separator.as_deref(), &args.null, terminal)
+        .map_err(|e| usage(format!("{e:#}")))?;
     let committed_only = args.read_committed || properties.get("isolation.level") == Some("read_committed");
     let client = args.connect.client_of(&properties)?;
     let topic = client.topic(&args.topic, false).await?;
@@ -156,7 +183,7 @@ pub async fn run(args: ConsumeArgs) -> Result<ExitCode> {
         member,
         positions: BTreeMap::new(),
         ends: None,
-        left: args.count.unwrap_or(u64::MAX),
+        count: args.count,
         out: BufWriter::with_capacity(WRITE_BUFFER, io::stdout()),
         format,
         waiting: false,
@@ -184,7 +211,7 @@ pub async fn run(args: ConsumeArgs) -> Result<ExitCode> {
             }
             left?;
             match flushed {
-                Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+                Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).context(OUTPUT_FAILED),
                 _ => Ok(ExitCode::SUCCESS),
             }
         }
@@ -240,7 +267,7 @@ impl Consumer {
                     return error.into();
                 }
             }
-            if self.left == 0 || self.all_read() {
+            if self.counts.reach(self.count) || self.all_read() {
                 return End::Done;
             }
             for (broker, asked) in self.wanted() {
@@ -324,18 +351,14 @@ impl Consumer {
     }
 
     fn show(&self) {
-        let Counts { records, bytes, offsets, whole } = self.counts;
-        let share = match (self.left, &self.ends) {
-            (u64::MAX, None) => None,
-            (u64::MAX, Some(_)) => Some((offsets, whole)),
-            (left, _) => Some((records, records + left)),
-        };
+        let Counts { records, bytes, .. } = self.counts;
+        let share = self.counts.share(self.count, self.ends.is_some());
         self.progress.show(&At { count: records, bytes: Some(bytes), share });
     }
 
     fn summary(&self) -> String {
         let Counts { records, bytes, .. } = self.counts;
-        format!("{records} records, {} in {:.1} s", size(bytes), self.progress.seconds())
+        format!("{}, {} in {:.1} s", counted(records, "record"), size(bytes), self.progress.seconds())
     }
 
     fn finished(&self, place: &Place, position: i64) -> bool {
@@ -388,11 +411,8 @@ impl Consumer {
                 }
             }
         }
-        match self.out.flush() {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(End::Closed),
-            Err(e) => Err(End::Failed(e.into())),
-            Ok(()) => Ok(took),
-        }
+        self.out.flush().map_err(End::of_output)?;
+        Ok(took)
     }
 
     async fn partition(&mut self, place: &Place, data: &PartitionData, from: i64) -> Result<Took, End> {
@@ -411,6 +431,8 @@ impl Consumer {
                 note(&format!(
                     "millpond: offsets {from} to {first} of partition {partition} of topic \"{topic}\" are gone; going on behind them"
                 ));
+                let end = self.ends.as_ref().and_then(|ends| ends.get(place).copied()).unwrap_or(i64::MAX);
+                self.pass(from, first, end);
                 self.positions.insert(place.clone(), first);
                 return Ok(Took::Stale);
             }
@@ -429,12 +451,12 @@ impl Consumer {
             }
         }
         let end = self.ends.as_ref().and_then(|ends| ends.get(place).copied()).unwrap_or(i64::MAX);
-        let (out, format, left, counts) = (&mut self.out, &self.format, &mut self.left, &mut self.counts);
+        let (out, format, count, counts) = (&mut self.out, &self.format, self.count, &mut self.counts);
         let mut failed = None;
         let mut stopped = None;
         let mut some = false;
         let walked = fetch::walk(&place.0, data, from, self.isolation, |record| {
-            if *left == 0 || record.offset >= end {
+            if counts.reach(count) || record.offset >= end {
                 stopped = Some(record.offset);
                 return ControlFlow::Break(());
             }
@@ -443,25 +465,26 @@ impl Consumer {
                 failed = Some(error);
                 return ControlFlow::Break(());
             }
-            *left -= 1;
             counts.records += 1;
             counts.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
             some = true;
             ControlFlow::Continue(())
         });
         if let Some(error) = failed {
-            return Err(match error.kind() {
-                io::ErrorKind::BrokenPipe => End::Closed,
-                _ => End::Failed(error.into()),
-            });
+            return Err(End::of_output(error));
         }
         let next = walked.map_err(|why| End::Failed(anyhow::anyhow!(why)))?;
         let next = stopped.unwrap_or(next);
-        self.counts.offsets += next.saturating_sub(from).max(0) as u64;
+        self.pass(from, next, end);
         self.positions.insert(place.clone(), next);
         self.told.remove(place);
         self.show();
         Ok(if some { Took::Records } else { Took::Nothing })
+    }
+
+    /// Counts offsets that are behind it now, as far as the end that is asked for.
+    fn pass(&mut self, from: i64, next: i64, end: i64) {
+        self.counts.offsets += next.min(end).saturating_sub(from).max(0) as u64;
     }
 
     /// What cannot be read from an offset on because it is damaged, and how to go on behind it.
@@ -533,11 +556,7 @@ impl Consumer {
             return Ok(());
         }
         // Only what has been printed counts as read.
-        match self.out.flush() {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Err(End::Closed),
-            Err(e) => return Err(End::Failed(e.into())),
-            Ok(()) => {}
-        }
+        self.out.flush().map_err(End::of_output)?;
         match member.commit(&self.positions).await {
             Ok(_) => Ok(()),
             Err(error) if error.passes() => Ok(()),
@@ -567,4 +586,21 @@ enum Took {
     Records,
     /// Who leads what may have changed.
     Stale,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_what_was_asked_for() {
+        let mut counts = Counts { records: 0, bytes: 0, offsets: 0, whole: 400 };
+        for (records, offsets) in [(0, 0), (90, 100)] {
+            (counts.records, counts.offsets) = (records, offsets);
+            assert_eq!(counts.share(None, false), None, "nobody knows how many come");
+            assert_eq!(counts.share(None, true), Some((offsets, 400)));
+            assert_eq!(counts.share(Some(100), true), Some((records, 100)));
+            assert!(!counts.reach(None) && !counts.reach(Some(100)) && counts.reach(Some(records)));
+        }
+    }
 }

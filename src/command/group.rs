@@ -16,7 +16,7 @@ use serde_json::json;
 use super::connect::Connect;
 use super::report::{Form, Rows, Shown, confirm, note, say, say_json, say_line};
 use crate::kafka::member::committed;
-use crate::kafka::metadata::near;
+use crate::kafka::metadata::{near, what_there_is};
 use crate::kafka::{Client, Error, Lane, To, group_id, topic_name};
 
 #[derive(Args)]
@@ -137,10 +137,11 @@ async fn no_group(client: &Client, group: &str) -> Error {
     let all = listed(client).await.unwrap_or_default();
     let names: Vec<String> =
         near(group, all.iter().map(|g| g.name.as_str())).iter().map(|n| format!("\"{n}\"")).collect();
-    Error::Missing(match names.is_empty() {
-        false => format!("there is no group \"{group}\"; did you mean {}?", names.join(" or ")),
-        true => format!("there is no group \"{group}\"; \"millpond group list\" shows the {} there are", all.len()),
-    })
+    let more = match names.is_empty() {
+        false => format!("did you mean {}?", names.join(" or ")),
+        true => what_there_is("group", all.len()),
+    };
+    Error::Missing(format!("there is no group \"{group}\"; {more}"))
 }
 
 async fn delete(client: &Client, shown: &Shown, groups: &[String], yes: bool) -> Result<()> {

@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 
 use super::connect::{Connect, seconds};
 use super::progress::{At, INTERRUPTED, Progress, wipe};
-use super::report::{note, size};
+use super::report::{counted, note, size};
+use super::usage::usage;
 use crate::kafka::producer::{Counts, Line, Plan, Producer};
 use input::{Done, Reader};
 
@@ -30,7 +31,7 @@ const EXAMPLES: &str = "Examples:
   echo '{\"key\": \"a\", \"value\": {\"v\": 1}, \"headers\": {\"h\": \"x\"}}' | millpond produce s --format json
   millpond produce images --format whole *.jpg
 
-Exit status: 0 everything is acknowledged, 1 something failed (the message names the line), 130 interrupted.";
+Exit status: 0 everything is acknowledged, 1 something failed (the message names the line), 2 wrong use, 130 interrupted.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -61,8 +62,8 @@ pub struct ProduceArgs {
     #[arg(long, value_name = "0|1|all", value_parser = ["0", "1", "all", "-1"], allow_hyphen_values = true)]
     acks: Option<String>,
     /// none, gzip, snappy, lz4 or zstd [default: none]
-    #[arg(short = 'z', long, value_name = "CODEC")]
-    compression: Option<String>,
+    #[arg(short = 'z', long, value_name = "CODEC", value_parser = codec_of)]
+    compression: Option<Codec>,
     /// Do not let the broker recognise batches that are sent twice
     #[arg(long)]
     no_idempotence: bool,
@@ -92,6 +93,11 @@ pub enum Format {
     Whole,
 }
 
+fn codec_of(name: &str) -> Result<Codec, String> {
+    Codec::by_name(name)
+        .ok_or_else(|| format!("compression \"{name}\" is not known; there are none, gzip, snappy, lz4 and zstd"))
+}
+
 pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
     let properties = args.connect.properties()?;
     let acks = match args.acks.as_deref().or(properties.get("acks")).unwrap_or("all") {
@@ -100,9 +106,10 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
         "all" | "-1" => -1,
         other => bail!("acks \"{other}\" is not known; there are 0, 1 and all"),
     };
-    let codec = args.compression.as_deref().or(properties.get("compression.type")).unwrap_or("none");
-    let Some(codec) = Codec::by_name(codec) else {
-        bail!("compression \"{codec}\" is not known; there are none, gzip, snappy, lz4 and zstd");
+    let codec = match (args.compression, properties.get("compression.type")) {
+        (Some(codec), _) => codec,
+        (None, Some(name)) => codec_of(name).map_err(|why| anyhow::anyhow!("compression.type: {why}"))?,
+        (None, None) => Codec::None,
     };
     let linger = match (args.linger_ms, properties.get("linger.ms")) {
         (Some(ms), _) => ms,
@@ -110,11 +117,12 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
         (None, None) => 5,
     };
     if args.key_separator.is_some() && args.format != Format::Text {
-        bail!("--key-separator is for --format text; JSON has a \"key\"");
+        return Err(usage("--key-separator is for --format text; JSON has a \"key\""));
     }
     if args.format == Format::Whole && args.files.is_empty() {
-        bail!("--format whole needs the names of files");
+        return Err(usage("--format whole needs the names of files"));
     }
+    let reader = Reader::new(&args)?;
     let typed = args.files.is_empty() && std::io::stdin().is_terminal();
     if typed && !args.quiet {
         note("each line that you type becomes a record; Ctrl-D ends");
@@ -132,7 +140,6 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
         tell: note,
     };
     let mut producer = Producer::new(client, plan).await.map_err(|f| anyhow::anyhow!("{f}"))?;
-    let reader = Reader::new(&args)?;
     let (names, done) = (reader.names(), reader.done());
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -164,21 +171,22 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
     wipe();
     let counts = producer.counts;
     let summary = format!(
-        "{} records, {} in {:.1} s{}",
-        counts.records,
+        "{}, {} in {:.1} s{}",
+        counted(counts.records, "record"),
         size(counts.bytes),
         progress.seconds(),
         if counts.retries == 0 { String::new() } else { format!(", {} batches sent again", counts.retries) }
     );
+    let are = if counts.records == 1 { "is" } else { "are" };
     match outcome {
         None => {
-            note(&format!("millpond: interrupted; {summary} are acknowledged"));
+            note(&format!("millpond: interrupted; {summary} {are} acknowledged"));
             Ok(ExitCode::from(INTERRUPTED))
         }
         Some(Err(failure)) => {
             let place = failure.lines.map(|lines| format!("{}: ", place(&names, lines))).unwrap_or_default();
             if counts.records > 0 {
-                note(&format!("millpond: {summary} are acknowledged"));
+                note(&format!("millpond: {summary} {are} acknowledged"));
             }
             bail!("{place}{failure}")
         }
@@ -186,7 +194,7 @@ pub async fn run(args: ProduceArgs) -> Result<ExitCode> {
             // The input has ended, since everything was sent.
             if let Ok(Err(error)) = reading.join() {
                 if counts.records > 0 {
-                    note(&format!("millpond: {summary} are acknowledged"));
+                    note(&format!("millpond: {summary} {are} acknowledged"));
                 }
                 return Err(error);
             }

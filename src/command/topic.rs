@@ -16,7 +16,8 @@ use serde_json::{Value as Json, json};
 
 use super::config::{Resource, alter, describe, set_pair};
 use super::connect::Connect;
-use super::report::{Form, Rows, Shown, confirm, note, say, say_json, say_line, size};
+use super::report::{Form, Rows, Shown, confirm, counted, note, say, say_json, say_line, size};
+use super::usage::usage;
 use crate::kafka::client::{EARLIEST, Isolation, LATEST, Place};
 use crate::kafka::metadata::Topic;
 use crate::kafka::{Client, Error, Lane, To, topic_name};
@@ -90,8 +91,8 @@ enum Action {
     DeleteRecords {
         topic: String,
         /// The first offset that stays; "end" leaves nothing
-        #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
-        before: String,
+        #[arg(long, value_name = "OFFSET", value_parser = before, allow_hyphen_values = true)]
+        before: i64,
         /// Only in this partition; can be repeated [default: in all]
         #[arg(short, long, value_name = "N")]
         partition: Vec<i32>,
@@ -101,7 +102,24 @@ enum Action {
     },
 }
 
+/// Kafka's own word for "all records".
+const ALL_RECORDS: i64 = -1;
+
+fn before(text: &str) -> Result<i64, String> {
+    match (text, text.parse()) {
+        ("end", _) => Ok(ALL_RECORDS),
+        (_, Ok(offset)) if offset >= 0 => Ok(offset),
+        _ => Err("expected an offset, or \"end\"".to_string()),
+    }
+}
+
 pub async fn run(args: TopicArgs) -> Result<ExitCode> {
+    if let Action::Alter { partitions: None, set, unset, .. } = &args.action
+        && set.is_empty()
+        && unset.is_empty()
+    {
+        return Err(usage("nothing is to be changed; there are --partitions, --set and --unset"));
+    }
     let client = args.connect.client()?;
     let (form, shown) = (args.shown.output, &args.shown);
     match args.action {
@@ -111,9 +129,6 @@ pub async fn run(args: TopicArgs) -> Result<ExitCode> {
         Action::List { internal } => list(&client, form, internal).await?,
         Action::Describe { topic } => show(&client, form, &topic).await?,
         Action::Alter { topic, partitions, set, unset } => {
-            if partitions.is_none() && set.is_empty() && unset.is_empty() {
-                bail!("nothing is to be changed; there are --partitions, --set and --unset");
-            }
             client.topic(&topic, false).await?;
             if let Some(count) = partitions {
                 grow(&client, &topic, count).await?;
@@ -126,7 +141,7 @@ pub async fn run(args: TopicArgs) -> Result<ExitCode> {
         }
         Action::Delete { topics, yes, if_exists } => delete(&client, shown, &topics, yes, if_exists).await?,
         Action::DeleteRecords { topic, before, partition, yes } => {
-            delete_records(&client, shown, &topic, &before, &partition, yes).await?;
+            delete_records(&client, shown, &topic, before, &partition, yes).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -162,8 +177,7 @@ async fn create(
         Ok(()) => {
             // A cluster may take a moment until all know it.
             let count = client.topic(topic, false).await.map_or(0, |t| t.partitions.len());
-            let has = if count == 1 { "1 partition".to_string() } else { format!("{count} partitions") };
-            say_line(&format!("topic \"{topic}\" is created, with {has}"))
+            say_line(&format!("topic \"{topic}\" is created, with {}", counted(count as u64, "partition")))
         }
     }
 }
@@ -224,23 +238,27 @@ async fn show(client: &Client, form: Form, name: &str) -> Result<()> {
     let topic = client.topic(name, false).await?;
     let (first, end) = both_ends(client, name, topic.partitions.keys().copied()).await?;
     let sizes = sizes(client, name, &topic).await;
-    let settings = describe(client, &Resource::Topic(name.to_string()), false).await.unwrap_or_default();
+    let mut settings = describe(client, &Resource::Topic(name.to_string()), true).await.unwrap_or_default();
+    // Compaction leaves offsets without records; so it may be where this user may not see the settings.
+    let policy = settings.iter().find(|s| s.name == "cleanup.policy").and_then(|s| s.value.as_deref());
+    let each_has_a_record = policy.is_some_and(|policy| policy.split(',').all(|one| one.trim() != "compact"));
+    settings.retain(|s| s.own);
     let mut rows = Rows::new(&[
         ("PARTITION", "partition"),
         ("FIRST", "first_offset"),
         ("END", "end_offset"),
-        ("RECORDS", "offsets"),
+        (if each_has_a_record { "RECORDS" } else { "OFFSETS" }, "offsets"),
         ("SIZE", "bytes"),
         ("LEADER", "leader"),
         ("REPLICAS", "replicas"),
         ("IN SYNC", "in_sync"),
     ]);
-    let (mut records, mut bytes) = (0, 0);
+    let (mut offsets, mut bytes) = (0u64, 0);
     for (number, partition) in &topic.partitions {
         let place = (name.to_string(), *number);
         let (first, end) = (first.get(&place).copied().unwrap_or(0), end.get(&place).copied().unwrap_or(0));
         let on_disk = sizes.get(number).copied();
-        records += end - first;
+        offsets += end.saturating_sub(first).max(0) as u64;
         bytes += on_disk.unwrap_or(0);
         let shown = match form {
             Form::Table => on_disk.map(size).map_or(Json::Null, Json::from),
@@ -269,10 +287,10 @@ async fn show(client: &Client, form: Form, name: &str) -> Result<()> {
         }));
     }
     let id = topic.id.map(|id| format!(", id {id}")).unwrap_or_default();
-    let count = topic.partitions.len();
-    let plural = if count == 1 { "" } else { "s" };
+    let partitions = counted(topic.partitions.len() as u64, "partition");
+    let held = counted(offsets, if each_has_a_record { "record" } else { "offset" });
     let on_disk = if sizes.is_empty() { String::new() } else { format!(", {}", size(bytes)) };
-    say_line(&format!("topic \"{name}\": {count} partition{plural}, {records} records{on_disk}{id}"))?;
+    say_line(&format!("topic \"{name}\": {partitions}, {held}{on_disk}{id}"))?;
     say(&rows.text())?;
     for setting in &settings {
         say_line(&format!("{} = {}", setting.name, setting.value.as_deref().unwrap_or("(hidden)")))?;
@@ -338,23 +356,14 @@ async fn delete_records(
     client: &Client,
     shown: &Shown,
     name: &str,
-    before: &str,
+    offset: i64,
     only: &[i32],
     yes: bool,
 ) -> Result<()> {
-    // Kafka's own word for "all".
-    const END: i64 = -1;
-    let offset = match before {
-        "end" => END,
-        number => number
-            .parse::<i64>()
-            .ok()
-            .filter(|o| *o >= 0)
-            .with_context(|| format!("\"{number}\" is no offset; expected a number or \"end\""))?,
-    };
     let topic = client.topic(name, false).await?;
     let partitions = chosen(name, &topic, only)?;
-    let what = if offset == END { "all records".to_string() } else { format!("the records before offset {offset}") };
+    let what =
+        if offset == ALL_RECORDS { "all records".to_string() } else { format!("the records before offset {offset}") };
     confirm(
         yes,
         &format!("delete {what} in {} of {} partitions of topic \"{name}\"", partitions.len(), topic.partitions.len()),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::apis::Api;
 use super::connection::{Connection, Greeting};
 use super::error::Error;
-use super::metadata::{Metadata, Topic, near};
+use super::metadata::{Metadata, Topic, near, what_there_is};
 use super::settings::{Address, Settings};
 use super::{text, tls, topic_name};
 
@@ -355,15 +355,11 @@ impl Client {
         let all = self.refresh(None).await.map(|m| m.topics).unwrap_or_default();
         let names = near(name, all.keys().map(String::as_str));
         let names: Vec<String> = names.iter().map(|n| format!("\"{n}\"")).collect();
-        match (names.is_empty(), all.is_empty()) {
-            (false, _) => format!("there is no topic \"{name}\"; did you mean {}?", names.join(" or ")),
-            (true, true) => {
-                format!("there is no topic \"{name}\"; there are no topics at all, or none that this user may see")
-            }
-            (true, false) => {
-                format!("there is no topic \"{name}\"; \"millpond topic list\" shows the {} there are", all.len())
-            }
-        }
+        let more = match names.is_empty() {
+            false => format!("did you mean {}?", names.join(" or ")),
+            true => what_there_is("topic", all.len()),
+        };
+        format!("there is no topic \"{name}\"; {more}")
     }
 
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {

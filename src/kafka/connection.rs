@@ -14,8 +14,8 @@ use kafka_protocol::messages::{
     SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,6 +30,8 @@ use super::{text, tls};
 const READ_AHEAD: usize = 1 << 20;
 const SASL_ROUNDS_MAX: usize = 8;
 const CLOSED: &str = "the broker closed it";
+/// What ends a connection that has just begun looks the same.
+const FULL: &str = "else it may have as many connections as its limits allow";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -47,6 +49,7 @@ pub struct Connection {
     stream: Box<dyn Stream>,
     address: String,
     client_id: String,
+    shows_certificate: bool,
     /// Versions of each API that the broker told.
     versions: HashMap<i16, (i16, i16)>,
     correlation: i32,
@@ -64,6 +67,7 @@ impl Connection {
         };
         // A setting for speed alone.
         let _ = socket.set_nodelay(true);
+        let shows_certificate = greeting.tls.as_ref().is_some_and(|tls| tls.client_auth_cert_resolver.has_certs());
         let stream: Box<dyn Stream> = match &greeting.tls {
             None => Box::new(socket),
             Some(config) => {
@@ -78,7 +82,7 @@ impl Connection {
                             within.as_secs_f32()
                         )));
                     }
-                    Ok(Err(e)) => return Err(unreachable(tls_error(&e))),
+                    Ok(Err(e)) => return Err(unreachable(tls_error(&e, shows_certificate))),
                     Ok(Ok(stream)) => Box::new(stream),
                 }
             }
@@ -87,6 +91,7 @@ impl Connection {
             stream,
             address: address.to_string(),
             client_id: greeting.client_id.clone(),
+            shows_certificate,
             versions: HashMap::new(),
             correlation: 0,
         };
@@ -123,11 +128,12 @@ impl Connection {
     fn explain(&self, error: Error, greeting: &Greeting) -> Error {
         let Error::Lost { address, why } = error else { return error };
         let hint = match (why.as_str(), &greeting.tls) {
-            (CLOSED, None) => " before it said anything; if it wants TLS, give --tls",
-            (CLOSED, Some(_)) => " before it said anything; if it wants a certificate, give --cert and --key",
-            _ => "",
+            (CLOSED, None) => "if it wants TLS, give --tls",
+            (CLOSED, Some(_)) => "if it wants a certificate, give --cert and --key",
+            _ => return Error::Unreachable { address, why },
         };
-        Error::Unreachable { address, why: why + hint }
+        let why = format!("{why} before it said anything; {hint}; {FULL}");
+        Error::Unreachable { address, why }
     }
 
     async fn log_in(&mut self, login: &Login, within: Duration) -> Result<(), Error> {
@@ -278,7 +284,7 @@ impl Connection {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 CLOSED.to_string()
             }
-            io::ErrorKind::InvalidData => tls_error(error),
+            io::ErrorKind::InvalidData => tls_error(error, self.shows_certificate),
             _ => error.to_string(),
         };
         Error::Lost { address: self.address.clone(), why }
@@ -294,19 +300,66 @@ fn connect_error(error: &io::Error) -> String {
     }
 }
 
-fn tls_error(error: &io::Error) -> String {
+fn tls_error(error: &io::Error, shows_certificate: bool) -> String {
     let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
-            io::ErrorKind::UnexpectedEof => "it ended TLS at once; does it speak TLS?".to_string(),
+            io::ErrorKind::UnexpectedEof => format!("it ended TLS at once; does it speak TLS? {FULL}"),
             _ => error.to_string(),
         };
     };
     match (inner, tls::problem(inner)) {
         (rustls::Error::InvalidMessage(_), _) => "it does not speak TLS; leave --tls out".to_string(),
-        (rustls::Error::AlertReceived(alert), _) => {
-            format!("it refuses the TLS connection ({alert:?}); does it want a certificate? see --cert and --key")
-        }
+        (rustls::Error::AlertReceived(alert), _) => alert_error(*alert, shows_certificate),
         (_, Some(problem)) => problem.to_string(),
         (other, None) => format!("TLS: {other}"),
+    }
+}
+
+/// The broker ended TLS with a word. Whether it wants a certificate is only asked where it may have missed one; Java's
+/// brokers call one that is not there bad.
+fn alert_error(alert: AlertDescription, shows_certificate: bool) -> String {
+    use AlertDescription as A;
+    let is_about_one = matches!(
+        alert,
+        A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateRevoked
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::UnknownCA
+    );
+    if is_about_one && shows_certificate {
+        format!("it refuses the certificate that is shown to it ({alert:?})")
+    } else if is_about_one || matches!(alert, A::CertificateRequired | A::HandshakeFailure) {
+        format!("it refuses the TLS connection ({alert:?}); does it want a certificate? see --cert and --key")
+    } else {
+        format!("it refuses the TLS connection ({alert:?})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(alert: AlertDescription, shows_certificate: bool) -> String {
+        let error = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+        tls_error(&error, shows_certificate)
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_is_not_missing() {
+        use AlertDescription as A;
+        let refused = "it refuses the certificate that is shown to it";
+        assert_eq!(told(A::CertificateRevoked, true), format!("{refused} (CertificateRevoked)"));
+        assert_eq!(told(A::BadCertificate, true), format!("{refused} (BadCertificate)"));
+        assert_eq!(told(A::ProtocolVersion, true), "it refuses the TLS connection (ProtocolVersion)");
+        for (alert, shows) in [
+            (A::CertificateRequired, false),
+            (A::HandshakeFailure, false),
+            (A::HandshakeFailure, true),
+            (A::BadCertificate, false),
+        ] {
+            assert!(told(alert, shows).ends_with("does it want a certificate? see --cert and --key"), "{alert:?}");
+        }
     }
 }

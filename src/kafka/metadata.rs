@@ -68,6 +68,15 @@ impl Metadata {
     }
 }
 
+/// What to say to whoever named a topic or a group that is not there, where none looks like it.
+pub fn what_there_is(noun: &str, count: usize) -> String {
+    match count {
+        0 => format!("there are no {noun}s at all, or none that this user may see"),
+        1 => format!("\"millpond {noun} list\" shows the one there is"),
+        _ => format!("\"millpond {noun} list\" shows the {count} there are"),
+    }
+}
+
 /// Up to three of the names that look most like one, for whoever mistyped it.
 pub fn near<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let lower = wanted.to_lowercase();

@@ -241,21 +241,29 @@ fn topics_are_made_shown_changed_and_deleted() {
     ])
     .ok();
     pond.run(&["topic", "alter", "a", "--partitions", "1"]).fails(&["INVALID_PARTITIONS"]);
-    pond.run(&["topic", "alter", "a"]).fails(&["--partitions", "--set"]);
+    pond.run(&["topic", "alter", "a"]).is_wrong_use(&["--partitions", "--set"]);
     let shown = pond.run(&["topic", "describe", "a", "--output", "json"]).json();
     assert_eq!(shown["settings"], json!({"cleanup.policy": "compact,delete"}));
     assert_eq!(shown["partitions"][1]["end_offset"], 2);
     assert!(shown["partitions"][1]["bytes"].as_u64().unwrap() > 0, "{shown}");
     assert_eq!(shown["partitions"].as_array().unwrap().len(), 3);
+    // Compaction may leave fewer records than offsets, which is what is known.
     let table = pond.run(&["topic", "describe", "a"]).ok();
-    assert!(table.contains("3 partitions, 2 records"), "{table}");
+    assert!(table.contains("3 partitions, 2 offsets") && table.contains("| OFFSETS |"), "{table}");
+    assert!(!table.contains("record") && !table.contains("RECORD"), "{table}");
+    pond.run(&["topic", "alter", "a", "--set", "cleanup.policy=delete"]).ok();
+    let table = pond.run(&["topic", "describe", "a"]).ok();
+    assert!(table.contains("3 partitions, 2 records") && table.contains("| RECORDS |"), "{table}");
     let all = pond.run(&["config", "describe", "topic", "a", "--all", "--output", "json"]).json();
     assert!(all.as_array().unwrap().iter().any(|s| s["name"] == "retention.ms" && s["source"] == "default"), "{all}");
     pond.run(&["config", "describe", "broker", "99"]).fails(&["no broker 99"]);
 
     pond.run(&["topic", "delete-records", "a", "--before", "1", "-p", "1", "--yes"]).ok();
     assert_eq!(pond.lines("a", "%p %o %s\\n"), ["1 1 y"]);
-    pond.run(&["topic", "delete-records", "a", "--before", "soon", "--yes"]).fails(&["soon", "\"end\""]);
+    for wrong in ["soon", "-1", ""] {
+        let ran = pond.run(&["topic", "delete-records", "a", "--before", wrong, "--yes"]);
+        ran.is_wrong_use(&[wrong, "--before", "\"end\""]);
+    }
     pond.run(&["topic", "delete-records", "a", "--before", "0", "-p", "7", "--yes"])
         .fails(&["no partition 7", "0 to 2"]);
     pond.run(&["topic", "delete", "a"]).fails(&["--yes"]);
@@ -363,20 +371,82 @@ fn failures_name_the_line_and_the_limit() {
     assert_eq!(out, "900000");
 
     pond.feed(&["produce", "t", "--partition", "5"], b"x\n").fails(&["no partition 5"]);
-    pond.feed(&["produce", "t", "--compression", "rar"], b"x\n").fails(&["rar", "zstd"]);
+    pond.feed(&["produce", "t", "--compression", "rar"], b"x\n").is_wrong_use(&["rar", "zstd"]);
     pond.feed(&["produce", "t", "/no/such/file"], b"").fails(&["/no/such/file"]);
     pond.run(&["consume", "tt"]).fails(&["no topic \"tt\"", "did you mean \"t\""]);
     pond.run(&["consume", "t", "--from", "100"]).fails(&["no offset 100", "0 to"]);
-    pond.run(&["consume", "t", "--format", "xml"]).fails(&["xml", "hex"]);
+    pond.run(&["consume", "t", "--format", "xml"]).is_wrong_use(&["xml", "hex"]);
     pond.run(&["consume", "t", "-p", "3"]).fails(&["no partition 3"]);
+    pond.stop();
+}
+
+/// Before any broker is asked: there is none.
+#[test]
+fn wrong_use_has_a_status_of_its_own() {
     for (args, part) in [
         (&["consume", "t", "--no-such"][..], "--no-such"),
         (&["topic", "crate"], "create"),
         (&["consume", "t", "--from", "noon"], "beginning"),
+        (&["produce", "t", "-z", "foo"], "zstd"),
+        (&["produce", "t", "-K", ""], "--key-separator is empty"),
+        (&["produce", "t", "-K", "\\q"], "--key-separator"),
+        (&["produce", "t", "-K", ":", "-f", "json"], "--format text"),
+        (&["produce", "t", "-f", "whole"], "names of files"),
+        (&["consume", "t", "-f", "%q"], "%q"),
+        (&["consume", "t", "-f", ""], "text, json, hex"),
+        (&["consume", "t", "-K", ":", "-f", "%k"], "a pattern has %k"),
+        (&["consume", "t", "-K", "\\q"], "--key-separator"),
+        (&["acl", "add", "--principal", "bob", "--operation", "Read"], "--topic"),
+        (&["acl", "add", "--topic", "t"], "--principal"),
+        (&["acl", "add", "--principal", "bob", "--consumer", "--topic", "t"], "--group"),
+        (&["acl", "list", "--consumer", "--cluster"], "a cluster"),
+        (&["topic", "list", "-b", "localhost:"], "HOST:PORT"),
+        (&["topic", "list", "-b", ","], "no address"),
+        (&["topic", "alter", "t"], "--unset"),
+        (&["topic", "delete-records", "t", "--before", "foo"], "foo"),
+        (&["config", "alter", "topic", "t"], "--unset"),
+        (&["config", "describe", "broker", "one"], "\"one\""),
+        (&["topic", "list", "--sasl-mechanism", "GSSAPI"], "SCRAM-SHA-512"),
+        (&["topic", "list", "--sasl-mechanism", "plain"], "--user NAME"),
+        (&["user", "list", "--data", "X", "--bootstrap", "localhost:1"], "one or the other"),
     ] {
-        let ran = pond.run(args);
-        assert_eq!(ran.status, Some(2), "{}", ran.err);
-        assert!(ran.err.contains(part), "{}", ran.err);
+        feed(command("127.0.0.1:1", args), b"").is_wrong_use(&[part]);
+    }
+    feed(command("nowhere:", &["topic", "list"]), b"").is_wrong_use(&["MILLPOND_BOOTSTRAP", "HOST:PORT"]);
+    // What is right but cannot be done is something else.
+    feed(command("127.0.0.1:1", &["produce", "t", "-z", "zstd"]), b"").fails(&["connection refused"]);
+}
+
+#[test]
+fn rights_that_nothing_asks_for_are_refused() {
+    let pond = Pond::with("[security]\nauthorizer = true\nsuper_users = ['User:ANONYMOUS']\n");
+    let acl = |words: &str| pond.run(&[&["acl"], &words.split(' ').collect::<Vec<_>>()[..]].concat());
+    for (wrong, there) in [
+        ("-o ClusterAction --topic t", "ClusterAction means nothing on a topic; there are All, Read, Write"),
+        ("-o Read -o Write --topic t --group g", "Write means nothing on a group; there are All, Read, Delete"),
+        ("-o Read --cluster", "Read means nothing on a cluster"),
+        ("-o Read --transactional-id x", "Read means nothing on a transactional-id; there are All, Write, Describe\n"),
+    ] {
+        acl(&format!("add --principal bob {wrong}")).is_wrong_use(&[there]);
+    }
+    assert_eq!(acl("list --output json").json(), json!([]), "some of them were added");
+    assert_eq!(acl("add --principal bob -o Read --topic t").ok(), "1 right is added\n");
+    assert_eq!(acl("add --principal bob -o ClusterAction -o All --cluster").ok(), "2 rights are added\n");
+    acl("remove --topic t").fails(&["take away this right: "]);
+    acl("remove --principal bob").fails(&["take away these 3 rights: "]);
+    assert_eq!(acl("remove --topic t --yes").ok().lines().last(), Some("1 right is taken away"));
+    pond.stop();
+}
+
+#[test]
+fn what_cannot_be_printed_is_said_to_be_standard_output() {
+    let pond = Pond::start();
+    pond.topic("t", 1);
+    pond.feed(&["produce", "t"], b"one\n").ok();
+    for args in [&["consume", "t", "-e"][..], &["consume", "t", "-e", "-f", "json"], &["topic", "list"]] {
+        let mut command = pond.command(args);
+        command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+        feed(command, b"").fails(&["cannot write to standard output: No space left on device"]);
     }
     pond.stop();
 }
@@ -386,7 +456,11 @@ fn who_does_not_answer_as_a_broker_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let refused = feed(command(&free, &["topic", "list"]), b"");
     refused.fails(&[&free, "connection refused", "millpond serve"]);
-    feed(command("nowhere", &["topic", "list", "--bootstrap", "a:b"]), b"").fails(&["--bootstrap", "a:b", "HOST:PORT"]);
+    feed(command("nowhere", &["topic", "list", "--bootstrap", "a:b"]), b"").is_wrong_use(&[
+        "--bootstrap",
+        "a:b",
+        "HOST:PORT",
+    ]);
     let pond = Pond::start();
     let http = pond.server.http.trim_start_matches("http://").to_string();
     feed(command(&http, &["topic", "list"]), b"").fails(&[&http]);
@@ -414,7 +488,10 @@ fn who_does_not_answer_as_a_broker_is_named() {
         (versions(b"\0\0\xff\xff\xff\xff\x0f"), "ApiVersions"),
         (versions(b""), "ApiVersions"),
         (cut, "closed"),
-        (Vec::new(), "closed"),
+        (
+            Vec::new(),
+            "closed it before it said anything; if it wants TLS, give --tls; else it may have as many connections",
+        ),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -474,7 +551,7 @@ const WAIT: Duration = Duration::from_secs(90);
 fn groups_share_commit_and_are_reset() {
     let pond = Pond::start();
     pond.topic("t", 2);
-    pond.run(&["group", "describe", "g"]).fails(&["no group \"g\""]);
+    pond.run(&["group", "describe", "g"]).fails(&["no group \"g\"; there are no groups at all"]);
     let mut one = Running(pond.command(&["consume", "t", "--group", "g", "-f", "%p %s\\n"]).spawn().unwrap());
     let first = printed(&mut one);
     pond.feed(&["produce", "t", "-p", "0"], b"a\n").ok();
@@ -548,6 +625,7 @@ fn groups_share_commit_and_are_reset() {
     let list = pond.run(&["group", "list", "--output", "json"]).json();
     assert_eq!(list[0]["group"], "g");
     pond.run(&["group", "delete-offsets", "g", "--topic", "t", "--yes"]).ok();
+    pond.run(&["group", "delete", "other", "--yes"]).fails(&["no group \"other\"", "shows the one there is"]);
     pond.run(&["group", "delete", "gg", "--yes"]).fails(&["no group \"gg\"", "did you mean \"g\""]);
     pond.run(&["group", "delete", "g", "--yes"]).ok();
     assert_eq!(pond.run(&["group", "list", "--output", "json"]).json(), json!([]));

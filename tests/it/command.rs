@@ -96,7 +96,10 @@ fn a_directory_of_somebody_else_is_left_alone() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 
     let file = directory.path().join("letter.txt");
-    names(&refused(serve(&file)), &["letter.txt"]);
+    names(&refused(serve(&file)), &["letter.txt\" is a file"]);
+    let mut users = Command::new(binary());
+    users.args(["user", "list", "--data"]).arg(&file);
+    names(&refused(users), &["letter.txt\" is a file"]);
 }
 
 #[test]

@@ -213,6 +213,31 @@ fn long_work_tells_how_far_it_is() {
     assert_eq!(terminal.ends(), 0);
     assert_eq!(std::fs::read_to_string(file("out")).unwrap().lines().count(), 1001);
 
+    // Without a whole, the time so far.
+    for more in ["", "--idle 60", "--group g"] {
+        let consumer = millpond(&format!("consume t {more}"));
+        let mut terminal = shell(&format!("exec {consumer} >{}", file("out")));
+        terminal.shows("1,001 records, 6.7 KiB, ");
+        let rest = terminal.shows(" s");
+        assert!(!rest.contains('%'), "{more}: {rest:?}");
+        terminal.types(CTRL_C);
+        terminal.shows("1001 records, 6.7 KiB in ");
+        assert_eq!(terminal.ends(), 0, "Ctrl-C is how it is meant to end");
+    }
+    // Up to ends that are known, a share of those: the reader waits within the first of two partitions.
+    let create = Command::new("sh").args(["-c", &millpond("topic create u --partitions 2")]).output().unwrap();
+    assert!(create.status.success(), "{create:?}");
+    for partition in ["0", "1"] {
+        let produce = millpond(&format!("produce u --quiet --partition {partition}"));
+        let lines = format!("for i in $(seq 500); do printf '%01000d\\n' $i; done | {produce}");
+        let made = Command::new("sh").args(["-c", &lines]).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let mut terminal = shell(&format!("{} | {{ sleep 1; cat >/dev/null; }}", millpond("consume u --until-end")));
+    terminal.shows("500 records, ");
+    terminal.shows(", 50 %, ");
+    assert_eq!(terminal.ends(), 0);
+
     // Neither where it was asked for quiet, nor into a pipe.
     let feed = feed("sleep 1");
     let mut terminal = shell(&format!("{feed} | {}; echo done", millpond("produce t --quiet")));

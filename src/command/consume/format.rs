@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use millpond_types::record::{Header, decode_headers};
@@ -48,7 +48,7 @@ impl Format {
             ("text", None) => Shape::Pattern(vec![Part::Value, Part::Literal(b"\n".to_vec())]),
             ("text", Some(separator)) => Shape::Pattern(vec![
                 Part::Key,
-                Part::Literal(unescape(separator)?),
+                Part::Literal(unescape(separator).context("--key-separator")?),
                 Part::Value,
                 Part::Literal(b"\n".to_vec()),
             ]),

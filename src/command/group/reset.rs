@@ -11,6 +11,7 @@ use crate::command::consume::start::Start;
 use crate::command::report::{Form, Rows, Shown, note, say, say_json};
 use crate::command::time;
 use crate::command::topic::chosen;
+use crate::command::usage::usage;
 use crate::kafka::Client;
 use crate::kafka::client::{EARLIEST, Isolation, Place};
 use crate::kafka::member::{commit, committed};
@@ -112,7 +113,9 @@ async fn places(client: &Client, args: &ResetArgs, known: &BTreeMap<Place, i64>)
             Some((name, numbers)) => {
                 let parsed: Result<Vec<i32>, _> = numbers.split(',').map(str::parse).collect();
                 let Ok(parsed) = parsed else {
-                    bail!("\"{numbers}\" in --topic \"{text}\" are no partitions; expected TOPIC:0,1");
+                    return Err(usage(format!(
+                        "\"{numbers}\" in --topic \"{text}\" are no partitions; expected TOPIC:0,1"
+                    )));
                 };
                 (name, parsed)
             }

@@ -19,6 +19,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::{Format, ProduceArgs};
 use crate::command::consume::format::unescape;
+use crate::command::usage::usage;
 use crate::kafka::producer::{Item, Line};
 
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
@@ -65,9 +66,10 @@ type Chunks = Sender<Vec<(Item, Line)>>;
 
 impl Reader {
     pub fn new(args: &ProduceArgs) -> Result<Self> {
-        let key_separator = args.key_separator.as_deref().map(unescape).transpose().context("--key-separator")?;
+        let key_separator = args.key_separator.as_deref().map(unescape).transpose();
+        let key_separator = key_separator.map_err(|e| usage(format!("--key-separator: {e:#}")))?;
         if key_separator.as_ref().is_some_and(Vec::is_empty) {
-            bail!("--key-separator is empty");
+            return Err(usage("--key-separator is empty"));
         }
         let header =
             |(name, value): &(String, String)| Header { key: name.clone(), value: Some(value.clone().into_bytes()) };
