@@ -199,7 +199,7 @@ pub fn retain(shared: &Shared, stop: Option<&Stop>) -> Result<()> {
             if stop.is_some_and(|stop| stop.wait(Duration::ZERO)) {
                 return Ok(());
             }
-            retain_partition(shared, &topic.settings, partition, now_ms)?;
+            retain_partition(shared, &topic, partition, now_ms)?;
             if partition.producers.lock().values().any(|p| p.used_ms < unused_since_ms) {
                 shared.change_blocking(Change::ForgetProducers { partition: partition.clone(), unused_since_ms })?;
             }
@@ -208,7 +208,8 @@ pub fn retain(shared: &Shared, stop: Option<&Stop>) -> Result<()> {
     Ok(())
 }
 
-fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<Partition>, now_ms: i64) -> Result<()> {
+fn retain_partition(shared: &Shared, topic: &Topic, partition: &Arc<Partition>, now_ms: i64) -> Result<()> {
+    let settings = &topic.settings;
     let start = {
         let log = partition.log.lock();
         if log.gone || !settings.deleted {
@@ -222,7 +223,7 @@ fn retain_partition(shared: &Shared, settings: &TopicSettings, partition: &Arc<P
         log_space::count(shared);
         let freed = bytes.saturating_sub(partition.log.lock().bytes());
         shared.measures.retention_bytes_freed.fetch_add(freed, Ordering::Relaxed);
-        tracing::info!(topic = ?partition.place.topic, partition = partition.place.partition, "log starts at {before} now");
+        tracing::info!(topic = topic.name, partition = partition.place.partition, "log starts at {before} now");
     }
     Ok(())
 }
