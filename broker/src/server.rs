@@ -286,6 +286,12 @@ pub async fn serve(
     let (groups, transactions, authorizer, quotas, features) = tokio::task::spawn_blocking(load)
         .await
         .map_err(|e| StorageError::Unavailable(format!("groups were not read: {e}")))??;
+    if authorizer.as_ref().is_some_and(|authorizer| !authorizer.can_be_changed()) {
+        warn!(
+            "nobody may add an access control entry over the network: no entry gives anybody ALTER on the cluster, and \
+             there is no super user; super_users in [security] names some"
+        );
+    }
     let metrics = Arc::new(Metrics::default());
     metrics.watch_listeners(listeners.iter().map(|l| (l.endpoint.name.clone(), Arc::clone(&l.count))).collect());
     // One request must always fit.
@@ -311,7 +317,7 @@ pub async fn serve(
         requests_bytes_total: requests_bytes,
         requests_bytes: Arc::new(Semaphore::new(requests_bytes)),
         strangers_bytes: Arc::new(Semaphore::new(strangers_bytes)),
-        handshakes: Semaphore::new(settings.handshakes_max.max(1)),
+        handshakes: Semaphore::new(settings.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)),
         handshakes_by_address: Lanes::new(settings.handshakes_max.div_ceil(2)),
         settings,
         guard: hooks.guard,

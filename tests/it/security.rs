@@ -65,12 +65,19 @@ fn issuer(directory: &Path) -> KeyPair {
 }
 
 fn token(key: &KeyPair, seconds: i64) -> String {
+    signed(key, &claims(seconds))
+}
+
+fn claims(seconds: i64) -> Json {
     let now = millpond_types::Clock::now_ms(&millpond_types::SystemClock) / 1000;
+    json!({ "iss": "https://issuer.example", "aud": "millpond", "sub": "carol", "exp": now + seconds })
+}
+
+fn signed(key: &KeyPair, claims: &Json) -> String {
     let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
     header.kid = Some("k1".into());
-    let claims = json!({ "iss": "https://issuer.example", "aud": "millpond", "sub": "carol", "exp": now + seconds });
     let key = jsonwebtoken::EncodingKey::from_ec_der(&key.serialize_der());
-    jsonwebtoken::encode(&header, &claims, &key).unwrap()
+    jsonwebtoken::encode(&header, claims, &key).unwrap()
 }
 
 fn client(directory: &Path) -> reqwest::Client {
@@ -269,6 +276,71 @@ async fn http_asks_who_somebody_is() {
     assert!(plain.get(server.http.replace("https", "http")).send().await.is_err());
     assert!(plain.get(&server.http).send().await.is_err());
     server.stop();
+}
+
+#[tokio::test]
+async fn the_log_tells_why_a_token_is_refused_and_nothing_that_it_says() {
+    use base64::Engine;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write_certificate(path, &authority());
+    let key = issuer(path);
+    let server = start(path);
+    let client = client(path);
+    let with = |name: &str, value: Json| {
+        let mut claims = claims(600);
+        claims[name] = value;
+        signed(&key, &claims)
+    };
+    let mut endless = claims(600);
+    endless.as_object_mut().unwrap().remove("exp");
+    let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let unsigned = [json!({ "alg": "none" }), claims(600)].map(|part| base64.encode(part.to_string())).join(".");
+    let (good, other) = (token(&key, 600), token(&key, 601));
+    let (said, signature) = (good.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1);
+    let cases = [
+        (token(&key, -600), "expired"),
+        (with("aud", json!("somebody-else")), "wrong audience"),
+        (with("iss", json!("https://elsewhere.example")), "wrong issuer"),
+        (with("nbf", json!(4_000_000_000_u64)), "not valid yet"),
+        (with("sub", json!(7)), "names no user"),
+        (signed(&key, &endless), "without exp"),
+        (format!("{unsigned}."), "not signed, or not in a known way"),
+        (format!("{said}.{signature}"), "wrong signature"),
+        ("nonsense".into(), "not a JSON web token"),
+    ];
+    for (token, _) in &cases {
+        let asked = client.get(format!("{}/info", server.http)).bearer_auth(token).send().await.unwrap();
+        assert_eq!(asked.status(), StatusCode::UNAUTHORIZED);
+        // More than a line a second are left out.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    let log = server.stop();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("authentication failed")).collect();
+    assert_eq!(lines.len(), cases.len(), "{log}");
+    for (line, (_, reason)) in lines.iter().zip(&cases) {
+        assert!(
+            line.contains(" INFO ") && line.contains(&format!("by=\"token\" reason={reason:?}")),
+            "{reason}: {line}"
+        );
+    }
+    assert!(!log.contains("carol") && !log.contains("elsewhere") && !log.contains("somebody-else"), "{log}");
+}
+
+#[test]
+fn an_authorizer_that_nobody_can_add_an_entry_to_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let log_with = |config: &str| {
+        std::fs::write(directory.path().join("c.toml"), config).unwrap();
+        let mut command = serve(&directory.path().join("data"));
+        command.arg("--config").arg(directory.path().join("c.toml"));
+        Process::spawn(command).kill()
+    };
+    let log = log_with("[security]\nauthorizer = true\n");
+    let line = log.lines().find(|line| line.contains("access control")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains(" WARN ") && line.contains("super_users in [security]"), "{line}");
+    let log = log_with("[security]\nauthorizer = true\nsuper_users = ['User:admin']\n");
+    assert!(!log.contains("WARN"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,8 +80,8 @@ impl Authenticator {
             users: Arc::new(Users::open(storage, settings.users_max).await?),
             delegation: DelegationTokens::open(storage, settings.delegation.clone()).await?,
             tokens: settings.tokens.clone().map(|settings| Arc::new(Tokens::new(settings))),
-            derivations: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
-            verifications: Arc::new(Semaphore::new(settings.derivations_max.max(1))),
+            derivations: Arc::new(Semaphore::new(settings.derivations_max.clamp(1, Semaphore::MAX_PERMITS))),
+            verifications: Arc::new(Semaphore::new(settings.derivations_max.clamp(1, Semaphore::MAX_PERMITS))),
             tries: Lanes::new(settings.tries_per_address_max),
             token_tries: Lanes::new(settings.tries_per_address_max),
             settings,
@@ -141,7 +141,7 @@ impl Authenticator {
             self.accept();
             return Ok(Principal::user(user));
         }
-        Err(self.deny(begun, from, "password").await)
+        Err(self.deny(begun, from, "password", None).await)
     }
 
     /// Checks a token. Refuses all where tokens are not set up.
@@ -166,12 +166,11 @@ impl Authenticator {
                 self.accept();
                 Ok(verified)
             }
-            refused => {
-                if let Some(Err(error)) = refused {
-                    debug!(%from, %error, "token refused");
-                }
-                Err(self.deny(begun, from, "token").await)
+            Some(Err(error)) => {
+                debug!(%from, %error, "token refused");
+                Err(self.deny(begun, from, "token", Some(error.reason)).await)
             }
+            None => Err(self.deny(begun, from, "token", None).await),
         }
     }
 
@@ -190,12 +189,12 @@ impl Authenticator {
     }
 
     /// Counts a refusal and waits until it may be told: a whole number of delays after the beginning, so that what took
-    /// longer does not show by how much.
-    pub(super) async fn deny(&self, begun: Instant, from: IpAddr, by: &str) -> Denied {
+    /// longer does not show by how much. The reason is for the log alone.
+    pub(super) async fn deny(&self, begun: Instant, from: IpAddr, by: &str, reason: Option<&'static str>) -> Denied {
         self.denied.fetch_add(1, Relaxed);
         // Neither names nor secrets: people type one where the other belongs.
         if let Some(left_out) = self.refusals.due() {
-            info!(%from, by, left_out, "authentication failed");
+            info!(%from, by, reason, left_out, "authentication failed");
         }
         tokio::time::sleep_until(begun + whole(self.settings.failure_delay, begun.elapsed())).await;
         Denied

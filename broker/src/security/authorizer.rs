@@ -124,6 +124,18 @@ impl Authorizer {
         acls.any(who, operation, resource)
     }
 
+    /// Whether anybody at all may change the entries: a super user, somebody by an entry, or everybody.
+    pub fn can_be_changed(&self) -> bool {
+        let gives = |entry: &Binding| {
+            entry.resource == ResourceType::Cluster
+                && entry.permission == Permission::Allow
+                && entry.operation.allows(Operation::Alter)
+        };
+        !self.inner.super_users.is_empty()
+            || self.inner.settings.allow_everyone_if_no_acl_found
+            || self.inner.acls.read().all.iter().any(gives)
+    }
+
     /// Entries that a filter finds, in order.
     pub fn find(&self, filter: &Filter) -> Vec<Binding> {
         let acls = Arc::clone(&self.inner.acls.read());

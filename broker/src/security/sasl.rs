@@ -275,7 +275,7 @@ impl Sasl {
     }
 
     async fn scram_failed(&self, error: ScramError, mechanism: ScramMechanism, begun: Instant) -> Answer {
-        let _denied = self.authenticator.deny(begun, self.from, mechanism.name()).await;
+        let _denied = self.authenticator.deny(begun, self.from, mechanism.name(), None).await;
         match error {
             ScramError::Credentials => denied(Mechanism::Scram(mechanism)),
             ScramError::Malformed(problem) => Answer::Denied(format!("authentication failed: {problem}")),
@@ -288,7 +288,9 @@ impl Sasl {
             Ok(verified) if authzid.is_empty() || authzid == verified.principal.name() => {
                 return self.succeed(verified.principal, Mechanism::OAuthBearer, Vec::new(), Some(verified.remaining));
             }
-            Ok(_other) => drop(self.authenticator.deny(begun, self.from, "token").await),
+            Ok(_other) => {
+                let _denied = self.authenticator.deny(begun, self.from, "token", Some("of somebody else")).await;
+            }
             Err(_) => {}
         }
         self.state.lock().stage = Stage::TokenRefused;

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use jsonwebtoken::errors::{Error as JwtError, ErrorKind as Jwt};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use millpond_types::{Clock, Principal, SystemClock};
@@ -41,8 +42,12 @@ pub struct KeysError(String);
 
 /// Why a token is refused; for the log, not for whoever sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct TokenError(String);
+#[error("{message}")]
+pub struct TokenError {
+    /// Its kind alone: nothing that the token says.
+    pub reason: &'static str,
+    message: String,
+}
 
 /// Whom a token is about, and until when it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +104,12 @@ impl Tokens {
     }
 
     pub fn check(&self, token: &str) -> Result<Verified, TokenError> {
-        let refused = |message: String| TokenError(message);
+        let refused = |reason, message: String| TokenError { reason, message };
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(refused(format!("a token of {} bytes is too large", token.len())));
+            return Err(refused("too large", format!("a token of {} bytes is too large", token.len())));
         }
-        let header = decode_header(token).map_err(|e| refused(format!("the token's header cannot be read: {e}")))?;
+        let unreadable = |e| refused(reason_of(&e), format!("the token's header cannot be read: {e}"));
+        let header = decode_header(token).map_err(unreadable)?;
         let keys = self.keys.read();
         let fits = |key: &&Key| {
             key.algorithms.contains(&header.alg) && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
@@ -112,12 +118,13 @@ impl Tokens {
         for key in keys.iter().filter(fits) {
             match decode::<Map<String, Value>>(token, &key.key, &self.validation(header.alg)) {
                 Ok(token) => return self.verified(&token.claims),
-                Err(e) => error = Some(refused(format!("the token is not right: {e}"))),
+                Err(e) => error = Some(refused(reason_of(&e), format!("the token is not right: {e}"))),
             }
         }
         Err(error.unwrap_or_else(|| {
             self.missing.notify_one();
-            refused("the token is signed by a key, or in a way, that is not known here".into())
+            let message = "the token is signed by a key, or in a way, that is not known here";
+            refused("signed by no known key", message.into())
         }))
     }
 
@@ -134,12 +141,37 @@ impl Tokens {
     fn verified(&self, claims: &Map<String, Value>) -> Result<Verified, TokenError> {
         let claim = &self.settings.principal_claim;
         let name = claims.get(claim).and_then(Value::as_str).filter(|name| !name.is_empty());
-        let name =
-            name.ok_or_else(|| TokenError(format!("the token has no text \"{claim}\", which names the user")))?;
+        let name = name.ok_or_else(|| TokenError {
+            reason: "names no user",
+            message: format!("the token has no text \"{claim}\", which names the user"),
+        })?;
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or(0.0);
         let skew = self.settings.clock_skew.as_secs_f64();
         let remaining = (expires + skew - SystemClock.now_ms() as f64 / 1000.0).clamp(0.0, f64::from(u32::MAX));
         Ok(Verified { principal: Principal::user(name), remaining: Duration::from_secs_f64(remaining) })
+    }
+}
+
+/// The kind of what is wrong with a token. Its header is read first, then its signature is checked, then what it says.
+fn reason_of(error: &JwtError) -> &'static str {
+    match error.kind() {
+        Jwt::InvalidToken | Jwt::Base64(_) | Jwt::Utf8(_) => "not a JSON web token",
+        // `none` is no name of a way to sign.
+        Jwt::Json(_) | Jwt::InvalidAlgorithm | Jwt::InvalidAlgorithmName | Jwt::UnsupportedAlgorithm => {
+            "not signed, or not in a known way"
+        }
+        Jwt::InvalidSignature => "wrong signature",
+        Jwt::ExpiredSignature => "expired",
+        Jwt::ImmatureSignature => "not valid yet",
+        Jwt::InvalidIssuer => "wrong issuer",
+        Jwt::InvalidAudience => "wrong audience",
+        Jwt::MissingRequiredClaim(claim) => match claim.as_str() {
+            "exp" => "without exp",
+            "iss" => "without iss",
+            "aud" => "without aud",
+            _ => "incomplete",
+        },
+        _ => "not right",
     }
 }
 

@@ -214,6 +214,19 @@ fn credentials_are_changed_over_the_network() {
 }
 
 #[test]
+fn limits_without_end_are_taken() {
+    let (server, _authenticator) = server(
+        |s| {
+            s.authentication.derivations_max = usize::MAX;
+            s.authentication.tries_per_address_max = usize::MAX;
+            s.handshakes_max = usize::MAX;
+        },
+        sasl(None, &SCRAM),
+    );
+    assert_eq!(connect(server.address).scram(ScramMechanism::Sha256, "alice", PASSWORD).error_code, 0);
+}
+
+#[test]
 fn wrong_passwords_by_scram_take_their_turn() {
     let delay = Duration::from_millis(200);
     let (server, _authenticator) = server(
