@@ -110,7 +110,7 @@ impl Engine {
         let catalog = Catalog::load(storage.as_ref())?;
         let schemas = Arc::new(crate::schemas::SchemaStore::load(storage.as_ref())?);
         let runner =
-            Runner::new(storage.clone(), options.memory.clone(), if options.stepped { 0 } else { options.workers });
+            Runner::new(storage.clone(), options.memory.clone(), if options.stepped { 0 } else { options.workers })?;
         let engine = Self(Arc::new(Inner {
             storage,
             clock,

@@ -8,6 +8,7 @@
 //! is moved is not missed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -96,8 +97,18 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// `workers` threads, and one that watches the log; none at all where `workers` is 0.
-    pub fn new(storage: Arc<dyn Storage>, memory: EngineMemory, workers: usize) -> Self {
+    /// `workers` threads, and one that watches the log; none at all where `workers` is 0. Fails where one of them cannot
+    /// be started; the others have ended by then.
+    pub fn new(storage: Arc<dyn Storage>, memory: EngineMemory, workers: usize) -> Result<Self> {
+        Self::with(storage, memory, workers, |name, run| std::thread::Builder::new().name(name).spawn(run))
+    }
+
+    fn with(
+        storage: Arc<dyn Storage>,
+        memory: EngineMemory,
+        workers: usize,
+        start: impl Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             storage,
             slots: Mutex::new(BTreeMap::new()),
@@ -111,23 +122,27 @@ impl Runner {
             shutdown: AtomicBool::new(false),
             steps: AtomicU64::new(0),
         });
-        let mut threads = Vec::new();
-        let mut spawn =
-            |name: String, run: Box<dyn FnOnce() + Send>| match std::thread::Builder::new().name(name).spawn(run) {
-                Ok(thread) => threads.push(thread),
-                Err(e) => error!(reason = %e, "a thread for queries could not be started"),
-            };
+        // Dropped with an error, it ends those that run.
+        let runner = Self { shared, threads: Mutex::new(Vec::new()) };
+        let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            let thread = start(name, run).map_err(|e| {
+                let started = runner.threads.lock().len();
+                Error::retry(format!("of {workers} \"workers\" for queries, {started} could be started: {e}"))
+            })?;
+            runner.threads.lock().push(thread);
+            Ok::<_, Error>(())
+        };
         for i in 0..workers {
-            let shared = shared.clone();
-            spawn(format!("query-{i}"), Box::new(move || shared.run_worker()));
+            let shared = runner.shared.clone();
+            spawn(format!("query-{i}"), Box::new(move || shared.run_worker()))?;
         }
         if workers > 0 {
-            let shared = shared.clone();
+            let shared = runner.shared.clone();
             // From here on, and not from when the thread comes to run: what comes in between would be missed.
             let sequence = shared.storage.sequence();
-            spawn("query-watch".into(), Box::new(move || shared.watch(sequence)));
+            spawn("query-watch".into(), Box::new(move || shared.watch(sequence)))?;
         }
-        Self { shared, threads: Mutex::new(threads) }
+        Ok(runner)
     }
 
     /// The workers, as those whose steps are large know them.
@@ -488,5 +503,32 @@ impl Shared {
                 query.make_room();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_types::memory::MemoryStorage;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_cannot_be_started_are_one_error_and_leave_none() {
+        let (running, tried) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
+        let start = |name: String, run: Box<dyn FnOnce() + Send>| {
+            if tried.fetch_add(1, Ordering::SeqCst) == 3 {
+                return Err(io::Error::other("no more"));
+            }
+            running.fetch_add(1, Ordering::SeqCst);
+            let running = running.clone();
+            std::thread::Builder::new().name(name).spawn(move || {
+                run();
+                running.fetch_sub(1, Ordering::SeqCst);
+            })
+        };
+        let storage = Arc::new(MemoryStorage::new());
+        let error = Runner::with(storage, EngineMemory::default(), 100_000, start).err().map(|e| e.to_string());
+        assert_eq!(error.as_deref(), Some("of 100000 \"workers\" for queries, 3 could be started: no more"));
+        assert_eq!((tried.into_inner(), running.load(Ordering::SeqCst)), (4, 0));
     }
 }

@@ -34,6 +34,8 @@ use crate::streams::Streams;
 pub(crate) const PIECE_BYTES: usize = 16 * 1024;
 /// Least that hyper takes as a limit of its buffers.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
+/// Most that HTTP/2 has as a window.
+const BUFFER_BYTES_MAX: usize = (u32::MAX >> 1) as usize;
 /// How long a connection that is closed has for its last words.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Streams that a client may reset before they were looked at, and that were reset for its errors, before it has to go.
@@ -93,8 +95,8 @@ impl ConnectionLimits {
     }
 
     fn builder(&self) -> Builder<Streams> {
-        let buffer = self.headers_bytes_max.max(BUFFER_BYTES_MIN);
-        let window = u32::try_from(buffer).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1);
+        let buffer = self.headers_bytes_max.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
+        let window = u32::try_from(buffer).unwrap_or(u32::MAX >> 1);
         let mut builder = Builder::new(Streams);
         // Headers that come slowly are looked for here, as HTTP/2's are.
         builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(buffer);
@@ -222,6 +224,19 @@ impl HttpBody for Answer {
         match hint.exact() {
             Some(exact) => SizeHint::with_exact(exact.saturating_add(rest)),
             None => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_length_of_headers_is_too_large_for_windows_and_buffers() {
+        for headers_bytes_max in [0, 4 << 30, usize::MAX] {
+            // It panics where one of them does not fit.
+            let _builder = ConnectionLimits { headers_bytes_max, ..ConnectionLimits::default() }.builder();
         }
     }
 }
