@@ -2,6 +2,8 @@
 //!
 //! Every setting has a default; an unknown one is an error that names it.
 
+mod numbers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,8 +12,21 @@ use anyhow::{Context, Result, bail};
 use millpond_broker::groups::GroupSettings;
 use millpond_broker::security::AuthorizationSettings;
 use millpond_broker::server::ServerSettings;
-use millpond_broker::storage::TOPIC_PARTITIONS_MAX;
 use serde::Deserialize;
+
+/// The settings of TLS that a section has.
+macro_rules! tls_of {
+    ($section:expr) => {
+        Tls {
+            certificate: $section.certificate.clone(),
+            key: $section.key.clone(),
+            client_ca: $section.client_ca.clone(),
+            client_crls: $section.client_crls.clone(),
+            client_auth: $section.client_auth.clone(),
+            principal_mapping: $section.principal_mapping.clone(),
+        }
+    };
+}
 
 /// `--config FILE`, in TOML.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -148,9 +163,11 @@ pub struct Broker {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Where clients connect.
+    /// Where clients connect. Empty where absent, which is refused.
+    #[serde(default)]
     pub address: String,
-    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`. Empty where absent, which is refused.
+    #[serde(default)]
     pub protocol: String,
     /// The protocol's where absent.
     pub name: Option<String>,
@@ -158,18 +175,29 @@ pub struct Listener {
     pub advertised: Option<String>,
     /// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, `OAUTHBEARER`.
     pub mechanisms: Option<Vec<String>>,
-    #[serde(flatten)]
-    pub tls: Tls,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+    #[serde(default)]
+    pub client_crls: Vec<PathBuf>,
+    pub client_auth: Option<String>,
+    pub principal_mapping: Option<String>,
 }
 
-/// TLS of a listener; names of PEM files.
-#[derive(Clone, Debug, Default, Deserialize)]
+impl Listener {
+    pub fn tls(&self) -> Tls {
+        tls_of!(self)
+    }
+}
+
+/// TLS of a listener; names of PEM files. The sections have its settings as their own: by `serde(flatten)` an unknown key
+/// would be found at the section's header, and nothing would say which there are.
+#[derive(Clone, Debug, Default)]
 pub struct Tls {
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
     pub client_ca: Option<PathBuf>,
     /// What those authorities have revoked.
-    #[serde(default)]
     pub client_crls: Vec<PathBuf>,
     /// `none`, `requested` or `required`.
     pub client_auth: Option<String>,
@@ -245,14 +273,31 @@ pub struct HttpSecurity {
     pub authentication: Option<bool>,
     /// `/healthcheck` answers everybody.
     pub healthcheck_open: Option<bool>,
-    #[serde(flatten)]
-    pub tls: Tls,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+    #[serde(default)]
+    pub client_crls: Vec<PathBuf>,
+    pub client_auth: Option<String>,
+    pub principal_mapping: Option<String>,
+}
+
+impl HttpSecurity {
+    pub fn tls(&self) -> Tls {
+        tls_of!(self)
+    }
 }
 
 impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("\"{}\" is not a valid configuration", path.display()))
+        Self::parse(&text).with_context(|| format!("\"{}\" is not a valid configuration", path.display()))
+    }
+
+    /// Reads the text of a file. What numbers may be is checked here, the rest by [`Config::check`].
+    pub fn parse(text: &str) -> Result<Self> {
+        numbers::check(text)?;
+        Ok(toml::from_str(text)?)
     }
 
     pub fn durability(&self) -> Result<millpond_broker::storage::Durability> {
@@ -267,48 +312,9 @@ impl Config {
         }
     }
 
-    /// Refuses numbers with which nothing would work.
+    /// Refuses settings with which together nothing would work.
     pub fn check(&self) -> Result<()> {
-        let limits = &self.limits;
-        let at_least_one = [
-            ("[limits] workers", limits.workers),
-            ("[limits] request_bytes_max", limits.request_bytes_max),
-            ("[limits] decoder_bytes", limits.decoder_bytes),
-            ("[limits] decompressed_bytes_max", limits.decompressed_bytes_max),
-            ("[limits] request_elements_max", limits.request_elements_max),
-            ("[limits] connections_max", limits.connections_max),
-            ("[limits] connections_per_address_max", limits.connections_per_address_max),
-            ("[limits] pipelined_requests_max", limits.pipelined_requests_max),
-            ("[limits] log_files_open_max", limits.log_files_open_max),
-            ("[limits] groups_max", limits.groups_max),
-            ("[limits] transactional_ids_max", limits.transactional_ids_max),
-            ("[limits] partition_producers_max", limits.partition_producers_max),
-            ("[limits] http_connections_max", limits.http_connections_max),
-            ("[limits] http_connections_per_address_max", limits.http_connections_per_address_max),
-            ("[limits] http_requests_max", limits.http_requests_max),
-            ("[limits] http_statements_max", limits.http_statements_max),
-        ];
-        if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == Some(0)) {
-            bail!("{name} is 0; it must be 1 or more");
-        }
-        let broker = &self.broker;
-        if broker.log_retention_check_interval_ms == Some(0) {
-            bail!("[broker] log_retention_check_interval_ms is 0; it must be 1 or more");
-        }
-        let at_least = [
-            ("group_max_session_timeout_ms", broker.group_max_session_timeout_ms, 1),
-            ("group_members_max", broker.group_members_max, 1),
-            ("group_offset_metadata_max", broker.group_offset_metadata_max, 0),
-            ("transaction_timeout_max_ms", broker.transaction_timeout_max_ms, 1),
-            ("transactional_id_expiration_ms", broker.transactional_id_expiration_ms, 1),
-            ("producer_id_expiration_ms", broker.producer_id_expiration_ms, 1),
-        ];
-        for (name, value, least) in at_least {
-            if let Some(value) = value.filter(|value| *value < least) {
-                bail!("[broker] {name} is {value}; it must be {least} or more");
-            }
-        }
-        let of = GroupSettings::default();
+        let (broker, of) = (&self.broker, GroupSettings::default());
         let min = broker.group_min_session_timeout_ms.unwrap_or(of.session_timeout_min_ms);
         let max = broker.group_max_session_timeout_ms.unwrap_or(of.session_timeout_max_ms);
         if min > max {
@@ -316,12 +322,29 @@ impl Config {
                 "[broker] group_min_session_timeout_ms is {min}, more than group_max_session_timeout_ms, which is {max}"
             );
         }
-        match broker.partitions_default {
-            Some(partitions) if !(1..=TOPIC_PARTITIONS_MAX).contains(&partitions) => {
-                bail!("[broker] partitions_default is {partitions}; it must be from 1 to {TOPIC_PARTITIONS_MAX}")
-            }
-            _ => Ok(()),
+        let interval = broker.group_consumer_heartbeat_interval_ms.unwrap_or(of.consumer_heartbeat_interval_ms);
+        let session = broker.group_consumer_session_timeout_ms.unwrap_or(of.consumer_session_timeout_ms);
+        if interval >= session {
+            bail!(
+                "[broker] group_consumer_heartbeat_interval_ms is {interval}, not less than \
+                 group_consumer_session_timeout_ms, which is {session}"
+            );
         }
+        for listener in &self.listener {
+            let name = listener.name.as_deref().unwrap_or(&listener.address);
+            if listener.address.is_empty() {
+                bail!("[[listener]] \"{name}\" has no address, which is HOST:PORT to listen on");
+            }
+            if listener.protocol.is_empty() {
+                bail!("[[listener]] \"{name}\" has no protocol, which is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL");
+            }
+        }
+        if self.security.oauth.as_ref().is_some_and(|oauth| oauth.audience.is_empty()) {
+            bail!(
+                "[security.oauth] audience is empty, with which all tokens are refused; it must name whom they are for"
+            );
+        }
+        Ok(())
     }
 
     /// The settings of a broker that are given here, by Kafka's names.
@@ -387,21 +410,36 @@ mod tests {
     }
 
     #[test]
-    fn numbers_with_which_nothing_works_are_refused() {
-        let check = |text: &str| toml::from_str::<Config>(text).unwrap().check().map_err(|e| e.to_string());
+    fn settings_with_which_nothing_works_are_refused() {
+        let check = |text: &str| Config::parse(text).and_then(|config| config.check()).map_err(|e| e.to_string());
         assert_eq!(check("[limits]\nworkers = 1\n[broker]\npartitions_default = 12\n"), Ok(()));
-        assert_eq!(check("[limits]\nworkers = 0\n"), Err("[limits] workers is 0; it must be 1 or more".into()));
-        assert!(check("[broker]\npartitions_default = 0\n").unwrap_err().contains("from 1 to"));
-        for zero in ["groups_max", "transactional_ids_max", "partition_producers_max"] {
-            assert_eq!(
-                check(&format!("[limits]\n{zero} = 0\n")),
-                Err(format!("[limits] {zero} is 0; it must be 1 or more"))
-            );
+        let refused = |text: &str, part: &str| {
+            let error = check(text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        };
+        refused("[limits]\nworkers = 0\n", "[limits] workers is 0; it must be a whole number from 1 to 1024");
+        refused("[limits]\nworkers = -1\n", "[limits] workers is -1; it must be a whole number from 1");
+        refused("[broker]\ngroup_max_session_timeout_ms = 99\n", "which is 99");
+        refused("[broker]\ngroup_consumer_session_timeout_ms = 5000\n", "is 5000, not less than");
+        refused("[[listener]]\naddress = 'h:1'\n", "\"h:1\" has no protocol, which is PLAINTEXT, SSL");
+        refused("[[listener]]\nname = 'x'\nprotocol = 'SSL'\n", "\"x\" has no address, which is HOST:PORT");
+        refused("[security.oauth]\njwks = 'j'\nissuer = 'i'\naudience = []\n", "[security.oauth] audience is empty");
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_at_its_place_in_all_sections() {
+        let error = |text: &str| Config::parse(text).unwrap_err().to_string();
+        for section in ["[[listener]]", "[http_security]", "[security]", "[limits]"] {
+            let error = error(&format!("{section}\nunknown = 1\n"));
+            assert!(error.contains("line 2, column 1") && error.contains("`unknown`, expected"), "{error}");
         }
-        for zero in ["log_retention_check_interval_ms", "transaction_timeout_max_ms", "producer_id_expiration_ms"] {
-            assert!(check(&format!("[broker]\n{zero} = 0\n")).unwrap_err().contains("1 or more"), "{zero}");
+        for section in ["[[listener]]\naddress = 'h:1'\nprotocol = 'SSL'\n", "[http_security]\n"] {
+            let all = error(&format!("{section}unknown = 1\n"));
+            assert!(all.contains("`certificate`") && all.contains("`principal_mapping`"), "{all}");
+            let wrong = error(&format!("{section}\nclient_crls = 'one'\n"));
+            assert!(wrong.contains("client_crls = 'one'"), "{wrong}");
         }
-        assert!(check("[broker]\ngroup_max_session_timeout_ms = 99\n").unwrap_err().contains("which is 99"));
+        assert!(error("[limits\n").contains("line 1"));
     }
 
     #[test]

@@ -566,7 +566,7 @@ mod tests {
     #[test]
     fn limits_on_how_many_there_are_come_from_the_file() {
         let counts = |text: &str| {
-            let config: Config = toml::from_str(text).unwrap();
+            let config = Config::parse(text).unwrap();
             let (settings, options) = (broker_settings(&config).unwrap(), options(&config).unwrap());
             let groups = (settings.groups.groups_max, settings.groups.members_max);
             (groups, settings.transactions.ids_max, options.storage.partition_producers_max)

@@ -56,7 +56,9 @@ fn bad_flags_and_settings_are_named() {
     std::fs::write(config, "durability = 'sometimes'\n").unwrap();
     names(&refused(serve_with(&data, &["--config", config])), &["sometimes", "group"]);
     for (text, parts) in [
-        ("[limits]\nworkers = 0\n", ["[limits] workers", "1 or more"]),
+        ("[limits]\nworkers = 0\n", ["[limits] workers is 0", "a whole number from 1 to 1024"]),
+        ("[security]\nhandshakes_max = 9223372036854775807\n", ["handshakes_max", "from 1 to 1000000000"]),
+        ("[[listener]]\naddress = '127.0.0.1:0'\n", ["has no protocol", "SASL_SSL"]),
         ("[broker]\npartitions_default = 0\n", ["partitions_default", "from 1 to 10000"]),
         ("[ksql]\n'auto.offset.rest' = 'earliest'\n", ["auto.offset.rest", "did you mean \"auto.offset.reset\""]),
         ("[ksql]\n'auto.offset.reset' = 'foo'\n", ["\"foo\"", "earliest or latest"]),
@@ -71,6 +73,29 @@ fn bad_flags_and_settings_are_named() {
         names(&refused(command), &["no data directory", "--data"]);
     }
     assert!(!data.exists(), "a directory was made in vain");
+}
+
+#[test]
+fn retention_tells_a_topic_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("c.toml");
+    std::fs::write(&config, "[broker]\nlog_retention_check_interval_ms = 100\n").unwrap();
+    let mut command = serve(&directory.path().join("data"));
+    command.arg("--config").arg(&config);
+    let server = Process::spawn(command);
+    let mut client = Client::connect(server.kafka).unwrap();
+    client.create_topic("short", 1, &[("retention.ms", 1)]).unwrap();
+    let sent = Sent { key: None, value: "soon gone".into(), timestamp: 1 };
+    client.send_batches("short", &[(0, encode(&[sent], None).unwrap())]).unwrap();
+    client.acknowledged().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while client.fetch("short", 0, 0, 1000).is_ok() {
+        assert!(Instant::now() < until, "nothing is deleted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = server.stop();
+    let line = log.lines().find(|line| line.contains("log starts at 1 now")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("topic=\"short\" partition=0"), "{line}");
 }
 
 #[test]

@@ -338,3 +338,19 @@ fn idle_connections_do_not_take_the_files_that_storage_needs() {
     let log = server.kill();
     assert!(log.contains("this process may open 300 files") && !log.contains("Too many open files"), "{log}");
 }
+
+#[test]
+fn fewer_connections_than_were_asked_for_are_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "[limits]\nhttp_connections_max = 1000000\n").unwrap();
+    let own = serve(&directory.path().join("data"));
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 2000; exec \"$0\" \"$@\""]).arg(own.get_program()).args(own.get_args());
+    limited.arg("--config").arg(&config).env_remove("RUST_LOG");
+    let log = Process::spawn(limited).kill();
+    let line = log.lines().find(|line| line.contains("may open 2000 files")).unwrap_or_else(|| panic!("{log}"));
+    for part in [" WARN ", "LimitNOFILE", "\"http_connections_max\" = 1000000", "\"connections_max\" = 10000"] {
+        assert!(line.contains(part), "no {part:?} in: {line}");
+    }
+}

@@ -53,7 +53,7 @@ pub async fn listeners(config: &Config) -> Result<Vec<Listener>> {
 
 async fn bind_one(config: &Config, listener: &millpond::config::Listener, name: &str) -> Result<Listener> {
     let protocol: SecurityProtocol = listener.protocol.parse().map_err(anyhow::Error::msg)?;
-    let tls = match (protocol.is_tls(), tls(&listener.tls, &[])?) {
+    let tls = match (protocol.is_tls(), tls(&listener.tls(), &[])?) {
         (true, None) => bail!("{protocol} needs certificate and key, which name PEM files"),
         (false, Some(_)) => bail!("{protocol} has no TLS; SSL and SASL_SSL take certificate and key"),
         (_, tls) => tls,
@@ -118,7 +118,7 @@ fn tls(config: &TlsConfig, alpn: &[&[u8]]) -> Result<Option<Arc<Tls>>> {
 
 /// TLS of HTTP.
 pub fn http_tls(config: &HttpSecurity) -> Result<Option<Arc<Tls>>> {
-    tls(&config.tls, &HTTP1_AND_2).context("http_security")
+    tls(&config.tls(), &HTTP1_AND_2).context("http_security")
 }
 
 /// What the configuration says about users and tokens.

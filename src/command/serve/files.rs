@@ -30,20 +30,23 @@ pub fn fit(storage: &StorageOptions, kafka: &mut ServerSettings, http: &mut Conn
     let Some(limit) = raised().map(NonZeroUsize::get) else { return };
     let needed = usize::try_from(OPEN_FILES_MAX).unwrap_or(0) + storage.log_files_open_max + OTHERS;
     let left = limit.saturating_sub(needed).max(limit / LEAST_PART);
-    let asked = kafka.connections_max.saturating_add(http.connections_max);
+    let (kafka_asked, http_asked) = (kafka.connections_max, http.connections_max);
+    let asked = kafka_asked.saturating_add(http_asked);
     if asked <= left {
         return;
     }
     let part = |of: usize| usize::try_from(of as u128 * left as u128 / asked as u128).unwrap_or(left).max(1);
-    (kafka.connections_max, http.connections_max) = (part(kafka.connections_max), part(http.connections_max));
+    (kafka.connections_max, http.connections_max) = (part(kafka_asked), part(http_asked));
     // One address does not have all of them because there are fewer.
     let half = |per_address: &mut usize, all: usize| *per_address = (*per_address).min(all.div_ceil(2));
     half(&mut kafka.connections_per_address_max, kafka.connections_max);
     half(&mut http.connections_per_address_max, http.connections_max);
-    tracing::info!(
-        "this process may open {limit} files, of which storage may need {needed}: it takes at most {} Kafka and {} HTTP \
-         connections; raise the limit (\"ulimit -n\", LimitNOFILE) for {asked}",
+    tracing::warn!(
+        "this process may open {limit} files (\"ulimit -n\", LimitNOFILE), of which storage may need {needed}: there are at \
+         most {} Kafka connections instead of \"connections_max\" = {kafka_asked}, and {} over HTTP instead of \
+         \"http_connections_max\" = {http_asked}; raise that limit to {}, or lower these settings",
         kafka.connections_max,
         http.connections_max,
+        asked.saturating_add(needed),
     );
 }
