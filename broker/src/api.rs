@@ -61,6 +61,7 @@ mod k55_describe_quorum;
 mod k57_update_features;
 mod k60_describe_cluster;
 mod k61_describe_producers;
+mod k64_unregister_broker;
 mod k65_describe_transactions;
 mod k66_list_transactions;
 mod k68_consumer_group_heartbeat;
@@ -163,6 +164,7 @@ pub(crate) static APIS: &[Api] = &[
     api(57, "update_features", 0, 2, &shape_of::UPDATE_FEATURES),
     api(60, "describe_cluster", 0, 2, &shape_of::DESCRIBE_CLUSTER),
     api(61, "describe_producers", 0, 0, &shape_of::DESCRIBE_PRODUCERS),
+    api(64, "unregister_broker", 0, 0, &shape_of::UNREGISTER_BROKER),
     api(65, "describe_transactions", 0, 0, &shape_of::DESCRIBE_TRANSACTIONS),
     api(66, "list_transactions", 0, 2, &shape_of::LIST_TRANSACTIONS),
     api(68, "consumer_group_heartbeat", 0, 1, &shape_of::CONSUMER_GROUP_HEARTBEAT),
@@ -393,6 +395,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request) -> Stage {
         57 => k57_update_features::handle(&shared, &request).await,
         60 => k60_describe_cluster::handle(&shared, &request),
         61 => k61_describe_producers::handle(&shared, &request),
+        64 => k64_unregister_broker::handle(&shared, &request),
         65 => k65_describe_transactions::handle(&shared, &request),
         66 => k66_list_transactions::handle(&shared, &request),
         68 => k68_consumer_group_heartbeat::handle(&shared, &request).await,

@@ -23,7 +23,7 @@ SHOW = os.environ.get("SHOW")
 # (a regular expression over "API vN name path: Kafka's Millpond's", why). Paths are as in "topics[t].errorCode".
 EXPLAINED = [
     (r"API_VERSIONS .*apiKeys\[24\]", "versions 4 and 5 of AddPartitionsToTxn are for brokers among themselves"),
-    (r"API_VERSIONS .*apiKeys\[(64|80|81)\]", "there are no other brokers or voters to speak of"),
+    (r"API_VERSIONS .*apiKeys\[(80|81)\]", "there are no other voters to speak of"),
     (r"API_VERSIONS .*apiKeys\[(7[6-9]|8[3-7]|9[0-2])\]", "share groups are not there"),
     (r"API_VERSIONS .*(eligible.leader.replicas|kraft|share).version", "features of what is not there"),
     (r"(configs\[min.insync.replicas\]|DESCRIBE_CONFIGS v4 all brokers)", "Kafka sets this for the cluster when it uses eligible leader replicas"),

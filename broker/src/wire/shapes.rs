@@ -586,6 +586,8 @@ pub const ALTER_CLIENT_QUOTAS: Shape = shape(
     ],
 );
 
+pub const UNREGISTER_BROKER: Shape = shape(0, &[field("broker_id", I32)]);
+
 pub const DESCRIBE_CLUSTER: Shape = shape(
     0,
     &[

@@ -39,6 +39,7 @@ import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.InvalidProducerEpochException;
+import org.apache.kafka.common.errors.BrokerIdNotRegisteredException;
 import org.apache.kafka.common.errors.LogDirNotFoundException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
@@ -163,6 +164,7 @@ public final class Clients {
             admin.deleteConsumerGroupOffsets(group, Set.of(p)).all().get();
             admin.deleteConsumerGroups(List.of(group)).all().get();
             refused(GroupIdNotFoundException.class, () -> admin.deleteConsumerGroups(List.of(group)).all().get());
+            refused(BrokerIdNotRegisteredException.class, () -> admin.unregisterBroker(77).all().get());
             Set<String> dirs = admin.describeLogDirs(List.of(1)).allDescriptions().get().get(1).keySet();
             check(dirs.size() == 1, dirs);
             TopicPartitionReplica replica = new TopicPartitionReplica(topic, 0, 1);

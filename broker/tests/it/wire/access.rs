@@ -404,6 +404,7 @@ fn admin_cases() -> Vec<Case> {
         }),
         case(&[of_cluster(Alter)], CLUSTER, 1, abort, |r| r.markers[0].topics[0].partitions[0].error_code),
         case(&[of_cluster(Alter)], CLUSTER, 1, UpdateFeaturesRequest::default(), |r| r.error_code),
+        case(&[of_cluster(Alter)], CLUSTER, 0, UnregisterBrokerRequest::default(), |r| r.error_code),
         case(&[of_cluster(Describe)], CLUSTER, 2, DescribeQuorumRequest::default(), |r| r.error_code),
         case(&[of_cluster(DescribeConfigs)], CLUSTER, 1, ListConfigResourcesRequest::default(), |r| r.error_code),
         case(&[of_topic(Describe)], TOPIC, 0, DescribeTopicPartitionsRequest::default(), |r| {

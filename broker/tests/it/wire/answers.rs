@@ -174,6 +174,7 @@ fn every_advertised_version_is_answered() {
         DescribeDelegationTokenRequest |_| DescribeDelegationTokenRequest::default(),
         UpdateFeaturesRequest |_| UpdateFeaturesRequest::default(),
         DescribeClusterRequest |_| DescribeClusterRequest::default(),
+        UnregisterBrokerRequest |_| UnregisterBrokerRequest::default(),
         DescribeProducersRequest |_| DescribeProducersRequest::default(),
         DescribeTransactionsRequest |_| DescribeTransactionsRequest::default(),
         ListTransactionsRequest |_| ListTransactionsRequest::default(),

@@ -225,7 +225,7 @@ fn every_response_is_read_and_written_as_the_same() {
         DeleteGroupsRequest ElectLeadersRequest IncrementalAlterConfigsRequest AlterPartitionReassignmentsRequest
         ListPartitionReassignmentsRequest OffsetDeleteRequest DescribeClientQuotasRequest AlterClientQuotasRequest
         DescribeUserScramCredentialsRequest AlterUserScramCredentialsRequest DescribeQuorumRequest UpdateFeaturesRequest
-        DescribeClusterRequest DescribeProducersRequest DescribeTransactionsRequest ListTransactionsRequest
+        DescribeClusterRequest DescribeProducersRequest UnregisterBrokerRequest DescribeTransactionsRequest ListTransactionsRequest
         ConsumerGroupHeartbeatRequest ConsumerGroupDescribeRequest ListConfigResourcesRequest DescribeTopicPartitionsRequest
     }
     seen.sort_unstable();
