@@ -294,11 +294,13 @@ pub async fn run(args: AclArgs) -> Result<ExitCode> {
     match args.action {
         Action::Add(rule) => {
             let entries = rule.entries()?;
-            add(&*client()?, &entries).await?;
+            let client = client()?;
+            add(&client, &entries).await?;
         }
         Action::List(rule) => {
             let filters = rule.filters()?;
-            let found = list(&*client()?, &filters).await?;
+            let client = client()?;
+            let found = list(&client, &filters).await?;
             show(&found, args.shown.output)?;
         }
         Action::Remove { rule, yes } => {
