@@ -67,7 +67,7 @@ pub struct Serve {
     /// When a write counts as done: group, interval:MS or none [default: group]
     #[arg(long, value_name = "WHEN")]
     durability: Option<String>,
-    /// Open a damaged data directory with what is left before the damage
+    /// Open a damaged data directory without what cannot be read of it, which the refusal names
     #[arg(long)]
     accept_data_loss: bool,
     /// The same and limits, in TOML; flags win

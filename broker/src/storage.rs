@@ -37,6 +37,7 @@ mod read_ahead;
 mod recheck;
 mod recovery;
 mod reserve;
+mod salvage;
 mod segments;
 mod shared;
 mod space;

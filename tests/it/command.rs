@@ -1,9 +1,10 @@
 //! `millpond serve` as a command: what it says, when it refuses, how it ends, how little it takes.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -182,6 +183,52 @@ fn a_damaged_log_is_opened_when_the_loss_is_accepted() {
     assert!(said.contains("data loss was accepted"), "{said}");
     let server = Process::start(&data);
     assert_eq!(read(&server), 2);
+    server.stop();
+}
+
+/// Runs a command that goes well, with the lines that it is given; what it printed.
+fn ran(server: &Process, arguments: &[&str], lines: &str) -> String {
+    let mut command = Command::new(binary());
+    let address = server.kafka.to_string();
+    command.args(arguments).args(["-b", &address]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_damaged_table_of_groups_is_named_and_left_out_when_that_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Process::start(&data);
+    ran(&server, &["topic", "create", "t"], "");
+    ran(&server, &["produce", "t", "-q"], "one\ntwo\nthree\n");
+    assert_eq!(ran(&server, &["consume", "t", "-g", "unmistakable", "-n", "2", "-q"], "").lines().count(), 2);
+    server.stop();
+    let mut tables = std::fs::read_dir(data.join("db")).unwrap().map(|e| e.unwrap().path());
+    let name = b"unmistakable";
+    let (table, mut bytes, at) = tables
+        .find_map(|path| {
+            let bytes = std::fs::read(&path).unwrap();
+            let at = bytes.windows(name.len()).position(|w| w == name)?;
+            path.extension().is_some_and(|e| e == "sst").then_some((path, bytes, at))
+        })
+        .unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+
+    let file = table.file_name().unwrap().to_str().unwrap();
+    let parts = [data.to_str().unwrap(), "committed offsets", file, "--accept-data-loss", "auto.offset.reset"];
+    names(&refused(serve(&data)), &parts);
+    let server = Process::spawn(serve_with(&data, &["--accept-data-loss"]));
+    // The group begins anew.
+    assert_eq!(ran(&server, &["consume", "t", "-g", "unmistakable", "-n", "3", "-q"], "").lines().count(), 3);
+    let said = server.kill();
+    assert!(said.contains("data loss was accepted") && said.contains("committed offsets"), "{said}");
+    let server = Process::start(&data);
+    assert_eq!(ran(&server, &["consume", "t", "-g", "unmistakable", "-e", "-q"], ""), "");
     server.stop();
 }
 

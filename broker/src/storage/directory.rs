@@ -7,6 +7,7 @@
 //! written    how far was written: `note`
 //! reserve    takes space: `reserve`
 //! trial/     while it is looked what tables alone hold: `verify`
+//! mended/    a database in the making, without what is damaged: `salvage`
 //! lost-*     what was put aside because something before it was lost: `verify`
 //! ```
 
@@ -28,6 +29,7 @@ use crate::keys::{FORMAT_VERSION, LAST_FILE_FORMAT, cf};
 
 const MARKER: &str = "millpond";
 pub const DATABASE: &str = "db";
+pub const MENDED: &str = "mended";
 const FIRST_LINE: &str = "millpond data directory";
 const MARKER_BYTES_MAX: u64 = 4096;
 
@@ -108,6 +110,10 @@ pub fn claim(path: &Path) -> Result<Claim, OpenError> {
         return Err(damaged("the marker file names format 0"));
     }
     let ready = lines.next() == Some("ready");
+    if ready && !path.join(DATABASE).exists() && path.join(MENDED).join("CURRENT").is_file() {
+        // It was whole before the old one was put aside.
+        fs::rename(path.join(MENDED), path.join(DATABASE)).and_then(|()| sync_directory(path)).map_err(io)?;
+    }
     if ready && !path.join(DATABASE).join("CURRENT").is_file() {
         return Err(damaged("the database in \"db\" is missing"));
     }
@@ -155,15 +161,19 @@ fn sync_directory(path: &Path) -> std::io::Result<()> {
 /// Opens the database of a claimed directory, making it where it is missing. Whether its log is whole was looked at
 /// before (`verify`).
 pub fn open_database(options: &StorageOptions, files: &Arc<LogFiles>) -> Result<DB, OpenError> {
+    open_database_at(options, files, &options.path.join(DATABASE))
+}
+
+/// The same in another folder.
+pub fn open_database_at(options: &StorageOptions, files: &Arc<LogFiles>, path: &Path) -> Result<DB, OpenError> {
     let families = families(options);
-    let path = options.path.join(DATABASE);
     let mut database = database_options(options);
     if options.accept_data_loss {
         // It forgets those that were lost. Never where it only reads, because it crashes then.
         database.set_track_and_verify_wals_in_manifest(false);
     }
     database.set_info_logger(logger(files.clone()));
-    let db = DB::open_cf_descriptors(&database, &path, families).map_err(|e| open_error(options, &e))?;
+    let db = DB::open_cf_descriptors(&database, path, families).map_err(|e| open_error(options, &e))?;
     let live = || db.live_files().map_err(|e| open_error(options, &e));
     for file in live()? {
         let name = file.name.trim_start_matches('/');
@@ -212,11 +222,20 @@ fn open_to_read(options: &StorageOptions, mut database: Options) -> Result<DB, O
         .map_err(|e| open_error(options, &e))
 }
 
+fn cache(options: &StorageOptions) -> Cache {
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(options.block_cache_bytes);
+    cache.set_num_shard_bits(2);
+    Cache::new_lru_cache_opts(&cache)
+}
+
+/// Of a family that is made in a database that is open.
+pub fn family_to_make(name: &str, options: &StorageOptions) -> Options {
+    family_options(name, options, &cache(options))
+}
+
 fn families(options: &StorageOptions) -> Vec<ColumnFamilyDescriptor> {
-    let mut cache_options = LruCacheOptions::default();
-    cache_options.set_capacity(options.block_cache_bytes);
-    cache_options.set_num_shard_bits(2);
-    let cache = Cache::new_lru_cache_opts(&cache_options);
+    let cache = cache(options);
     let descriptor = |name: &&str| ColumnFamilyDescriptor::new(*name, family_options(name, options, &cache));
     cf::ALL.iter().map(descriptor).collect()
 }

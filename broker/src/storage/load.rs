@@ -19,6 +19,7 @@ use super::partition::{LogState, Partition, Segment};
 use super::producers::Producer;
 use super::recovery::number_in;
 use super::reserve::Reserve;
+use super::salvage;
 use super::shared::{Counters, Found, Shared, family};
 use super::topics::{StoredTopic, Topic, TopicTable};
 use super::verify::{self, Verified};
@@ -53,7 +54,10 @@ pub fn open(mut options: StorageOptions) -> Result<Shared, OpenError> {
         (verify::least_write(&options)?, verified)
     };
     let files = Arc::new(LogFiles::open(&options)?);
-    let db = open_database(&options, &files).map_err(verify::with_way_out)?;
+    let mut db = open_database(&options, &files).map_err(verify::with_way_out)?;
+    if options.accept_data_loss {
+        db = salvage::accept_loss(db, &options, &files)?;
+    }
     // Before what is written again.
     let ahead = verified.tables_are_ahead(&db);
     let replayed = commits::replay(&db, &options)?;
@@ -87,6 +91,14 @@ pub fn not_opened(options: &StorageOptions, e: StorageError) -> OpenError {
     }
 }
 
+fn in_meta(e: rocksdb::Error) -> StorageError {
+    salvage::failed(cf::META, e)
+}
+
+fn in_index(e: rocksdb::Error) -> StorageError {
+    salvage::failed(cf::INDEX, e)
+}
+
 fn damaged(what: &str, key: &[u8]) -> StorageError {
     StorageError::Corrupt(format!("the stored {what} {key:02x?} is damaged"))
 }
@@ -101,7 +113,7 @@ fn load(
     let meta = family(db, cf::META)?;
     let mut batch = WriteBatch::default();
 
-    let identity = match db.get_cf(meta, keys::identity())? {
+    let identity = match db.get_cf(meta, keys::identity()).map_err(in_meta)? {
         Some(value) => Identity::decode(&value).ok_or_else(|| damaged("identity", &keys::identity()))?,
         None => {
             let new = Identity { cluster_id: *uuid::Uuid::new_v4().as_bytes(), node_id: options.node_id };
@@ -110,7 +122,7 @@ fn load(
         }
     };
     let counter = |which: Counter| -> Result<u64, StorageError> {
-        match db.get_cf(meta, keys::counter(which))? {
+        match db.get_cf(meta, keys::counter(which)).map_err(in_meta)? {
             None => Ok(0),
             Some(value) => {
                 let number = Fields(&value).u64().filter(|n| *n < NUMBER_MAX);
@@ -143,7 +155,7 @@ fn load(
     // Where the end of the log is missing, tables may hold batches from after the clean end that the counters tell of.
     let clean = whole && counters.writes > 0 && counter(Counter::Closed)? == counters.writes;
     let noted = if clean { Some(load_noted(db)?) } else { None };
-    let placed = db.get_cf(meta, keys::counter(Counter::Placed))?;
+    let placed = db.get_cf(meta, keys::counter(Counter::Placed)).map_err(in_meta)?;
     let placed = placed.and_then(|value| Placed::decode(value.as_slice().try_into().ok()?));
     if !options.accept_data_loss {
         // Where the log is whole, tables hold nothing that was written later.
@@ -175,13 +187,13 @@ fn load(
     durable.set_sync(true);
     db.write_opt(batch, &durable)?;
 
-    let configs = match db.get_cf(meta, keys::broker_configs())? {
+    let configs = match db.get_cf(meta, keys::broker_configs()).map_err(in_meta)? {
         None => ChangedConfigs::default(),
         Some(value) => {
             ChangedConfigs::decode(&value).ok_or_else(|| damaged("broker's settings", &keys::broker_configs()))?
         }
     };
-    let offsets_topic = match db.get_cf(meta, keys::offsets_topic())? {
+    let offsets_topic = match db.get_cf(meta, keys::offsets_topic()).map_err(in_meta)? {
         None => None,
         Some(value) => {
             let found = OffsetsTopic::decode(&value);
@@ -203,7 +215,7 @@ fn load(
 fn load_noted(db: &DB) -> Result<BTreeMap<u32, Noted>, StorageError> {
     let mut noted = BTreeMap::new();
     for entry in db.iterator_cf(family(db, cf::META)?, IteratorMode::From(&keys::log_file(0), Direction::Forward)) {
-        let (key, value) = entry?;
+        let (key, value) = entry.map_err(in_meta)?;
         if key.first() != Some(&(Kind::LogFile as u8)) {
             break;
         }
@@ -266,7 +278,7 @@ fn names_of(db: &DB, uids: &[u64]) -> Result<String, StorageError> {
     let mut names = Vec::new();
     let prefix = [Kind::Topic as u8];
     for entry in db.iterator_cf(family(db, cf::META)?, IteratorMode::From(&prefix, Direction::Forward)) {
-        let (key, value) = entry?;
+        let (key, value) = entry.map_err(in_meta)?;
         if !key.starts_with(&prefix) {
             break;
         }
@@ -294,7 +306,7 @@ fn load_topics(
     let meta = family(db, cf::META)?;
     let prefix = [Kind::Topic as u8];
     for entry in db.iterator_cf(meta, IteratorMode::From(&prefix, Direction::Forward)) {
-        let (key, value) = entry?;
+        let (key, value) = entry.map_err(in_meta)?;
         if !key.starts_with(&prefix) {
             break;
         }
@@ -331,7 +343,7 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
     let mut logs: HashMap<u64, LogState> = HashMap::new();
     let prefix = [Kind::LogStart as u8];
     for entry in db.iterator_cf(meta, IteratorMode::From(&prefix, Direction::Forward)) {
-        let (key, value) = entry?;
+        let (key, value) = entry.map_err(in_meta)?;
         match key.first() {
             Some(&kind) if kind == Kind::LogStart as u8 => {
                 let (uid, start) = keys::parse_log_start(&key)
@@ -350,7 +362,7 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
     }
     let prefix = [Kind::Compacted as u8];
     for entry in db.iterator_cf(meta, IteratorMode::From(&prefix, Direction::Forward)) {
-        let (key, value) = entry?;
+        let (key, value) = entry.map_err(in_meta)?;
         if !key.starts_with(&prefix) {
             break;
         }
@@ -360,7 +372,7 @@ fn load_logs(db: &DB) -> Result<HashMap<u64, LogState>, StorageError> {
         logs.entry(uid).or_default().compacted = compacted;
     }
     for entry in db.iterator_cf(family(db, cf::INDEX)?, IteratorMode::Start) {
-        let (key, value) = entry?;
+        let (key, value) = entry.map_err(in_index)?;
         if key.first() != Some(&(Kind::Segment as u8)) {
             break;
         }
@@ -444,7 +456,7 @@ fn load_producers(db: &DB, topics: &TopicTable) -> Result<(), StorageError> {
     let partitions: HashMap<u64, &Arc<Partition>> =
         topics.by_id.values().flat_map(|t| &t.partitions).map(|p| (p.uid, p)).collect();
     for entry in db.iterator_cf(family(db, cf::PRODUCER)?, IteratorMode::Start) {
-        let (key, value) = entry?;
+        let (key, value) = entry.map_err(|e| salvage::failed(cf::PRODUCER, e))?;
         let ((uid, id), producer) = keys::parse_numbered(Kind::Producer, &key)
             .zip(Producer::decode(&value))
             .ok_or_else(|| damaged("producer", &key))?;
@@ -481,7 +493,7 @@ fn find_indexed(db: &DB, partitions: &HashMap<u64, &Arc<Partition>>) -> Result<(
                 at.prev();
             }
         }
-        at.status()?;
+        at.status().map_err(in_index)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::directory::{open_database, open_read_only};
 use super::error::{OpenError, StorageError};
 use super::housekeeping::Stop;
 use super::log_space;
+use super::salvage;
 use super::shared::{Shared, family};
 use super::verify::verify;
 use super::{Result, StorageOptions};
@@ -27,7 +28,8 @@ pub fn last_write(options: &StorageOptions) -> Result<u64> {
 
 /// Number of the last write.
 pub fn number_in(db: &DB) -> Result<u64> {
-    let value = db.get_cf(family(db, cf::META)?, keys::counter(Counter::Writes))?;
+    let value = db.get_cf(family(db, cf::META)?, keys::counter(Counter::Writes));
+    let value = value.map_err(|e| salvage::failed(cf::META, e))?;
     Ok(value.and_then(|value| Fields(&value).u64()).unwrap_or(0))
 }
 

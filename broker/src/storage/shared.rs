@@ -26,6 +26,7 @@ use super::queue::Queue;
 use super::read_ahead::ReadAhead;
 use super::recovery;
 use super::reserve::Reserve;
+use super::salvage;
 use super::space::Space;
 use super::tails::Tails;
 use super::topics::{NewTopic, Topic, TopicTable};
@@ -480,7 +481,7 @@ impl Shared {
         let prefix = keys::prefixed(kind, prefix);
         let mut entries = Vec::new();
         for entry in db.iterator_cf(family(&db, name)?, IteratorMode::From(&prefix, Direction::Forward)) {
-            let (key, value) = entry?;
+            let (key, value) = entry.map_err(|e| salvage::failed_in(&self.options, name, e))?;
             if !key.starts_with(&prefix) {
                 break;
             }
@@ -494,7 +495,7 @@ impl Shared {
         let db = self.shown_db()?;
         let mut cursors = Vec::new();
         for entry in db.iterator_cf(family(&db, cf::CATALOG)?, IteratorMode::From(prefix, Direction::Forward)) {
-            let (key, value) = entry?;
+            let (key, value) = entry.map_err(|e| salvage::failed_in(&self.options, cf::CATALOG, e))?;
             if !key.starts_with(prefix) {
                 break;
             }

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rocksdb::DB;
 
@@ -213,7 +213,7 @@ fn in_tables(options: &StorageOptions) -> Result<u64, OpenError> {
     last
 }
 
-fn clear(folder: &Path) -> io::Result<()> {
+pub fn clear(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
@@ -248,11 +248,13 @@ fn missing_log(options: &StorageOptions) -> Option<u64> {
     number.get(..digits)?.parse().ok()
 }
 
-/// Says what to do about an error of RocksDB that the log is not what it should be.
+/// Says what to do about an error of RocksDB that the database is not what it should be.
 pub fn with_way_out(e: OpenError) -> OpenError {
     match e {
-        OpenError::Damaged { path, detail } if detail.contains("WAL") => {
-            OpenError::Damaged { path, detail: format!("{detail}; {WAY_OUT}") }
+        OpenError::Damaged { path, detail } => {
+            // Where it is not the log, no part can be left out.
+            let way_out = if detail.contains("WAL") { WAY_OUT } else { "bring back a copy" };
+            OpenError::Damaged { path, detail: format!("{detail}; {way_out}") }
         }
         other => other,
     }
@@ -276,9 +278,7 @@ fn put_aside(
     from: Option<&Place>,
     (left, file): (Left, Option<u32>),
 ) -> Result<String, OpenError> {
-    let seconds = options.clock.now_ms() / 1000;
-    let folder = (0..).map(|n| options.path.join(format!("lost-{seconds}-{n}"))).find(|path| !path.exists());
-    let folder = folder.unwrap_or_else(|| options.path.join("lost"));
+    let folder = folder_aside(options);
     let moved = || -> io::Result<usize> {
         fs::create_dir_all(&folder)?;
         let named = log_files::files_from(options, file.unwrap_or(0))?;
@@ -339,6 +339,13 @@ fn put_aside(
         _ => format!(", and the {files} log files that it may name, which take space until they are deleted there too"),
     };
     Ok(format!("what lies behind is in \"{}\"{kept}", folder.display()))
+}
+
+/// Where something is put that is not there yet.
+pub fn folder_aside(options: &StorageOptions) -> PathBuf {
+    let seconds = options.clock.now_ms() / 1000;
+    let folder = (0..).map(|n| options.path.join(format!("lost-{seconds}-{n}"))).find(|path| !path.exists());
+    folder.unwrap_or_else(|| options.path.join("lost"))
 }
 
 /// A second name for a file, or a copy where it lies on another disk.

@@ -16,6 +16,7 @@ mod recovery;
 mod space;
 mod storage;
 mod strace;
+mod tables;
 mod transactions;
 mod wal;
 mod wire;
