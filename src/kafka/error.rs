@@ -77,6 +77,7 @@ fn advice(code: ResponseError) -> Option<&'static str> {
         E::UnsupportedCompressionType => "the broker does not know this compression",
         E::InvalidRecord => "the topic does not take such records; a compacted one wants a key for each",
         E::KafkaStorageError => "the broker cannot write to its disk: it is full, or failed; its log says more",
+        E::CoordinatorNotAvailable => "the broker cannot keep what becomes of groups now; its log says why",
         E::NotEnoughReplicas | E::NotEnoughReplicasAfterAppend => "too few replicas are in sync",
         _ => return None,
     })

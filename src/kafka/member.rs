@@ -20,6 +20,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
 use millpond_broker::shape::{BLOB, I32, NEVER, Shape, TEXT, field, list, list_of, shape};
+use tokio::time::Instant;
 
 use super::client::{Client, Lane, Place, To};
 use super::error::Error;
@@ -30,6 +31,8 @@ const REBALANCE: Duration = Duration::from_secs(60);
 pub const BEAT_EVERY: Duration = Duration::from_secs(3);
 /// Attempts to join that end because another member moved.
 const JOINS_MAX: usize = 100;
+/// After an attempt that failed.
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
 const ELEMENTS_MAX: usize = 1_000_000;
 const CONSUMER: &str = "consumer";
 
@@ -69,17 +72,27 @@ impl Member {
         To::Group(self.group.clone())
     }
 
-    /// Joins, and returns what is to be read.
+    /// Joins, and returns what is to be read. Others may be waited for for long; what fails is tried again for as long as
+    /// any request is.
     pub async fn join(&mut self) -> Result<Vec<Place>, Error> {
-        for _ in 0..JOINS_MAX {
+        let (mut joins, mut until) = (0, None);
+        loop {
             match self.join_once().await {
                 Ok(Some(places)) => return Ok(places),
-                Ok(None) => {}
-                Err(error) if error.passes() => tokio::time::sleep(Duration::from_millis(200)).await,
-                Err(error) => return Err(error),
+                Ok(None) if joins < JOINS_MAX => joins += 1,
+                Ok(None) => {
+                    let why = format!("group \"{}\" does not come to rest; its members come and go", self.group);
+                    return Err(Error::Missing(why));
+                }
+                Err(error) => {
+                    let now = Instant::now() + JOIN_PAUSE;
+                    if !error.passes() || now >= *until.get_or_insert(now + self.client.timeout()) {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(JOIN_PAUSE).await;
+                }
             }
         }
-        Err(Error::Missing(format!("group \"{}\" does not come to rest; its members come and go", self.group)))
     }
 
     /// `None`: once more.

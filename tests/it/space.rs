@@ -87,6 +87,15 @@ fn a_query_on_a_full_disk_is_stalled_and_goes_on_exactly_once() {
     check(&open(&path));
 }
 
+/// A server that writes nothing bulky with less free than `min`; its settings lie in `directory`.
+fn with_free_min(directory: &Path, data: &Path, min: u64) -> Process {
+    let config = directory.join("c.toml");
+    std::fs::write(&config, format!("[limits]\ndisk_free_bytes_min = {min}\n")).unwrap();
+    let mut command = serve(data);
+    command.arg("--config").arg(&config);
+    Process::spawn(command)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
     let directory = tempfile::tempdir().unwrap();
@@ -96,13 +105,8 @@ async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
     feed(command(&bootstrap, &["topic", "create", "t"]), b"").ok();
     server.stop();
 
-    let config = directory.path().join("c.toml");
     let volume = rustix::fs::statvfs(&data).unwrap();
-    let min = volume.f_bavail * volume.f_frsize / 2 * 3;
-    std::fs::write(&config, format!("[limits]\ndisk_free_bytes_min = {min}\n")).unwrap();
-    let mut full = serve(&data);
-    full.arg("--config").arg(&config);
-    let server = Process::spawn(full);
+    let server = with_free_min(directory.path(), &data, volume.f_bavail * volume.f_frsize / 2 * 3);
     let bootstrap = server.kafka.to_string();
     let until = Instant::now() + Duration::from_secs(60);
     let health = loop {
@@ -123,4 +127,55 @@ async fn a_disk_that_is_full_is_told_by_the_producer_and_the_healthcheck() {
     // It is told in the log, too.
     let log = server.kill();
     assert!(log.contains("disk_free_bytes_min"), "{log}");
+}
+
+const BEGINS: &str = "groups and transactions cannot be written";
+const ENDS: &str = "groups and transactions are written again";
+
+#[test]
+fn who_joins_a_group_on_a_full_disk_is_told_so_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Process::start(&data);
+    let bootstrap = server.kafka.to_string();
+    feed(command(&bootstrap, &["topic", "create", "t"]), b"").ok();
+    feed(command(&bootstrap, &["produce", "t", "-q"]), b"one\ntwo\n").ok();
+    server.stop();
+
+    let volume = rustix::fs::statvfs(&data).unwrap();
+    let server = with_free_min(directory.path(), &data, volume.f_bavail * volume.f_frsize * 8);
+    let (bootstrap, begun) = (server.kafka.to_string(), Instant::now());
+    let ran = feed(command(&bootstrap, &["consume", "t", "-g", "g", "-n", "2", "--timeout", "2"]), b"");
+    ran.fails(&["cannot join group \"g\": COORDINATOR_NOT_AVAILABLE", "its log says why"]);
+    // One attempt waits for others first.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let log = server.kill();
+    assert_eq!(log.matches(BEGINS).count(), 1, "{log}");
+    assert!(!log.contains("groups not written"), "{log}");
+}
+
+#[test]
+fn that_groups_cannot_be_written_is_told_when_it_begins_and_when_it_ends() {
+    let Some(disk) = Disk::new(200, "groups on a full disk") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let server = with_free_min(directory.path(), &disk.data(), 40 * MB as u64);
+    let bootstrap = server.kafka.to_string();
+    feed(command(&bootstrap, &["topic", "create", "t"]), b"").ok();
+    feed(command(&bootstrap, &["produce", "t", "-q"]), b"one\ntwo\n").ok();
+    disk.fill(2);
+    let consume = |timeout| {
+        let arguments = ["consume", "t", "-g", "g", "-e", "--timeout", timeout, "-q"];
+        feed(command(&bootstrap, &arguments), b"")
+    };
+    // It is looked at intervals how full it is.
+    let until = Instant::now() + Duration::from_secs(60);
+    while consume("1").status == Some(0) {
+        assert!(Instant::now() < until, "the disk is not full");
+    }
+    consume("2").fails(&["COORDINATOR_NOT_AVAILABLE"]);
+    disk.free();
+    consume("60").ok();
+    let log = server.kill();
+    assert_eq!((log.matches(BEGINS).count(), log.matches(ENDS).count()), (1, 1), "{log}");
 }

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use millpond_types::{Clock, TopicId, TopicPartition};
@@ -72,6 +73,8 @@ pub(super) struct Inner {
     started: Instant,
     timer: Notify,
     pub writer: Notify,
+    /// What was to be written last could not be, for a reason that passes.
+    pub failing: AtomicBool,
     /// The number of the last of `Held::changes` that was written with all before it.
     pub written: watch::Sender<u64>,
     /// Changes of groups' settings go one after the other.
@@ -166,6 +169,7 @@ impl Coordinator {
                 started: Instant::now(),
                 timer: Notify::new(),
                 writer: Notify::new(),
+                failing: AtomicBool::new(false),
                 written: watch::Sender::new(0),
                 configuring: tokio::sync::Mutex::new(()),
             }),

@@ -8,11 +8,12 @@
 //! Not here: which changes are allowed (`machine`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::coordinator::{Coordinator, Entry, Held, WRITE_WAIT};
 use super::offsets::{Committed, OffsetKey};
@@ -107,12 +108,19 @@ impl From<GroupError> for Refused {
     }
 }
 
+/// Whether the same may be written later. It is told once that nothing can be ([`Coordinator::tell`]).
+fn passes(error: &StorageError) -> bool {
+    matches!(error, StorageError::Unavailable(_) | StorageError::Closed)
+}
+
 impl Refused {
     fn told(self, group: &str, what: &'static str) -> GroupError {
         match self {
             Self::Group(error) => error,
             Self::Storage(error) => {
-                warn!(group, %error, "{what}");
+                if !passes(&error) {
+                    warn!(group, %error, "{what}");
+                }
                 GroupError::NotPersisted
             }
             Self::Unwritten => GroupError::NotPersisted,
@@ -168,13 +176,27 @@ fn size_of(entries: &[Entry]) -> usize {
 }
 
 impl Coordinator {
+    /// Says when writes begin to fail, and when they go well again, however many do.
+    pub(crate) fn tell<T>(&self, written: Result<T, StorageError>) -> Result<T, StorageError> {
+        match &written {
+            Ok(_) if self.inner.failing.swap(false, Relaxed) => info!("groups and transactions are written again"),
+            Err(error) if passes(error) && !self.inner.failing.swap(true, Relaxed) => {
+                warn!(%error, "groups and transactions cannot be written; whoever joins or commits tries again until they can");
+            }
+            _ => {}
+        }
+        written
+    }
+
     /// Decides, queues, and makes true when it is written. Brought to its end also where nobody waits for it.
     async fn write(
         &self,
         bytes: usize,
         decide: impl FnOnce(&mut Held) -> Result<Option<(ProtocolWrite, Change)>, Refused>,
     ) -> Result<(), Refused> {
-        let room = self.inner.storage.room(bytes).await.map_err(Refused::Storage)?;
+        let room = self.inner.storage.room(bytes).await;
+        // That there is room says nothing of the disk.
+        let room = room.or_else(|error| self.tell(Err(error))).map_err(Refused::Storage)?;
         let (pending, number, done) = {
             let mut held = self.inner.held.lock();
             let Some((write, change)) = decide(&mut held)? else { return Ok(()) };
@@ -182,7 +204,7 @@ impl Coordinator {
                 Ok(pending) => pending,
                 Err(error) => {
                     self.take(&mut held, u64::MAX, change, false);
-                    return Err(Refused::Storage(error));
+                    return self.tell(Err(error)).map_err(Refused::Storage);
                 }
             };
             let group = if let Change::Delete { group, .. } = &change { Some(group.clone()) } else { None };
@@ -193,7 +215,7 @@ impl Coordinator {
             }
             (pending, number, done)
         };
-        self.settled(pending, number, done).await.map_err(Refused::Storage)
+        self.tell(self.settled(pending, number, done).await).map_err(Refused::Storage)
     }
 
     #[allow(
@@ -318,7 +340,7 @@ impl Coordinator {
         offsets: Vec<(String, OffsetKey, Committed)>,
     ) -> Result<(), StorageError> {
         if offsets.is_empty() {
-            return self.inner.storage.transaction_write(write).await;
+            return self.tell(self.inner.storage.transaction_write(write).await);
         }
         let entry =
             |(group, key, c): &(String, OffsetKey, Committed)| (record::offset_key(group, key), Some(c.encode()));
@@ -501,7 +523,9 @@ impl Coordinator {
         match written.await {
             Ok(()) => true,
             Err(refused) => {
-                if let Refused::Storage(error) = refused {
+                if let Refused::Storage(error) = refused
+                    && !passes(&error)
+                {
                     warn!(groups = count.0, entries = count.1, %error, "groups not written");
                 }
                 false

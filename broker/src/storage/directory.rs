@@ -16,7 +16,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, InfoLogger, LogLevel, LruCacheOptions,
     Options,
@@ -24,6 +26,7 @@ use rocksdb::{
 
 use super::StorageOptions;
 use super::error::OpenError;
+use super::flush::now;
 use super::log_files::LogFiles;
 use crate::keys::{FORMAT_VERSION, LAST_FILE_FORMAT, cf};
 
@@ -41,6 +44,10 @@ const ARENA_BYTES: usize = 128 << 10;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
 /// Said by RocksDB before it begins to write a memtable to a table.
 const FLUSH_BEGINS: &str = "flush_started";
+/// What RocksDB says over and over is told anew when it was silent for so long.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// So much of it is compared.
+const TOLD_CHARS: usize = 400;
 
 /// Holds the directory for this process until it is dropped.
 #[derive(Debug)]
@@ -190,17 +197,38 @@ pub fn open_database_at(options: &StorageOptions, files: &Arc<LogFiles>, path: &
 /// RocksDB says that a flush begins before it writes the table, in the thread that does: there log files are forced to disk
 /// first, so that no table names what is not there after a power cut. Of the rest little is passed on.
 fn logger(files: Arc<LogFiles>) -> InfoLogger {
+    let told = Mutex::new(Told::default());
     InfoLogger::new_callback_logger(LogLevel::Info, move |level, message| {
         if message.contains(FLUSH_BEGINS) {
             // The watch looks whether it has failed.
             let _failed = files.force();
         }
         match level {
-            LogLevel::Error | LogLevel::Fatal => tracing::warn!("RocksDB: {message}"),
-            LogLevel::Warn => tracing::debug!("RocksDB: {message}"),
+            LogLevel::Error | LogLevel::Fatal if told.lock().is_news(message, now()) => {
+                tracing::warn!("RocksDB: {message}");
+            }
+            LogLevel::Error | LogLevel::Fatal | LogLevel::Warn => tracing::debug!("RocksDB: {message}"),
             _ => {}
         }
     })
+}
+
+/// What RocksDB said last. It tries again each second what failed, and says so each time, with other numbers.
+#[derive(Default)]
+struct Told {
+    text: String,
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// Whether it is something else than before, or was not said for long.
+    fn is_news(&mut self, message: &str, now: Instant) -> bool {
+        let text = message.chars().filter(|c| !c.is_ascii_digit()).take(TOLD_CHARS).collect();
+        let before = self.at.replace(now);
+        let same = self.text == text && before.is_some_and(|at| now.duration_since(at) < TOLD_AGAIN_AFTER);
+        self.text = text;
+        !same
+    }
 }
 
 /// The database as it is now, for reading alone; it may be open besides.
@@ -306,4 +334,20 @@ fn family_options(name: &str, options: &StorageOptions, cache: &Cache) -> Option
     }
     family.set_block_based_table_factory(&table);
     family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_each_second_is_told_once() {
+        let (mut told, begun) = (Told::default(), now());
+        let mut is_news = |message: &str, seconds| told.is_news(message, begun + Duration::from_secs(seconds));
+        assert!(is_news("no space: 000031.sst, 7 errors", 0));
+        assert!((1..200).all(|n| !is_news(&format!("no space: 0000{n}.sst, {n} errors"), n)));
+        assert!(is_news("another", 200));
+        assert!(is_news("no space: 000031.sst, 7 errors", 201));
+        assert!(is_news("no space: 000031.sst, 7 errors", 261), "after a while of silence");
+    }
 }

@@ -129,7 +129,7 @@ impl Coordinator {
             let begun = this.look(|machine| machine.init(&request, None, this.now()))?;
             let ready = match begun {
                 Init::NeedsProducerId => {
-                    let fresh = this.inner.storage.allocate_producer_id().await.map_err(|e| not_written(&e))?;
+                    let fresh = this.producer_id().await?;
                     this.look(|machine| machine.init(&request, Some(fresh), this.now()))?
                 }
                 ready => ready,
@@ -179,7 +179,7 @@ impl Coordinator {
         self.in_turn(id, async move {
             let mut ready = this.look(|machine| machine.end_and_raise(&name, producer, commit, None, this.now()))?;
             if ready == End::NeedsProducerId {
-                let fresh = this.inner.storage.allocate_producer_id().await.map_err(|e| not_written(&e))?;
+                let fresh = this.producer_id().await?;
                 ready = this.look(|machine| machine.end_and_raise(&name, producer, commit, Some(fresh), this.now()))?;
             }
             let End::Ready { producer, change } = ready else { return Err(TransactionError::NotPersisted) };
@@ -302,6 +302,11 @@ impl Coordinator {
         })
     }
 
+    async fn producer_id(&self) -> Result<i64> {
+        let allocated = self.inner.storage.allocate_producer_id().await;
+        self.inner.groups.tell(allocated).map_err(|_told| TransactionError::NotPersisted)
+    }
+
     /// Writes a change, then makes it true.
     async fn write(&self, change: Option<Change>) -> Result<()> {
         let Some(mut change) = change else { return Ok(()) };
@@ -313,6 +318,8 @@ impl Coordinator {
             StorageError::UnknownTopicOrPartition(_) | StorageError::UnknownTopicId(_) => {
                 TransactionError::UnknownPartition
             }
+            // Told already, once for as long as nothing can be written.
+            StorageError::Unavailable(_) | StorageError::Closed => TransactionError::NotPersisted,
             other => {
                 warn!(id, error = %other, "transaction not written");
                 TransactionError::NotPersisted
@@ -365,9 +372,4 @@ impl Coordinator {
             }
         }
     }
-}
-
-fn not_written(error: &StorageError) -> TransactionError {
-    warn!(%error, "no producer id was allocated");
-    TransactionError::NotPersisted
 }
