@@ -102,7 +102,7 @@ impl Ran {
 
     /// It cannot be done as it was typed.
     #[track_caller]
-    pub fn is_wrong_use(self, parts: &[&str]) {
+    pub fn fails_as_wrong_use(self, parts: &[&str]) {
         self.ends(2, parts);
     }
 
@@ -241,7 +241,7 @@ fn topics_are_made_shown_changed_and_deleted() {
     ])
     .ok();
     pond.run(&["topic", "alter", "a", "--partitions", "1"]).fails(&["INVALID_PARTITIONS"]);
-    pond.run(&["topic", "alter", "a"]).is_wrong_use(&["--partitions", "--set"]);
+    pond.run(&["topic", "alter", "a"]).fails_as_wrong_use(&["--partitions", "--set"]);
     let shown = pond.run(&["topic", "describe", "a", "--output", "json"]).json();
     assert_eq!(shown["settings"], json!({"cleanup.policy": "compact,delete"}));
     assert_eq!(shown["partitions"][1]["end_offset"], 2);
@@ -262,7 +262,7 @@ fn topics_are_made_shown_changed_and_deleted() {
     assert_eq!(pond.lines("a", "%p %o %s\\n"), ["1 1 y"]);
     for wrong in ["soon", "-1", ""] {
         let ran = pond.run(&["topic", "delete-records", "a", "--before", wrong, "--yes"]);
-        ran.is_wrong_use(&[wrong, "--before", "\"end\""]);
+        ran.fails_as_wrong_use(&[wrong, "--before", "\"end\""]);
     }
     pond.run(&["topic", "delete-records", "a", "--before", "0", "-p", "7", "--yes"])
         .fails(&["no partition 7", "0 to 2"]);
@@ -371,11 +371,11 @@ fn failures_name_the_line_and_the_limit() {
     assert_eq!(out, "900000");
 
     pond.feed(&["produce", "t", "--partition", "5"], b"x\n").fails(&["no partition 5"]);
-    pond.feed(&["produce", "t", "--compression", "rar"], b"x\n").is_wrong_use(&["rar", "zstd"]);
+    pond.feed(&["produce", "t", "--compression", "rar"], b"x\n").fails_as_wrong_use(&["rar", "zstd"]);
     pond.feed(&["produce", "t", "/no/such/file"], b"").fails(&["/no/such/file"]);
     pond.run(&["consume", "tt"]).fails(&["no topic \"tt\"", "did you mean \"t\""]);
     pond.run(&["consume", "t", "--from", "100"]).fails(&["no offset 100", "0 to"]);
-    pond.run(&["consume", "t", "--format", "xml"]).is_wrong_use(&["xml", "hex"]);
+    pond.run(&["consume", "t", "--format", "xml"]).fails_as_wrong_use(&["xml", "hex"]);
     pond.run(&["consume", "t", "-p", "3"]).fails(&["no partition 3"]);
     pond.stop();
 }
@@ -410,9 +410,9 @@ fn wrong_use_has_a_status_of_its_own() {
         (&["topic", "list", "--sasl-mechanism", "plain"], "--user NAME"),
         (&["user", "list", "--data", "X", "--bootstrap", "localhost:1"], "one or the other"),
     ] {
-        feed(command("127.0.0.1:1", args), b"").is_wrong_use(&[part]);
+        feed(command("127.0.0.1:1", args), b"").fails_as_wrong_use(&[part]);
     }
-    feed(command("nowhere:", &["topic", "list"]), b"").is_wrong_use(&["MILLPOND_BOOTSTRAP", "HOST:PORT"]);
+    feed(command("nowhere:", &["topic", "list"]), b"").fails_as_wrong_use(&["MILLPOND_BOOTSTRAP", "HOST:PORT"]);
     // What is right but cannot be done is something else.
     feed(command("127.0.0.1:1", &["produce", "t", "-z", "zstd"]), b"").fails(&["connection refused"]);
 }
@@ -427,7 +427,7 @@ fn rights_that_nothing_asks_for_are_refused() {
         ("-o Read --cluster", "Read means nothing on a cluster"),
         ("-o Read --transactional-id x", "Read means nothing on a transactional-id; there are All, Write, Describe\n"),
     ] {
-        acl(&format!("add --principal bob {wrong}")).is_wrong_use(&[there]);
+        acl(&format!("add --principal bob {wrong}")).fails_as_wrong_use(&[there]);
     }
     assert_eq!(acl("list --output json").json(), json!([]), "some of them were added");
     assert_eq!(acl("add --principal bob -o Read --topic t").ok(), "1 right is added\n");
@@ -456,7 +456,7 @@ fn who_does_not_answer_as_a_broker_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let refused = feed(command(&free, &["topic", "list"]), b"");
     refused.fails(&[&free, "connection refused", "millpond serve"]);
-    feed(command("nowhere", &["topic", "list", "--bootstrap", "a:b"]), b"").is_wrong_use(&[
+    feed(command("nowhere", &["topic", "list", "--bootstrap", "a:b"]), b"").fails_as_wrong_use(&[
         "--bootstrap",
         "a:b",
         "HOST:PORT",

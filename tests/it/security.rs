@@ -158,7 +158,7 @@ fn whose_users_are_meant_is_never_guessed() {
     assert_eq!(run(&address, &["user", "remove", "anna", "--yes"]).ok(), "removed user \"anna\"\n");
     // Nothing names anything: nothing is made.
     for args in [&["user", "add", "bob"][..], &["user", "list"], &["user", "remove", "bob", "--yes"]] {
-        run("", args).is_wrong_use(&["--data DIR", "--bootstrap HOST:PORT", "no \"./millpond-data\""]);
+        run("", args).fails_as_wrong_use(&["--data DIR", "--bootstrap HOST:PORT", "no \"./millpond-data\""]);
     }
     assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "a directory was made");
     server.stop();
@@ -226,7 +226,7 @@ fn users_of_a_running_server_are_changed_over_the_network() {
     let listed = as_alice(&["list"], "").ok();
     assert_eq!(listed.lines().nth(1), Some("bob\tSCRAM-SHA-256 (8192), SCRAM-SHA-512 (8192)"));
     as_alice(&["add", "a\u{1}b"], "x").fails(&["UNACCEPTABLE_CREDENTIAL", "control character"]);
-    as_alice(&["add", "bob", "--data", "."], "x").is_wrong_use(&["--data"]);
+    as_alice(&["add", "bob", "--data", "."], "x").fails_as_wrong_use(&["--data"]);
     assert_eq!(as_alice(&["add", "bob", "a password"], "").status, Some(2), "a password in the arguments");
     as_alice(&["remove", "bob"], "y\n").fails(&["remove user \"bob\": ", "--yes"]);
     assert!(logs_in("bob", second));
@@ -781,7 +781,7 @@ fn users_log_in_to_a_server_that_asks() {
     }
     assert_eq!(run("SCRAM-SHA-512", secret, &["consume", "t", "-e"]).ok(), "x\nx\nx\n");
     run("OAUTHBEARER", secret, &["topic", "list"]).fails(&["MILLPOND_TOKEN"]);
-    run("GSSAPI", secret, &["topic", "list"]).is_wrong_use(&["GSSAPI", "SCRAM-SHA-512"]);
+    run("GSSAPI", secret, &["topic", "list"]).fails_as_wrong_use(&["GSSAPI", "SCRAM-SHA-512"]);
     let password = file("password", &format!("{secret}\n"));
     let args = ["topic", "list", "--cacert", &cert, "--user", "anna", "--password-file", &password];
     feed(command(&address, &args), b"").ok();
