@@ -44,7 +44,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// (decision 0007), into files that come to lie beside them.
 const LOG_FILE_BYTES: u64 = 64 << 20;
 /// RocksDB's own log, of 128 MiB and what is written while a memtable is; the reserve, of 16; what 32 MiB of deletions, and
-/// tables that are merged just then, leave in its tables.
+/// tables that are merged just then, leave in its tables. Zeros for the next log file have room in this too: up to two files
+/// where little is forced at a time, which is not so under this load.
 const BESIDES_MAX: u64 = (128 + 32 + 16 + 2 * 32) << 20;
 /// From the second quarter of the time or so to its end, when what fills first is full, memory was seen to grow by 3 to 9 MiB
 /// and not to go on: a leak of 5 MiB a minute takes 27 MiB in ten minutes besides, one of 3 MiB 16.
