@@ -52,7 +52,8 @@ const LIMITS: &[Bounds] = &[
     ("decompressed_bytes_max", 1, BYTES_MAX),
     ("request_bytes_max", REQUEST_BYTES_MIN, INT_MAX),
     ("requests_bytes_max", 64 << 10, BYTES_MAX),
-    ("request_elements_max", 1, COUNT_MAX),
+    // What a client with one topic and a few partitions asks for fits.
+    ("request_elements_max", 100, COUNT_MAX),
     ("fetch_answers_bytes_max", 0, BYTES_MAX),
     ("answers_bytes_max", 64 << 10, BYTES_MAX),
     // The list of all APIs with their versions fits.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::cli::{command, feed};
 use crate::process::{Answer, Process, client, serve};
 
 /// Limits that a test can wait for.
@@ -352,5 +353,87 @@ fn fewer_connections_than_were_asked_for_are_a_warning() {
     let line = log.lines().find(|line| line.contains("may open 2000 files")).unwrap_or_else(|| panic!("{log}"));
     for part in [" WARN ", "LimitNOFILE", "\"http_connections_max\" = 1000000", "\"connections_max\" = 10000"] {
         assert!(line.contains(part), "no {part:?} in: {line}");
+    }
+}
+
+/// The least of each setting with less of which nothing would work, and the most of those that were too large once.
+const LEAST: &str = "\
+[limits]
+workers = 1
+request_elements_max = 100
+request_bytes_max = 1024
+requests_bytes_max = 65536
+answers_bytes_max = 65536
+answer_bytes_max = 16384
+fetch_answers_bytes_max = 0
+group_members_bytes_max = 4096
+group_offsets_bytes_max = 4096
+transactions_bytes_max = 4096
+pipelined_requests_max = 1
+http_request_bytes_max = 1024
+http_bodies_bytes_max = 65536
+http_headers_bytes_max = 1024
+http_ping_interval_ms = 1000
+http_statements_max = 1
+http_inserts_max = 1
+http2_streams_max = 1
+[broker]
+group_consumer_session_timeout_ms = 100
+group_consumer_heartbeat_interval_ms = 10
+group_offsets_retention_ms = 60000
+[security]
+password_checks_max = 1
+handshakes_max = 1
+unauthenticated_request_bytes_max = 1024
+";
+const MOST: &str = "\
+[limits]
+workers = 1024
+request_bytes_max = 2147483647
+requests_bytes_max = 2147483647
+http_headers_bytes_max = 16777216
+http_ping_interval_ms = 32767000
+http_idle_timeout_ms = 128849018820000
+http_stall_timeout_ms = 128849018820000
+http_requests_max = 1000000000
+http2_streams_max = 1000000000
+[broker]
+log_retention_check_interval_ms = 128849018820000
+group_offsets_retention_ms = 128849018820000
+[security]
+password_checks_max = 1000000000
+tries_per_address_max = 1000000000
+handshakes_max = 1000000000
+session_max_ms = 128849018820000
+[memory]
+budget = 1125899906842624
+";
+
+#[test]
+fn a_server_works_with_the_least_and_with_the_most_of_its_settings() {
+    for settings in [LEAST, MOST] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.toml");
+        std::fs::write(&config, settings).unwrap();
+        let mut server = serve(&directory.path().join("data"));
+        server.arg("--config").arg(&config);
+        let server = Process::spawn(server);
+        let bootstrap = server.kafka.to_string();
+        let run = |args: &[&str], input: &str| feed(command(&bootstrap, args), input.as_bytes()).ok();
+        run(&["topic", "create", "t", "-p", "2"], "");
+        run(&["produce", "t"], "one\ntwo\n");
+        for group in ["1", "2"] {
+            let read = run(&["consume", "t", "-e", "-g", group], "");
+            assert_eq!(read.lines().count(), 2, "{read}");
+        }
+        let create = "CREATE STREAM s (v STRING) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='DELIMITED'); \
+                      SET 'auto.offset.reset'='earliest'; CREATE TABLE c AS SELECT v, COUNT(*) AS n FROM s GROUP BY v;";
+        for statements in [create, "SHOW QUERIES;"] {
+            let mut sql = std::process::Command::new(crate::process::binary());
+            sql.args(["sql", "--server", &server.http, "-e", statements]);
+            let ran = sql.output().unwrap();
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        }
+        server.stop();
     }
 }
