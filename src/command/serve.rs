@@ -143,7 +143,8 @@ impl Server {
         let mut settings = broker_settings(config)?;
         access::configure(config, &mut settings)?;
         let mut http_options = http_options(config, (settings.handshake_timeout, settings.handshakes_max));
-        files::fit(&options.storage, &mut settings, &mut http_options.connections);
+        let chosen = config.limits.connections_max.is_some() || config.limits.http_connections_max.is_some();
+        files::fit(&options.storage, &mut settings, &mut http_options.connections, chosen);
         let database = open(options).await?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -25,8 +25,8 @@ fn raised() -> Option<NonZeroUsize> {
     NonZeroUsize::new(usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Has connections fit into the limit of open files.
-pub fn fit(storage: &StorageOptions, kafka: &mut ServerSettings, http: &mut ConnectionLimits) {
+/// Has connections fit into the limit of open files. `chosen`: somebody has said how many there may be, and is to know.
+pub fn fit(storage: &StorageOptions, kafka: &mut ServerSettings, http: &mut ConnectionLimits, chosen: bool) {
     let Some(limit) = raised().map(NonZeroUsize::get) else { return };
     let needed = usize::try_from(OPEN_FILES_MAX).unwrap_or(0) + storage.log_files_open_max + OTHERS;
     let left = limit.saturating_sub(needed).max(limit / LEAST_PART);
@@ -41,7 +41,7 @@ pub fn fit(storage: &StorageOptions, kafka: &mut ServerSettings, http: &mut Conn
     let half = |per_address: &mut usize, all: usize| *per_address = (*per_address).min(all.div_ceil(2));
     half(&mut kafka.connections_per_address_max, kafka.connections_max);
     half(&mut http.connections_per_address_max, http.connections_max);
-    tracing::warn!(
+    let told = format!(
         "this process may open {limit} files (\"ulimit -n\", LimitNOFILE), of which storage may need {needed}: there are at \
          most {} Kafka connections instead of \"connections_max\" = {kafka_asked}, and {} over HTTP instead of \
          \"http_connections_max\" = {http_asked}; raise that limit to {}, or lower these settings",
@@ -49,4 +49,8 @@ pub fn fit(storage: &StorageOptions, kafka: &mut ServerSettings, http: &mut Conn
         http.connections_max,
         asked.saturating_add(needed),
     );
+    match chosen {
+        true => tracing::warn!("{told}"),
+        false => tracing::info!("{told}"),
+    }
 }
