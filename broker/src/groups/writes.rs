@@ -108,7 +108,7 @@ impl From<GroupError> for Refused {
     }
 }
 
-/// Whether the same may be written later. It is told once that nothing can be ([`Coordinator::tell`]).
+/// Whether nothing can be written now, which is told once ([`Coordinator::tell`]), or any more, at the end.
 fn passes(error: &StorageError) -> bool {
     matches!(error, StorageError::Unavailable(_) | StorageError::Closed)
 }
@@ -180,7 +180,7 @@ impl Coordinator {
     pub(crate) fn tell<T>(&self, written: Result<T, StorageError>) -> Result<T, StorageError> {
         match &written {
             Ok(_) if self.inner.failing.swap(false, Relaxed) => info!("groups and transactions are written again"),
-            Err(error) if passes(error) && !self.inner.failing.swap(true, Relaxed) => {
+            Err(error @ StorageError::Unavailable(_)) if !self.inner.failing.swap(true, Relaxed) => {
                 warn!(%error, "groups and transactions cannot be written; whoever joins or commits tries again until they can");
             }
             _ => {}
