@@ -97,7 +97,7 @@ fn part_of(family: &str) -> Option<&'static Part> {
 /// What an error of RocksDB says of a family: whose damage it is, and the way out.
 pub fn failed(family: &str, e: rocksdb::Error) -> StorageError {
     match part_of(family) {
-        Some(part) if e.kind() == ErrorKind::Corruption => StorageError::Corrupt(part.detail(&e.to_string())),
+        Some(part) if e.kind() == ErrorKind::Corruption => StorageError::Corrupt(part.detail(e.as_ref())),
         _ => e.into(),
     }
 }
@@ -267,7 +267,7 @@ fn read(db: &DB, name: &str, mut show: impl FnMut(&[u8], &[u8]) -> Result<()>) -
             }
             Err(e) => return Err(e.into()),
         }
-        let Some(next) = behind(&last, &can_read)? else { return Ok(found) };
+        let Some(next) = behind(&last, can_read)? else { return Ok(found) };
         at = begin(&next);
         last = next;
     }
